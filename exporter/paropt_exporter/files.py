@@ -221,7 +221,8 @@ def make_private_folders(*folders: Path) -> None:
 def make_private(path: Path, mode: int = PRIVATE_FILE) -> None:
     """Remove other users' permissions from a file or folder, unless it has a second name (a hard link).
 
-    Works by path: opening and closing a database here would drop the locks that SQLite holds on it in this process.
+    Its descriptor is an O_PATH one: to open and close a database itself here would drop the locks that SQLite holds on
+    it in this process.
     """
     with suppress(OSError):  # it does not exist, or belongs to another user
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)

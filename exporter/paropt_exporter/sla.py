@@ -8,9 +8,11 @@ from paropt_exporter.events import SlaLimit
 class Watch:
     """The limit of one stage or lane, from its start on.
 
-    ``` calm --warn_seconds--> warned --max_seconds--> broken ``` Guarantees: `check` returns each step once and in this
-    order, even if a single check passes both. At `next_deadline` it returns a step: otherwise rounding would make a
-    timer fire again at the same moment.
+    ```
+    calm --warn_seconds--> warned --max_seconds--> broken
+    ```
+    Guarantees: `check` returns each step once and in this order, even if a single check passes both. At `next_deadline`
+    it returns a step: otherwise rounding would make a timer fire again at the same moment.
     """
 
     def __init__(self, limit: SlaLimit, started_seconds: float) -> None:

@@ -340,7 +340,7 @@ def test_nothing_to_replay_is_one_clear_error(history: History) -> None:
         replayed(history)
 
 
-def test_it_begins_with_a_plain_sentence_for_each_decision_in_the_order_of_time(history: History) -> None:
+def test_plain_sentences_on_the_decisions_come_first_in_order_of_time(history: History) -> None:
     later = replace(decision(STREAM, decide_pool_size(STREAM), new=7), pool="threads", reason="demand")
     held = replace(decision(RUN, decide_lane_size(RUN), action="hold"), old_size=8, new_size=8, reason="stale")
     history.observe(replace(later, at_timestamp_seconds=START_TIMESTAMP_SECONDS + 60))

@@ -412,7 +412,7 @@ def test_stubs_are_proposed_inputs_if_there_are_some(typed_project: Path) -> Non
     assert _cached_stages(typed_project)["type_checking"] == ("**/*.py", "**/*.pyi")
 
 
-def test_tests_in_a_repository_are_proposed_to_depend_on_what_git_does_not_ignore(typed_project: Path) -> None:
+def test_proposed_tests_depend_on_files_that_git_does_not_ignore(typed_project: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=typed_project, check=True, env={"PATH": os.defpath})
     _init(typed_project)
     _take_proposals(typed_project / "paropt.yml")

@@ -91,7 +91,7 @@ def row(name: str) -> LiveStage:
 
 
 @pytest.mark.usefixtures("logger_as_before")
-def test_lines_and_logs_of_many_threads_stand_above_the_table_and_nothing_of_it_stays(
+def test_lines_and_logs_of_many_threads_are_above_the_table_which_is_cleared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     heights = count()  # a table of another height each time
@@ -164,7 +164,7 @@ def draw(monkeypatch: pytest.MonkeyPatch, rows: tuple[LiveStage, ...]) -> str:
 
 
 @pytest.mark.usefixtures("logger_as_before")
-def test_of_more_running_stages_than_half_the_terminal_holds_the_rest_is_counted(
+def test_running_stages_beyond_half_the_terminal_are_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     written = draw(monkeypatch, tuple(row(f"stage_{number}") for number in range(75)))

@@ -40,7 +40,7 @@ def test_every_key_of_a_section_is_on_its_page(page: str, sections: tuple[type[S
 
 
 def test_every_key_has_a_meaning_outside_of_the_config() -> None:
-    """A key that only the model and the values have would be accepted, and do nothing."""
+    """A key that only the config knows would be accepted, and do nothing."""
     package = Path(config.__file__).parents[1]
     modules = [path for path in package.rglob("*.py") if package / "config" not in path.parents]
     nodes = [node for path in modules for node in ast.walk(ast.parse(path.read_text()))]

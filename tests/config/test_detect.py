@@ -78,7 +78,7 @@ def test_used_tool_that_is_not_installed_is_named_with_the_reason(project: Path)
     )
 
 
-def test_second_tool_stands_in_for_the_first_and_the_note_stays(project: Path) -> None:
+def test_second_tool_replaces_a_missing_first_and_the_note_stays(project: Path) -> None:
     _install(project.parent / "bin", "pyright")
     _write(project, mypy_dot_ini="[mypy]\n", pyrightconfig_dot_json="{}")
     detected = detect_stages(project)
@@ -156,7 +156,7 @@ def test_make_check_runs_the_tests_of_a_project_without_make_test(project: Path,
     assert _commands(detect_stages(project)) == {"unit_tests": ("make", target)}
 
 
-def test_next_make_target_stands_in_for_one_whose_program_is_missing(project: Path) -> None:
+def test_next_make_target_replaces_one_whose_program_is_missing(project: Path) -> None:
     _install(project.parent / "bin", "make", "checker")
     _write(project, Makefile="lint:\n\t@black .\nstyle:\n\t@checker .\n")
     assert _commands(detect_stages(project)) == {"quality_gates": ("make", "style")}
@@ -343,7 +343,7 @@ def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
         ("justfile", "test *args: python-build\n    pytest tests {{args}}\npython-build:\n    python build.py\n"),
     ],
 )
-def test_preparation_of_the_tests_costs_a_note(project: Path, name: str, text: str) -> None:
+def test_note_on_the_preparation_of_the_tests(project: Path, name: str, text: str) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, tests__test_a_dot_py="")
     (project / name).write_text(text)
@@ -609,7 +609,7 @@ def test_unusual_file_costs_no_time(project: Path, name: str, text: str) -> None
     assert time.process_time() - began < 5
 
 
-def test_pattern_with_many_recursions_is_none(project: Path) -> None:
+def test_pattern_with_many_recursions_takes_little_time(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, pytest_dot_ini=f"[pytest]\ntestpaths = {'**/' * 20}x")
     (project / "/".join("d" * 30)).mkdir(parents=True)
@@ -637,7 +637,7 @@ def test_link_to_a_file_of_the_kernel_that_waits_is_not_read(project: Path) -> N
     assert detect_stages(project).stages == ()
 
 
-def test_make_test_wins_over_a_pytest_that_no_file_of_the_project_speaks_of(project: Path) -> None:
+def test_make_test_wins_over_a_pytest_that_no_file_mentions(project: Path) -> None:
     _install(project.parent / "bin", "pytest", "make", "python")
     _write(project, tests__test_a_dot_py="", Makefile="test:\n\tpython -m django test tests\n")
     assert _unit_tests(project) == (("make", "test"), None)
@@ -768,7 +768,7 @@ def test_all_linters_that_the_project_calls_are_steps(project: Path) -> None:
     }
 
 
-def test_hook_whose_program_no_stage_knows_costs_a_note(project: Path) -> None:
+def test_note_on_a_hook_whose_program_no_stage_knows(project: Path) -> None:
     hooks = "{id: a, entry: python tools/a.py --fast}, {id: b, entry: pytest}, {id: c, entry: black --check .}"
     local = hooks.replace("}", ", language: system, pass_filenames: false}")
     (project / ".pre-commit-config.yaml").write_text(f"repos: [{{repo: local, hooks: [{local}]}}]")
@@ -776,7 +776,7 @@ def test_hook_whose_program_no_stage_knows_costs_a_note(project: Path) -> None:
     assert about_hooks == [".pre-commit-config.yaml: no stage runs `python tools/a.py --fast`"]
 
 
-def test_hook_of_a_make_target_whose_tools_a_stage_runs_costs_no_note(project: Path) -> None:
+def test_no_note_on_a_make_target_hook_whose_tools_a_stage_runs(project: Path) -> None:
     _install(project.parent / "bin", "ruff")
     local = ", ".join(
         f"{{id: {name}, entry: make {name}, language: system, pass_filenames: false}}" for name in ("style", "rust")
@@ -787,7 +787,7 @@ def test_hook_of_a_make_target_whose_tools_a_stage_runs_costs_no_note(project: P
     assert about_hooks == [".pre-commit-config.yaml: no stage runs `make rust`"]
 
 
-def test_hook_that_a_stage_runs_costs_no_note(project: Path) -> None:
+def test_no_note_on_a_hook_that_a_stage_runs(project: Path) -> None:
     _install(project.parent / "bin", "make", "sh")
     (project / "Makefile").write_text("lint:\n\tsh -n x.sh\n")
     hook = "{id: lint, entry: make lint, language: system, pass_filenames: false}"
@@ -975,7 +975,7 @@ def test_unittest_runs_tests_of_a_project_without_pytest(project: Path) -> None:
     assert _unit_tests(project) == (("python", "-m", "unittest", "discover", "-s", "tests", "-t", "."), None)
 
 
-def test_python3_stands_in_for_a_missing_python(project: Path) -> None:
+def test_python3_replaces_a_missing_python(project: Path) -> None:
     _install(project.parent / "bin", "python3")
     _write(project, tox_dot_ini="[testenv]\ncommands = python -m unittest\n")
     assert _unit_tests(project) == (("python3", "-m", "unittest"), None)
@@ -1117,7 +1117,7 @@ def test_tasks_of_invoke_cost_a_note(project: Path) -> None:
     assert not any("invoke" in note for note in detect_stages(project).notes)
 
 
-def test_tool_with_settings_that_no_stage_runs_costs_a_note(project: Path) -> None:
+def test_note_on_a_tool_with_settings_that_no_stage_runs(project: Path) -> None:
     _install(project.parent / "bin", "mypy", "pyright")
     _write(project, src__a_dot_py="", pyproject_dot_toml="[tool.mypy]\nstrict = true\n[tool.pyright]\n")
     detected = detect_stages(project)

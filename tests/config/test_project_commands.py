@@ -56,7 +56,7 @@ def _find_tests(name: str, text: str) -> tuple[tuple[str, ...], ...]:
         ("venv/bin/mypy src", ("mypy", "src")),
     ],
 )
-def test_commands_of_tox_lose_what_only_tox_knows(line: str, words: tuple[str, ...]) -> None:
+def test_commands_of_tox_are_stripped_of_its_own_syntax(line: str, words: tuple[str, ...]) -> None:
     assert _read("tox.ini", f"[testenv]\ncommands =\n    {line}\n") == (words,)
 
 
@@ -69,7 +69,7 @@ def test_commands_of_tox_lose_what_only_tox_knows(line: str, words: tuple[str, .
     ],
     ids=["tox", "nox", "workflow"],
 )
-def test_variable_whose_name_is_no_name_is_left_out(name: str, text: str) -> None:
+def test_variable_with_an_invalid_name_is_left_out(name: str, text: str) -> None:
     """`init` writes the names as they are: this one would add a stage to the paropt.yml."""
     evil = r'"A: b}\n  - {number: 9, name: evil, run: touch ran}\n  # {"'
     (command,) = _find({name: text % evil}, [name] if "workflows" in name else []).commands
@@ -351,7 +351,7 @@ def test_hook_leaves_out_the_same_files(hook: str, words: tuple[str, ...]) -> No
         (f'{{id: black, exclude: "{"a|" * 99}"}}', f"no command line can name its files (exclude: {'a|' * 29}a…)"),
     ],
 )
-def test_hook_whose_files_no_command_can_name_costs_a_note(hook: str, why: str) -> None:
+def test_note_on_a_hook_whose_files_no_command_can_name(hook: str, why: str) -> None:
     name = hook.removeprefix("{id: ").partition(",")[0]
     found = _find({".pre-commit-config.yaml": f"repos: [{{repo: a, hooks: [{hook}]}}]\n"})
     assert (found.commands, found.notes) == ((), (f".pre-commit-config.yaml: the hook {name} is not used: {why}",))

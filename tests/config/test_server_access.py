@@ -91,7 +91,7 @@ def test_variable_allows_a_url(tmp_path: Path) -> None:
         f'allow: [{{url: "{URL}", repository: elsewhere}}]',
     ],
 )
-def test_permission_for_another_project_or_server_is_none(tmp_path: Path, allowed: str) -> None:
+def test_permission_for_another_project_or_server_does_not_count(tmp_path: Path, allowed: str) -> None:
     config = project(tmp_path, f'push: {{url: "{URL}", {SECRETS[0]}}}\n')
     assert faults(config, host(tmp_path, allowed))
 

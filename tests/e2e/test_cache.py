@@ -39,7 +39,7 @@ def run_once(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_second_run_skips_and_says_so_everywhere(project: Path) -> None:
+def test_second_run_skips_and_reports_it_everywhere(project: Path) -> None:
     first = run_once(project)
     assert "lint" in first.stdout and "no result in the cache yet" in first.stdout
     second = run_once(project)

@@ -93,7 +93,7 @@ def test_lane_with_an_interval_registers_with_a_serve_that_starts_later(tmp_path
         eventually("its state comes", lambda: late.value("paropt_run_interval_seconds", project="one") == 0.1)
 
 
-def test_stalled_stderr_of_serve_holds_up_neither_its_page_nor_its_end(tmp_path: Path) -> None:
+def test_stalled_stderr_of_serve_delays_neither_its_page_nor_its_end(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):
@@ -226,7 +226,7 @@ def test_computing_tasks_of_all_runs_are_at_most_one_more_than_the_cores(tmp_pat
     assert sum_series(page, "paropt_task_attempts_total", result="success") == len(lanes) * CORES
 
 
-def test_stopped_serve_holds_up_no_run_and_has_its_totals_later(tmp_path: Path, served: ServeProcess) -> None:
+def test_stopped_serve_delays_no_run_and_has_its_totals_later(tmp_path: Path, served: ServeProcess) -> None:
     one = project(tmp_path, "one")
     assert run(one, **served.environment).returncode == 0
     served.signal(signal.SIGSTOP)

@@ -505,7 +505,7 @@ def test_repr_shows_the_pools_in_use() -> None:
 
 
 @pytest.mark.parametrize("strategy", [Strategy.PROCESS, Strategy.SEQUENTIAL])
-def test_task_that_is_stopped_while_its_pool_refuses_it_holds_up_no_other(
+def test_task_stopped_while_its_pool_refuses_it_delays_no_other(
     strategy: Strategy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind: Any

@@ -330,7 +330,7 @@ def make_descriptors_blocking() -> None:
         os.set_blocking(descriptor, True)
 
 
-def test_task_that_makes_its_workers_descriptors_blocking_holds_up_no_pool() -> None:
+def test_task_that_makes_its_workers_descriptors_blocking_delays_no_pool() -> None:
     with ProcessPool(1) as pool:
         pool.submit(make_descriptors_blocking).result(HANG_SECONDS)
         pid = pool.submit(os.getpid).result(HANG_SECONDS)

@@ -601,7 +601,7 @@ def test_pool_without_tasks_has_no_thread() -> None:
         assert (list_innermost(pool), pool.live) == ([], 4)
 
 
-def test_task_whose_first_thread_is_refused_is_refused_and_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_is_refused_and_never_runs_without_its_first_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     with ThreadPool(2) as pool:
         with monkeypatch.context() as refusing:

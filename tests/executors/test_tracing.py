@@ -354,7 +354,7 @@ with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_U
 
 
 @traces
-def test_connection_to_a_server_of_its_own_counts_as_none(pool: CommandPool, tmp_path: Path) -> None:
+def test_connection_to_its_own_server_does_not_count(pool: CommandPool, tmp_path: Path) -> None:
     outcome, found = trace(pool, python(OWN_SERVER), cwd=tmp_path)
     assert outcome.result is Result.SUCCESS and found.servers == () and found.problems == ()
 

@@ -232,7 +232,7 @@ def test_a_config_without_protection_is_a_warning_at_the_start(
 
 @pytest.mark.parametrize("web_config_is_refused", [False, True])
 @pytest.mark.parametrize("permission_changes", [False, True])
-def test_certificate_that_could_not_be_read_is_loaded_without_another_change_of_its_content(
+def test_unreadable_certificate_is_loaded_later_although_its_content_is_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, web_config_is_refused: bool, permission_changes: bool
 ) -> None:
     clock = FakeClock()

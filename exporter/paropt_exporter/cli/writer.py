@@ -29,8 +29,9 @@ class BackgroundWriter:
     ```
     put -> queue -> thread: write, write, ... with a regular tick in between
       '--- over MOST_CHARACTERS: dropped, and counted in a line after the queue
-    ``` Guarantees: `put` never waits for the reader; writes never overlap. If no thread can be started, `put` writes in
-    the calling thread, and there are no ticks.
+    ```
+    Guarantees: `put` never waits for the reader; writes never overlap. If no thread can be started, `put` writes in the
+    calling thread, and there are no ticks.
     """
 
     def __init__(self, name: str, *, say: Callable[[str], None], tell_idle: Callable[[], None]) -> None:

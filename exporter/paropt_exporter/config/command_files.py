@@ -190,7 +190,7 @@ def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
 
 
 def _prepares(line: str) -> bool:
-    """Return whether a line of commands_pre is for all environments, and prepares more than output."""
+    """Return whether a line of commands_pre is for all environments, and does more than prepare output."""
     return _FACTOR.match(line) is None and not line.endswith((" --version", "coverage erase"))
 
 

@@ -116,7 +116,9 @@ class StartedTask(Struct, Generic[_Task], frozen=True, eq=False):
 class ListScheduler(Generic[_Task]):
     """Starts tasks of stages in list order as far as slots, memory, locks and cores allow.
 
-    ``` queued --start_tasks--> running --end_task--> ended      a stage's last end makes its dependents startable ```
+    ```
+    queued --start_tasks--> running --end_task--> ended      a stage's last end makes its dependents startable
+    ```
     Guarantees: a stage starts only after all stages that it needs have ended (one without tasks counts as ended); tasks
     of one stage start in order; `resources` decides whether a task fits, as in a real run. For one thread.
     """

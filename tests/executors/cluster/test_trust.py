@@ -225,7 +225,7 @@ def test_worker_of_another_version_is_refused_in_one_line(own_cluster: DaskClust
         ClusterPool(settings, 1)
 
 
-def test_worker_gets_no_byte_code_which_another_python_has_not() -> None:
+def test_worker_gets_no_byte_code_that_its_python_lacks() -> None:
     function, *arguments = pickle.loads(pickle.dumps(Source(double).build_call(4)))
     assert function is eval
     assert function(*arguments) == 8
@@ -256,7 +256,7 @@ def test_worker_whose_disk_was_of_no_use_is_tried_again_for_the_next_run(
         pool.kill_workers(0.0)
 
 
-def test_worker_whose_disk_is_of_no_use_is_left_out(own_cluster: DaskCluster, tmp_path: Path) -> None:
+def test_worker_with_an_unusable_disk_is_left_out(own_cluster: DaskCluster, tmp_path: Path) -> None:
     scratch = tmp_path / "bad/dask-scratch-space"
     scratch.mkdir(parents=True)
     (scratch / "paropt").write_text("a file where the agent needs a folder")

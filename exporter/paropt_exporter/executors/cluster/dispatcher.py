@@ -215,7 +215,7 @@ class Dispatcher:
     # Replies
 
     def take_answers(self, worker: RemoteWorker, answers: list[Answer]) -> None:
-        """Take the answers of a worker. Raises some exception if they make no sense."""
+        """Apply the answers of a worker. Raises an exception of any kind if they are invalid."""
         now = worker.heard_seconds = monotonic()
         for answer in answers:
             if isinstance(answer, WorkerUsage):
@@ -347,7 +347,7 @@ def _drop_late(worker: RemoteWorker, attempt: int) -> None:
 
 
 def _load_reply(task: RemoteTask, data: bytes, *, most_seconds: float) -> TaskReply:
-    """Return the reply to a task; one that is unreadable or makes no sense becomes an error.
+    """Return the reply to a task; an unreadable or invalid one becomes an error.
 
     A task takes at most the time since it was sent, `most_seconds`. (A host that sleeps lets this clock stand still.)
     """

@@ -19,8 +19,8 @@ from paropt_exporter.executors.cluster.workers import RemoteWorker
 
 log = logging.getLogger(__name__)
 
-_EVENT_SECONDS = 1.0  # in which the scheduler tells why the connection to a worker has ended
-_RELIST_SECONDS = 1.0  # after which a worker that could not be prepared is looked for again
+_EVENT_SECONDS = 1.0  # how long the scheduler has to report why the connection to a worker has ended
+_RELIST_SECONDS = 1.0  # until a worker that could not be prepared is looked for again
 _SUBSCRIBED_SECONDS = (0.1, 1.0, 5.0)  # the scheduler confirms no subscription
 _PREPARING_SECONDS = 0.05  # between two looks at workers that are being prepared
 _EXPOSED = (
@@ -33,13 +33,13 @@ class WorkerListener(Protocol):
     """The user of the workers."""
 
     def take_answers(self, worker: RemoteWorker, answers: list[Answer]) -> None:
-        """Take the answers of a worker. Raises some exception if they make no sense: then its connection ends."""
+        """Apply the answers of a worker. Raises an exception if they are invalid: then its connection ends."""
 
     def handle_lost(self, worker: RemoteWorker, *, expected: bool, why: str) -> None:
-        """Handle that a worker has gone, which can't settle its items any more."""
+        """Handle the loss of a worker, which can no longer settle its items."""
 
     def handle_change(self) -> None:
-        """Handle that there may be other workers, or that more of them take tasks."""
+        """Handle that workers may have changed, or that more of them take tasks."""
 
 
 class Membership:
@@ -56,7 +56,7 @@ class Membership:
     def __init__(self, session: ClusterSession) -> None:
         self.setup = WorkerSetup(session)
         self.workers: dict[str, RemoteWorker] = {}
-        self.size: ClusterSize | None = None  # None: others manage the cluster
+        self.size: ClusterSize | None = None  # None: the cluster is managed elsewhere
         self.listener: WorkerListener
         self._session = session
         self._preparing: dict[str, int] = {}  # the number of the lease that counts
@@ -118,7 +118,7 @@ class Membership:
     # Workers that come
 
     def subscribe(self) -> None:
-        """Ask for the scheduler's events, and look for workers that come before it knows of that."""
+        """Subscribe to the scheduler's events, and list workers that arrive before the subscription takes effect."""
         self._session.client.subscribe_topic("all", self._handle_event)
         for seconds in _SUBSCRIBED_SECONDS:
             self._session.loop.call_later(seconds, self._relist)
@@ -162,7 +162,7 @@ class Membership:
             self._session.spawn(self._prepare(address, number))
 
     async def _prepare(self, address: str, number: int) -> None:
-        """Begin a session on a worker. Another one may have its address by now: then that one's lease counts."""
+        """Begin a session on a worker. If another worker has its address by now, that one's lease counts."""
         session = self._session
         # The worker holds this key from its arrival on; others' tasks may keep all threads, so that it runs much later.
         lease = session.submit_pinned(address, f"paropt-lease-{session.id}-{number}", (eval, "None"))
@@ -210,16 +210,16 @@ class Membership:
         log.warning("a worker can't take tasks", extra={"worker": address, "err": reason})
 
     async def _serve_stream(self, worker: RemoteWorker) -> None:
-        """Take the answers of a worker until its connection ends, then lose it."""
+        """Receive a worker's answers until its connection ends, then mark it as lost."""
         try:
             await worker.stream.serve(lambda answers: self.listener.take_answers(worker, answers))
         finally:
             worker.connected = False
-            # Without tasks there is time for the scheduler to say whether its end was expected.
+            # Without tasks there is time to wait for the scheduler to report whether the end was expected.
             self._session.loop.call_later(0.0 if worker.items else _EVENT_SECONDS, self._lose_stream, worker)
 
     def poll(self, *, idle: bool) -> None:
-        """Ask the workers that have tasks how these run; the `idle` ones too for the memory of their hosts."""
+        """Ask the workers with tasks how these run; with `idle`, also ask idle ones for the memory of their hosts."""
         for worker in tuple(self.workers.values()):
             if worker.items or idle:
                 worker.stream.send(UsageRequest())
@@ -238,7 +238,7 @@ class Membership:
 
     def lose_all(self) -> None:
         """Lose all workers with their scheduler."""
-        self._unfit.clear()  # other workers may have these addresses when the scheduler is back
+        self._unfit.clear()  # these addresses may belong to other workers when the scheduler is back
         for address in (*self.workers, *self._preparing):
             self._lose(address, why="the scheduler has gone")
 

@@ -91,7 +91,7 @@ class ClusterSession:
             timeout=settings.reconnect_seconds, heartbeat_interval="2s",
         )  # fmt: skip
         try:
-            await asyncio.wait_for(self.client, settings.reconnect_seconds)  # Dask waits for a handshake without end
+            await asyncio.wait_for(self.client, settings.reconnect_seconds)  # Dask would wait without limit
         except TimeoutError:
             raise ClusterError(
                 f"dask: {address}: the scheduler does not answer within {settings.reconnect_seconds:g} s"
@@ -116,7 +116,7 @@ class ClusterSession:
             task.cancel()
 
     async def ask_for_workers(self) -> dict[str, Any]:
-        """Return what the scheduler says of its workers, by address. Raises OSError, also if it does not answer."""
+        """Return the scheduler's information on its workers, by address. Raises OSError, also if it does not answer."""
         asked = self.client.scheduler.identity(n_workers=-1)
         identity = await asyncio.wait_for(asked, self.settings.reconnect_seconds)
         found: dict[str, Any] = identity["workers"]

@@ -29,7 +29,7 @@ class UsageSampler:
         self._reported_delays: dict[int, float] = {}  # a process's run delay less that of its ended tasks
 
     def count_ready(self) -> int:
-        """Return the number of workers that are ready. Takes no lock, as the next one."""
+        """Return the number of workers that are ready. Takes no lock."""
         return sum(worker.is_ready for worker in tuple(self._scheduler.workers))
 
     def count_busy(self) -> int:

@@ -157,7 +157,7 @@ class AssignedTasks:
         self.next_number = 0
         self.batches: deque[tuple[int, float]] = deque()  # unfinished ones: number of tasks, expected seconds
         self.held_tasks, self.held_seconds = 0, 0.0  # sums over `batches`
-        self.batch_seconds = 0.0  # when the process began the eldest batch
+        self.batch_seconds = 0.0  # when the process began the oldest batch
         self.single = -1  # the number of a task that is a batch of its own: its reply finishes the batch
         self.slow = False  # its unclaimed tasks were taken back: it gets no more until all batches are finished
 
