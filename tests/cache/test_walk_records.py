@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.file_states import FileStates
+from paropt_exporter.cache.keys import KeyLocks
 from paropt_exporter.cache.stage_keys import StageReader
 from paropt_exporter.plan import PlannedStage
 from support.cached_project import CachedProject, print_sources
+from support.pool_tasks import eventually
 
 Change = Callable[[Path], object]
 
@@ -201,6 +205,28 @@ def test_recorded_stage_whose_content_is_damaged_runs_and_says_why(old_project: 
     ran = old_project.run(stage)
     assert ran.called == ["lint"]
     assert ran.stages["lint"].cache_note == "a content of the cache is damaged"
+    assert old_project.run(stage).is_cached("lint")
+
+
+def test_recorded_stage_that_waited_for_another_run_keeps_its_result(old_project: CachedProject) -> None:
+    """Its content was damaged, so it ran, but with the record in place of the list of its files: nothing was kept."""
+    stage = old_project.build_stage("lint", outputs=("dist",))
+    old_project.run(stage)
+    assert old_project.run(stage).is_cached("lint")
+    for path in (old_project.store.folder / "v1/cas").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
+    other = KeyLocks(old_project.store.lock_path)
+    assert other.try_acquire([hash_bytes(os.fsencode(f"outputs\0{os.path.realpath(old_project.root)}\0lint"))])
+
+    def release_when_it_waits() -> None:
+        assert eventually(lambda: old_project.says == ["lint: waits for another run of it"])
+        other.close()
+
+    releasing = threading.Thread(target=release_when_it_waits)
+    releasing.start()
+    assert old_project.run(stage).called == ["lint"]
+    releasing.join()
     assert old_project.run(stage).is_cached("lint")
 
 

@@ -17,7 +17,7 @@ from paropt_exporter.plan.flakiness import Flakiness, OpenFailures
 from paropt_exporter.plan.selection import Selection, select_stages
 from paropt_exporter.plan.stage_builder import StageBuilder, takes_arguments
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, order_stages
-from paropt_exporter.plan.structure import Bounds, KnownItems, Plan, PlannedStage
+from paropt_exporter.plan.structure import Bounds, KnownItems, Plan, PlannedStage, Split
 
 if TYPE_CHECKING:
     from paropt_exporter.changes import ChangeFinder
@@ -92,42 +92,31 @@ def build_plan(
     UsageError for an unknown lane or stage, for a lane without stages, for arguments that no stage takes, for several
     workers of a sequential lane, and if the changes are unknown; NothingAffected if no stage is left.
     """
-    members, given = choose_stages(config, lane, options.selection, options.arguments)
-    chosen, shard, retry = config.lanes[lane], options.shard, options.retry
-    strategy = options.strategy or chosen.strategy
-    affected = None if options.affected_by is None else _choose_affected(config, members, options.affected_by)
-    partial = bool(options.selection or given or (affected and affected.left_out))
-    selected, members = members, _narrow_stages(members, affected, retry, lane)
-    if strategy is Strategy.SEQUENTIAL and options.workers is not None and options.workers.minimum > 1:
-        raise UsageError("--workers: strategy sequential runs one task at a time: leave one of the two out")
-    given_size = None if strategy is Strategy.SEQUENTIAL else options.workers
-    size = given_size or _resolve_bounds(chosen.workers, strategy)
-    today = options.today or _find_today(members)
-    names = frozenset(stage.name for stage in members)
-    builder = StageBuilder(config, chosen, strategy, names=names, changes=options.affected_by, today=today)
-    whole = [builder.build(stage, given.get(stage.name, ())) for stage in members]
+    members, definition, retry = _choose_members(config, lane, options), config.lanes[lane], options.retry
+    strategy = options.strategy or definition.strategy
+    size = _choose_bounds(definition, strategy, options.workers)
+    today = options.today or _find_today(members.stages)
+    names = frozenset(stage.name for stage in members.stages)
+    builder = StageBuilder(config, definition, strategy, names=names, changes=options.affected_by, today=today)
+    whole = [builder.build(stage, members.arguments.get(stage.name, ())) for stage in members.stages]
     stages = whole if retry is None else [_keep_items(stage, retry.items) for stage in whole]
-    leaves_out = len(members) < len(selected) or any(stage.scope is Scope.ITEMS for stage in stages)
-    failed_only = retry is not None and leaves_out
-    is_whole = not (partial or shard or (retry is not None and retry.items))
+    is_whole = not (members.partial or options.shard or (retry is not None and retry.items))
     notes = _list_quarantine_notes(config, stages, today, whole=is_whole)
     known = _add_earlier_runs(whole, stages, earlier)
-    split = None
-    if shard is not None:
-        from paropt_exporter.plan import sharding  # here: most runs have no shards
-
+    shard, split, partial = None, None, members.partial
+    if options.shard is not None:
         pins = {} if retry is None else retry.pins
-        split = sharding.split_stages(known, shard.count, earlier.items, workers=size.start, pins=pins)
-        known = [*split.shards[shard.index - 1]]
-        partial, shard = partial or shard.count > 1, replace(shard, split=split.digest)
+        known, split = _keep_shard(known, options.shard, earlier, workers=size.start, pins=pins)
+        shard, partial = replace(options.shard, split=split.digest), partial or options.shard.count > 1
+    failed_only = retry is not None and (members.leaves_out or any(stage.scope is Scope.ITEMS for stage in stages))
     return Plan(
         project=config.project,
         lane=lane,
         strategy=strategy,
         workers=size,
         stages=_cut_items(order_stages([_fit_slots(stage, size) for stage in known]), size, earlier),
-        total=chosen.total.to_limit() if chosen.total and not (partial or failed_only) else None,
-        fail_fast=chosen.fail_fast if options.fail_fast is None else options.fail_fast,
+        total=definition.total.to_limit() if definition.total and not (partial or failed_only) else None,
+        fail_fast=definition.fail_fast if options.fail_fast is None else options.fail_fast,
         root=config.root,
         notes=(*config.notes, *notes),
         partial=partial,
@@ -135,9 +124,60 @@ def build_plan(
         shard=shard,
         split=split,
         tree_state=earlier.tree_state,
-        default_limits=_list_default_limits(lane, chosen, members),
+        default_limits=_list_default_limits(lane, definition, members.stages),
+        choice=members.choice,
+    )
+
+
+class _Members(Struct, frozen=True, kw_only=True):
+    """The stages of a plan, and the arguments of those that take some, by name.
+
+    `partial`: a selection, arguments or the change leave out a part of the lane's work. `leaves_out`: the change or the
+    failures leave out selected stages. `choice` says which stages the change affects; "" if that was not asked.
+    """
+
+    stages: Sequence[Stage]
+    arguments: Mapping[str, tuple[str, ...]]
+    partial: bool
+    leaves_out: bool
+    choice: str
+
+
+def _choose_members(config: Config, lane: str, options: PlanOptions) -> _Members:
+    selected, arguments = choose_stages(config, lane, options.selection, options.arguments)
+    affected = None if options.affected_by is None else _choose_affected(config, selected, options.affected_by)
+    stages = _narrow_stages(selected, affected, options.retry, lane)
+    return _Members(
+        stages=stages,
+        arguments=arguments,
+        partial=bool(options.selection or arguments or (affected and affected.left_out)),
+        leaves_out=len(stages) < len(selected),
         choice="" if affected is None else affected.describe(),
     )
+
+
+def _choose_bounds(definition: Lane, strategy: Strategy, given: Bounds | None) -> Bounds:
+    """Return the bounds of the size: those of --workers, or the lane's."""
+    if strategy is not Strategy.SEQUENTIAL:
+        return given or _resolve_bounds(definition.workers, strategy)
+    if given is not None and given.minimum > 1:
+        raise UsageError("--workers: strategy sequential runs one task at a time: leave one of the two out")
+    return _resolve_bounds(definition.workers, strategy)
+
+
+def _keep_shard(
+    stages: Sequence[PlannedStage],
+    shard: Shard,
+    earlier: EarlierRuns,
+    *,
+    workers: int,
+    pins: Mapping[tuple[str, str], int],
+) -> tuple[list[PlannedStage], Split]:
+    """Return the stages of a shard, and the split of all."""
+    from paropt_exporter.plan import sharding  # here: most runs have no shards
+
+    split = sharding.split_stages(stages, shard.count, earlier.items, workers=workers, pins=pins)
+    return [*split.shards[shard.index - 1]], split
 
 
 def _add_earlier_runs(
