@@ -150,6 +150,8 @@ def test_strict_host_allows_listed_urls_only(tmp_path: Path) -> None:
         assert f"add this one to {tmp_path / 'host.yml'}" in fault
         for known in (f'push: {{url: "{URL}"}}', f'allow: [{{url: "{URL}"}}]', f'servers: [{{url: "{URL}"}}]'):
             assert apply_host_config(config, host(tmp_path, strict + known))
+        (fault,) = faults(config, host(tmp_path, f"{strict}allow: [{{repository: {tmp_path}}}]"))
+        assert "url: this host allows no other servers" in fault
     assert apply_host_config(project(tmp_path, ""), host(tmp_path, strict), push_url="http://anywhere")
 
 

@@ -82,11 +82,13 @@ def _choose_access(
     server = host.find_server(url)
     if server is not None:
         return _use_host_credentials(access, server), []
-    if ours or host.allows_credentials(url, root):
+    if ours:
         return access, []
     if host.file.only_known_urls and not host.knows_url(url):
         message = f"this host allows no other servers than those of its host config: add this one to {host.user_file}"
         return access, [_build_fault((*place, "url"), message)]
+    if host.allows_credentials(url, root):
+        return access, []
     message = (
         f"a paropt.yml may not send a secret of this host to a URL of its choice: in {host.user_file} list the server "
         f"with its credentials (servers), or allow this project its own (allow: [{{repository: {root}}}]; or set "

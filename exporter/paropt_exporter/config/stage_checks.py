@@ -92,7 +92,8 @@ def _check_command(place: Location, command: object, *, shell: bool) -> Iterator
 
 def _check_script(place: Location, command: object) -> Iterator[Fault]:
     """Yield a fault if an item is a part of a script. One that is the whole script is meant to be run."""
-    program, script = _find_script(_split_words(command))
+    words = _split_words(command)
+    program, script = _find_script(words) if any(ITEM in word for word in words) else ("", "")
     if ITEM not in script or script == ITEM:
         return
     if _SHELL.fullmatch(program):
