@@ -830,22 +830,39 @@ def test_linter_without_a_program_is_named_and_the_others_run(project: Path) -> 
     assert any(note.startswith("quality_gates: the project uses black, but it is neither ") for note in detected.notes)
 
 
-def test_patterns_that_a_shell_expands_become_files(project: Path) -> None:
-    """No shell runs a stage's command: flake8 would look for a file with the name `*.py`."""
-    _install(project.parent / "bin", "flake8", "isort")
+def test_shell_runs_commands_with_patterns_of_files(project: Path) -> None:
+    """Without a shell, flake8 looks for a file with the name `*.py`."""
+    _install(project.parent / "bin", "flake8", "isort", "pytest")
     _write(
         project,
-        Makefile="lint:\n\tflake8 pkg *.py --exclude '*.pyi'\n\tisort --check-only docs/*.py pkg\n",
-        a_dot_py="",
+        Makefile="lint:\n\tflake8 pkg *.py --exclude '*.pyi'\n\tisort --check-only docs/*.py pkg\n"
+        "test:\n\tpytest 'pkg' pkg/test_*.py\n",
         setup_dot_py="",
-        pkg__b_dot_py="",
+        pkg__test_b_dot_py="",
+        pkg__stub_dot_pyi="",
         docs__conf_dot_py="",
     )
-    (project / ".hidden.py").touch()
-    assert _commands(detect_stages(project))["quality_gates"] == (
-        ("flake8", "pkg", "a.py", "setup.py", "--exclude", "*.pyi"),
-        ("isort", "--check-only", "docs/conf.py", "pkg"),
-    )
+    detected = detect_stages(project)
+    assert _commands(detected) == {
+        "quality_gates": ("flake8 pkg *.py --exclude '*.pyi'", "isort --check-only docs/*.py pkg"),
+        "unit_tests": "pytest -q pkg pkg/test_*.py",
+    }
+    assert all(stage.shell for stage in detected.stages)
+
+
+@pytest.mark.parametrize("name", ["a;touch ran;", "$(touch ran)", "a b", "-x", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
+def test_pattern_with_other_characters_gets_no_shell(project: Path, name: str) -> None:
+    _install(project.parent / "bin", "flake8")
+    _write(project, Makefile=f"lint:\n\tflake8 pkg '{name}*.py'\n", pkg__a_dot_py="")
+    (project / f"{name}1.py").touch()
+    assert not any(stage.shell for stage in detect_stages(project).stages)
+
+
+def test_pattern_without_files_needs_no_shell(project: Path) -> None:
+    _install(project.parent / "bin", "flake8")
+    _write(project, Makefile="lint:\n\tflake8 pkg *.py\n", pkg__a_dot_py="")
+    (stage,) = detect_stages(project).stages
+    assert (stage.run, stage.shell) == (("flake8", "pkg", "*.py"), False)
 
 
 def test_sources_are_packages_and_stubs_without_examples(project: Path) -> None:

@@ -176,6 +176,8 @@ def _render_stage(stage: Stage, proposal: str | None) -> str:
         lines.append(f"    # items: {{glob: {pattern}}}")
     elif stage.run is not None:
         lines.append(f"    run: {_format_command(stage.run)}")
+    if stage.shell:
+        lines.append("    shell: true                  # it replaces patterns such as *.py by files")
     if stage.cwd is not None:
         lines.append(f"    cwd: {_format_word(stage.cwd)}")
     if stage.env:
@@ -187,8 +189,10 @@ def _render_stage(stage: Stage, proposal: str | None) -> str:
 
 
 def _format_command(command: str | tuple[str, ...]) -> str:
-    """Return words as a plain line if that is read as the same words, otherwise as a YAML list."""
-    words = command if isinstance(command, tuple) else (command,)
+    """Return words as a plain line if YAML reads that as the same words, otherwise as a list; a line in quotes."""
+    if isinstance(command, str):
+        return _quote(command)
+    words = command
     if all(_PLAIN_WORD.fullmatch(word) for word in words) and (len(words) > 1 or words[0].lower() not in _BOOLEANS):
         return " ".join(words)
     return f"[{', '.join(map(_quote, words))}]"

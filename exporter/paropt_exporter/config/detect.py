@@ -228,6 +228,11 @@ def _divide_work(commands: list[Words]) -> tuple[list[Words], list[tuple[str, li
 
 def _build_stage(project: Project, number: int, name: str, commands: list[Words]) -> Stage:
     env, cwd = _choose_environment(project, name, commands)
+    lines = tuple(_make_shell_line(project, words) for words in commands) if cwd is None else ()
+    if any(map(str.__ne__, lines, map(shlex.join, commands))):
+        if len(lines) > 1:
+            return Stage(number=number, name=name, steps=lines, env=env, shell=True)
+        return Stage(number=number, name=name, run=lines[0], env=env, shell=True)
     if len(commands) > 1:
         return Stage(number=number, name=name, steps=tuple(commands), env=env, cwd=cwd)
     own = _run_tests_in_parallel(project, commands[0])
@@ -236,6 +241,12 @@ def _build_stage(project: Project, number: int, name: str, commands: list[Words]
         return Stage(number=number, name=name, run=own, env=env, cwd=cwd)
     run = (*commands[0][: _count_start(commands[0])], "-q", ITEMS)
     return Stage(number=number, name=name, run=run, items=Items(glob=pattern), env=env)
+
+
+def _make_shell_line(project: Project, command: Words) -> str:
+    """Return a command as a line for a shell, which replaces the patterns in it by paths, such as `*.py`."""
+    pairs = zip(("", *command), command, strict=False)
+    return " ".join(word if project.is_pattern(before, word) else shlex.quote(word) for before, word in pairs)
 
 
 def _choose_environment(project: Project, name: str, commands: list[Words]) -> tuple[dict[str, str], str | None]:

@@ -29,7 +29,6 @@ _SUBSTITUTION = re.compile(r"[{}$`]")
 _NAME = re.compile(r"[A-Za-z_]\w*")  # any other one would be text of its own in a paropt.yml
 _VARIABLE = re.compile(rf"({_NAME.pattern})=(.*)", re.DOTALL)
 _SEPARATOR = re.compile(r"&&|;")
-_PATTERN = frozenset("*?[")
 _MOST_CHARACTERS = 1_000_000  # of a file's commands with the values of their variables
 _WORD_CHARACTERS = 10
 _OPERATORS = frozenset({"&&", "|", "||", "&", ">", ">>", "<", "2>&1"})
@@ -123,13 +122,10 @@ def read_xdist_options(arguments: Words) -> Words:
     return ("-n", processes[1], *(("--dist", shared[1]) if shared else ()))
 
 
-def read_project_commands(
-    read: Callable[[str], str], workflows: Sequence[str], expand: Callable[[str], Words] = lambda _: ()
-) -> ProjectCommands:
+def read_project_commands(read: Callable[[str], str], workflows: Sequence[str]) -> ProjectCommands:
     """Return the commands of all files; `workflows` are the paths of those of GitHub Actions.
 
-    `read` returns a file's text, or "" if it does not exist; `expand` the paths that a shell finds for a pattern, which
-    stays as it is if there are none.
+    `read` returns a file's text, or "" if it does not exist.
     """
     commands: dict[ProjectCommand, None] = {}
     notes: list[str] = []
@@ -142,7 +138,7 @@ def read_project_commands(
         except Unreadable as error:
             notes.append(f"{name} can't be parsed, and is not used: {error.faults[0].message}")
         else:
-            commands.update(dict.fromkeys(found for line in lines for found in _normalize(line, name, expand)))
+            commands.update(dict.fromkeys(found for line in lines for found in _normalize(line, name)))
             notes += [f"{name}: {line.note}" for line in lines if line.note]
     return ProjectCommands(commands=tuple(commands), notes=tuple(notes))
 
@@ -181,7 +177,7 @@ def _take_tests(commands: Iterable[ProjectCommand]) -> tuple[ProjectCommand, ...
     return tuple(found)
 
 
-def _normalize(line: CommandLine, file: str, expand: Callable[[str], Words]) -> Iterator[ProjectCommand]:
+def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:
     """Yield a line's commands. Those that need a shell, or a substitution outside of an option, are left out.
 
     So are those of a very long line: to split a word of a million characters takes an hour.
@@ -190,7 +186,7 @@ def _normalize(line: CommandLine, file: str, expand: Callable[[str], Words]) -> 
     if isinstance(line.text, str) and len(line.text) > command_files.LONGEST_LINE:
         return
     for text in _split_commands(line.text) if isinstance(line.text, str) else (line.text,):
-        words = _split(text, expand if not folder else None) if isinstance(text, str) else text
+        words = _split(text) if isinstance(text, str) else text
         if words[:1] == ("cd",):
             folder = " ".join(words[1:])
             continue
@@ -223,23 +219,11 @@ def _split_commands(line: str) -> Sequence[str]:
     return parts
 
 
-def _split(line: str, expand: Callable[[str], Words] | None) -> Words:
+def _split(line: str) -> Words:
     try:
-        words = shlex.split(line, comments=True)
-        if expand is None or _PATTERN.isdisjoint(line):
-            return tuple(words)
-        as_written = shlex.split(line, comments=True, posix=False)  # with their quotes
+        return tuple(shlex.split(line, comments=True))
     except ValueError:
         return ()
-    if len(words) != len(as_written):
-        return tuple(words)
-    expands = [
-        word == written and word[0] != "-" and not _PATTERN.isdisjoint(word)
-        for word, written in zip(words, as_written, strict=True)
-    ]
-    return tuple(
-        each for word, pattern in zip(words, expands, strict=True) for each in (pattern and expand(word)) or (word,)
-    )
 
 
 def _drop_runner(words: Words) -> Words:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -34,8 +34,10 @@ from paropt_exporter.files import exists, is_file, is_folder, read_start
 from paropt_exporter.globs import GlobSearch
 
 _MOST_WORKFLOWS = 20
-_MOST_PATHS = 100  # for a pattern in a command
-_PATTERN = frozenset("*?[")
+_PATTERN = re.compile(r"(?!-)(?:[\w.-]+/)*[\w.-]*[*?[][\w.*?[\]-]*", re.ASCII)  # of names in one folder, for any shell
+_TAKES_PATTERN = re.compile(
+    r"-[a-zA-Z]|--[\w-]*(?:exclude|ignore|include|omit|pattern|match|glob|file|path|source)[\w-]*"
+)
 _MOST_TEST_FILES = 50  # that are read
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
 _MENTIONS = (
@@ -122,7 +124,16 @@ class Project:
     def has_files(self, arguments: Words) -> bool:
         """Return whether all paths among the arguments exist."""
         paths = (word.partition("::")[0] for word in arguments if "/" in word and not word.startswith("-"))
-        return all(map(self.has_path, paths))
+        return all(self.has_path(path) or self._has_match(path) for path in paths)
+
+    def is_pattern(self, before: str, word: str) -> bool:
+        """Return whether a shell would replace a word by paths. The patterns of an option are usually in quotes."""
+        return _TAKES_PATTERN.fullmatch(before) is None and self._has_match(word)
+
+    def _has_match(self, pattern: str) -> bool:
+        """Return whether a word is a pattern of names in one folder here, and finds one."""
+        inside = ".." not in pattern.split("/") and _PATTERN.fullmatch(pattern) is not None
+        return inside and bool(self._list_files(pattern))
 
     def has_path(self, word: str) -> bool:
         return exists(self._root / word)
@@ -137,16 +148,7 @@ class Project:
         """The commands that the project runs on itself."""
         found = self._list_files(".github/workflows/*.y*ml")
         workflows = sorted(path.relative_to(self._root).as_posix() for path in found)
-        return read_project_commands(self._read_text, workflows[:_MOST_WORKFLOWS], cache(self._expand))
-
-    def _expand(self, pattern: str) -> Words:
-        """Return the paths that a shell finds for a pattern of one folder, or none if there are many."""
-        folder, _, name = pattern.rpartition("/")
-        if not _PATTERN.isdisjoint(folder) or folder.startswith("/") or ".." in folder.split("/"):
-            return ()
-        found = sorted(path.relative_to(self._root).as_posix() for path in self._list_files(pattern.replace("**", "*")))
-        shown = tuple(path for path in found if name[0] == "." or not path.rpartition("/")[2].startswith("."))
-        return shown if len(shown) <= _MOST_PATHS and all(map(_is_text, shown)) else ()
+        return read_project_commands(self._read_text, workflows[:_MOST_WORKFLOWS])
 
     @cached_property
     def own_tests(self) -> tuple[ProjectCommand, ...]:
@@ -160,7 +162,13 @@ class Project:
         words = command.words if command.python[-1:] != ("-m",) else command.words[1:]
         paths = (word.partition("::")[0] for word in words if not word.startswith("-"))
         inside = not os.path.isabs(command.folder) and ".." not in command.folder.split("/")  # noqa: PTH117 -- a text
-        return inside and is_folder(folder) and all(exists(folder / path) for path in paths if "/" in path)
+        return (
+            inside
+            and is_folder(folder)
+            and all(
+                exists(folder / path) or (not command.folder and self._has_match(path)) for path in paths if "/" in path
+            )
+        )
 
     def leave_out_environment(self, tool: str, arguments: Words) -> Words:
         """Return the arguments of a linter, with an option that keeps it out of the virtual environment inside.
