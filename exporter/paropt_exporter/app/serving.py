@@ -46,7 +46,7 @@ class ServeRequest(Struct, frozen=True, kw_only=True):
 
 
 def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say: Callable[[str], None]) -> int:
-    """Serve until SIGTERM, SIGINT or, on a terminal, SIGHUP; return the exit code 0.
+    """Serve until SIGTERM or SIGINT; return the exit code 0.
 
     Raises UsageError, one line, if another one serves already, an address is taken or the folder is not safe;
     ParoptError if one of its threads fails.
