@@ -30,7 +30,7 @@ _CLOSE_SECONDS = 2.0  # to load the server, which a client has just asked for
 
 
 class NoEndpoint:
-    """The place of an endpoint in a process that leaves its page to another one, at `url`."""
+    """The place of an endpoint in a process that leaves its page to another one, at `url`, or has none ("")."""
 
     def __init__(self, url: str) -> None:
         self.url = url
