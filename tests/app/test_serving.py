@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -13,7 +15,7 @@ import pytest
 
 from paropt_exporter.app import serving
 from paropt_exporter.app.serving import FolderLock, FolderSocket, OtherServe
-from paropt_exporter.errors import ParoptError
+from paropt_exporter.errors import ParoptError, UsageError
 from paropt_exporter.serve import runtime_folder
 from paropt_exporter.serve.fair_shares import Machine
 from support.real_servers import HANG_SECONDS
@@ -46,6 +48,15 @@ def test_lock_that_was_removed_is_taken_again(tmp_path: Path) -> None:
         lock.retake_if_gone()
         with pytest.raises(OtherServe, match="another"), FolderLock(tmp_path / "serve.lock"):
             pass
+
+
+def test_file_system_without_locks_is_not_another_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UsageError, match="No locks available: set PAROPT_SERVE"), FolderLock(tmp_path / "serve.lock"):
+        pass
 
 
 def test_serve_that_has_lost_its_folder_to_another_one_leaves_it_alone(tmp_path: Path) -> None:

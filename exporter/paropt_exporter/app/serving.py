@@ -46,7 +46,7 @@ class ServeRequest(Struct, frozen=True, kw_only=True):
 
 
 def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say: Callable[[str], None]) -> int:
-    """Serve until SIGTERM, SIGINT or, on a terminal, SIGHUP; return the exit code 0.
+    """Serve until SIGTERM or SIGINT; return the exit code 0.
 
     Raises UsageError, one line, if another one serves already, an address is taken or the folder is not safe;
     ParoptError if one of its threads fails.
@@ -220,20 +220,24 @@ class FolderLock:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             descriptor = os.open(self._path, flags, 0o600)
         except OSError as error:
-            raise UsageError(
-                f"{self._path}: {error.strerror}: set {runtime_folder.VARIABLE} to another folder"
-            ) from None
+            raise self._build_error(error) from None
         line, end, _ = os.pread(descriptor, _LOCK_BYTES, 0).decode(errors="replace").partition("\n")
         words = line.split()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(descriptor)
             pid = words[0] if words else "unknown"
             raise OtherServe(
                 f"another `paropt-exporter serve` (pid {pid}) already serves {self._path.parent}"
             ) from None
+        except OSError as error:  # a file system without locks
+            os.close(descriptor)
+            raise self._build_error(error) from None
         return descriptor, words if end else []
+
+    def _build_error(self, error: OSError) -> UsageError:
+        return UsageError(f"{self._path}: {error.strerror}: set {runtime_folder.VARIABLE} to another folder")
 
     def beat(self, runs: Collection[int]) -> None:
         """Note that this process lives, and the process ids of the runs with shares."""

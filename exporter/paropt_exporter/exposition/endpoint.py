@@ -30,7 +30,7 @@ _CLOSE_SECONDS = 2.0  # to finish loading the server, if a client has just conne
 
 
 class NoEndpoint:
-    """Stands for the endpoint in a process whose page another process serves, at `url`."""
+    """Stands for the endpoint in a process whose page another process serves, at `url`, or that has none ("")."""
 
     def __init__(self, url: str) -> None:
         self.url = url
