@@ -144,10 +144,16 @@ class Router:
         known = self._known.get(key)
         return known.pin_reason if known else ""
 
-    def is_short(self, key: str) -> bool:
-        """Return whether a function's tasks are known well, and so short that only a part of them are measured."""
+    def get_queue_length(self, key: str) -> float:
+        """Return how many tasks of a function may wait in the thread pool for each of its threads, if no other
+        function's wait: any number of brief ones, as they need no decision, and one of short ones.
+        """
         known = self._known.get(key)
-        return known is not None and _is_settled(known) and known.seconds < _MEASURED_ONCE_SECONDS
+        if known is None:
+            return 0
+        if known.seconds < _BRIEF_SECONDS:
+            return math.inf
+        return 1 if known.seconds < _MEASURED_ONCE_SECONDS and _is_settled(known) else 0
 
     def choose_to_measure(self, key: str) -> bool:
         """Return whether to measure the next task of a function; the answers depend on how often this was asked.

@@ -99,7 +99,7 @@ class AdaptiveScheduler:
     Guarantees:
       * A task that needs a decision is submitted to a pool only when the pool has a free worker, so that measurements
         of a function's first tasks apply to all queued ones. Only if these have shown that its tasks are short and stay
-        in threads, and no other function's are queued, the thread pool gets a second one for each thread.
+        in threads, and no other function's are queued, the thread pool gets more.
       * The tasks of a function start in the order of submission; SEQUENTIAL keeps the order across functions.
       * The monitor's thread ends when no task has been queued, or run in a thread, for 10 s.
     """
@@ -377,14 +377,14 @@ class AdaptiveScheduler:
                     return pool_name, task
             return None
 
-    def _get_most_submitted(self, pool_name: PoolName, key: str) -> int:
+    def _get_most_submitted(self, pool_name: PoolName, key: str) -> float:
         """Return up to how many tasks a pool may get, if the last one is of this function: one for each worker.
 
-        Of short tasks another one each, so that a thread finds the next one without a decision. Not if those of another
-        function wait too, which would have to wait for them.
+        Of short tasks more, so that a thread finds the next one without a decision. Not if those of another function
+        wait too, which would have to wait for them.
         """
         alone = len(self._backlog) == 1 and pool_name == THREADS and key not in self._parents
-        return self._sizes[pool_name] * (2 if alone and self.router.is_short(key) else 1)
+        return self._sizes[pool_name] * (1 + (self.router.get_queue_length(key) if alone else 0))
 
     def _drop_done(self, tasks: deque[QueuedTask]) -> None:
         """Drop cancelled and stopped tasks from the start of a queue; under the lock."""
