@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
@@ -132,6 +133,26 @@ pool.shutdown()
     for command in ([sys.executable, str(script)], [sys.executable, "-c", script.read_text()]):
         found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
         assert (found.stdout, found.stderr) == ("caught -1\n", "")
+
+
+class Exits:
+    """Its unpickling ends the interpreter, as far as that is possible."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.exit, ("unpickled",)
+
+
+def test_task_whose_arguments_exit_while_they_are_packed_again_fails(pool: ProcessPool) -> None:
+    """The thread of its worker ended, and neither this task nor those behind it ever settled."""
+    module = types.ModuleType("only_in_the_parent")
+    exec("def first(value, _): return value", vars(module))
+    sys.modules[module.__name__] = module
+    try:
+        with pytest.raises(UnpicklableError, match="only_in_the_parent"):
+            pool.submit(module.first, 1, Exits()).result(HANG_SECONDS)
+        assert pool.submit(pow, 2, 3).result(HANG_SECONDS) == 8
+    finally:
+        del sys.modules[module.__name__]
 
 
 def test_functions_of_unimportable_modules_travel_by_value(pool: ProcessPool) -> None:

@@ -73,7 +73,7 @@ def _run_process(manager: ProcessManager, worker: Worker, waker: int) -> None:
     try:
         connection.send_preparation(preparation)
         ProcessHandler(manager, process, waker).run()
-    except Exception as error:  # no memory, or a bug
+    except BaseException as error:  # no memory, a bug, or an exit in the user's code
         log.exception("a worker was abandoned", extra={"pool": manager.counters.name, "worker": worker.name})
         end_process(process, 0.0)
         message = f"worker {worker.name} was abandoned: {describe(error)}"
