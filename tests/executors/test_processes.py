@@ -155,6 +155,24 @@ def test_task_whose_arguments_exit_while_they_are_packed_again_fails(pool: Proce
         del sys.modules[module.__name__]
 
 
+class ExitsOnce:
+    """Pickled for a second time, it ends the interpreter, as far as that is possible."""
+
+    pickled = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.pickled += 1
+        if self.pickled == 2:
+            sys.exit("pickled")
+        return int, ()
+
+
+def test_worker_starts_again_after_an_exit_in_the_pickling_of_its_initializer() -> None:
+    """Its thread ended, and queued tasks waited for the next one that was submitted."""
+    with ProcessPool(1, initializer=id, initargs=(ExitsOnce(),)) as pool:
+        assert pool.submit(pow, 2, 3).result(HANG_SECONDS) == 8
+
+
 def test_functions_of_unimportable_modules_travel_by_value(pool: ProcessPool) -> None:
     assert [future.result(HANG_SECONDS) for future in [pool.submit(here, number) for number in range(40)]] == [
         number + 1 for number in range(40)
