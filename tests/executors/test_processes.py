@@ -30,6 +30,7 @@ import paropt_exporter
 from paropt_exporter import executors
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.executors import ProcessPool, TaskFuture, processes
+from paropt_exporter.executors.processes import process_handler
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.process_handler import ProcessHandler
 from paropt_exporter.executors.processes.transport import WorkerConnection
@@ -878,6 +879,36 @@ def test_worker_whose_preparation_fails_is_replaced(monkeypatch: pytest.MonkeyPa
         future = pool.submit(nothing)
         submitted.set()
         assert future.result(HANG_SECONDS) is None
+
+
+def test_failure_after_the_exit_of_a_worker_touches_no_closed_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The claims of the process were withdrawn once more, from a descriptor that may be another file's by then."""
+    failed: list[str] = []
+
+    def fail(_: ProcessHandler, message: str, code: int | None, *, gives_up: bool) -> None:
+        del code, gives_up
+        failed.append(message)
+        raise MemoryError
+
+    monkeypatch.setattr(ProcessHandler, "_handle_unexpected_exit", fail)
+    with ProcessPool(1) as pool:
+        os.kill(pool.submit(os.getpid).result(HANG_SECONDS), signal.SIGKILL)
+        assert eventually(lambda: bool(failed))
+        assert pool.submit(pow, 2, 3).result(HANG_SECONDS) == 8
+        assert pool.statistics().deaths == {"signal": 1}
+
+
+def test_task_of_a_dead_worker_fails_though_its_exit_can_not_be_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(process_handler, "describe_exit", fail)
+    with ProcessPool(1) as pool:
+        error = pool.submit(os._exit, 3).exception(HANG_SECONDS)
+        assert isinstance(error, WorkerDied)
+        assert "abandoned: MemoryError" in str(error)
+        assert pool.submit(pow, 2, 3).result(HANG_SECONDS) == 8
+        assert pool.statistics().finished["error"] == 1
 
 
 def test_crash_loop_ends_with_its_cause() -> None:
