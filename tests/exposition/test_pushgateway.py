@@ -207,7 +207,7 @@ def test_a_password_in_the_url_is_refused_with_the_key_to_use() -> None:
 @pytest.fixture
 def push_once(gateway: RecordingGateway, tmp_path: Path) -> Callable[..., None]:
     def run(**settings: object) -> None:
-        settled = Push(**model.convert_fields(model.Push.model_validate(settings)))
+        settled = model.parse_section(Push, settings)
         build_pushgateway_sink(settled, url=gateway.url, instance="host", project="shop", lane="docs", root=tmp_path)(
             PAGE
         )
