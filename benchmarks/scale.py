@@ -36,6 +36,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from paropt_exporter import families  # noqa: E402
 from paropt_exporter.config.units import parse_duration  # noqa: E402
 from paropt_exporter.families import Family, Kind  # noqa: E402
+from support.generated import iter_panels  # noqa: E402
 from support.real_servers import eventually, free_port, program  # noqa: E402  # the tests' way to find and start servers
 
 SCRAPE_SECONDS = 60
@@ -133,13 +134,15 @@ def panels(scrape_seconds: int) -> Iterator[Asked]:
     for path in sorted((ROOT / "dashboards").glob("*.json")):
         dashboard = json.loads(path.read_text())
         hours = int(re.fullmatch(r"now-(\d+)h", dashboard["time"]["from"])[1])  # type: ignore[index]
-        for panel in dashboard["panels"]:
-            for target in panel.get("targets", ()):
+        for panel in iter_panels(dashboard):
+            shortest = parse_duration(panel["interval"]) if panel.get("interval") else 1.0
+            points = min(panel["maxDataPoints"], int(hours * 3600 / shortest))
+            for target in panel["targets"]:
                 yield Asked(
                     where=f"{path.stem}: {panel['title']} {target['refId']}",
-                    expression=filled(target["expr"], hours, panel["maxDataPoints"], scrape_seconds),
+                    expression=filled(target["expr"], hours, points, scrape_seconds),
                     span_seconds=0 if target["instant"] else hours * 3600,
-                    points=1 if target["instant"] else panel["maxDataPoints"],
+                    points=1 if target["instant"] else points,
                 )
 
 
@@ -157,6 +160,7 @@ def filled(expression: str, hours: int, points: int, scrape_seconds: int) -> str
     interval = max(4 * scrape_seconds, hours * 3600 // points + scrape_seconds)
     values = {
         "$__rate_interval": f"{interval}s",
+        "$__interval": f"{hours * 3600 // points}s",
         "$__range": f"{hours}h",
         "$job": ".+",
         "$instance": ".+",
@@ -240,6 +244,8 @@ def label_sets(family: Family, part: str, stages: int) -> Iterator[str]:
     sets = (",".join(labels) for labels in product(*values))
     if family is families.CONTROL_MODE:  # a pool has one mode, not all
         return (labels for labels in sets if 'mode="act",source="both"' in labels)
+    if family is families.CACHE_LOOKUPS:  # there is one reason to skip a task, and others to run it
+        return (labels for labels in sets if ('result="hit"' in labels) == ('reason="unchanged"' in labels))
     if family is families.CONTROL_DECISIONS:  # each action has reasons of its own
         return (labels for labels in sets if _decision(labels))
     return sets

@@ -180,7 +180,7 @@ def test_only_a_success_changes_the_last_success() -> None:
     assert (families.RUN_LAST_SUCCESS.name, ("standard",)) in left(run_ended())
 
 
-def test_last_duration_is_that_of_the_last_whole_run_with_or_without_cached_tasks() -> None:
+def test_last_duration_comes_from_the_last_whole_run_with_or_without_cached_tasks() -> None:
     key = (families.RUN_LAST_DURATION.name, ("standard",))
     cached = replace(stage_ended(sla=None), scope=Scope.CACHED, tasks_cached=1)
     for run in (run_ended(), run_ended(result=Result.FAILURE), run_ended(stages=(cached,))):

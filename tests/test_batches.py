@@ -319,7 +319,7 @@ def test_file_of_tests_that_need_each_other_is_not_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["exec('def test_x_too(): pass')", "class T(metaclass=M): pass"])
-def test_code_outside_of_tests_that_may_define_tests_keeps_the_file_whole(tmp_path: Path, line: str) -> None:
+def test_file_with_other_code_that_may_define_tests_stays_whole(tmp_path: Path, line: str) -> None:
     (tmp_path / "test_a.py").write_text(f"def test_x(): pass\n{line}\n")
     assert pytest_support.find_separable_tests(tmp_path / "test_a.py", ["test_a.py::test_x"]) == []
 

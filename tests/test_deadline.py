@@ -28,9 +28,10 @@ def test_all_stages_run_if_they_fit() -> None:
     assert (planned.deadline.left_out, planned.partial, planned.total) == ((), False, limit(90))
 
 
-def test_short_run_is_not_told_to_end_within_no_time() -> None:
-    choice = apply_deadline(plan(stage("a"), workers=1), 30, {"a": past(0.01)}).choice
-    assert choice == "--deadline 30 s: 1 of 1 stages, expected to end within 0.1 s"
+@pytest.mark.parametrize(("seconds", "shown"), [(0.0, "0.001 s"), (0.01, "0.010 s"), (0.1, "0.1 s")])
+def test_short_prediction_is_neither_no_time_nor_over_a_short_deadline(seconds: float, shown: str) -> None:
+    choice = apply_deadline(plan(stage("a"), workers=1), 0.1, {"a": past(seconds)}).choice
+    assert choice == f"--deadline 0.1 s: 1 of 1 stages, expected to end within {shown}"
 
 
 def test_stages_that_fail_most_for_their_time_are_taken_first() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 import re
+from pathlib import Path
 
 from paropt_exporter import families
+from paropt_exporter.autoscaling import policy
 from paropt_exporter.executors.base import RESIZE_REASONS
 from paropt_exporter.families import CLOSED_VALUES, FAMILIES, Kind
 
@@ -33,6 +37,32 @@ def test_help_is_a_sentence() -> None:
 
 def test_names_are_unique() -> None:
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+
+
+def test_reasons_that_policies_give_are_known() -> None:
+    known = {
+        *families.DECISION_REASONS,
+        *(each for reasons in families.DECISION_REASONS.values() for each in reasons),
+        "",
+    }
+    for path in Path(policy.__file__).parent.glob("*.py"):
+        values = itertools.chain.from_iterable(map(_list_reasons, ast.walk(ast.parse(path.read_text()))))
+        constants = (node.value for value in values for node in ast.walk(value) if isinstance(node, ast.Constant))
+        given = {value for value in constants if isinstance(value, str)}
+        assert given <= known, f"{path.name}: add the reason to families.py and a sentence to explanation.py"
+
+
+def _list_reasons(node: ast.AST) -> list[ast.expr]:
+    """Return the expressions that a keyword, a variable or a function gets or returns as a reason."""
+    match node:
+        case ast.keyword(arg=str(name), value=value) if name.endswith("reason"):
+            return [value]
+        case ast.Assign(targets=[target], value=value) if ast.unparse(target).strip("()").endswith("reason"):
+            return [value]
+        case ast.FunctionDef(name=name) if name.endswith("reason"):
+            returns = (each for each in ast.walk(node) if isinstance(each, ast.Return))
+            return [each.value for each in returns if each.value is not None]
+    return []
 
 
 def test_closed_values_belong_to_existing_labels() -> None:

@@ -75,3 +75,24 @@ def test_private_folder_is_closed_to_other_users(tmp_path: Path) -> None:
     folder.parent.mkdir(0o755)
     files.make_folder(folder)
     assert [part.stat().st_mode & 0o777 for part in (folder.parent, folder)] == [0o700, 0o700]
+
+
+def test_link_that_takes_the_place_of_a_private_folder_meanwhile_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, victim = tmp_path / ".paropt", tmp_path / "victim"
+    victim.mkdir()
+    victim.chmod(0o755)
+
+    def look_too_early(_: Path) -> None:
+        own.unlink(missing_ok=True)
+        own.symlink_to(victim)
+
+    monkeypatch.setattr(files, "check_no_links", look_too_early)
+    with pytest.raises(NotADirectoryError, match=str(own)):
+        files.make_folder(own)
+    with pytest.raises(NotADirectoryError, match=str(own)):
+        files.replace_file(own / "new", b"content")
+    with pytest.raises(NotADirectoryError, match=str(own)):
+        files.open_regular(own / "new", os.O_WRONLY | os.O_CREAT)
+    assert (victim.stat().st_mode & 0o777, [*victim.iterdir()]) == (0o755, [])

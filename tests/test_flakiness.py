@@ -14,7 +14,7 @@ from paropt_exporter.plan.flakiness import CONFIDENCE, compute_jeffreys_interval
     # R: qbeta(c(0.025, 0.975), count + 0.5, total - count + 0.5)
     [(1, 10, 0.01101167, 0.3813148), (5, 10, 0.2235287, 0.7764713), (0, 10, 0.0, 0.2171963), (10, 10, 0.7828037, 1.0)],
 )
-def test_interval_is_that_of_jeffreys(count: int, total: int, low: float, high: float) -> None:
+def test_interval_equals_published_values(count: int, total: int, low: float, high: float) -> None:
     assert compute_jeffreys_interval(count, total) == pytest.approx((low, high), rel=1e-5)
 
 

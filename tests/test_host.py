@@ -80,6 +80,16 @@ def test_cgroup_v1_quota_is_read_from_two_files(root: Path) -> None:
     assert host.count_cpus(root) == 0.25
 
 
+def test_quotas_are_read_once_a_second_for_new_pools(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They took most of the time of a pool that started and ended without a task."""
+    moments, read = iter((7.1, 7.9, 8.0)), list[str]()
+    monkeypatch.setattr(host, "monotonic", lambda: next(moments))
+    monkeypatch.setattr(host, "_read_cpu_quota", lambda folder: read.append(folder) or 1.0)  # type: ignore[func-returns-value]
+    v2(root)
+    assert [host.count_cpu_workers(root) for _ in range(3)] == [1, 1, 1]
+    assert len(read) == 2 * len(set(read))
+
+
 @pytest.mark.parametrize("quota", ["max 100000\n", "", "nonsense\n", "100000 0\n"])
 def test_missing_or_invalid_quota_is_no_limit(root: Path, quota: str, cores: int) -> None:
     assert host.count_cpus(v2(root, cpu__max=quota)) == cores
@@ -107,6 +117,14 @@ def test_available_memory_counts_cached_files_as_free(root: Path) -> None:
     )
     assert host.read_total_memory_bytes(root, machine) == 256 << 20
     assert host.read_available_memory_bytes(root, machine) == 181 << 20
+
+
+@pytest.mark.parametrize("hard", ["max", f"{2 * GIB}"])
+def test_limit_from_which_the_kernel_slows_a_group_down_counts(root: Path, hard: str) -> None:
+    """systemd's MemoryHigh= is meant to be the main limit, and MemoryMax= the last resort."""
+    v2(root, memory__max=f"{hard}\n", memory__high=f"{GIB}\n", memory__current=f"{GIB >> 2}\n", memory__stat="")
+    assert host.read_total_memory_bytes(root, machine) == GIB
+    assert host.read_available_memory_bytes(root, machine) == GIB - (GIB >> 2)
 
 
 def test_cgroup_v1_memory_is_read_alike(root: Path) -> None:

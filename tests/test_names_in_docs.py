@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from paropt_exporter import families
+from paropt_exporter.cli.plain_flags import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,6 +39,11 @@ def test_alerts_exist() -> None:
 def test_variables_exist() -> None:
     variables = set(re.findall(r"\bPAROPT_[A-Z_]+", _read("exporter", "*.py")))
     assert _find_unknown(r"\bPAROPT_[A-Z_]+", variables | VARIABLES_OF_CI) == []
+
+
+def test_each_command_is_on_a_page() -> None:
+    text = "\n".join(TEXTS.values())
+    assert [name for name in COMMANDS if f"paropt-exporter {name}" not in text] == []
 
 
 def test_make_targets_exist() -> None:

@@ -62,11 +62,11 @@ function option(id, path, isCustom) {
 function framesOf(panel) {
   return panel.targets.flatMap((target, index) => {
     const series = answers[panel.id][index];
-    return target.format === 'table' ? tableFrame(panel, target, series) : series.map((one) => seriesFrame(target, one));
+    return target.format === 'table' ? tableFrame(panel, target, series) : series.map((one) => seriesFrame(panel, target, one));
   });
 }
 
-function seriesFrame(target, { metric, values }) {
+function seriesFrame(panel, target, { metric, values }) {
   const legend = legendOf(target, metric);
   return toDataFrame({
     refId: target.refId,
@@ -76,7 +76,7 @@ function seriesFrame(target, { metric, values }) {
         name: 'Time',
         type: FieldType.time,
         values: values.map(([seconds]) => seconds * 1000),
-        config: { interval: range.step * 1000 },
+        config: { interval: (panel.step ?? range.step) * 1000 },
       },
       {
         name: 'Value',
@@ -343,7 +343,7 @@ function States({ panel, frames, width, height }) {
               const from = across(at / 1000, width);
               return color && color !== 'transparent' ? (
                 <rect key={index} x={from} y={y + tall * 0.1} height={tall * 0.8}
-                  width={across(at / 1000 + range.step, width) - from + 0.5} fill={theme.visualization.getColorByName(color)} />
+                  width={across(at / 1000 + (panel.step ?? range.step), width) - from + 0.5} fill={theme.visualization.getColorByName(color)} />
               ) : null;
             })}
           </g>
@@ -379,7 +379,7 @@ function Heat({ panel, frames, width, height }) {
             {counts.map((count, index) => {
               const from = across(times[index] / 1000, width);
               return count > 1e-9 ? (
-                <rect key={index} x={from} y={y} height={tall - 1} width={across(times[index] / 1000 + range.step, width) - from}
+                <rect key={index} x={from} y={y} height={tall - 1} width={across(times[index] / 1000 + (panel.step ?? range.step), width) - from}
                   fill={`rgba(255, 152, 48, ${Math.sqrt(count / most)})`} />
               ) : null;
             })}
@@ -399,7 +399,7 @@ function Placed({ panel }) {
   const { x, y, w, h } = panel.gridPos;
   const place = { position: 'absolute', left: gap + x * column, top: 56 + y * (30 + gap) };
   if (panel.type === 'row') {
-    return <div style={{ ...place, fontSize: 16, fontWeight: 500, lineHeight: '30px' }}>⌄ {panel.title}</div>;
+    return <div style={{ ...place, fontSize: 16, fontWeight: 500, lineHeight: '30px' }}>{panel.collapsed ? '›' : '⌄'} {panel.title}</div>;
   }
   const size = { width: w * column - gap, height: h * (30 + gap) - gap };
   const replaced = ['gauge', 'heatmap', 'state-timeline'].includes(panel.type);
@@ -423,7 +423,7 @@ function Picture() {
           {dashboard.title}
           {dashboard.templating.list.map(({ label, current }) => (
             <span key={label} style={{ fontSize: 12, marginLeft: 20, color: theme.colors.text.secondary }}>
-              {label} <b style={{ color: theme.colors.text.primary }}>{current?.text ?? { Project: 'demo', Lane: 'standard' }[label]}</b>
+              {label} <b style={{ color: theme.colors.text.primary }}>{current?.text ?? window.PICTURE.chosen[label]}</b>
             </span>
           ))}
         </div>

@@ -22,6 +22,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from paropt_exporter import families  # noqa: E402
+from paropt_exporter.config.units import parse_duration  # noqa: E402
 from paropt_exporter.monitoring import dashboards  # noqa: E402
 from support.demo import RULES, demo  # noqa: E402  # the tests' own demo: what is drawn is what is tested
 from support.real_servers import Prometheus, get  # noqa: E402
@@ -37,6 +38,7 @@ PAGE = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="draw
 # What Grafana would put in, with everything chosen.
 VALUES = {
     "$__range": f"{SHOWN_SECONDS:.0f}s",
+    "$__interval": RULES.rate_window or "",
     "$job": ".+",
     "$instance": ".+",
     "$project": ".*",
@@ -85,6 +87,7 @@ def ask(folder: Path) -> dict[str, tuple[Path, int]]:
                 "answers": {panel["id"]: answers(server, panel, now) for panel in dashboard["panels"]},
                 "range": {"from": now - SHOWN_SECONDS, "to": now, "step": STEP_SECONDS},
                 "width": WIDTH_PIXELS,
+                "chosen": {"Project": "demo", "Lane": VALUES["$lane"]},
             }
             page = folder / f"{name}.html"
             page.write_text(PAGE.format(picture=json.dumps(picture).replace("</", "<\\/")))
@@ -109,11 +112,12 @@ def repeated(server: Prometheus, panels: list[dict[str, Any]]) -> Iterator[dict[
 
 
 def answers(server: Prometheus, panel: dict[str, Any], now: float) -> list[list[dict[str, Any]]]:
-    """Return the series of each of the panel's queries, all with `values`."""
-    return [answer(server, target, now) for target in panel.get("targets", ())]
+    """Return the series of each of the panel's queries, all with `values`; note the panel's step for the drawing."""
+    panel["step"] = parse_duration(panel["interval"]) if panel.get("interval") else STEP_SECONDS
+    return [answer(server, target, panel["step"], now) for target in panel.get("targets", ())]
 
 
-def answer(server: Prometheus, target: dict[str, Any], now: float) -> list[dict[str, Any]]:
+def answer(server: Prometheus, target: dict[str, Any], step: float, now: float) -> list[dict[str, Any]]:
     expression = target["expr"]
     for name in sorted(VALUES, key=len, reverse=True):
         expression = expression.replace(name, VALUES[name])
@@ -121,7 +125,8 @@ def answer(server: Prometheus, target: dict[str, Any], now: float) -> list[dict[
         asked = {"query": expression, "time": now}
         found = json.loads(get(f"{server.url}/api/v1/query?{urllib.parse.urlencode(asked)}")[1])["data"]["result"]
         return [{"metric": series["metric"], "values": [series["value"]]} for series in found]
-    asked = {"query": expression, "start": now - SHOWN_SECONDS, "end": now, "step": STEP_SECONDS}
+    start, end = (at // step * step for at in (now - SHOWN_SECONDS, now))  # as Grafana does
+    asked = {"query": expression, "start": start, "end": end, "step": step}
     found = json.loads(get(f"{server.url}/api/v1/query_range?{urllib.parse.urlencode(asked)}")[1])
     return list(found["data"]["result"])
 

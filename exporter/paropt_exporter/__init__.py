@@ -14,7 +14,7 @@ from importlib import import_module
 
 from paropt_exporter._version import __version__ as __version__
 
-TYPE_CHECKING = False  # type checkers know the name; the supervisor and workers have no need of typing
+TYPE_CHECKING = False  # type checkers know the name; the supervisor and workers don't need typing
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.pool_controller import steer as steer
@@ -82,7 +82,7 @@ _HOMES = {
     "steer": "paropt_exporter.autoscaling.pool_controller",
 }
 
-if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any
+if not TYPE_CHECKING:  # if a type checker saw this function, it would accept any misspelt name as Any
 
     def __getattr__(name):
         if name not in _HOMES:

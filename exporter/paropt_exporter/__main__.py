@@ -1,4 +1,4 @@
-"""Lets `python -m paropt_exporter` stand for the command."""
+"""Run the command by `python -m paropt_exporter`."""
 
 import sys
 

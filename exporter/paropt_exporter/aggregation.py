@@ -93,9 +93,9 @@ def find_bucket(seconds: float) -> int:
 def iter_increments(event: Event) -> Iterator[Increment]:
     """Yield the increments of an event. A skipped stage counts in `paropt_stage_runs_total` only.
 
-    Histograms of durations leave out stopped stages and parts of a stage, partial and interrupted runs of a lane, those
-    of failed stages or items only, and runs in which a task was cached. So does `paropt_run_tasks_total`, which is
-    divided by the durations of runs.
+    Histograms of durations leave out stopped stages, executions of a part of a stage, partial and interrupted runs of a
+    lane, runs of only failed stages or items, and runs in which a task was cached. So does `paropt_run_tasks_total`,
+    which is divided by the durations of runs.
     """
     match event:
         case TaskRecord():
@@ -116,11 +116,11 @@ def iter_gauge_values(event: Event) -> Iterator[GaugeValue]:
     """Yield the last values that an event sets.
 
     A broken limit shows at once; the end of the stage or run makes it final. A skipped or stopped stage sets only its
-    result: duration, memory, breach and whether it is failing keep the values of its last run. A stage that ran failed
-    items only sets no duration, memory or breach either. One that succeeded with tasks that were skipped as unchanged
-    no longer breaks its limit, which does not apply to it. A stage with arguments from the command line sets nothing. A
-    partial or interrupted run of a lane sets only its completion time, and one of failed stages only the time of its
-    success, too.
+    result: duration, memory, breach and whether it is failing keep the values of its last run. A stage that ran only
+    failed items sets no duration, memory or breach, either. If a stage succeeds with tasks that were skipped as
+    unchanged, its breach is reset, since the limit does not apply. A stage with arguments from the command line sets
+    nothing. A partial or interrupted run of a lane sets only its completion time; a run of failed stages also sets the
+    time of its success.
     """
     match event:
         case SlaRecord(broken=True):
@@ -166,7 +166,7 @@ def _iter_stage(stage: StageRecord) -> Iterator[Increment]:
 def _is_measured(stage: StageRecord) -> bool:
     """Return whether all of a stage ran until it ended by itself, or broke its limit.
 
-    One that Ctrl-C or another stage's failure stopped has neither kept its limit nor a duration.
+    If Ctrl-C or another stage's failure stopped it, it has no duration, and has not kept its limit.
     """
     was_stopped = stage.result is Result.CANCELLATION and not stage.broken
     return stage.scope is Scope.ALL and stage.result is not Result.SKIP and not was_stopped

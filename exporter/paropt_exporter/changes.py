@@ -17,13 +17,13 @@ from paropt_exporter.input_files import InputPatterns
 from paropt_exporter.lazy_patterns import compile_later
 
 _DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
-_AFTER_SLASH = "0"  # the character after "/"
+_AFTER_SLASH = "0"  # the character that follows "/" in sort order
 _SUBMODULE = b"160000"  # its mode in a diff
 _TRACKED, _UNTRACKED = b"H", b"?"  # of `git ls-files -v`
 _MOST_HASHED = 500  # files in one call of git, whose arguments have a limit
 _COMMIT = compile_later("[0-9a-f]{40,64}")
-_NOT_IN_NAMES = frozenset("~^:{")  # of branches, tags and commits: an expression has one of them
-# With all branches: the clone of a single one gets no other branch without a refspec, however deep it is.
+_NOT_IN_NAMES = frozenset("~^:{")  # of branches, tags and commits: an expression contains one of these characters
+# With all branches: a clone of a single branch gets no other one without a refspec, however deep it is.
 _FETCH_ALL = "git fetch --unshallow origin '+refs/heads/*:refs/remotes/origin/*'"
 _IN_CI = "(in GitHub's checkout action: fetch-depth: 0; in GitLab: GIT_DEPTH: 0)"
 
@@ -35,8 +35,8 @@ class UnknownChange(Exception):
 class Changes(Struct, frozen=True, kw_only=True):
     """The changed files, relative to the project with slashes; files outside of it begin with `../`.
 
-    `folders`: changed submodules, of which any file may have changed. `base`: the commit they are compared with, for a
-    message.
+    `folders`: changed submodules, in which any file may have changed. `base`: the commit with which they are compared,
+    for messages.
     """
 
     paths: frozenset[str]
@@ -44,7 +44,7 @@ class Changes(Struct, frozen=True, kw_only=True):
     base: str = ""
 
     def find_match(self, patterns: InputPatterns) -> str | None:
-        """Return the first changed path that is one of the files, or a submodule that may contain one; None if none."""
+        """Return the first changed path that matches, or a submodule that may contain such a file; None without one."""
         ordered = _sort(self.paths)
         near = (path for root in patterns.list_roots() for path in _list_near(ordered, root))
         found = min(filter(patterns.matches, near), default=None)
@@ -53,12 +53,12 @@ class Changes(Struct, frozen=True, kw_only=True):
 
 @lru_cache(maxsize=4)
 def _sort(paths: frozenset[str]) -> list[str]:
-    """Return the paths in order. Each stage asks for them."""
+    """Return the paths in order; cached, since each stage needs them."""
     return sorted(paths)
 
 
 def _list_near(ordered: list[str], root: str) -> list[str]:
-    """Return the paths in a folder or of a file, with some others: of 20,000 few concern one of a thousand stages."""
+    """Return the paths in a folder or of a file, and a few more: few of 20,000 concern one of a thousand stages."""
     if root == ".":
         return ordered
     return ordered[bisect_left(ordered, root) : bisect_left(ordered, f"{root}{_AFTER_SLASH}")]
@@ -91,9 +91,9 @@ def find_changes(root: Path, ref: str | None = None) -> Changes:
         if is_ignored(root, top):
             raise UnknownChange("the changed files are unknown: git ignores this folder")
         base, name = _find_base(root, ref)
-        # Without renames, both names are in the list: a stage may have read the old one.
+        # Without renames, so that both names are in the list: a stage may have read the old one.
         options = ("--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev", "--ignore-submodules=none")
-        # From the top, since with `diff.relative` git would leave out all files outside of the folder.
+        # Started in the top folder, since with `diff.relative` git would leave out all files outside of its folder.
         entries = run_git(top, "diff", *options, base, "--").split(b"\0")
         listed = run_git(root, "ls-files", "-v", "--cached", *LIST_OTHERS, "-z", "--", ":/").split(b"\0")
         unusual = [entry for entry in listed if entry[:1] != _TRACKED]
@@ -103,7 +103,7 @@ def find_changes(root: Path, ref: str | None = None) -> Changes:
     place = os.path.relpath(os.path.realpath(root), os.path.realpath(top))
     found = {posixpath.relpath(path, place): False for path in hidden}
     found |= {posixpath.relpath(path, place): is_folder for path, is_folder in _iter_diff(entries)}
-    # Relative to `root` already. Another repository in this one ends with a slash.
+    # These are relative to `root` already. The path of a nested repository ends with a slash.
     others = (entry[2:] for entry in unusual if entry[:1] == _UNTRACKED)
     found |= {posixpath.normpath(os.fsdecode(path)): path.endswith(b"/") for path in others}
     return Changes(
@@ -121,10 +121,10 @@ def _iter_diff(entries: list[bytes]) -> Iterator[tuple[str, bool]]:
 
 
 def _iter_hidden_changes(top: Path) -> Iterator[str]:
-    """Yield the files that differ from the index, and in which git sees no change.
+    """Yield the files that differ from the index although git reports no change.
 
-    `git update-index --assume-unchanged` and `--skip-worktree` mark them, often since they have settings of one user. A
-    missing file with the second mark is one that a sparse checkout leaves out.
+    `git update-index --assume-unchanged` and `--skip-worktree` mark them, often because they contain a user's settings.
+    A missing file with the second mark was left out by a sparse checkout.
     """
     known: dict[str, bytes] = {}
     for entry in filter(_is_marked, run_git(top, "ls-files", "-v", "-s", "-z").split(b"\0")):
@@ -206,7 +206,7 @@ def _describe_missing(root: Path, name: str) -> str:
     elif _COMMIT.fullmatch(name):
         what = name
     else:
-        what = f"{name} and use --affected FETCH_HEAD"  # such a fetch makes no branch and no tag
+        what = f"{name} and use --affected FETCH_HEAD"  # such a fetch creates no branch or tag
     return f"{missing}: {fetch} origin {what}, or name another one, --affected REF"
 
 
@@ -215,7 +215,7 @@ def _is_shallow(root: Path) -> bool:
 
 
 def _list_target_branches(root: Path) -> list[str]:
-    """Return candidates for the target branch. An upstream of the same name is only the pushed copy of this branch."""
+    """Return candidates for the target branch. An upstream with the same name is only this branch's pushed copy."""
     try:
         upstream = run_git(root, "rev-parse", "--abbrev-ref", "@{upstream}").decode().strip()
         branch = run_git(root, "rev-parse", "--abbrev-ref", "HEAD").decode().strip()

@@ -8,11 +8,11 @@ from msgspec import Struct
 
 WAITING_DEMAND = 0.1  # a task that wants less than a tenth of a core waits for something other than cores
 UNKNOWN_DEMAND = 1.0  # unmeasured work may need a whole core: it starts with one task a core
-CORE_SLACK = 0.1  # measured demands are a few percent off: two burners read 1.0 and 1.02 on two cores
-# The part of the wall time spent waiting for a core above which a task's own rhythm can't be read.
+CORE_SLACK = 0.1  # measured demands are a few percent off: two busy loops read 1.0 and 1.02 on two cores
+# If a task waits for a core for more than this part of the wall time, its own rhythm can't be measured.
 CROWDED_RATIO = 0.5
-# A task that ends sooner is not seen to want more than a core: the time to start it (fork, exec, the first imports of a
-# worker) is in its core time and not in its wall time. `true` measures 5 cores, 30 on a busy machine.
+# The demand of a shorter task counts as one core at most: its core time includes its start (fork, exec, the first
+# imports of a worker), its wall time does not. `true` measures 5 cores, and 30 on a busy machine.
 BRIEF_SECONDS = 0.1
 
 
@@ -44,9 +44,9 @@ NO_TIME = CoreTime()
 def cpu_demand(time: CoreTime, wall_seconds: float) -> float:
     """Return the cores that work wanted on average over `wall_seconds`: 1.0 for a task that only computes.
 
-    demand = (run + wait) / wall, for any number of processes and threads, however crowded the machine.
-    demand = run / (wall - wait), the use of an idle machine, if at most one thread was runnable at a time and the wait
-    was short: a task that computes half of its time wants half a core, also beside others like it.
+    demand = (run + wait) / wall, for any number of processes and threads, however crowded the machine. demand = run /
+    (wall - wait), the use of an idle machine, if at most one thread was runnable at a time and the wait was short: a
+    task that computes half of its time wants half a core, even beside others like it.
     """
     if wall_seconds <= 0:
         return 0.0
@@ -63,7 +63,7 @@ def task_cpu_demand(time: CoreTime, wall_seconds: float) -> float:
 
 
 def compute_undelayed_seconds(time: CoreTime, wall_seconds: float) -> float:
-    """Return how long work would have taken with the machine to itself, without its wait for a core.
+    """Return how long work would have taken alone on the machine, without its wait for a core.
 
     The wait is a sum over its processes and may exceed the duration, so its CPU time is the minimum.
     """
@@ -73,12 +73,12 @@ def compute_undelayed_seconds(time: CoreTime, wall_seconds: float) -> float:
 class CoreBudget(Struct):
     """Allocates cores to tasks by their CPU demand.
 
-    Computing tasks share the cores; a task that wants more than all of them gets all. One that wants several also
-    starts where one of them is missing, rather than let the others idle: two cores run `mypy` beside `pytest -n 2`.
-    Waiting tasks have an account of their own: at a few hundredths of a core each they neither block computing tasks
-    nor are blocked by them. A task of unknown demand (None) may want a core. One unknown task may run beside tasks that
-    take all the cores, to be measured: otherwise work that only waits would have to wait until they end. If tasks that
-    take more than all cores have blocked it for a while (`stuck`), one unknown task may run all the same.
+    Computing tasks share the cores; a task that wants more than all of them gets all. A task that wants several also
+    starts if one of them is missing, so that the others don't idle: two cores run `mypy` beside `pytest -n 2`. Waiting
+    tasks have a separate account: at a few hundredths of a core each they neither block computing tasks nor are blocked
+    by them. A task of unknown demand (None) may want a core. One unknown task may run beside tasks that take all cores,
+    so that it is measured: otherwise work that only waits would wait until they end. Even beside tasks that take more
+    than all cores, one unknown task may run once it has been blocked for a while (`stuck`).
     """
 
     cores: float
@@ -100,7 +100,7 @@ class CoreBudget(Struct):
         return max(0 if self.computing else 1, math.floor(self._left / needed), int(self._may_overlap(demand)))
 
     def _may_overlap(self, demand: float) -> bool:
-        """Whether a task of several cores may start on fewer: one or more would idle, and at most one is missing."""
+        """Return whether a task of several cores may start on fewer: some would idle, and at most one is missing."""
         return demand > 1.0 and self._left >= 1.0 and demand <= self._left + 1.0 + _ROUNDING
 
     @property

@@ -13,13 +13,13 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# Enough for the most workers that a lane may have, at six each, and for all connections. A container's hard limit may
-# be a billion, and a program that a call starts in a thread inherits the limit.
+# Enough for the most workers that a lane may have, at six each, and for all connections. Not more: a container's hard
+# limit may be a billion, and programs that calls in threads start inherit the limit.
 MAX_DESCRIPTORS = 65_536
-_RESERVED = 32  # for the history, the endpoint and reads of /proc, which must always work
+_RESERVED = 32  # for the history, the endpoint and reads of /proc, which must always succeed
 _MAX_RESERVED_PART = 4  # of a low limit, reserve at most a quarter
 
-_original: int | None = None  # the soft limit that this process was started with, once it is raised
+_original: int | None = None  # the soft limit with which this process was started, after it was raised
 
 
 def get_limit() -> int:
@@ -39,7 +39,7 @@ def raise_limit() -> None:
 
 
 def restore_limit(pid: int) -> None:
-    """Give a child process the original limit, before it starts programs of its own."""
+    """Give a child process the original limit, before it starts other programs."""
     if _original is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with suppress(OSError):  # the child has exited
@@ -50,7 +50,7 @@ def restore_limit(pid: int) -> None:
 def use_original_limit() -> Iterator[None]:
     """Return to the original limit for the start of a child process.
 
-    It holds for the other threads of this process too, so use it only while no task runs.
+    It also applies to the other threads of this process, so use it only while no task runs.
     """
     raised = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _original is None:
@@ -65,7 +65,7 @@ def use_original_limit() -> Iterator[None]:
 
 @contextmanager
 def kept_limit() -> Iterator[None]:
-    """Restore the limit if code lowers it so far that this process can't go on. Raises OSError (EMFILE) then.
+    """Restore the limit, and raise OSError (EMFILE), if code has lowered it so far that this process can't continue.
 
     For calls in threads of this process, whose history, endpoint and supervisor need descriptors.
     """
@@ -83,7 +83,7 @@ def kept_limit() -> Iterator[None]:
 
 
 def check_reserve(*descriptors: int) -> None:
-    """Raise OSError (EMFILE) if a new descriptor is one of the reserved: the kernel gives the lowest free number."""
+    """Raise OSError (EMFILE) if a new descriptor is a reserved one: the kernel gives the lowest free number."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     reserved = min(_RESERVED, limit // _MAX_RESERVED_PART)
     if limit != resource.RLIM_INFINITY and max(descriptors) >= limit - reserved:

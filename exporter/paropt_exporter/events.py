@@ -43,19 +43,19 @@ class Result(StrEnum):
 
 
 class CacheReason(StrEnum):
-    """Why a task of a cached stage was skipped, which is the first one, or why it ran."""
+    """Why a task of a cached stage was skipped (the first member) or ran."""
 
     UNCHANGED = "unchanged"
-    NEW = "new"  # no result of it is known
+    NEW = "new"  # no result of the task is known
     INPUTS = "inputs"
     ENVIRONMENT = "environment"
     TOOLS = "tools"
     COMMAND = "command"  # or another key of the stage
     EVICTED = "evicted"
-    EDITED = "edited"  # an input changed during the last run, which therefore proves nothing
+    EDITED = "edited"  # an input changed during the last run, so that its result did not count
     OWN_INPUT = "own_input"  # it writes a file that it reads
     FAILED = "failed"  # the last run with these inputs did not succeed
-    UNCACHEABLE = "uncacheable"  # something that it reads can't be compared
+    UNCACHEABLE = "uncacheable"  # one of its inputs can't be compared
     STORE = "store"  # the store, or a result in it, can't be used
     DISABLED = "disabled"  # --no-cache
 
@@ -64,15 +64,16 @@ class Scope(StrEnum):
     """Which part of a stage's work a run does."""
 
     ALL = "all"
-    CACHED = "cached"  # some or all of it was skipped, since its earlier result still holds: a success completes it
+    CACHED = "cached"  # some or all tasks were skipped, since earlier results still hold: a success completes the stage
     ITEMS = "items"  # some of its items: those that failed before, or those of a shard; a success completes the stage
-    ARGUMENTS = "arguments"  # with arguments from the command line, which may select anything: it completes nothing
+    # with arguments from the command line, which may select anything: it never completes the stage
+    ARGUMENTS = "arguments"
 
 
 class Shard(Struct, frozen=True, kw_only=True):
     """One of the parts that `--shard` splits a lane into, counted from 1.
 
-    `split` identifies the whole split: shards with the same one know the same items of each other. "" before it exists.
+    `split` identifies the whole split, which is the same for all its shards; "" before the split is made.
     """
 
     index: int
@@ -123,9 +124,9 @@ class Measurement(Struct, frozen=True, kw_only=True):
 class RunningTask(Struct, frozen=True, kw_only=True):
     """A task that a pool runs now.
 
-    `core_time`: of all its threads and descendants, from an arbitrary start: only differences have a meaning.
-    `thread_run_seconds`: the part of it in a thread of this process, under the interpreter's lock. `sampled_seconds`:
-    the monotonic time of the sample; None: just now; 0: no sample yet.
+    `core_time`: of all its threads and descendants, from an arbitrary start, so that only differences are meaningful.
+    `thread_run_seconds`: the part of it in a thread of this process, under the GIL. `sampled_seconds`: the monotonic
+    time of the sample; None: just now; 0: no sample yet.
     """
 
     label: str
@@ -178,8 +179,8 @@ class WorkerMemory(Struct, frozen=True, kw_only=True):
 class RunStarted(Struct, frozen=True, kw_only=True):
     """A run of a lane started. `partial`: the command line left out stages or items, or gave arguments to some.
 
-    `tree_state`: a digest of the commit and of the files that differ from it; "": unknown.
-    `deadline_seconds`, `predicted_seconds`: how long it may take, and is expected to; None without a deadline.
+    `tree_state`: a digest of the commit and of the files that differ from it; "": unknown. `deadline_seconds`,
+    `predicted_seconds`: how long it may take and how long it should take; None without a deadline.
     """
 
     run_id: str
@@ -226,10 +227,10 @@ class TaskRecord(Struct, frozen=True, kw_only=True):
     """One attempt of one task ended. `final`: no retry follows. `output` is the kept tail, without escapes.
 
     For a batch, `item` is the batch's name; `items`: its items, each with its result; `start_up_seconds`: the time of
-    the command outside its items, None if unknown; `cut_items`: the items of which other batches ran a part.
+    the command outside of its items, None if unknown; `cut_items`: the items of which other batches ran a part.
 
-    `cache`: of a cached stage, why it was skipped (then `cached`) or ran; `cache_note`: the same in a line, "" if it
-    was skipped. `saved_seconds`: how long it took when it ran.
+    `cache`: in a cached stage, why it was skipped (then `cached` is True) or ran; `cache_note`: the same as a line, ""
+    if it was skipped. `saved_seconds`: how long a skipped task took when it ran.
     """
 
     run_id: str
@@ -293,7 +294,7 @@ class TaskTiming(Struct, frozen=True, kw_only=True):
 
     @property
     def runnable_ratio(self) -> float:
-        """How many of its threads were runnable on average: on a core or waiting for one."""
+        """How many of its threads were runnable on average, on a core or waiting for one."""
         wall = self.duration_seconds
         return (self.cpu_seconds + self.run_delay_seconds) / wall if wall > 0 else 0.0
 
@@ -314,10 +315,10 @@ class StageRecord(Struct, frozen=True, kw_only=True):
     """A stage ended, or was skipped (then `started_timestamp_seconds` is None and the duration 0 s).
 
     `advice`: how to make it faster, in one line, or "". `tasks_cached`: how many of its tasks were skipped;
-    `cache_note`: why the first other one of a cached stage ran. `first_attempts`: the first attempts that ended by
-    themselves. `flaky_attempts`: those that failed and passed since with the same files, in this run or in earlier
-    ones, of which `flaky_items` are the items. `quarantined`: the items in quarantine that failed, each with its owner
-    and last day.
+    `cache_note`: why the first task of a cached stage that was not skipped ran. `first_attempts`: the first attempts
+    that ended by themselves. `flaky_attempts`: the first attempts, of this run or earlier ones, that failed and have
+    since passed with the same files; `flaky_items`: their items. `quarantined`: the quarantined items that failed, each
+    with its owner and last day.
     """
 
     run_id: str
@@ -362,7 +363,7 @@ class StageRecord(Struct, frozen=True, kw_only=True):
 
     @property
     def retries(self) -> int:
-        """How many attempts were not the first ones of their tasks, once all tasks have run."""
+        """How many attempts were retries, once all tasks have run."""
         return max(0, self.attempts - (self.tasks - self.tasks_cached))
 
     @property
@@ -403,7 +404,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     """A run ended. `reason` explains in words why it is not a success; `critical_sla`: a critical limit stopped it.
 
     `sequential_seconds` is the sum of its tasks' durations; `busy_ratio` is busy seconds over slot seconds.
-    `failed_only`: it left out stages or items that have succeeded already, so that its success is one of the lane.
+    `failed_only`: it left out only stages or items that have already succeeded, so that its success is the lane's.
     """
 
     run_id: str
@@ -431,12 +432,12 @@ class RunRecord(Struct, frozen=True, kw_only=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it was of the whole lane: all stages, with all items and without arguments."""
+        """Whether it ran the whole lane: all stages, with all items and without arguments."""
         return not (self.partial or self.failed_only)
 
     @property
     def reached_critical_total(self) -> bool:
-        """Whether the lane was stopped at its own limit, not at that of a stage."""
+        """Whether the lane was stopped at its own limit, not at a stage's."""
         if self.total is None or not self.critical_sla:
             return False
         return self.reason == f"{self.lane} broke its critical total of {self.total.max_seconds:g} s"
@@ -477,10 +478,10 @@ class Decision(Struct, frozen=True, kw_only=True):
 
 
 class LiveStage(Struct, frozen=True, kw_only=True):
-    """A running stage, measured up to now. `cpu_seconds` and `cores` are of attempts that have not ended yet.
+    """A running stage, measured until now. `cpu_seconds` and `cores` are those of attempts that have not ended yet.
 
-    `cores`: how many cores these have used on average, each since its start. `predicted_seconds`: how long the whole
-    stage is expected to take.
+    `cores`: how many cores these have used, each on average since its start. `predicted_seconds`: the expected duration
+    of the whole stage.
     """
 
     lane: str

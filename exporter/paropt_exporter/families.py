@@ -384,7 +384,8 @@ SERVE_CORES_AWAITED = _gauge(
     "paropt_serve_cores_awaited", "Cores that the project lacks while runs of the holder use them.", "holder"
 )
 SERVE_WAIT = _counter(
-    "paropt_serve_wait_seconds_total", "Time in which runs of the project had startable tasks and no core for them."
+    "paropt_serve_wait_seconds_total",
+    "Time in which runs of the project had startable tasks and no core for them, since `serve` started.",
 )
 
 FAMILIES: tuple[Family, ...] = tuple(value for value in globals().values() if isinstance(value, Family))

@@ -1,8 +1,8 @@
-"""Open regular files only: never wait for a pipe, never follow a link that somebody left in a private folder.
+"""Open only regular files: never wait for a pipe, and never follow a link that was planted in a private folder.
 
-Paths that the config names may lead to a pipe or a device by now: opening a pipe waits for its writer, and a device may
-have no end. A checkout may come with a `.paropt` folder of its own: below a folder of that name the program follows no
-link and truncates no file. It uses a file as it is or replaces it by renaming.
+A path in the config may have become a pipe or a device: opening a pipe waits for its writer, and a device may have no
+end. A checkout may contain a `.paropt` folder: below a folder of that name the program follows no links and truncates
+no files. It uses a file as it is, or replaces it by renaming.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from pathlib import Path
 from typing import BinaryIO
 
 OWN_FOLDER = ".paropt"
-PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # the output of stages may hold secrets
-_MAX_DEPTH = 2  # levels below it: `.paropt/runs/ID.lock`; a whole project may lie in a folder of that name
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # the output of stages may contain secrets
+_MAX_DEPTH = 2  # levels below it, such as `.paropt/runs/ID.lock`; a whole project may be in a folder of that name
 _LONGEST_SOCKET_BYTES = 107  # of the address of a socket
-_DEFAULT_FILE = 0o666  # less the umask, as for any file that a program writes
+_FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEFAULT_FILE = 0o666  # minus the umask, as for any file that a program writes
 _NO_HOME = Path("/nonexistent")  # as Debian writes it for users without a home folder
 
 
 class UnexpectedFileType(OSError):
-    """A link, a pipe, a device or a folder stands where a regular file or a folder of this program should be."""
+    """A link, pipe, device or folder is in the place of a regular file or a folder of this program."""
 
 
 def find_cache_folder(environ: Mapping[str, str]) -> Path:
     """Return this program's folder in the user's cache folder: $XDG_CACHE_HOME, otherwise .cache in the home folder.
 
-    The XDG specification ignores relative paths. A user without a home folder gets a path that can't be made.
+    Relative paths are ignored, as in the XDG specification. A user without a home folder gets a path that can't be
+    made.
     """
     base = Path(environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():
@@ -39,7 +42,7 @@ def find_cache_folder(environ: Mapping[str, str]) -> Path:
 
 
 def find_home(environ: Mapping[str, str]) -> Path:
-    """Return the home folder: $HOME, or that of the user's entry if it is not set or no whole path."""
+    """Return the home folder: $HOME, or the one in the user's entry if $HOME is not set or not absolute."""
     home = Path(environ.get("HOME", ""))
     if home.is_absolute():
         return home
@@ -69,7 +72,7 @@ def is_folder(path: Path) -> bool:
 
 
 def find_denied_listing(folder: Path) -> str:
-    """Return the error's text if this user may not list a folder; "" if they may, or there is none."""
+    """Return the error's text if this user may not list a folder; "" if they may, or if it does not exist."""
     try:
         os.scandir(folder).close()
     except PermissionError as error:
@@ -84,10 +87,13 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = F
 
     Raises UnexpectedFileType for any other type, otherwise OSError as `os.open` does.
     """
-    # O_NONBLOCK: the open returns whatever the path names by now; it changes nothing for a regular file.
+    # O_NONBLOCK: open returns at once, whatever is at the path now; it makes no difference for regular files.
     flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, flags, PRIVATE_FILE)
+        if follow_links or not find_private_parts(path.parent):
+            descriptor = os.open(path, flags, PRIVATE_FILE)
+        else:
+            descriptor = _open_in_folder(path, flags)
     except OSError as error:
         if error.errno == errno.ELOOP and not follow_links:
             raise _unexpected(path, "a link, which is not followed here") from None
@@ -98,6 +104,17 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = F
         os.close(descriptor)
         raise _unexpected(path, "not a regular file")
     return descriptor
+
+
+def _open_in_folder(path: Path, flags: int) -> int:
+    folder = _open_folder(path.parent)
+    try:
+        return os.open(path.name, flags, PRIVATE_FILE, dir_fd=folder)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(folder)
 
 
 def open_for_reading(path: Path, *, follow_links: bool = True) -> BinaryIO:
@@ -127,7 +144,7 @@ def check_regular(path: Path) -> None:
 
 
 def find_private_parts(path: Path) -> tuple[Path, ...]:
-    """Return the parts of a path from `.paropt` on, the outermost first; none if it lies in no folder of that name."""
+    """Return the folders of a path from `.paropt` on, outermost first; empty if there is no folder of that name."""
     inner = []
     for part in (path, *path.parents[:_MAX_DEPTH]):
         inner.append(part)
@@ -156,22 +173,45 @@ def has_regular_file(path: Path) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder; `.paropt` and folders in it are closed to other users, existing ones too."""
+    """Make a folder. `.paropt` and folders in it, even existing ones, are closed to other users."""
     check_no_links(folder)
     private = find_private_parts(folder)
     if not private:
         folder.mkdir(parents=True, exist_ok=True)
         return
     private[0].parent.mkdir(parents=True, exist_ok=True)
+    os.close(_open_folder(folder, makes_private=True))
+
+
+def _open_folder(folder: Path, *, makes_private: bool = False) -> int:
+    """Return a descriptor of a folder; another user may put a link in the place of `.paropt` at any moment.
+
+    `makes_private`: make `.paropt` and folders in it, and close them to other users. Raises OSError.
+    """
+    private = find_private_parts(folder)
+    descriptor = os.open(private[0].parent if private else folder, _FOLDER_FLAGS)
     for part in private:
-        part.mkdir(PRIVATE_FOLDER, exist_ok=True)
-        make_private(part, PRIVATE_FOLDER)
+        try:
+            if makes_private:
+                with suppress(FileExistsError):
+                    os.mkdir(part.name, PRIVATE_FOLDER, dir_fd=descriptor)
+            inner = os.open(part.name, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=descriptor)
+        except OSError as error:
+            error.filename = str(part)
+            raise
+        finally:
+            os.close(descriptor)
+        descriptor = inner
+        if makes_private:
+            with suppress(OSError):  # it belongs to another user
+                _restrict(descriptor, PRIVATE_FOLDER)
+    return descriptor
 
 
 def make_private_folders(*folders: Path) -> None:
-    """Make folders, each in the one before, that are closed to other users whatever the umask; keep existing ones.
+    """Make nested folders that are closed to other users, whatever the umask; existing ones are kept.
 
-    The parent of the first is made in the same way.
+    The parent of the first one is made in the same way.
     """
     folders[0].parent.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)  # as XDG asks for ~/.cache
     for folder in folders:
@@ -179,15 +219,25 @@ def make_private_folders(*folders: Path) -> None:
 
 
 def make_private(path: Path, mode: int = PRIVATE_FILE) -> None:
-    """Take the permissions of other users from a file or folder, unless it has a second name (a hard link).
+    """Remove other users' permissions from a file or folder, unless it has a second name (a hard link).
 
-    Works by path: to open and close a database here would drop the locks that SQLite holds on it in this process.
+    Its descriptor is an O_PATH one: to open and close a database itself here would drop the locks that SQLite holds on
+    it in this process.
     """
     with suppress(OSError):  # it does not exist, or belongs to another user
-        found = path.lstat()
-        has_second_name = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
-        if not stat.S_ISLNK(found.st_mode) and not has_second_name and found.st_mode & ~mode & 0o777:
-            path.chmod(found.st_mode & mode)
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _restrict(descriptor, mode)
+        finally:
+            os.close(descriptor)
+
+
+def _restrict(descriptor: int, mode: int) -> None:
+    """Do what `make_private` does for a descriptor, which no other user can lead elsewhere. Raises OSError."""
+    found = os.fstat(descriptor)
+    has_second_name = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+    if not stat.S_ISLNK(found.st_mode) and not has_second_name and found.st_mode & ~mode & 0o777:
+        os.chmod(f"/proc/self/fd/{descriptor}", found.st_mode & mode)  # noqa: PTH101 -- the descriptor is no open file
 
 
 def create_private(path: Path) -> None:
@@ -203,30 +253,36 @@ def open_lock(path: Path) -> int:
 
 
 def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None:
-    """Write a file by renaming: a full disk leaves no half of it, and a link in its place is replaced, not followed.
+    """Write a file by renaming: a full disk leaves no partial file, and a link in its place is replaced, not followed.
 
-    `mode`: exactly these permissions; None: those that the umask leaves.
+    `mode`: exactly these permissions; None: the default ones under the umask.
     """
     check_no_links(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode or _DEFAULT_FILE
-    )
+    folder = _open_folder(path.parent)
+    temporary = f".{path.name}.{os.urandom(4).hex()}"
     try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 -- a descriptor, no path
-            if mode is not None:
-                os.fchmod(descriptor, mode)
-            file.write(content)
-        temporary.replace(path)
-    except BaseException:  # leave no temporary file behind; raised again
-        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, _NEW_FILE_FLAGS, mode or _DEFAULT_FILE, dir_fd=folder)
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123 -- a descriptor, no path
+                if mode is not None:
+                    os.fchmod(descriptor, mode)
+                file.write(content)
+            os.rename(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:  # leave no temporary file behind; raised again
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
         raise
+    finally:
+        os.close(folder)
 
 
 def iter_sockets(folder: Path, suffix: str) -> Iterator[Path]:
-    """Yield the sockets in a private folder, sorted by name; skip links and other files.
+    """Yield the sockets in a private folder, sorted by name, without links and other files.
 
-    Raises OSError if the folder can't be read; one that is missing has none.
+    Raises OSError if the folder can't be read; yields nothing if it is missing.
     """
     try:
         check_no_links(folder)
@@ -241,7 +297,7 @@ def iter_sockets(folder: Path, suffix: str) -> Iterator[Path]:
 
 @contextmanager
 def shorten_socket_path(path: Path) -> Iterator[str]:
-    """Give a path for a socket in a folder of any depth, short enough for its address."""
+    """Provide a path to a socket in a folder of any depth that is short enough for an address."""
     if len(os.fsencode(path)) <= _LONGEST_SOCKET_BYTES:
         yield str(path)
         return

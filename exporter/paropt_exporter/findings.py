@@ -1,4 +1,4 @@
-"""Find the telling lines in the output of a failed check: linters' findings, failing tests and their messages."""
+"""Find the relevant lines in the output of a failed check: linters' findings, failing tests and their messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 MOST_FINDINGS = 3
 _HEAD_LINES, _TAIL_LINES = 1, 2
-_CUT_NOTE = "[about "  # the first line of an output of which only the end was kept
+_CUT_NOTE = "[about "  # the beginning of the first line if only the end of an output was kept
 _LONGEST_LINE = 500  # characters: no tool's finding is longer, and patterns may need quadratic time
 
 
@@ -52,10 +52,10 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
-    """Return the first findings in an output, at most so many (None: all); none for a tool that is not known here.
+    """Return the first `most` findings in an output (None: all); empty for tools that are not known here.
 
-    Known are pytest, unittest, go test, cargo test, vitest, jest and TAP (node --test, bats, prove), then ruff, mypy,
-    bandit, tsc, eslint and tools that write like them, and at last a Python traceback.
+    Known are pytest, unittest, go test, cargo test, vitest, jest, mocha and TAP (node --test, bats, prove), then ruff,
+    mypy, bandit, tsc, eslint and tools that write like them, and at last a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     for parse in (
@@ -65,6 +65,8 @@ def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
         _find_cargo_failures,
         _find_vitest_failures,
         _find_jest_failures,
+        _find_mocha_failures,
+        _find_node_failures,
         _find_tap_failures,
         _find_linter_findings,
         _find_traceback,
@@ -85,7 +87,8 @@ def choose_excerpt(output: str) -> list[str]:
 
 def _choose_head_and_tail(lines: list[str]) -> list[str]:
     if lines and lines[0].startswith(_CUT_NOTE):
-        return lines[1:][-_HEAD_LINES - _TAIL_LINES :]  # its first line is none of the output's first lines
+        # the beginning of the output is missing, so show only its last lines
+        return lines[1:][-_HEAD_LINES - _TAIL_LINES :]
     left = len(lines) - _HEAD_LINES - _TAIL_LINES
     if left <= 1:  # a line that says "1 more line" takes as much room
         return lines
@@ -134,12 +137,23 @@ _JEST_FAILED = re.compile(r"^  \u25cf (?P<test>.+)$")
 _JEST_VALUE = re.compile(r"^    (?P<value>(?:Expected|Received)[^:]*: .+)$")
 _JEST_FRAME = re.compile(r"^      at (?:.*\()?(?P<path>[^\s()]+):(?P<line>\d+):(?P<column>\d+)\)?$")
 _JEST_NO_TEST = "Test suite failed to run"
-_JEST_OTHERS = frozenset({"Console"})  # headings that are no tests
+_JEST_OTHERS = frozenset({"Console"})  # headings that are not tests
+
+# mocha: the reporters spec, dot and others end with a list of the failures
+_MOCHA_LIST = re.compile(r"^  \d+ failing$")
+_MOCHA_FAILED = re.compile(r"^  \d+\) (?P<test>.+)$")
+_MOCHA_INDENT = 5  # of the second line of a failure; titles of tests in suites are indented by 2 more for each suite
+_NODE_FRAME = re.compile(r"^ +at (?:.*\()?(?:file://)?(?P<path>(?!node:)[^\s()]+):(?P<line>\d+):(?P<column>\d+)\)?$")
+
+# node --test: its reporter spec, the default of current versions, ends with a list of the failures
+_NODE_LIST = "\u2716 failing tests:"
+_NODE_PLACE = re.compile(r"^test at (?P<path>\S.*):(?P<line>\d+):(?P<column>\d+)$")
+_NODE_FAILED = re.compile(r"^\u2716 (?P<test>.+) \([\d.]+ms\)$")  # of a test marked as TODO more follows
 
 # TAP, the Test Anything Protocol: https://testanything.org/tap-version-14-specification.html
 _TAP_BEGUN = re.compile(r"^(?:TAP version \d+|1\.\.\d+)$")
 _TAP_FAILED = re.compile(r"^(?P<indent> *)not ok\b(?: \d+)?(?: - | )?(?P<test>.*)$")
-_TAP_EXPECTED = re.compile(r" # (?:todo|skip)\b", re.IGNORECASE)  # a failure that its author knows of
+_TAP_EXPECTED = re.compile(r" # (?:todo|skip)\b", re.IGNORECASE)  # a failure that the author expects
 _TAP_KEY = re.compile(r"^\s+(?P<key>error|message|location|failureType): (?P<value>.+)$")
 _TAP_BLOCK = frozenset({"|", "|-", ">", ">-"})  # YAML: the value stands in the next lines
 _TAP_LOCATION = re.compile(r"^(?P<path>.+):(?P<line>\d+):(?P<column>\d+)$")
@@ -173,7 +187,7 @@ def _make_pytest_finding(test: str, message: str, section: _Section) -> Finding:
     own = [place for place in section.places if place[0] == test.partition("::")[0]]
     places = own or section.places
     path, line = places[-1] if places else (None, None)
-    # The section's message is whole; that of the summary is cut to the width of a terminal.
+    # The section's message is complete; the summary's is cut to the width of a terminal.
     return Finding(message=section.message or message or "failed", path=path, line=line, test=test)
 
 
@@ -310,7 +324,7 @@ def _find_cargo_failures(lines: Sequence[str]) -> list[Finding]:
     for line in lines:
         if titled := _CARGO_SECTION.match(line):
             section = sections.get(titled[1])
-        elif line == "failures:":  # the list of names behind the sections
+        elif line == "failures:":  # the list of names after the sections
             section = None
         elif section is not None and line:
             section.append(line)
@@ -351,7 +365,7 @@ def _find_vitest_failures(lines: Sequence[str]) -> Iterator[Finding]:
 
 
 def _find_jest_failures(lines: Sequence[str]) -> Iterator[Finding]:
-    """Yield a finding for each failed test or file. After many files jest prints the failures once more."""
+    """Yield a finding for each failed test or file. After many files, jest prints the failures again."""
     found: dict[str, Finding] = {}
     file = ""
     for number, line in enumerate(lines):
@@ -365,10 +379,10 @@ def _find_jest_failures(lines: Sequence[str]) -> Iterator[Finding]:
 
 
 def _read_jest_failure(test: str, lines: Sequence[str]) -> Finding:
-    """Return the finding of the lines below a test's name, up to the next name."""
+    """Return the finding in the lines below a test's name, up to the next name."""
     message, values, place = "", list[str](), None
     for line in lines:
-        if line[:3].strip():  # the next test, file, or the end
+        if line[:3].strip():  # the next test or file, or the end
             break
         if value := _JEST_VALUE.match(line):
             values.append(value["value"])
@@ -376,6 +390,42 @@ def _read_jest_failure(test: str, lines: Sequence[str]) -> Finding:
             place = _JEST_FRAME.match(line)
         message = message or line.strip()
     return _make_place_finding(test, ": ".join(filter(None, (message, ", ".join(values)))), place)
+
+
+def _find_mocha_failures(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for each failed test in the list at the end, with the suites that it is in."""
+    begin = next((number for number, line in enumerate(lines) if _MOCHA_LIST.match(line)), len(lines))
+    numbers = [number for number in range(begin, len(lines)) if _MOCHA_FAILED.match(lines[number])]
+    for number, end in zip(numbers, [*numbers[1:], len(lines)], strict=False):  # without failures only the length
+        yield _read_mocha_failure(lines[number:end])
+
+
+def _read_mocha_failure(lines: Sequence[str]) -> Finding:
+    titles = [lines[0].partition(") ")[2]]
+    for line in lines[1:]:
+        if len(line) - len(line.lstrip()) != _MOCHA_INDENT + 2 * len(titles):
+            break
+        titles.append(line.strip())
+    below = lines[len(titles) :]
+    return _make_node_finding(" > ".join(titles).removesuffix(":"), below)
+
+
+def _find_node_failures(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for each failed test in the list at the end."""
+    begin = lines.index(_NODE_LIST) if _NODE_LIST in lines else len(lines)
+    numbers = [number for number in range(begin, len(lines)) if _NODE_PLACE.match(lines[number])]
+    for number, end in zip(numbers, [*numbers[1:], len(lines)], strict=False):  # without failures only the length
+        if failed := _NODE_FAILED.match("".join(lines[number + 1 : number + 2])):
+            yield _make_node_finding(failed["test"], lines[number + 2 : end], _NODE_PLACE.match(lines[number]))
+
+
+def _make_node_finding(test: str, lines: Sequence[str], place: re.Match[str] | None = None) -> Finding:
+    """Return a finding with the error, and the innermost place outside of packages, otherwise the given one."""
+    message, value = [*(line.strip() for line in lines if line.strip()), "", ""][:2]
+    if message.endswith(":") and value[:1] not in ("+", "-"):  # not the legend or the first line of a difference
+        message = f"{message} {value}"
+    frames = (_NODE_FRAME.match(line) for line in lines if "node_modules/" not in line)
+    return _make_place_finding(test, message, next(filter(None, frames), place))
 
 
 def _make_place_finding(test: str, message: str, place: re.Match[str] | None) -> Finding:

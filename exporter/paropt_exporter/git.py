@@ -9,10 +9,10 @@ from pathlib import Path
 
 from paropt_exporter.environment import copy_environment
 
-# A clone may contain a folder that looks like a bare repository. In it, git would run the programs of its config.
+# A clone may contain a folder that looks like a bare repository. In it, git would run programs that its config names.
 SAFE_SETTINGS = ("-c", "core.fsmonitor=false", "-c", "safe.bareRepository=explicit")
 GIT_SECONDS = 20.0  # a diff of a large repository on a cold disk
-# Folders and files that tools fill for themselves. Some tools tell git to ignore them only once they are filled.
+# Caches of tools. Some tools make git ignore them only once they are filled.
 CACHES = (
     "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".eslintcache", ".stylelintcache",
 )  # fmt: skip
@@ -30,8 +30,8 @@ _STATUS = (
 # In `git status --porcelain=v2`: the number of spaces before the path, by the first letter of an entry.
 _FIELDS = {b"1": 8, b"u": 10, b"?": 1}
 _SUBMODULE = b"S"
-# Variables that hooks get. By the first ones git names their repository and index, relative to their folder; the others
-# change which files a path stands for: if an editor commits with literal paths, `:/` is a file, not the work tree.
+# Variables of hooks. The first ones name a repository and index, relative to the hook's folder; the others change the
+# meaning of paths: if an editor commits with literal paths, `:/` is a file, not the work tree.
 _OF_A_HOOK = frozenset(
     {
         "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS",
@@ -43,7 +43,7 @@ _OF_A_HOOK = frozenset(
 def run_git(root: Path, *arguments: str, limit_seconds: float = GIT_SECONDS) -> bytes:
     """Run git without waiting for a lock, a prompt or a hook, and return its output.
 
-    Blocks for `limit_seconds` at most. Raises OSError or SubprocessError if git fails.
+    Blocks for at most `limit_seconds`. Raises OSError or SubprocessError if git fails.
     """
     import subprocess  # here: most runs start no git
 
@@ -85,9 +85,9 @@ def find_top_folder(root: Path) -> Path | None:
 
 
 def find_git_folder(top: Path) -> Path:
-    """Return the folder with git's own files of a work tree, without starting git, whether it exists or not.
+    """Return the folder with git's files for a work tree, whether or not it exists, without starting git.
 
-    It is `.git`, or the folder that this file names in a linked work tree or a submodule.
+    It is `.git` or, in a linked work tree or a submodule, the folder that the file `.git` names.
     """
     link = top / ".git"
     if not link.is_file():  # a folder, as a rule
@@ -104,10 +104,10 @@ def find_git_folder(top: Path) -> Path:
 def identify_tree_state(root: Path, *, unchanged_since_seconds: float | None = None) -> str:
     """Return a digest of the commit and of all files that differ from it; "" if the state is unknown.
 
-    Equal digests mean equal files, apart from ignored ones and untracked ones in tools' caches. The state is unknown
-    without a repository or a commit, in a folder that git ignores, with a submodule that has changes of its own, and if
-    more than 2000 files or 64 MiB differ.
-    It is unknown too if a file has changed since `unchanged_since_seconds`, a wall time, even if the file is as it was.
+    Equal digests mean equal files, apart from ignored files and untracked files in tools' caches. The state is unknown
+    without a repository or a commit, in a folder that git ignores, if a submodule has changes, and if more than 2000
+    files or 64 MiB differ. It is also unknown if a file was written after `unchanged_since_seconds`, a wall time, even
+    with its old content.
     """
     import subprocess  # here: few runs need it
 
@@ -147,7 +147,7 @@ def is_ignored(root: Path, top: Path) -> bool:
 
 
 def _has_changed_since(paths: Iterable[bytes], top: Path, since_seconds: float) -> bool:
-    """Return whether one of the files has changed. For one that is gone, its folder tells."""
+    """Return whether one of the files has changed; for a missing file, whether its folder has."""
     for path in paths:
         place = top / os.fsdecode(path)
         while not os.path.lexists(place):

@@ -5,27 +5,32 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
+from time import monotonic
 
 _CGROUPS = "sys/fs/cgroup"
 _READ_BYTES = 1 << 16
 _UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as the highest page-aligned number
-# Fields of memory.stat that the kernel gives back under pressure, as in MemAvailable: cached files, inodes and names.
-# v1 has no figure of the last two.
+# In v2 the kernel kills at the first limit and, from the second one on, stops processes for longer and longer.
+_MEMORY_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")
+# Memory in memory.stat that the kernel frees under pressure, as in MemAvailable: cached files, inodes and names. v1
+# lacks the last two.
 _RECLAIMABLE = ("active_file", "inactive_file", "slab_reclaimable")
 _RECLAIMABLE_V1 = ("total_active_file", "total_inactive_file")
 
 
 def count_cpus(root: Path = Path("/")) -> float:
     """Return how many cores this process may use, a fraction if a cgroup's quota is one; at least 0.01."""
-    allowed = float(_count_allowed_cpus())
-    quotas = [quota for folder in _iter_cgroups("cpu", root) if (quota := _read_cpu_quota(folder)) is not None]
-    return max(0.01, min([allowed, *quotas]))
+    return max(0.01, min(float(_count_allowed_cpus()), _read_lowest_quota(root)))
 
 
 def count_cpu_workers(root: Path = Path("/")) -> int:
-    """Return how many CPU-bound workers the cores allow: the cores rounded up, at least 1."""
-    return max(1, math.ceil(count_cpus(root)))
+    """Return how many CPU-bound workers the cores allow: the cores rounded up, at least 1.
+
+    Each new pool asks, and the files of cgroups take 60 µs: they are read once a second.
+    """
+    return max(1, math.ceil(min(float(_count_allowed_cpus()), _read_lowest_quota_of_second(root, int(monotonic())))))
 
 
 def read_machine_memory_bytes(root: Path = Path("/")) -> tuple[int, int]:
@@ -41,7 +46,7 @@ def read_machine_memory_bytes(root: Path = Path("/")) -> tuple[int, int]:
 def read_available_memory_bytes(
     root: Path = Path("/"), machine: Callable[[], tuple[int, int]] = read_machine_memory_bytes
 ) -> int:
-    """Return the memory that the machine and the cgroups still have for this process; 0 if unknown."""
+    """Return how much memory the machine and the cgroups have left for this process, in bytes; 0 if unknown."""
     free = [free for folder in _iter_cgroups("memory", root) if (free := _read_memory_left(folder)) is not None]
     total, available = machine()
     return max(0, min([*free, *([available] if total else [])], default=0))
@@ -63,9 +68,20 @@ def _count_allowed_cpus() -> int:
         return os.cpu_count() or 1
 
 
+def _read_lowest_quota(root: Path) -> float:
+    quotas = [quota for folder in _iter_cgroups("cpu", root) if (quota := _read_cpu_quota(folder)) is not None]
+    return min(quotas, default=math.inf)
+
+
+@lru_cache(maxsize=1)
+def _read_lowest_quota_of_second(root: Path, second: int) -> float:
+    del second  # it makes the cache forget
+    return _read_lowest_quota(root)
+
+
 def _iter_cgroups(controller: str, root: Path) -> Iterator[str]:
     """Yield the cgroup folders whose limits apply to this process: its own and each ancestor's, in v2 and v1."""
-    # Strings, since each run reads some dozen of these files: paths would take most of the time.
+    # As strings: each run reads a dozen of these files, and Path objects would take most of the time.
     mount = os.path.join(root, _CGROUPS)  # noqa: PTH118
     for line in _read(os.path.join(root, "proc/self/cgroup")).splitlines():  # noqa: PTH118
         hierarchy, _, rest = line.partition(":")
@@ -93,16 +109,14 @@ def _read_cpu_quota(folder: str) -> float | None:
 
 
 def _read_memory_left(folder: str) -> int | None:
-    for limit_name, used_name, reclaimable in (
-        ("memory.max", "memory.current", _RECLAIMABLE),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", _RECLAIMABLE_V1),
-    ):
+    limit = _read_memory_limit(folder)
+    if limit is None:
+        return None
+    for used_name, reclaimable in (("memory.current", _RECLAIMABLE), ("memory.usage_in_bytes", _RECLAIMABLE_V1)):
         try:
-            limit, used = int(_read(f"{folder}/{limit_name}")), int(_read(f"{folder}/{used_name}"))
+            used = int(_read(f"{folder}/{used_name}"))
         except ValueError:
             continue
-        if limit >= _UNLIMITED_BYTES:
-            return None
         return limit - max(0, used - _sum_fields(f"{folder}/memory.stat", reclaimable))
     return None
 
@@ -113,13 +127,11 @@ def _sum_fields(path: str, names: tuple[str, ...]) -> int:
 
 
 def _read_memory_limit(folder: str) -> int | None:
-    for name in ("memory.max", "memory.limit_in_bytes"):
-        try:
-            limit = int(_read(f"{folder}/{name}"))
-        except ValueError:
-            continue  # "max", or no such file: no limit here
-        return limit if limit < _UNLIMITED_BYTES else None
-    return None
+    texts = [_read(f"{folder}/{name}").strip() for name in _MEMORY_LIMITS]
+    limit = min(
+        (int(text) for text in texts if text.isdecimal()), default=_UNLIMITED_BYTES
+    )  # others: "max", or no file
+    return limit if limit < _UNLIMITED_BYTES else None
 
 
 def _read(path: str) -> str:

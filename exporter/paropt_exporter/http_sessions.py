@@ -1,7 +1,7 @@
 """Sessions of `requests` whose connection another thread can cut.
 
-A socket's time-out is for each read: a server that sends a byte now and then, or one interim response after another,
-meets it forever. The thread that reads would stay, with its connection, for as long as the process lives.
+A socket's timeout is for each read: a server that sends a byte now and then, or one interim response after another,
+never exceeds it. The reading thread, and its connection, would stay until the process ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 
 class Sockets:
-    """The connection in use of a session. Once `stop` is set, each connection is cut at its first use."""
+    """The connection that a session is using. After `close`, each connection is cut at its first use."""
 
     def __init__(self, stop: threading.Event | None = None) -> None:
         self._stop = stop or threading.Event()
@@ -48,9 +48,9 @@ class Sockets:
 
 
 def mount_sockets(session: requests.Session, sockets: Sockets, **settings: Any) -> None:
-    """Let the connections of a session register their sockets. `settings` are those of HTTPAdapter.
+    """Make the connections of a session register their sockets. `settings`: arguments of HTTPAdapter.
 
-    Cookies of answers are not kept: a service would collect them for months, and send requests that no server takes.
+    Cookies are not kept: a service would collect them for months, until servers refuse its requests.
     """
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     for scheme in ("http://", "https://"):

@@ -1,12 +1,12 @@
 """Find the files of a stage's `inputs` and `outputs`: paths, folders and globs, or the files that git does not ignore.
 
-Patterns are relative to a folder, with slashes. `*`, `?` and `[...]` match within a name, also one that begins with a
-dot; `**` matches any number of folders. A pattern whose last part has no wildcard may name a folder, and then means all
-files in it. `!` before a pattern leaves files out, whatever its place in the list. Links to folders are followed.
+Patterns are relative to a folder, with slashes. `*`, `?` and `[...]` match within a name, even if it begins with a dot;
+`**` matches any number of folders. A pattern whose last part has no wildcard may name a folder, and then means all
+files in it. `!` before a pattern leaves files out, wherever it is in the list. Links to folders are followed.
 
-Folders that hold no sources are left out unless a pattern has their name in it: `.git`, `.paropt`, `__pycache__` and
-`node_modules`. So are caches marked by a CACHEDIR.TAG and virtual environments that a walk finds by itself. Outputs are
-products, not sources: in a folder of which all files are outputs, `node_modules` and virtual environments are so too.
+Folders without sources are left out unless a pattern contains their name: `.git`, `.paropt`, `__pycache__` and
+`node_modules`. So are caches marked by a CACHEDIR.TAG and virtual environments that a walk finds. Outputs are products,
+not sources: if all files in a folder are outputs, those in `node_modules` and virtual environments are, too.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from msgspec import Struct, field
 from paropt_exporter.lazy_patterns import compile_later
 
 ITEM = "{item}"  # in a pattern: the task's item
-ANY_PATH = ("*", "**/*")  # patterns in its place for unknown items
+ANY_PATH = ("*", "**/*")  # patterns that replace it for unknown items
 _SKIPPED = frozenset({".git", ".paropt", "__pycache__", "node_modules"})
 _CACHE_TAG, _ENVIRONMENT_CONFIG = "CACHEDIR.TAG", "pyvenv.cfg"
 _PRODUCTS = frozenset({"node_modules"})  # of the skipped folders, those that belong to outputs
 _WILDCARDS = compile_later(r"[*?\[]")
 _GIT_SECONDS = 60.0
 _UNLIMITED_DEPTH = 1 << 30
-_MOST_LINKED_FOLDERS = 5_000  # eleven folders with links to each other have 100 million paths: 5 s for these
-_DEEPEST_FOLDER = 500  # levels of folders: a walk calls itself for each, and Python has an end at 1,000 calls
-_NOT_OUTSIDE = r"(?!\.\./)"  # no wildcard leads out of the folder, as none does in a walk
+_MOST_LINKED_FOLDERS = 5_000  # eleven folders with links to each other have 100 million paths; so many take 5 s
+_DEEPEST_FOLDER = 500  # levels of folders: a walk recurses for each, and Python's limit is 1,000 calls
+_NOT_OUTSIDE = r"(?!\.\./)"  # wildcards don't lead out of the folder, as in a walk
 
 FoundFile = tuple[str, os.stat_result]  # a path relative to the folder, and its state, of a link itself
 WalkedFolder = tuple[str, list[os.DirEntry[str]]]  # its path with a slash at the end, "" for the top, and its entries
@@ -68,7 +68,7 @@ def escape_pattern(path: str) -> str:
 
 
 def join_pattern(folder: str, pattern: str) -> str:
-    """Return a pattern relative to the folder that `folder` is relative to."""
+    """Return the pattern relative to the parent of which `folder` is a relative path."""
     excluded, path = pattern.startswith("!"), pattern.removeprefix("!")
     joined = posixpath.join(escape_pattern(folder), path)
     if f"{ITEM}/.." not in joined:  # which folder is above an item depends on the item
@@ -90,7 +90,7 @@ class _FileFound(Exception):
 
 
 class _NoFiles(dict[str, os.stat_result]):
-    """The files of a walk that ends at the first one."""
+    """Stands for the files of a walk that ends at the first one."""
 
     def __setitem__(self, path: str, state: os.stat_result) -> None:
         raise _FileFound
@@ -104,7 +104,7 @@ class InputPatterns:
     ) -> None:
         """`are_outputs`: the patterns name files that a stage writes.
 
-        `most_linked_folders`: how many folders a walk reaches through links in linked folders at most.
+        `most_linked_folders`: the most folders that a walk reaches through links in linked folders.
         """
         self._are_outputs = are_outputs
         self._most_linked_folders = most_linked_folders
@@ -114,7 +114,7 @@ class InputPatterns:
         self._split: tuple[frozenset[str], re.Pattern[str], re.Pattern[str]] | None = None
 
     def matches(self, path: str) -> bool:
-        """Return whether a file of this path, which need not exist, is one of the files.
+        """Return whether a file with this path, which need not exist, is one of the files.
 
         Patterns without wildcards, of which a stage of many items has thousands, cost nothing.
         """
@@ -146,15 +146,15 @@ class InputPatterns:
         return any(root == "./" or root.startswith(f"{folder}/") or f"{folder}/".startswith(root) for root in roots)
 
     def find_files(self, folder: str, walked: list[WalkedFolder] | None = None) -> list[FoundFile]:
-        """Return the files in the order of their paths, each once; pipes, sockets and devices too.
+        """Return the files, including pipes, sockets and devices, each once and in the order of their paths.
 
-        `walked` gets all folders that were read. Raises OSError for a folder that can't be read, with ELOOP if links
+        Folders that are read are added to `walked`. Raises OSError for a folder that can't be read, with ELOOP if links
         lead to too many folders.
         """
         return self._find_files(folder, _Walk(lambda _: False, [] if walked is None else walked))
 
     def find_readable_files(self, folder: str) -> list[FoundFile]:
-        """Return the same, without the files in folders that this user may not read, or that too many links lead to.
+        """Return the same without files in folders that this user may not read, and without too many linked folders.
 
         Raises OSError for a folder that vanishes meanwhile.
         """
@@ -202,7 +202,7 @@ class InputPatterns:
     def _compile(self) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
         """Return the patterns of files, of those left out, and of folders of which all files are left out.
 
-        They are compiled when a folder is walked: for the path of a file that takes longer than to look for it.
+        They are compiled when a folder is walked: for the path of a single file, that takes longer than looking for it.
         """
         if self._compiled is None:
             excluded = self._excluding
@@ -228,7 +228,7 @@ class InputPatterns:
         return any(self._is_skipped(prefix + "/".join(parts[: count + 1]), name) for count, name in enumerate(parts))
 
     def _is_skipped(self, path: str, name: str) -> bool:
-        """Return whether a walk leaves out a folder for its name."""
+        """Return whether a walk leaves out a folder because of its name."""
         return name in self._skipped and not (name in _PRODUCTS and self._is_product(path))
 
     def _is_product(self, path: str) -> bool:
@@ -238,7 +238,7 @@ class InputPatterns:
     def _list_roots(self) -> list[tuple[str, int]]:
         """Return the folders or files to walk, each with the depth of the walk.
 
-        One may be in another one, whose walk may leave it out as a cache.
+        One may be inside another one, whose walk may leave it out as a cache.
         """
         depths: dict[str, int] = {}
         for pattern in self.patterns:
@@ -318,9 +318,9 @@ class InputPatterns:
 
 
 def fill_item(patterns: Sequence[str], item: str | None, cwd: str = ".") -> tuple[str, ...]:
-    """Return the patterns of one task: its item in place of `{item}`.
+    """Return the patterns of one task, with its item instead of `{item}`.
 
-    An absolute item is where it says, not below `cwd`, the stage's folder, with which the patterns were joined.
+    An absolute item stays as it is, although the patterns were joined with `cwd`, the stage's folder.
     """
     if item is None:
         return tuple(patterns)
@@ -328,7 +328,7 @@ def fill_item(patterns: Sequence[str], item: str | None, cwd: str = ".") -> tupl
     if item.startswith("/") and cwd != ".":
         joined = f"{escape_pattern(cwd)}/{ITEM}"
         patterns = [re.sub(rf"^(!?){re.escape(joined)}", rf"\1{ITEM}", pattern) for pattern in patterns]
-    if item.startswith("!"):  # as the first letter it would leave the file out
+    if item.startswith("!"):  # at the beginning, `!` would leave the file out
         patterns = [f"./{pattern}" if pattern.startswith(ITEM) else pattern for pattern in patterns]
     return tuple(pattern.replace(ITEM, escaped) for pattern in patterns)
 
@@ -336,9 +336,9 @@ def fill_item(patterns: Sequence[str], item: str | None, cwd: str = ".") -> tupl
 def list_git_files(folder: str, *, untracked: bool = True) -> list[str]:
     """Return the files of the whole repository that git tracks or does not ignore, relative to `folder`, sorted.
 
-    Untracked ones in tools' caches, such as `__pycache__`, are left out: a run writes them. `untracked` False: only
-    those that git tracks. Tracked files that have been deleted are in the list. A submodule or another repository is a
-    path that names a folder. Blocks for a minute at most. Raises NoGit, also if git ignores all files in `folder`.
+    Untracked files in tools' caches, such as `__pycache__`, are left out, since runs write them. `untracked` False:
+    only files that git tracks. Tracked files that have been deleted are included. A submodule or nested repository is
+    one path, of a folder. Blocks for at most a minute. Raises NoGit, also if git ignores all files in `folder`.
     """
     import subprocess  # here: few stages need it, and it takes 10 ms to load
     from pathlib import Path
@@ -363,7 +363,7 @@ def walk_folder(folder: str, path: str) -> list[FoundFile]:
 
 
 def _is_lasting(error: OSError) -> bool:
-    """Return whether a folder can't be read the next time either."""
+    """Return whether a retry would also fail to read the folder."""
     return error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP)
 
 
@@ -403,7 +403,7 @@ def _find_plain_path(pattern: str) -> str | None:
 
 
 def _unescape(part: str) -> str | None:
-    """Return the name that is the only one that a part of a pattern matches, or None."""
+    """Return the only name that a part of a pattern matches, or None."""
     name = re.sub(r"\[([*?\[])\]", r"\1", part)
     return name if escape_pattern(name) == part else None
 
@@ -436,8 +436,8 @@ def _translate(pattern: str, *, below: bool) -> str:
 def _translate_folders(folders: Sequence[str]) -> str:
     """Return a regular expression for the folders of a pattern.
 
-    The parts between two `**` or two `*` are matched at their first place only (an atomic group): no other place leaves
-    more of the path, and to try all of them takes hours for ten `**` and a deep path.
+    The parts between two `**` or two `*` are matched only at their first place (an atomic group): no other place leaves
+    more of the path, and trying all of them takes hours for ten `**` and a deep path.
     """
     groups = [""]
     for part in folders:

@@ -1,4 +1,4 @@
-"""Regular expressions that are compiled when they are first used: each takes 0.1 to 1 ms, and most runs need few."""
+"""Regular expressions that are compiled on first use: each takes 0.1 to 1 ms, and most runs need few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handle SIGINT, SIGTERM and SIGHUP: the first ends a run politely, the second at once; between runs they end the wait.
+"""Handle SIGINT, SIGTERM and SIGHUP: the first ends a run gracefully, the second at once; between runs they end a wait.
 
 Both classes wake a waiting thread through a pipe, to which Python's C handler or the Python handler writes.
 """
@@ -23,10 +23,10 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the te
 
 
 class DeferredSignals:
-    """Hold back stop signals while this process waits for a program, and raise the first one again at the end.
+    """Hold back stop signals while this process waits for a program; at the end, raise the first one again.
 
-    On a thread that is not the main thread it holds back nothing. Guarantee: the caller can end the program before the
-    signal has its usual effect, which may be the end of this process.
+    Outside of the main thread it holds back nothing. Guarantee: the caller can end the program before the signal has
+    its usual effect, which may be the end of this process.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class DeferredSignals:
 
 
 class ReloadHandler:
-    """The handler of SIGHUP in a service: it requests that the config is read again, and stops nothing."""
+    """The handler of SIGHUP in a service: it requests a reload of the config, and stops nothing."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._requested = False
@@ -91,9 +91,9 @@ class Interruptible(Protocol):
 class Signals:
     """The stop signals of this process: `with Signals() as signals:` on the main thread, which restores old handlers.
 
-    Guarantees: no signal is lost, and one that comes again within 0.1 s counts once. During a run it reaches the run,
-    an earlier one reaches the next run, and each ends a `wait`. A lock or a queue would lose some: a signal between the
-    last check and the sleep runs no Python handler until the sleep ends. Python's C handler writes to the pipe,
+    Guarantees: no signal is lost; the same signal within 0.1 s counts once. During a run a signal reaches the run, an
+    earlier one reaches the next run, and each ends a `wait`. A lock or a queue would lose some: after a signal between
+    the last check and the sleep, no Python handler runs until the sleep ends. Python's C handler writes to the pipe,
     whichever thread the signal hits.
     """
 
@@ -151,7 +151,8 @@ class Signals:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([self._wake_reader], [], [], left)[0]:
                 return False
-            os.read(self._wake_reader, _READ_BYTES)  # the handler was due before the write: it runs before the check
+            # the Python handler was due before the write, so it runs before the check
+            os.read(self._wake_reader, _READ_BYTES)
         return self._arrived.popleft() != _WAKE
 
     def wake(self) -> None:

@@ -1,4 +1,4 @@
-"""Watch one duration against its limit while the clock runs. Pure: works with any clock."""
+"""Compare one duration with its limit while the clock runs. Pure, so that it works with any clock."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Watch:
     ```
     calm --warn_seconds--> warned --max_seconds--> broken
     ```
-    Guarantees: `check` returns each step once and in this order, also if a single check passes both. At
-    `next_deadline` it returns one: rounding would otherwise make a timer fire again at the same moment.
+    Guarantees: `check` returns each step once and in this order, even if a single check passes both. At `next_deadline`
+    it returns a step: otherwise rounding would make a timer fire again at the same moment.
     """
 
     def __init__(self, limit: SlaLimit, started_seconds: float) -> None:

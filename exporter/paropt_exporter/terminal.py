@@ -1,4 +1,4 @@
-"""Text for terminals: escape the control characters of other people's text, and colour the lines of a summary."""
+"""Text for terminals: escape control characters in foreign text, and colour the lines of a summary."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from itertools import takewhile
 
 from paropt_exporter.lazy_patterns import compile_later
 
-# Controls but newline and tab; marks that change the direction of text; line separators. The stream's encoding handles
-# halves of surrogate pairs.
+# Control characters but newline and tab, marks that change the direction of text, line separators. The stream's
+# encoding replaces lone surrogates.
 _CONTROLS = compile_later("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb]")
-# A runner obeys `::name::` at the start of a line, and `##[name]` anywhere in it (ActionCommand.cs of actions/runner).
+# A runner executes `::name::` at the start of a line, and `##[name]` anywhere in it (ActionCommand.cs of
+# actions/runner).
 _WORKFLOW_COMMAND = compile_later(r"(?m)^([^\S\n]*):(?=:)|#(?=#\[)")
-_DELETE = 0x7F  # JSON may have this control and those after it as they are, and has no escape \x
+_DELETE = 0x7F  # JSON allows this and later control characters unescaped, and has no escape \x
 _RESET = "\x1b[0m"
 RED, YELLOW, GREEN = "\x1b[31m", "\x1b[33m", "\x1b[32m"
 
@@ -26,7 +27,7 @@ def visible(text: str) -> str:
 
 
 def to_unicode(text: str) -> str:
-    r"""Return the text as valid Unicode: bytes of a file's name that are not UTF-8 are written as escapes."""
+    r"""Return the text as valid Unicode: bytes of a file name that are not UTF-8 become escapes."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
@@ -68,7 +69,7 @@ def paint_summary(text: str) -> str:
     """Return a summary with coloured lines, by its headline and the marks of its stages."""
     first, *rest = text.split("\n")
     color = RED if " failed" in first else GREEN if " succeeded" in first else YELLOW
-    # The headline may be wrapped. Lines of stages begin with a mark, or spaces in its place.
+    # The headline may be wrapped. Lines of stages begin with a mark, or with spaces instead.
     headline = [first, *takewhile(lambda line: line[3:4] not in " ", rest if any(map(_is_stage, rest)) else ())]
     others = rest[len(headline) - 1 :]
     return "\n".join(

@@ -138,7 +138,7 @@ class FakeRunning(Struct, eq=False):
 
 
 class FakeWorkers:
-    """Pools for an engine under test. `scripts` maps a stage to the scripts of its attempts, in order.
+    """Fake pools for an engine under test. `scripts` maps a stage to the scripts of its attempts, in order.
 
     The last script of a stage repeats. `sizes` limits pools by name (default: 1000). `started` lists the started
     attempts as (time, label), in order. `gil_bound` has the stages whose functions compute in Python.
@@ -155,7 +155,7 @@ class FakeWorkers:
         self.attempts: list[FakeRunning] = []
         self.peak = 0
         self.gil_bound: set[str] = set()
-        self._alive: list[FakeRunning] = []  # of the attempts: those that may run
+        self._alive: list[FakeRunning] = []  # the attempts that may still be running
         self._clock = clock
         self._inbox = inbox
         self._scripts = {stage: list(scripts) for stage, scripts in (scripts or {}).items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
+from paropt_exporter.errors import UsageError
 from paropt_exporter.executors import procfs
 from paropt_exporter.exposition import listeners
 from paropt_exporter.plan import PlanOptions, Selection, build_plan
@@ -55,3 +58,40 @@ def test_lane_with_the_proc_of_another_pid_namespace_has_no_jobserver(
     monkeypatch.setattr(procfs, "has_own_proc", lambda: False)
     assert parts.build_jobserver(configs.read(tmp_path, "feedback: {jobserver: true}\n" + configs.stage())) is None
     assert "no jobserver: /proc is missing" in caplog.text
+
+
+@pytest.fixture
+def no_default_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The system's default ports are all in use."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(listeners, "DEFAULT_PORT", taken.getsockname()[1])
+        monkeypatch.setattr(listeners, "DEFAULT_TRIES", 1)
+        yield
+
+
+def start_endpoint(tmp_path: Path, said: list[str], **flags: Any) -> str:
+    config = configs.read(tmp_path, configs.stage())
+    request = Request(config_path=None, root=tmp_path, lane="standard", **{"once": True, **flags})
+    unused: Any = None
+    return parts.start_endpoint(request, config, unused, unused, said.append).url
+
+
+def test_run_that_ends_with_its_lane_needs_no_free_port(tmp_path: Path, no_default_port: None) -> None:
+    """The eleventh run of a host ended with 2 before it had run anything."""
+    said: list[str] = []
+    assert start_endpoint(tmp_path, said) == ""
+    (line,) = said
+    assert line.startswith("this run has no metrics endpoint: ports ")
+
+
+@pytest.mark.parametrize("flags", [{"once": False}, {"linger_seconds": 1.0}])
+def test_run_that_is_to_be_scraped_needs_a_free_port(
+    tmp_path: Path, no_default_port: None, flags: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="all in use"):
+        start_endpoint(tmp_path, [], **flags)
+
+
+def test_given_address_that_is_in_use_ends_the_run(tmp_path: Path, no_default_port: None) -> None:
+    with pytest.raises(UsageError, match="cannot listen on"):
+        start_endpoint(tmp_path, [], addresses=(f"127.0.0.1:{listeners.DEFAULT_PORT}",))

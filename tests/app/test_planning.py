@@ -37,7 +37,7 @@ def test_sizes_of_earlier_runs_are_no_start_for_a_lane_that_is_only_advised(
     assert planned.workers.start == start
 
 
-def test_failed_in_a_shard_without_failures_says_so(tmp_path: Path) -> None:
+def test_flag_failed_reports_a_shard_without_failures(tmp_path: Path) -> None:
     """The line ended after `--failed runs`."""
     whole = build_plan(configs.read(tmp_path, configs.stage()), "standard")
     line = format_failures(replace(whole, stages=()), Failures(stages=frozenset({"one"}), items={}, succeeded=()))

@@ -71,7 +71,7 @@ def raw(path: Path, sent: bytes) -> bytes:
         return answer
 
 
-def test_descriptor_that_a_call_has_closed_holds_up_no_end(
+def test_descriptor_that_a_call_has_closed_does_not_delay_the_end(
     tmp_path: Path, lane: ControlState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control_socket, "TIMEOUT_SECONDS", 0.1)

@@ -19,7 +19,7 @@ from paropt_exporter.autoscaling.controller import (
 )
 from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings, read_memory_left_bytes
 from paropt_exporter.autoscaling.lane_observer import ConcurrencyMeter, KnownStages, PeakMeter
-from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
+from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES, compute_reserve_bytes
 from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
 from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds
 from paropt_exporter.cpu_demand import CoreTime
@@ -103,6 +103,7 @@ def build_controller(
     control_state: ControlState | None = None,
     offer: Callable[[int], None] | None = None,
     total_bytes: int = 1 << 40,
+    reserve_bytes: int = RESERVE_BYTES,
     known_peaks: Mapping[str, int] | None = None,
     known_demands: Mapping[str, float] | None = None,
 ) -> Controller:
@@ -115,6 +116,7 @@ def build_controller(
         host=HostReadings(
             cores=lambda: 2.0,
             memory_available_bytes=lambda: total_bytes - sum(task.memory_bytes for task in lane.running()),
+            memory_reserve_bytes=lambda: reserve_bytes,
         ),
         emit=recorder.observe,
         clock=lane.clock,
@@ -202,6 +204,16 @@ def test_computing_tasks_keep_one_worker_per_core() -> None:
     assert lane.size == 2
     (decision,) = recorder.of(Decision)
     assert (decision.action, decision.reason) == ("hold", "cpu_limit")
+
+
+def test_small_container_holds_small_tasks() -> None:
+    """The reserve was 256 MiB on every machine, so that a container of that size ran two tasks of 4 MiB at once."""
+    clock, recorder = FakeClock(), Recorder()
+    lane = FakeLane(clock, waiting=50, burn=0.0, memory_bytes=4 << 20)
+    total = 256 << 20
+    controller = build_controller(lane, recorder, total_bytes=total, reserve_bytes=compute_reserve_bytes(total))
+    steps(controller, clock, 1.5)
+    assert lane.size == 32
 
 
 def test_known_peak_bounds_a_stage_by_memory() -> None:

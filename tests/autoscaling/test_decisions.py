@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 
+from paropt_exporter.autoscaling import decisions, explanation
 from paropt_exporter.autoscaling.decisions import (
     MOST_ENTRIES,
     count_left_out,
@@ -35,6 +38,12 @@ def test_decision_on_a_thousand_waiting_stages_is_stored_in_20_kilobytes() -> No
     assert len(stored) < 20_000
     assert json.loads(stored)["left_out"] == {"waiting": 1000 - MOST_ENTRIES}
     assert count_left_out(stored) == 1000 - MOST_ENTRIES
+
+
+def test_each_kind_of_observation_is_explained() -> None:
+    explained = set(re.findall(r"case (\w+)\(\):", inspect.getsource(explanation._iter_terms)))
+    stored = {cls for _, cls, _ in decisions._KINDS.values()}
+    assert stored == explained, "a policy needs a kind in decisions.py and a case in explanation.py"
 
 
 def test_decision_on_few_stages_is_stored_whole() -> None:

@@ -55,7 +55,7 @@ def test_turbo_2099_order_of_variables_and_files_does_not_count(project: CachedP
         ("v1/cas", CacheReason.EVICTED, "a content of the cache was evicted"),
     ],
 )
-def test_turbo_3142_miss_under_an_equal_key_says_what_is_lost(
+def test_turbo_3142_miss_under_an_equal_key_names_the_loss(
     project: CachedProject, lost: str, reason: CacheReason, note: str
 ) -> None:
     lint = project.build_stage("lint")
@@ -117,7 +117,7 @@ def test_turbo_4036_stage_behind_one_that_writes_other_outputs_names_them(projec
     assert project.run(*stages).stages["use"].cache_note == "dist/out changed"
 
 
-def test_notes_on_an_item_named_reads_and_on_the_files_that_its_stage_read_are_apart(tmp_path: Path) -> None:
+def test_notes_on_an_item_named_reads_and_on_files_read_are_separate(tmp_path: Path) -> None:
     notes = Notes(tmp_path, "demo")
     notes.save_reads("lint", ["a.py"])
     notes.add_key("lint", "reads", "key")

@@ -388,7 +388,7 @@ def test_file_that_the_command_names_is_an_input(
     assert project.run(lint).stages["lint"].cache_note == f"{named} changed"
 
 
-def test_file_that_the_command_names_counts_from_its_folder_outside_of_the_project(project: CachedProject) -> None:
+def test_relative_file_in_a_command_belongs_to_its_folder_outside_the_project(project: CachedProject) -> None:
     project.write_file("../tools/check.py", "one")
     lint = project.build_stage("lint", words=("check.py",), cwd=project.root.parent / "tools")
     project.run(lint)

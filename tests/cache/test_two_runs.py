@@ -190,7 +190,7 @@ def test_no_cache_runs_and_replaces_the_result(tmp_path: Path, reads: bool) -> N
     assert project.run(stage).get_output("lint") == ("first" if reads else "second")
 
 
-def test_lookup_that_takes_long_delays_no_end_of_a_run(tmp_path: Path) -> None:
+def test_slow_lookup_does_not_delay_the_end_of_a_run(tmp_path: Path) -> None:
     """A slow disk holds up the thread of the cache: here it is the line that the stage waits for another run."""
     project = CachedProject(tmp_path / "project", tmp_path / "store", work={"lint": print_sources})
     project.write_file("src/a.py", "one")

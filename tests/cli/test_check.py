@@ -37,6 +37,25 @@ def test_sound_config_gets_one_line(tmp_path: Path) -> None:
     assert _check(tmp_path, configs.stage(run="sh -c true")) == (0, "paropt.yml: 3 lanes, 1 stage: no faults\n", "")
 
 
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_are_wrapped_between_words_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 80 columns broke them within words, unlike the same faults of a run."""
+    monkeypatch.setenv("COLUMNS", "60")
+    (tmp_path / "test_a.py").touch()
+    path, err = tmp_path / "paropt.yml", _Terminal()
+    path.write_text(
+        "stages: [{name: unit, run: 'pytest -q {item}', items: [test_a.py, test_a.py]}, {name: b, run: 'a; b'}]"
+    )
+    assert check.run(path, tmp_path, lane=None, stdout=io.StringIO(), stderr=err) == 2
+    whole = err.getvalue().replace("\n  ", " ")
+    assert "only a shell understands ';': add `shell: true`, or use `steps`" in whole
+    assert all(len(line) <= 60 for line in err.getvalue().splitlines() if str(tmp_path) not in line)
+
+
 def test_all_faults_of_the_config_are_reported(tmp_path: Path) -> None:
     code, out, err = _check(tmp_path, configs.stage(timeout="x", slots="y"))
     assert (code, out) == (2, "")
@@ -256,6 +275,18 @@ def test_glob_with_files_that_only_a_shell_would_replace_gets_a_warning(tmp_path
     assert err.startswith(told) if word else err == ""
     if word:
         assert _check(tmp_path, configs.stage(run=run, shell="true"))[2] == ""
+
+
+def test_glob_among_links_that_lead_to_each_other_takes_no_time(tmp_path: Path) -> None:
+    for name in "abcdefghij":
+        (tmp_path / name).symlink_to(".")
+    code, _, err = _check(tmp_path, configs.stage(run=f"ls {'*/' * 12}a*"))
+    assert (code, err.startswith("warning: stage 'one': no shell replaces */*/")) == (0, True)
+
+
+def test_script_of_many_empty_lines_takes_no_time(tmp_path: Path) -> None:
+    code, _, err = _check(tmp_path, configs.stage(run=json.dumps(f"false{chr(10) * 100_000}true"), shell="true"))
+    assert (code, "has no effect" in err) == (0, True)
 
 
 @pytest.mark.parametrize(

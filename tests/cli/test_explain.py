@@ -242,7 +242,7 @@ def test_floor_is_the_signals_value_over_its_target_and_a_rejected_signal_is_nam
     history.observe(decision(BAND, decide_size_bounds(BAND)))
     text = told(history)
     assert "load broker: ceil(130 / 20) = 7 workers as floor" in text
-    assert "limit database: not believed (stale: the sample is 90 s old)" in text
+    assert "limit database: rejected (stale: the sample is 90 s old)" in text
     assert "floor 7, ceiling 16" in text
 
 
@@ -340,7 +340,7 @@ def test_nothing_to_replay_is_one_clear_error(history: History) -> None:
         replayed(history)
 
 
-def test_it_begins_with_a_plain_sentence_for_each_decision_in_the_order_of_time(history: History) -> None:
+def test_plain_sentences_on_the_decisions_come_first_in_order_of_time(history: History) -> None:
     later = replace(decision(STREAM, decide_pool_size(STREAM), new=7), pool="threads", reason="demand")
     held = replace(decision(RUN, decide_lane_size(RUN), action="hold"), old_size=8, new_size=8, reason="stale")
     history.observe(replace(later, at_timestamp_seconds=START_TIMESTAMP_SECONDS + 60))

@@ -59,6 +59,17 @@ def test_written_config_loads_and_passes_check(project: Path) -> None:
     assert check.run(project / "paropt.yml", project, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
 
 
+def test_written_commands_with_patterns_run_in_a_shell(project: Path) -> None:
+    (project / "Makefile").write_text('lint:\n\truff check *.py "it\'s"\n\truff format --check *.py\n')
+    (project / "one.py").touch()
+    _init(project)
+    read = config.read_config(project / "paropt.yml", root=project)
+    assert [(stage.steps, stage.shell) for stage in read.stages if stage.shell] == [
+        (("ruff check *.py 'it'\"'\"'s'", "ruff format --check *.py"), True)
+    ]
+    assert check.run(project / "paropt.yml", project, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
+
+
 def test_written_config_follows_its_own_schema(project: Path) -> None:
     _init(project)
     schema = json.loads((project / init.SCHEMA).read_text())
@@ -412,7 +423,7 @@ def test_stubs_are_proposed_inputs_if_there_are_some(typed_project: Path) -> Non
     assert _cached_stages(typed_project)["type_checking"] == ("**/*.py", "**/*.pyi")
 
 
-def test_tests_in_a_repository_are_proposed_to_depend_on_what_git_does_not_ignore(typed_project: Path) -> None:
+def test_proposed_tests_depend_on_files_that_git_does_not_ignore(typed_project: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=typed_project, check=True, env={"PATH": os.defpath})
     _init(typed_project)
     _take_proposals(typed_project / "paropt.yml")

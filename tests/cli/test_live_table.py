@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from paropt_exporter import logs
 from paropt_exporter.cli import screen as screens
 from paropt_exporter.cli.screen import ConsoleScreen
-from paropt_exporter.events import LiveStage
+from paropt_exporter.events import LiveStage, Result, SlaLimit
 from support import event_samples as samples
 from support.lanes import plan, stage
 
@@ -91,7 +91,7 @@ def row(name: str) -> LiveStage:
 
 
 @pytest.mark.usefixtures("logger_as_before")
-def test_lines_and_logs_of_many_threads_stand_above_the_table_and_nothing_of_it_stays(
+def test_lines_and_logs_of_many_threads_are_above_the_table_which_is_cleared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     heights = count()  # a table of another height each time
@@ -164,7 +164,7 @@ def draw(monkeypatch: pytest.MonkeyPatch, rows: tuple[LiveStage, ...]) -> str:
 
 
 @pytest.mark.usefixtures("logger_as_before")
-def test_of_more_running_stages_than_half_the_terminal_holds_the_rest_is_counted(
+def test_running_stages_beyond_half_the_terminal_are_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     written = draw(monkeypatch, tuple(row(f"stage_{number}") for number in range(75)))
@@ -194,6 +194,66 @@ def test_table_has_the_time_and_cores_that_were_measured_whatever_the_wall_clock
 
 
 @pytest.mark.usefixtures("logger_as_before")
+def test_table_has_the_expected_duration_and_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = SlaLimit(max_seconds=20.0, warn_seconds=16.0)
+    stages = (
+        replace(row("lint"), elapsed_seconds=3.0, predicted_seconds=12.4, sla=limit),
+        replace(row("overdue"), elapsed_seconds=15.0, predicted_seconds=14.0),
+        replace(row("short"), elapsed_seconds=0.1, predicted_seconds=0.2),
+    )
+    lines = draw(monkeypatch, stages)
+    assert re.search(r"lint +3 s +of ~12 s +limit 20 s +0\.0 cores", lines)
+    assert re.search(r"overdue +15 s +0\.0 cores", lines)
+    assert re.search(r"short +0 s\s", lines)
+
+
+@pytest.mark.usefixtures("logger_as_before")
+def test_table_counts_the_stages_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = threading.Semaphore(0)
+
+    def live() -> tuple[LiveStage, ...]:
+        drawn.release()
+        return (row("lint"),)
+
+    with terminal(monkeypatch) as told:
+        screen = ConsoleScreen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
+        screen.begin_run(plan(*(stage(name) for name in ("lint", "types", "unit", "docs"))), live)
+        screen.observe(samples.stage_started("lint"))
+        for _ in range(3):
+            assert drawn.acquire(timeout=60)
+        screen.observe(samples.stage_ended("types", result=Result.SKIP))
+        screen.observe(samples.stage_ended("unit"))
+        for _ in range(3):
+            assert drawn.acquire(timeout=60)
+        screen.end_run(samples.run_ended(), metrics_url="")
+        assert screen.close(60)
+        written = told()
+    assert "…  3 stages wait" in written
+    assert "…  1 stage waits" in written
+
+
+@pytest.mark.usefixtures("logger_as_before")
+def test_no_stage_is_shown_as_running_below_the_line_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = ["lint"]
+    with terminal(monkeypatch) as told:
+        screen = ConsoleScreen(
+            out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=3600
+        )
+        screen.begin_run(plan(stage("lint")), lambda: tuple(map(row, running)))
+        screen.say("it begins")
+        assert screen.close(60)
+        running[:] = ["types"]
+        screen.say("lint has ended")
+        screen.end_run(samples.run_ended(), metrics_url="")
+        assert screen.close(60)
+        _, _, written = told().partition("it begins")
+    before, _, after = written.partition("lint has ended")
+    assert "·  lint" in before
+    assert "·  types" in after
+    assert "·  lint" not in after
+
+
+@pytest.mark.usefixtures("logger_as_before")
 def test_cursor_stays_visible_below_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-Z and kill -9 the shell had none."""
     written = draw(monkeypatch, (row("lint"),))
@@ -217,4 +277,4 @@ def test_terminal_without_a_table_gets_signs_of_life(monkeypatch: pytest.MonkeyP
         assert asked.wait(60)
         screen.end_run(samples.run_ended(), metrics_url="")
         assert screen.close(60)
-        assert "still running: lint 0/1" in told()
+        assert "still running: lint 0/1, 1 stage waits" in told()

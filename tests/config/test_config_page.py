@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -36,6 +37,15 @@ def test_every_key_of_a_section_is_on_its_page(page: str, sections: tuple[type[S
     assert [
         key for section in sections for key in section.__struct_fields__ if not re.search(rf"`{key}\b|\b{key}: ?", text)
     ] == []
+
+
+def test_every_key_has_a_meaning_outside_of_the_config() -> None:
+    """A key that only the config knows would be accepted, and do nothing."""
+    package = Path(config.__file__).parents[1]
+    modules = [path for path in package.rglob("*.py") if package / "config" not in path.parents]
+    nodes = [node for path in modules for node in ast.walk(ast.parse(path.read_text()))]
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    assert {*Stage.__struct_fields__, *Lane.__struct_fields__} - read == set()
 
 
 def test_every_strategy_is_named() -> None:

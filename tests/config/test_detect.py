@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_used_tool_that_is_not_installed_is_named_with_the_reason(project: Path)
     )
 
 
-def test_second_tool_stands_in_for_the_first_and_the_note_stays(project: Path) -> None:
+def test_second_tool_replaces_a_missing_first_and_the_note_stays(project: Path) -> None:
     _install(project.parent / "bin", "pyright")
     _write(project, mypy_dot_ini="[mypy]\n", pyrightconfig_dot_json="{}")
     detected = detect_stages(project)
@@ -155,7 +156,7 @@ def test_make_check_runs_the_tests_of_a_project_without_make_test(project: Path,
     assert _commands(detect_stages(project)) == {"unit_tests": ("make", target)}
 
 
-def test_next_make_target_stands_in_for_one_whose_program_is_missing(project: Path) -> None:
+def test_next_make_target_replaces_one_whose_program_is_missing(project: Path) -> None:
     _install(project.parent / "bin", "make", "checker")
     _write(project, Makefile="lint:\n\t@black .\nstyle:\n\t@checker .\n")
     assert _commands(detect_stages(project)) == {"quality_gates": ("make", "style")}
@@ -302,13 +303,19 @@ def test_tools_get_the_arguments_with_which_the_project_calls_them(project: Path
         ("{id: bandit, args: [-r, src]}", "security_scan", ("bandit", "-r", "src")),
         ("{id: mypy, args: [--config-file, my.ini]}", "type_checking", ("mypy", "--config-file", "my.ini", "src")),
         ("{id: mypy, args: [-p, pkg]}", "type_checking", ("mypy", "-p", "pkg")),
+        (
+            "{id: mypy, pass_filenames: false, files: '^x|y$', exclude: z, args: [--config-file=a.ini, src]}",
+            "type_checking",
+            ("mypy", "--config-file=a.ini", "src"),
+        ),
+        ("{id: black, pass_filenames: false, args: [.]}", "quality_gates", ("black", "--check", ".")),
         ("{id: ruff-format, args: [--check]}", "quality_gates", ("ruff", "format", "--check", ".")),
     ],
 )
 def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
     project: Path, hook: str, stage: str, command: tuple[str, ...]
 ) -> None:
-    _install(project.parent / "bin", "bandit", "mypy", "ruff")
+    _install(project.parent / "bin", "bandit", "black", "mypy", "ruff")
     _write(project, src__a_dot_py="", pyproject_dot_toml="", my_dot_ini="")
     (project / ".pre-commit-config.yaml").write_text(f"repos: [{{repo: a, hooks: [{hook}]}}]\n")
     (found,) = (each for each in detect_stages(project).stages if each.name == stage)
@@ -321,11 +328,11 @@ def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
         (
             "tox.ini",
             "[testenv]\ncommands_pre =\n    latest: pip install y\n    python build.py\n    pip --version\n"
-            "    pip install x\ncommands = pytest tests\n",
+            "    coverage erase\n    pip install x\ncommands = pytest tests\n",
         ),
         (
             "tox.toml",
-            "[env_run_base]\ncommands_pre = [['python', 'build.py'], ['pip', 'install', 'x']]\n"
+            "[env_run_base]\ncommands_pre = [['python', 'build.py'], ['pip', '--version'], ['pip', 'install', 'x']]\n"
             "commands = [['pytest', 'tests']]\n",
         ),
         (
@@ -336,7 +343,7 @@ def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
         ("justfile", "test *args: python-build\n    pytest tests {{args}}\npython-build:\n    python build.py\n"),
     ],
 )
-def test_preparation_of_the_tests_costs_a_note(project: Path, name: str, text: str) -> None:
+def test_note_on_the_preparation_of_the_tests(project: Path, name: str, text: str) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, tests__test_a_dot_py="")
     (project / name).write_text(text)
@@ -565,23 +572,27 @@ def _repeat(text: str, count: int) -> str:
     ("name", "text"),
     [
         ("Makefile", "a" * 100_000),
+        ("Makefile", f"{'a' * 100_000}:\n\tpytest\n"),
         ("Makefile", _repeat_variables()),
         ("scripts/test", f"pytest{' ' * 200_000}x"),
         (".coveragerc", "\n" * 200_000),
         ("noxfile.py", "def test(session):\n" + "    session.run('pytest', 'tests', x)\n" * 5000),
         ("noxfile.py", _repeat("a{} = ''\n", 30_000) + _repeat("def f{}(session): session.run('x')\n", 10_000)),
+        ("package.json", json.dumps({"scripts": {"test": f"jest {'--watch ' * 100_000}--watch=false"}})),
         ("setup.cfg", f"[testenv]\ncommands = {{tty:{'a' * 100_000}\n"),
         ("setup.cfg", f"[testenv]\ncommands = {'{[' * 100_000}\n"),
         ("setup.cfg", "[DEFAULT]\n" + _repeat("a{}=\n", 30_000) + "[testenv]\n" + _repeat("[{}]\n", 30_000)),
         ("setup.cfg", "[testenv]\n" + _repeat("a{}=\n", 30_000) + _repeat("[{}]\n", 30_000)),
     ],
     ids=[
+        "long line",
         "long name",
         "nested variables",
         "spaces",
         "empty lines",
         "many calls",
         "many functions",
+        "watches",
         "tty",
         "section",
         "defaults",
@@ -598,7 +609,7 @@ def test_unusual_file_costs_no_time(project: Path, name: str, text: str) -> None
     assert time.process_time() - began < 5
 
 
-def test_pattern_with_many_recursions_is_none(project: Path) -> None:
+def test_pattern_with_many_recursions_takes_little_time(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, pytest_dot_ini=f"[pytest]\ntestpaths = {'**/' * 20}x")
     (project / "/".join("d" * 30)).mkdir(parents=True)
@@ -607,12 +618,26 @@ def test_pattern_with_many_recursions_is_none(project: Path) -> None:
     assert time.process_time() - began < 5
 
 
+def test_pattern_among_links_that_lead_to_each_other_takes_no_time(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, pytest_dot_ini=f"[pytest]\ntestpaths = {'*/' * 12}a*")
+    for name in "abcdefghij":
+        (project / name).symlink_to(".")
+    assert [stage.name for stage in detect_stages(project).stages] == ["unit_tests"]
+
+
+def test_test_files_may_be_named_with_two_stars(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, pytest_dot_ini="[pytest]\npython_files = check_**.py", tests__check_a_dot_py="")
+    assert [stage.name for stage in detect_stages(project).stages] == ["unit_tests"]
+
+
 def test_link_to_a_file_of_the_kernel_that_waits_is_not_read(project: Path) -> None:
     (project / "Makefile").symlink_to("/proc/kmsg")  # a regular file of no size
     assert detect_stages(project).stages == ()
 
 
-def test_make_test_wins_over_a_pytest_that_no_file_of_the_project_speaks_of(project: Path) -> None:
+def test_make_test_wins_over_a_pytest_that_no_file_mentions(project: Path) -> None:
     _install(project.parent / "bin", "pytest", "make", "python")
     _write(project, tests__test_a_dot_py="", Makefile="test:\n\tpython -m django test tests\n")
     assert _unit_tests(project) == (("make", "test"), None)
@@ -642,7 +667,8 @@ def test_recipes_of_just_are_stages_if_they_need_no_argument(project: Path) -> N
 
 def test_other_checks_of_the_make_target_are_named(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "make", "python")
-    recipe = "\t@echo lint\n\tpip install ruff\n\truff check .\n\tmypy src\n\tpython manage.py check\n"
+    other = "\t@echo lint\n\ttouch .stamp\n\tpip install ruff\n\ttox -q -e lint\n"
+    recipe = f"{other}\truff check .\n\tmypy src\n\tpython manage.py check\n"
     _write(project, src__a_dot_py="", Makefile=f"lint:\n{recipe}")
     (note,) = [note for note in detect_stages(project).notes if "make lint" in note]
     assert note == "quality_gates: `make lint` also runs `python manage.py check`: add that to the stage's steps"
@@ -742,7 +768,7 @@ def test_all_linters_that_the_project_calls_are_steps(project: Path) -> None:
     }
 
 
-def test_hook_whose_program_no_stage_knows_costs_a_note(project: Path) -> None:
+def test_note_on_a_hook_whose_program_no_stage_knows(project: Path) -> None:
     hooks = "{id: a, entry: python tools/a.py --fast}, {id: b, entry: pytest}, {id: c, entry: black --check .}"
     local = hooks.replace("}", ", language: system, pass_filenames: false}")
     (project / ".pre-commit-config.yaml").write_text(f"repos: [{{repo: local, hooks: [{local}]}}]")
@@ -750,7 +776,18 @@ def test_hook_whose_program_no_stage_knows_costs_a_note(project: Path) -> None:
     assert about_hooks == [".pre-commit-config.yaml: no stage runs `python tools/a.py --fast`"]
 
 
-def test_hook_that_a_stage_runs_costs_no_note(project: Path) -> None:
+def test_no_note_on_a_make_target_hook_whose_tools_a_stage_runs(project: Path) -> None:
+    _install(project.parent / "bin", "ruff")
+    local = ", ".join(
+        f"{{id: {name}, entry: make {name}, language: system, pass_filenames: false}}" for name in ("style", "rust")
+    )
+    (project / ".pre-commit-config.yaml").write_text(f"repos: [{{repo: local, hooks: [{local}]}}]")
+    _write(project, Makefile="style:\n\truff check .\nrust:\n\t$(MAKE) -C core lint\n")
+    about_hooks = [note for note in detect_stages(project).notes if note.startswith(".pre-commit-config.yaml")]
+    assert about_hooks == [".pre-commit-config.yaml: no stage runs `make rust`"]
+
+
+def test_no_note_on_a_hook_that_a_stage_runs(project: Path) -> None:
     _install(project.parent / "bin", "make", "sh")
     (project / "Makefile").write_text("lint:\n\tsh -n x.sh\n")
     hook = "{id: lint, entry: make lint, language: system, pass_filenames: false}"
@@ -793,6 +830,50 @@ def test_linter_without_a_program_is_named_and_the_others_run(project: Path) -> 
     assert any(note.startswith("quality_gates: the project uses black, but it is neither ") for note in detected.notes)
 
 
+def test_shell_runs_commands_with_patterns_of_files(project: Path) -> None:
+    """Without a shell, flake8 looks for a file with the name `*.py`."""
+    _install(project.parent / "bin", "flake8", "isort", "pytest")
+    _write(
+        project,
+        Makefile="lint:\n\tflake8 pkg *.py --exclude '*.pyi'\n\tisort --check-only docs/*.py pkg\n"
+        "test:\n\tpytest 'pkg' pkg/test_*.py\n",
+        setup_dot_py="",
+        pkg__test_b_dot_py="",
+        pkg__stub_dot_pyi="",
+        docs__conf_dot_py="",
+    )
+    detected = detect_stages(project)
+    assert _commands(detected) == {
+        "quality_gates": ("flake8 pkg *.py --exclude '*.pyi'", "isort --check-only docs/*.py pkg"),
+        "unit_tests": "pytest -q pkg pkg/test_*.py",
+    }
+    assert all(stage.shell for stage in detected.stages)
+
+
+@pytest.mark.parametrize("name", ["a;touch ran;", "$(touch ran)", "a b", "-x", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
+def test_pattern_with_other_characters_gets_no_shell(project: Path, name: str) -> None:
+    _install(project.parent / "bin", "flake8")
+    _write(project, Makefile=f"lint:\n\tflake8 pkg '{name}*.py'\n", pkg__a_dot_py="")
+    (project / f"{name}1.py").touch()
+    assert not any(stage.shell for stage in detect_stages(project).stages)
+
+
+def test_pattern_without_files_needs_no_shell(project: Path) -> None:
+    _install(project.parent / "bin", "flake8")
+    _write(project, Makefile="lint:\n\tflake8 pkg *.py\n", pkg__a_dot_py="")
+    (stage,) = detect_stages(project).stages
+    assert (stage.run, stage.shell) == (("flake8", "pkg", "*.py"), False)
+
+
+def test_sources_are_packages_and_stubs_without_examples(project: Path) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(project, mypy_dot_ini="[mypy]\n")
+    for name in ("pkg-stubs/__init__.pyi", "examples/__init__.py"):
+        (project / name).parent.mkdir()
+        (project / name).touch()
+    assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "pkg-stubs")}
+
+
 def test_calls_of_a_tool_come_from_one_file(project: Path) -> None:
     _install(project.parent / "bin", "mypy")
     _write(project, tox_dot_ini="[testenv:t]\ncommands = mypy a b\n", Makefile="types:\n\tmypy --strict a\n")
@@ -803,6 +884,31 @@ def test_options_of_mypy_are_kept_without_files(project: Path) -> None:
     _install(project.parent / "bin", "mypy")
     _write(project, tox_dot_ini="[testenv:t]\ncommands = mypy --strict {posargs}\n", src__a_dot_py="")
     assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "--strict", "src")}
+
+
+def test_calls_of_mypy_beside_the_configured_files_are_kept(project: Path) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(
+        project,
+        pyproject_dot_toml="[tool.mypy]\nfiles = ['src']\n[tool.tox.env.typing]\ncommands = [\n"
+        "  ['mypy', '--python-version', '3.13'], ['mypy', '--allow-untyped-defs', 'examples']]\n",
+    )
+    assert _commands(detect_stages(project)) == {
+        "type_checking": (("mypy", "--python-version", "3.13"), ("mypy", "--allow-untyped-defs", "examples"))
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipes", "command"),
+    [
+        ("types:\n\tmypy -p pkg\nreport:\n\tmypy -p pkg --html-report out\n", ("mypy", "-p", "pkg")),
+        ("types:\n\tmypy --strict --junit-xml=a.xml --cobertura-xml-report out pkg\n", ("mypy", "--strict", "pkg")),
+    ],
+)
+def test_reports_of_mypy_are_left_out(project: Path, recipes: str, command: tuple[str, ...]) -> None:
+    _install(project.parent / "bin", "mypy")
+    _write(project, Makefile=recipes, pkg__a_dot_py="")
+    assert _commands(detect_stages(project)) == {"type_checking": command}
 
 
 def test_two_type_checkers_that_the_project_calls_are_steps(project: Path) -> None:
@@ -858,6 +964,26 @@ def test_tests_get_the_variables_and_the_folder_of_the_project(project: Path) ->
     assert (stage.run, dict(stage.env), stage.cwd) == (("pytest", "-q"), {"DEBUG": "1"}, "tests")
 
 
+def test_tests_that_also_run_with_coverage_run_once(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(
+        project,
+        tox_dot_ini="[testenv]\ncommands =\n    pytest tests []\n    pytest tests --cov pkg --cov-append []\n",
+        tests__test_a_dot_py="",
+    )
+    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+
+
+def test_module_of_the_tests_that_the_project_runs_is_the_runner(project: Path) -> None:
+    _install(project.parent / "bin", "python", "pytest")
+    _write(
+        project,
+        tox_dot_ini="[testenv]\nchangedir = {toxworkdir}\ncommands = python -bb -m web.test {posargs:}\n",
+        web__test__http_test_dot_py="",
+    )
+    assert _unit_tests(project) == (("python", "-bb", "-m", "web.test"), None)
+
+
 def test_unittest_runs_tests_of_a_project_without_pytest(project: Path) -> None:
     _install(project.parent / "bin", "python")
     _write(project, tests__test_a_dot_py="import unittest\n")
@@ -866,7 +992,7 @@ def test_unittest_runs_tests_of_a_project_without_pytest(project: Path) -> None:
     assert _unit_tests(project) == (("python", "-m", "unittest", "discover", "-s", "tests", "-t", "."), None)
 
 
-def test_python3_stands_in_for_a_missing_python(project: Path) -> None:
+def test_python3_replaces_a_missing_python(project: Path) -> None:
     _install(project.parent / "bin", "python3")
     _write(project, tox_dot_ini="[testenv]\ncommands = python -m unittest\n")
     assert _unit_tests(project) == (("python3", "-m", "unittest"), None)
@@ -1008,7 +1134,7 @@ def test_tasks_of_invoke_cost_a_note(project: Path) -> None:
     assert not any("invoke" in note for note in detect_stages(project).notes)
 
 
-def test_tool_with_settings_that_no_stage_runs_costs_a_note(project: Path) -> None:
+def test_note_on_a_tool_with_settings_that_no_stage_runs(project: Path) -> None:
     _install(project.parent / "bin", "mypy", "pyright")
     _write(project, src__a_dot_py="", pyproject_dot_toml="[tool.mypy]\nstrict = true\n[tool.pyright]\n")
     detected = detect_stages(project)

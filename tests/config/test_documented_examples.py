@@ -15,7 +15,13 @@ from paropt_exporter.cli.flags import parse_command_line
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 OTHER_FILES = (
-    *("# prometheus.yml", "scrape_configs:", "tls_server_config:", "# ~/.config/paropt-exporter/config.yml"),
+    *(
+        "# prometheus.yml",
+        "scrape_configs:",
+        "metric_relabel_configs:",
+        "tls_server_config:",
+        "# ~/.config/paropt-exporter/config.yml",
+    ),
     "apiVersion: kustomize",
 )
 STAGE = "stages:\n  - name: other\n    run: echo {item}\n    items: {list: [tests/e2e/test_pay.py]}\n"

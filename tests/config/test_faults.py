@@ -513,6 +513,6 @@ def test_stage_can_not_empty_the_config_or_the_history(tmp_path: Path, file: str
     ]
 
 
-def test_stage_may_have_a_file_whose_name_begins_as_that_of_the_history(tmp_path: Path) -> None:
+def test_file_of_a_stage_may_share_the_historys_prefix(tmp_path: Path) -> None:
     read = configs.read(tmp_path, "history: {path: out/runs}\n" + configs.stage(file="out/runs.txt"))
     assert [stage.file for stage in read.stages] == ["out/runs.txt"]

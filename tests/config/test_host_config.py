@@ -11,6 +11,7 @@ import pytest
 
 from paropt_exporter import files
 from paropt_exporter.config.host_config import HostConfig, load_host_config
+from paropt_exporter.config.values import HostFile
 from paropt_exporter.errors import ConfigError, UsageError
 
 ALL_KEYS = """\
@@ -54,8 +55,21 @@ def faults(environ: dict[str, str]) -> list[str]:
 
 
 def test_without_a_file_the_host_has_no_settings(environ: dict[str, str]) -> None:
-    assert load_host_config(environ) == HostConfig()
-    assert load_host_config({}) == HostConfig()
+    for variables in (environ, {}):
+        found = load_host_config(variables)
+        assert (found.file, found.paths) == (HostFile(), ())
+
+
+def test_messages_name_the_file_in_which_a_user_can_add_entries(tmp_path: Path, environ: dict[str, str]) -> None:
+    """With XDG_CONFIG_HOME or PAROPT_HOST_CONFIG an entry in ~/.config would have no effect."""
+    named = tmp_path / "named.yml"
+    write(named, "")
+    for variables, expected in (
+        ({}, tmp_path / "home/.config/paropt-exporter/config.yml"),
+        ({"XDG_CONFIG_HOME": str(tmp_path / "xdg")}, tmp_path / "xdg/paropt-exporter/config.yml"),
+        ({"PAROPT_HOST_CONFIG": str(named)}, named),
+    ):
+        assert load_host_config({**environ, **variables}).user_file == str(expected)
 
 
 @pytest.mark.parametrize("read", ["first", "from the cache of parsed configs"])
@@ -239,7 +253,7 @@ def test_all_faults_are_reported_at_their_places(environ: dict[str, str], user_f
 
 def test_empty_file_has_no_settings(environ: dict[str, str], user_file: Path) -> None:
     write(user_file, "# nothing yet\n")
-    assert load_host_config(environ).file == HostConfig().file
+    assert load_host_config(environ).file == HostFile()
 
 
 def test_repository_is_compared_with_links_followed(environ: dict[str, str], user_file: Path, tmp_path: Path) -> None:

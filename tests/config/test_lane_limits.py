@@ -37,7 +37,7 @@ def test_limits_by_stage_leave_the_others_the_default_lanes(tmp_path: Path) -> N
     assert limits(tmp_path, "{heavy: {sla: {lint: 5s}}}") == {"lint": 5, "unit_tests": 20, "scan": 60}
 
 
-def test_default_lane_keeps_what_the_file_does_not_say(tmp_path: Path) -> None:
+def test_default_lane_keeps_values_that_the_file_does_not_set(tmp_path: Path) -> None:
     config = configs.read(tmp_path, f"lanes: {{heavy: {{sla: 45s}}, docs: {{fail_fast: false}}}}{STAGES}")
     heavy, docs = config.lanes["heavy"], config.lanes["docs"]
     assert (heavy.strategy, heavy.workers.max, heavy.total and heavy.total.max) == (Strategy.PROCESS, 8, 1200)

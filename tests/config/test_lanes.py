@@ -104,7 +104,7 @@ def test_documents_alone_choose_docs(repository: Path) -> None:
     assert choose_lane(repository) == ("docs", "only documents changed: a.md")
 
 
-def test_repository_without_a_commit_takes_all_as_changed(tmp_path: Path) -> None:
+def test_everything_counts_as_changed_in_a_repository_without_a_commit(tmp_path: Path) -> None:
     _git(tmp_path, "init", "-q")
     (tmp_path / "a.md").touch()
     _git(tmp_path, "add", "a.md")

@@ -117,6 +117,6 @@ def test_two_files_above_are_ambiguous(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".paropt.yml", "paropt.toml"])
-def test_config_of_another_name_costs_a_note(tmp_path: Path, name: str) -> None:
+def test_note_on_a_config_of_another_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("stages: []\n")
     assert read_config(None, root=tmp_path).notes[0] == f"{name} is not read: a config is called paropt.yml"

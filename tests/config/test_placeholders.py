@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,8 @@ GOOD = [
     "echo $(cat {item})", "echo \\\" {item}", "echo '\\' {item}", "echo $((1 << 2)) {item}",
     "case $1 in a) lint {item};; esac",
     "lint {item} # it's \"good\"", "echo ${#x} $# a#b {item}", "echo \"it's\" {item}", "(cd x; lint {items})",
+    "((echo a); echo b); lint {item}", "echo $((1 + (2 * 3))) {item}", "echo ${x[1]} {item}", "(a)#b\nlint {item}",
+    "echo \\\\{item}", "[ -f {item} ] && lint {item}",
     "# it's\nlint {item}", "echo \"`date`\" {item}",
 ]  # fmt: skip
 BAD = {
@@ -25,6 +28,10 @@ BAD = {
     "sh -c 'lint {item}'": "quotes",
     "echo `cat {item}`": "backquotes", "cat <<E\n{item}\nE": "a here-document", "lint # {item}": "a comment",
     "#{item}\nlint": "a comment", "echo '\\' '{item}'": "quotes", 'echo "`cat \'{item}\'`"': "quotes",
+    "echo \\{item}": "an escape", "(cd x)# {item}": "a comment", "echo $((1 + {item}))": "an arithmetic expression",
+    'echo "$(( ({item}) ))"': "an arithmetic expression", "((x = {item}))": "an arithmetic expression",
+    "echo $((1 + $(cat {item})))": "an arithmetic expression", "echo $[{item}]": "an arithmetic expression",
+    "echo ${x[a[1]+{item}]}": "an arithmetic expression",
     'x="$(cat "{item}")"': "quotes", "cat <<E\n$(cat {item})\nE": "a here-document", 'echo "\\" {item}"': "quotes",
 }  # fmt: skip
 HOSTILE = [
@@ -47,6 +54,36 @@ def test_item_in_quotes_is_a_fault(tmp_path: Path, line: str, around: str) -> No
     stage = configs.stage(run=json.dumps(line), shell="true", items="{list: [a]}")
     (fault,) = configs.faults(tmp_path, stage)
     assert f"is in {around}: each item is quoted already" in fault
+
+
+@pytest.mark.parametrize(
+    ("line", "program"),
+    [
+        ("sh -c 'lint {item}'", "sh"), ("timeout 5 /bin/bash -eo pipefail -c 'lint {item}'", "bash"),
+        ("bash -c -e 'lint {item}'", "bash"), ("python3.12 -W error -c 'print(\"{item}\")'", "python3.12"),
+        ("perl -ne 'print \"{item}\"'", "perl"), ("node --eval 'f(\"{item}\")'", "node"),
+    ],
+)  # fmt: skip
+def test_item_in_a_script_is_a_fault(tmp_path: Path, line: str, program: str) -> None:
+    for run in (line, shlex.split(line)):
+        (fault,) = configs.faults(tmp_path, configs.stage(run=json.dumps(run), items="{glob: '*'}"))
+        assert f"{{item}} is in a script of {program}: its name could be run as code" in fault
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sh -c {item}", "sh -c 'lint \"$1\"' sh {item}", "sh -e tests/{item}", "bash run.sh -c a/{item}", "lint {item}",
+        "python -O lint.py -c a/{item}", "python -m lint -c a/{item}",
+    ],
+)  # fmt: skip
+def test_item_outside_of_a_script_is_no_fault(tmp_path: Path, line: str) -> None:
+    assert configs.read(tmp_path, configs.stage(run=json.dumps(line), items="{glob: '*'}")).stages
+
+
+def test_item_of_a_list_may_be_in_a_script(tmp_path: Path) -> None:
+    stage = configs.stage(run=json.dumps("sh -c 'lint {item}'"), items="{list: [a]}")
+    assert len(configs.read(tmp_path, stage).stages) == 1
 
 
 @pytest.mark.parametrize("line", [line for line in GOOD if "{item}" in line])

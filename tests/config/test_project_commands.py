@@ -32,6 +32,7 @@ def _find_tests(name: str, text: str) -> tuple[tuple[str, ...], ...]:
     ("line", "words"),
     [
         ("pytest {posargs}", ("pytest",)),
+        ("pytest tests []", ("pytest", "tests")),
         ("pytest {posargs:-n auto}", ("pytest", "-n", "auto")),
         ("pytest {posargs:-v}", ("pytest",)),
         ("pytest {posargs:tests/unit} -q", ("pytest", "tests/unit", "-q")),
@@ -50,11 +51,12 @@ def _find_tests(name: str, text: str) -> tuple[tuple[str, ...], ...]:
         ("coverage run --parallel-mode --source pkg -m pytest tests", ("pytest", "tests")),
         ("coverage run --branch tests/run.py -v", ("tests/run.py", "-v")),
         ("python -b -W error -m coverage run -m django test", ("django", "test")),
+        ("python -m twisted.trial {env:OPTIONS:-jauto} {posargs:twisted}", ("twisted.trial", "-jauto", "twisted")),
         (".venv/bin/python -m mypy src", ("mypy", "src")),
         ("venv/bin/mypy src", ("mypy", "src")),
     ],
 )
-def test_commands_of_tox_lose_what_only_tox_knows(line: str, words: tuple[str, ...]) -> None:
+def test_commands_of_tox_are_stripped_of_its_own_syntax(line: str, words: tuple[str, ...]) -> None:
     assert _read("tox.ini", f"[testenv]\ncommands =\n    {line}\n") == (words,)
 
 
@@ -67,7 +69,7 @@ def test_commands_of_tox_lose_what_only_tox_knows(line: str, words: tuple[str, .
     ],
     ids=["tox", "nox", "workflow"],
 )
-def test_variable_whose_name_is_no_name_is_left_out(name: str, text: str) -> None:
+def test_variable_with_an_invalid_name_is_left_out(name: str, text: str) -> None:
     """`init` writes the names as they are: this one would add a stage to the paropt.yml."""
     evil = r'"A: b}\n  - {number: 9, name: evil, run: touch ran}\n  # {"'
     (command,) = _find({name: text % evil}, [name] if "workflows" in name else []).commands
@@ -140,6 +142,15 @@ def test_an_unreadable_file_costs_a_note_and_the_others_count() -> None:
     found = _find(files)
     assert found.find("mypy") == (("src",),)
     assert [note.partition(",")[0] for note in found.notes] == ["tox.ini can't be parsed"]
+
+
+@pytest.mark.parametrize(
+    ("test", "first", "second"),
+    [("session.posargs", "*session.posargs", "'tests'"), ("not session.posargs", "'tests'", "*session.posargs")],
+)
+def test_calls_of_a_noxfile_that_need_arguments_are_left_out(test: str, first: str, second: str) -> None:
+    text = f"if {test}:\n session.run('pytest', {first})\nelse:\n session.run('pytest', {second})\n"
+    assert _read("noxfile.py", text) == (("pytest", "tests"),)
 
 
 def test_processes_of_xdist_on_some_systems_are_read_from_a_noxfile() -> None:
@@ -340,7 +351,7 @@ def test_hook_leaves_out_the_same_files(hook: str, words: tuple[str, ...]) -> No
         (f'{{id: black, exclude: "{"a|" * 99}"}}', f"no command line can name its files (exclude: {'a|' * 29}a…)"),
     ],
 )
-def test_hook_whose_files_no_command_can_name_costs_a_note(hook: str, why: str) -> None:
+def test_note_on_a_hook_whose_files_no_command_can_name(hook: str, why: str) -> None:
     name = hook.removeprefix("{id: ").partition(",")[0]
     found = _find({".pre-commit-config.yaml": f"repos: [{{repo: a, hooks: [{hook}]}}]\n"})
     assert (found.commands, found.notes) == ((), (f".pre-commit-config.yaml: the hook {name} is not used: {why}",))
@@ -393,7 +404,22 @@ def test_variables_and_folder_of_tox_come_from_its_base_environment() -> None:
     )
     text = f"{base}[testenv:unit]\ncommands = pytest\n"
     (found,) = _find({"tox.ini": text}).find_tests()
-    assert (found.folder, found.env) == ("tests", (("PYTHONPATH", "."),))
+    assert (found.folder, found.env) == ("tests", (("PYTHONPATH", ".."),))
+
+
+def test_paths_in_variables_of_tox_are_relative_to_the_folder_of_the_command() -> None:
+    """django-silk has PYTHONPATH={toxinidir}:{toxinidir} and runs pytest in a folder: it became `:`."""
+    paths = "{toxinidir}:{toxinidir}/src"
+    found = {
+        folder: _find(
+            {"tox.ini": f"[testenv]\nsetenv = PYTHONPATH={paths}\nchangedir = {folder}\ncommands = pytest\n"}
+        ).find_tests()
+        for folder in ("{toxinidir}", "{toxinidir}/a/b")
+    }
+    assert [each.env for commands in found.values() for each in commands] == [
+        (("PYTHONPATH", ".:src"),),
+        (("PYTHONPATH", "../..:../../src"),),
+    ]
 
 
 def test_variables_in_front_of_a_command_are_set_for_it() -> None:

@@ -91,7 +91,7 @@ def test_variable_allows_a_url(tmp_path: Path) -> None:
         f'allow: [{{url: "{URL}", repository: elsewhere}}]',
     ],
 )
-def test_permission_for_another_project_or_server_is_none(tmp_path: Path, allowed: str) -> None:
+def test_permission_for_another_project_or_server_does_not_count(tmp_path: Path, allowed: str) -> None:
     config = project(tmp_path, f'push: {{url: "{URL}", {SECRETS[0]}}}\n')
     assert faults(config, host(tmp_path, allowed))
 
@@ -147,8 +147,11 @@ def test_strict_host_allows_listed_urls_only(tmp_path: Path) -> None:
         config = project(tmp_path, section.format(f'url: "{URL}"'))
         (fault,) = faults(config, host(tmp_path, strict))
         assert "url: this host allows no other servers" in fault
+        assert f"add this one to {tmp_path / 'host.yml'}" in fault
         for known in (f'push: {{url: "{URL}"}}', f'allow: [{{url: "{URL}"}}]', f'servers: [{{url: "{URL}"}}]'):
             assert apply_host_config(config, host(tmp_path, strict + known))
+        (fault,) = faults(config, host(tmp_path, f"{strict}allow: [{{repository: {tmp_path}}}]"))
+        assert "url: this host allows no other servers" in fault
     assert apply_host_config(project(tmp_path, ""), host(tmp_path, strict), push_url="http://anywhere")
 
 

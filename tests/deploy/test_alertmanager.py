@@ -87,7 +87,7 @@ def test_projects_of_one_job_are_notified_apart() -> None:
 
 
 @pytest.mark.parametrize("label", ["namespace", "team"])
-def test_a_critical_alert_keeps_no_warning_of_another_team_back(label: str, tmp_path: Path) -> None:
+def test_a_critical_alert_inhibits_no_warning_of_another_team(label: str, tmp_path: Path) -> None:
     """Alerts on error budgets have no instance: job, project and lane may be the same in two namespaces."""
     labels = {"alertname": "ParoptSlaErrorBudgetBurn", "job": "ci", "project": "shop", "lane": "standard"}
     critical, warning = {"severity": "critical", "long": "1h"}, {"severity": "warning", "long": "3d"}

@@ -110,7 +110,7 @@ def test_the_longest_name_is_within_the_limit_of_a_label() -> None:
 
 
 @pytest.mark.parametrize("name", ["part.yml", "part-remote-write.yml"])
-def test_parts_send_the_same_alerts_from_both_servers_and_none_that_they_can_not_know(name: str) -> None:
+def test_parts_send_equal_alerts_from_both_servers_and_none_on_absence(name: str) -> None:
     config = load_yaml((FOLDER / name).read_text())
     assert config["global"]["external_labels"].keys() == {recording.PART, recording.COPY}
     assert config["alerting"]["alert_relabel_configs"] == [

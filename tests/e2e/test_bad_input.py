@@ -190,7 +190,7 @@ def test_items_with_spaces_quotes_and_newlines_stay_one_argument(tmp_path: Path)
     assert not (tmp_path / "owned").exists()
 
 
-def test_config_that_changes_while_the_lane_runs_changes_nothing_until_the_next_start(tmp_path: Path) -> None:
+def test_config_changed_during_a_lane_takes_effect_at_the_next_start(tmp_path: Path) -> None:
     stages = """
         name: first, run: "echo $$ > began; until test -e changed; do sleep 0.02; done", shell: true
         name: second, run: "touch second", needs: [first]

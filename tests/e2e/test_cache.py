@@ -39,7 +39,7 @@ def run_once(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_second_run_skips_and_says_so_everywhere(project: Path) -> None:
+def test_second_run_skips_and_reports_it_everywhere(project: Path) -> None:
     first = run_once(project)
     assert "lint" in first.stdout and "no result in the cache yet" in first.stdout
     second = run_once(project)
@@ -172,6 +172,11 @@ def test_cache_commands_show_shrink_and_check_the_store(project: Path) -> None:
     contents[0].write_bytes(b"damaged")
     checked = run(project, "cache", "verify")
     assert checked.returncode == 1 and f"damaged, removed: {contents[0]}" in checked.stdout
+    contents[1].write_bytes(b"damaged")
+    checked = run(project, "cache", "verify", "--output", "json")
+    assert checked.returncode == 1 and json.loads(checked.stdout)["damaged"] == [str(contents[1])]
+    pruned = json.loads(call_command(project, "cache", "prune", "--output", "json").stdout)
+    assert pruned == {"removed_files": 0, "removed_bytes": 0}
     assert "removed 0 files" in call_command(project, "cache", "prune").stdout
     assert "removed" in run(project, "cache", "prune", "--all").stdout
     assert json.loads(call_command(project, "cache", "info", "--output", "json").stdout)["size_bytes"] == 0

@@ -50,7 +50,7 @@ def test_help_has_no_escapes_where_colors_are_forced(tmp_path: Path, command: tu
     assert "x1b" not in shown.stdout
 
 
-def test_module_and_the_command_tell_the_same_version(tmp_path: Path) -> None:
+def test_module_and_command_report_the_same_version(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-m", "paropt_exporter", "--version"], capture_output=True, text=True, check=True
     )
@@ -93,7 +93,7 @@ def test_global_flags_stand_before_or_after_a_command(good: Path, order: list[st
 
 
 @pytest.mark.parametrize("order", [["--lane", "docs", "plan"], ["plan", "--lane", "docs"]])
-def test_lane_stands_before_or_after_a_command(good: Path, order: list[str]) -> None:
+def test_lane_is_given_before_or_after_a_command(good: Path, order: list[str]) -> None:
     assert "docs" in call_command(good, *order).stdout.splitlines()[0]
 
 
@@ -253,6 +253,7 @@ def test_read_only_folder_costs_the_history_and_the_exit_code_but_not_the_work(g
     warning, last = (line for line in ended.stderr.splitlines() if "history" in line)
     assert ".paropt" in warning
     assert "exit code 3: history " in last
+    assert "choose another place (history: {path: FILE})" in last
     assert last == ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
 
@@ -321,7 +322,7 @@ def test_command_that_repeats_failures_names_the_config_of_the_run(tmp_path: Pat
     assert again.endswith("paropt-exporter --lane standard --once --config.file 'an other.yml' --failed")
 
 
-def test_endpoint_that_serves_on_says_until_when(tmp_path: Path) -> None:
+def test_lingering_endpoint_says_until_when(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: good, run: "true"')
     with serving(tmp_path, projects.ANY_PORT) as command:
         assert projects.whole_summary(command).splitlines()[-1].endswith("/metrics until Ctrl-C")

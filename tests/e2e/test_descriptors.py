@@ -66,7 +66,7 @@ def test_programs_see_the_soft_limit_of_the_start(tmp_path: Path, strategy: str)
         tmp_path,
         """
         name: command, run: "sh -c 'ulimit -Sn >command.txt'"
-        name: items, run: "sh -c 'echo {item} >items.txt'", items: {command: "sh -c 'ulimit -Sn'"}
+        name: items, shell: true, run: "echo {item} >items.txt", items: {command: "sh -c 'ulimit -Sn'"}
         name: worker, call: "limits:tell"
         """,
         lanes=f"lanes: {{standard: {{strategy: {strategy}, workers: 2}}}}",

@@ -40,7 +40,7 @@ def take(listener: socket.socket, port: int) -> bool:
     return True
 
 
-def test_default_port_taken_is_the_next_free_one_and_said(good: Path) -> None:
+def test_taken_default_port_moves_to_the_next_free_one_with_a_line(good: Path) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(AssertionError):  # another program has it for good, which serves the test too
@@ -99,7 +99,7 @@ def test_endpoint_answers_while_a_stage_runs_and_shows_it(tmp_path: Path) -> Non
     assert processes.in_folder(tmp_path) == []
 
 
-def test_path_of_ones_own_is_served_and_told(good: Path) -> None:
+def test_custom_path_is_served_and_shown(good: Path) -> None:
     with serving(good, projects.ANY_PORT, "--web.telemetry-path=/mine") as command:
         projects.whole_summary(command)
         assert projects.url(good).endswith("/mine")

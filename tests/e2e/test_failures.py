@@ -160,7 +160,7 @@ def test_file_has_the_output_of_every_item_and_every_attempt(tmp_path: Path) -> 
     assert (tmp_path / "again.txt").read_text() == "try\n" * 3
 
 
-def test_pipe_in_the_place_of_a_stages_file_holds_up_no_run(tmp_path: Path) -> None:
+def test_pipe_in_place_of_a_stages_file_delays_no_run(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     projects.write(tmp_path, "name: one, run: echo hello, file: pipe")
     ended = run(tmp_path, "--once", projects.ANY_PORT)

@@ -31,7 +31,7 @@ def test_wrong_answer_to_a_request_is_noticed(answer: bytes) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 503 Service Unavailable\r\n\r\n", b"HTTP/1.1 431 X\r\n\r\n"])
-def test_right_answer_is_none(answer: bytes) -> None:
+def test_right_answer_raises_nothing(answer: bytes) -> None:
     assert fuzz.read_status(answer)
 
 

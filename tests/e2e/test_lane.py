@@ -156,7 +156,7 @@ def test_cpu_seconds_of_an_unreaped_child_are_counted(seen: Seen) -> None:
     assert cpu["forgetful"] == pytest.approx(float((seen.folder / "forgotten").read_text()), rel=0.1)
 
 
-def test_peak_memory_tells_two_allocations_apart_though_the_exporter_holds_400_mb(seen: Seen) -> None:
+def test_peak_memory_distinguishes_two_allocations_beside_an_exporter_of_400_mb(seen: Seen) -> None:
     peak = seen.prometheus.by("stage", "paropt_stage_memory_peak_bytes")
     assert peak["large"] - peak["small"] == pytest.approx(120 * MIB, abs=20 * MIB)
     assert peak["small"] < 100 * MIB

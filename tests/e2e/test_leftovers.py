@@ -157,7 +157,7 @@ def test_shared_memory_of_one_call_outlives_the_end_of_anothers_processes(tmp_pa
     assert "resource_tracker" not in ended.stderr
 
 
-def test_next_start_ends_what_a_killed_exporter_and_a_killed_supervisor_left(tmp_path: Path) -> None:
+def test_next_start_ends_processes_of_a_killed_exporter_and_supervisor(tmp_path: Path) -> None:
     stages = 'name: command, run: "sleep 60 & echo $! > command; wait", shell: true\nname: hangs, call: "calls:waits"'
     projects.write(tmp_path, stages, calls=CALLS)
     with serving(tmp_path, projects.ANY_PORT, "--strategy", "thread", "--workers", "2") as command:

@@ -12,7 +12,7 @@ from support.real_servers import run
 LOOKING = (["check"], ["plan"], ["history"], ["explain"], ["history", "--what-if", "2"], ["replay"])
 
 
-def test_looking_at_a_project_sends_no_secret_anywhere_and_running_it_does(tmp_path: Path) -> None:
+def test_looking_at_a_project_sends_no_secret_but_running_it_does(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("s3cret\n")
     project = tmp_path / "project"

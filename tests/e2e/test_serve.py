@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -92,7 +93,7 @@ def test_lane_with_an_interval_registers_with_a_serve_that_starts_later(tmp_path
         eventually("its state comes", lambda: late.value("paropt_run_interval_seconds", project="one") == 0.1)
 
 
-def test_stalled_stderr_of_serve_holds_up_neither_its_page_nor_its_end(tmp_path: Path) -> None:
+def test_stalled_stderr_of_serve_delays_neither_its_page_nor_its_end(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):
@@ -225,7 +226,7 @@ def test_computing_tasks_of_all_runs_are_at_most_one_more_than_the_cores(tmp_pat
     assert sum_series(page, "paropt_task_attempts_total", result="success") == len(lanes) * CORES
 
 
-def test_stopped_serve_holds_up_no_run_and_has_its_totals_later(tmp_path: Path, served: ServeProcess) -> None:
+def test_stopped_serve_delays_no_run_and_has_its_totals_later(tmp_path: Path, served: ServeProcess) -> None:
     one = project(tmp_path, "one")
     assert run(one, **served.environment).returncode == 0
     served.signal(signal.SIGSTOP)
@@ -369,3 +370,21 @@ def serve_on_systemd_socket(runtime: Path) -> Iterator[str]:
     finally:
         process.terminate()
         assert process.wait(HANG_SECONDS) == 0
+
+
+@pytest.mark.parametrize("removed", ["serve.sock", "."])
+def test_run_finds_a_serve_whose_folder_was_cleaned(tmp_path: Path, served: ServeProcess, removed: str) -> None:
+    """A cleaner of /tmp removes old files, and a logout the whole runtime folder."""
+    folder = project(tmp_path, "shop")
+    run(folder, "--once", **served.environment)
+    if removed == ".":
+        shutil.rmtree(served.runtime)
+    else:
+        (served.runtime / removed).unlink()
+    eventually("its socket is back", lambda: (served.runtime / "serve.sock").exists())
+    assert "1 project" in run(tmp_path, "serve", "status", **served.environment).stdout
+    run(folder, "--once", **served.environment)
+    assert served.value("paropt_runs_total", project="shop", result="success") == 2
+    served.kill()
+    served.start_again()
+    assert served.value("paropt_runs_total", project="shop", result="success") == 2

@@ -171,7 +171,7 @@ def test_quiet_shows_failures_and_the_summary_only(project: Path) -> None:
     assert "lint succeeded" not in shown.stderr
 
 
-def test_plan_says_of_a_stage_that_it_never_succeeded(project: Path) -> None:
+def test_plan_says_that_a_stage_never_succeeded(project: Path) -> None:
     (project / "broken").touch()
     ran(project, "unit", code=1)
     row = next(line for line in call_command(project, "plan").stdout.splitlines() if line.split()[2:3] == ["unit"])

@@ -48,7 +48,7 @@ def stalled(folder: Path, *arguments: str, stream: str) -> Iterator[tuple[subpro
         os.close(reader)
 
 
-def test_stalled_stderr_holds_up_no_task_and_no_timeout(tmp_path: Path) -> None:
+def test_stalled_stderr_delays_no_task_and_no_timeout(tmp_path: Path) -> None:
     projects.write(tmp_path, f"{NOISE}{AFTER}\n{TIMES_OUT}", lanes=LANE)
     with stalled(tmp_path, "--verbose", "--once", stream="stderr") as (process, reader):
         eventually("the tasks behind the noise ran", (tmp_path / "after").exists)

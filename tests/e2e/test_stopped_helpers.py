@@ -18,6 +18,11 @@ CALLS = """
     def stops_its_parent_and_hangs():
         stops_its_parent()
         time.sleep(600)
+    def traces_its_parent_and_hangs():
+        import ctypes
+        held = ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0  # PTRACE_ATTACH; Yama may forbid it
+        pathlib.Path("held").write_text(str(held))
+        time.sleep(600)
     def stops_its_parent_and_exits():
         stops_its_parent()
         os._exit(7)
@@ -54,6 +59,7 @@ def test_signal_ends_a_run_whose_supervisor_is_stopped(tmp_path: Path) -> None:
     [
         ("stops_its_parent", "success"),
         ("stops_its_parent_and_hangs", "timeout"),
+        ("traces_its_parent_and_hangs", "timeout"),
         ("stops_its_parent_and_exits", "error"),
     ],
 )

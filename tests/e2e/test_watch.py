@@ -126,7 +126,7 @@ def test_own_output_and_reports_in_the_project_start_nothing(folder: Path) -> No
         process.communicate(timeout=HANG_SECONDS)
 
 
-def test_stage_that_writes_its_own_inputs_comes_to_rest(folder: Path) -> None:
+def test_stage_that_writes_its_own_inputs_settles(folder: Path) -> None:
     projects.write(
         folder, 'name: bad, run: "date +%s%N > docs/made.md; echo run >> ../bad.runs", shell: true, inputs: [docs]'
     )

@@ -9,7 +9,7 @@ from support.projects import write
 from support.real_servers import run
 
 
-def test_run_one_after_another_tells_what_four_at_once_would_have_gained(tmp_path: Path) -> None:
+def test_sequential_run_tells_the_gain_of_four_at_once(tmp_path: Path) -> None:
     write(tmp_path, 'name: waits, run: "sleep {item}", items: {list: [0.31, 0.32, 0.33, 0.34]}')
     assert run(tmp_path, "--once", "--workers", "1").returncode == 0
     told = run(tmp_path, "history", "--what-if", "4,1")

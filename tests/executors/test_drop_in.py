@@ -33,7 +33,7 @@ from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDi
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.processes import worker_thread
+from paropt_exporter.executors.processes import process_handler
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from support import pool_tasks
@@ -206,7 +206,7 @@ def test_partial_has_the_label_of_its_function() -> None:
         (partial(AdaptiveWorkerPool, "process_pool", 2), 2),
     ],
 )  # fmt: skip
-def test_packages_find_the_number_of_workers_where_the_standard_executors_have_it(
+def test_number_of_workers_has_the_name_of_the_standard_executors(
     pool: Callable[[], ThreadPool | ProcessPool | AdaptivePool | AdaptiveWorkerPool], most: int
 ) -> None:
     with pool() as made:
@@ -216,7 +216,7 @@ def test_packages_find_the_number_of_workers_where_the_standard_executors_have_i
 
 
 @pytest.mark.parametrize(("pool_type", "name"), [(ThreadPool, "_shutdown"), (ProcessPool, "_shutdown_thread")])
-def test_packages_find_whether_a_pool_was_shut_down_where_the_standard_executors_have_it(
+def test_shutdown_flag_has_the_name_of_the_standard_executors(
     pool_type: type[ThreadPool | ProcessPool], name: str
 ) -> None:
     with pool_type(1) as pool:
@@ -231,7 +231,7 @@ def test_fork_lock_is_refused_with_the_remedy_and_a_forkserver_lock_arrives() ->
         assert pool.submit(double, 1).result(HANG_SECONDS) == 2
 
 
-def test_dask_tasks_see_what_the_initializer_passes_and_not_the_memory_of_the_caller(
+def test_dask_tasks_see_the_initializers_values_and_not_the_callers_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dask: Any = import_module("dask")  # it has no types
@@ -957,7 +957,7 @@ def test_worker_that_is_requested_while_its_pool_is_ended_ends_too(
         pools.get().terminate_workers()
         return connection
 
-    monkeypatch.setattr(worker_thread, "WorkerConnection", request)
+    monkeypatch.setattr(process_handler, "WorkerConnection", request)
     pool = ProcessPool(1, initializer=read_fifo, initargs=(make_fifo(tmp_path),))
     pools.put(pool)
     pool.shutdown()

@@ -136,6 +136,56 @@ def test_worker_is_replaced_after_the_most_tasks_that_it_may_run() -> None:
     assert pool.started >= 3
 
 
+def test_tasks_that_were_taken_back_do_not_count_for_the_most_tasks() -> None:
+    pool = ready_pool(1, most_tasks_per_worker=3)
+    submit(pool, 3)
+    process = pool.process_of()
+    while len(process.batches) != 1 or len(process.batches[0].items) != 2:  # until it has the second batch
+        pool.step(process)
+        pool.advance(pool.threads[0])
+    pool.step_into(process, task=0)
+    pool.now += SLOW_SECONDS
+    pool.settle_down(except_for=process)
+    assert repr(pool.scheduler) == "<Scheduler: 1 queued; fake-0: busy 2>"
+    pool.settle_down()
+    pool.check()
+    assert pool.begun_by[1] == 3
+
+
+def test_worker_that_has_replied_before_its_batch_counts_as_partly_sent_gets_the_next_one() -> None:
+    """The rest of the batch was sent by then. The worker was in no list of idle ones: later tasks waited forever."""
+    pool = FakePool(1, prefetch_tasks=2)
+    pool.settle_down()
+    submit(pool, 2)
+    pool.is_partial = lambda: True
+    sending = pool.submit()
+    for _ in range(3):
+        next(sending)  # it has sent a part
+    pool.is_partial = lambda: False
+    process = pool.process_of()
+    pool.step_into(process, task=0)
+    pool.step(process)
+    pool.settle_down(except_for=process)  # its thread has handled the reply to the first batch, and sent the rest
+    while not process.replies:
+        pool.step(process)
+    pool.run(sending)
+    submit(pool, 1)
+    pool.settle_down()
+    pool.check()
+
+
+def test_late_end_of_a_send_leaves_the_next_process_alone() -> None:
+    pool = ready_pool(1)
+    submit(pool, 1)
+    (batch,) = pool.process_of().batches
+    pool.process_of().end(-9)
+    pool.settle_down()
+    pool.scheduler.note_sent(batch, whole=False)
+    submit(pool, 1)
+    pool.settle_down()
+    assert pool.items[1].future.exception(0) is None
+
+
 def test_stopping_a_running_task_kills_its_worker() -> None:
     pool = ready_pool(1)
     submit(pool, 1)
@@ -271,7 +321,8 @@ def test_slow_batch_is_noticed_after_a_death_with_a_single_task() -> None:
     pool.settle_down(except_for=pool.process_of())
     (worker,) = pool.scheduler.workers
     assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: busy 20>"
-    assert worker.get_slow_delay(pool.now) == SLOW_SECONDS
+    assert worker.process is not None
+    assert worker.process.tasks.get_slow_delay(pool.now) == SLOW_SECONDS
 
 
 def test_slow_batch_is_noticed_after_a_single_task_was_taken_back() -> None:
@@ -281,10 +332,12 @@ def test_slow_batch_is_noticed_after_a_single_task_was_taken_back() -> None:
     pool.settle_down(except_for=pool.process_of())
     (worker,) = pool.scheduler.workers
     assert repr(pool.scheduler) == f"<Scheduler: {PREFETCH_TASKS + 1} queued; fake-0: busy {PREFETCH_TASKS + 1}>"
-    while worker.slow:
+    assert worker.process is not None
+    while worker.process.tasks.slow:
         pool.step(pool.process_of())
         pool.advance(pool.threads[0])
-    assert worker.get_slow_delay(pool.now) == SLOW_SECONDS
+    assert worker.process is not None
+    assert worker.process.tasks.get_slow_delay(pool.now) == SLOW_SECONDS
     pool.settle_down()
     pool.check()
 
@@ -317,6 +370,7 @@ def _play(choice: random.Random) -> None:
     """Let threads and processes take turns at random while tasks come and workers die; then let all come to rest."""
     most_tasks, prefetch_tasks = choice.choice([None, None, None, 1, 3]), choice.choice((2, PREFETCH_TASKS))
     pool = FakePool(choice.randint(1, 3), most_tasks_per_worker=most_tasks, prefetch_tasks=prefetch_tasks)
+    pool.is_partial, pool.is_unloadable = (lambda: choice.random() < 0.1), (lambda: choice.random() < 0.03)
     events = choice.randint(3, 12)
     while events:
         drawn = choice.random()

@@ -29,8 +29,8 @@ import paropt_exporter
 from paropt_exporter import executors
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.executors import ProcessPool, TaskFuture, processes
-from paropt_exporter.executors.processes import worker_thread
 from paropt_exporter.executors.processes.forkservers import ForkServers
+from paropt_exporter.executors.processes.process_handler import ProcessHandler
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import loop
 from support.command_scripts import make_fifo, open_fifo, read_fifo, write_fifo
@@ -330,7 +330,7 @@ def make_descriptors_blocking() -> None:
         os.set_blocking(descriptor, True)
 
 
-def test_task_that_makes_its_workers_descriptors_blocking_holds_up_no_pool() -> None:
+def test_task_that_makes_its_workers_descriptors_blocking_delays_no_pool() -> None:
     with ProcessPool(1) as pool:
         pool.submit(make_descriptors_blocking).result(HANG_SECONDS)
         pid = pool.submit(os.getpid).result(HANG_SECONDS)
@@ -808,19 +808,37 @@ def test_workers_of_a_new_pool_have_the_time_zone_of_the_program(
 
 def test_starting_worker_of_a_thread_that_fails_is_killed(monkeypatch: pytest.MonkeyPatch, fifo: Path) -> None:
     """Its process id is not known yet: it ran its initializer beside that of its successor."""
-    converse = worker_thread._converse
+    run = ProcessHandler.run
     pids: list[int] = []
 
-    def fail_once(manager: Any, worker: Any, connection: Any) -> None:
+    def fail_once(handler: ProcessHandler) -> None:
         if not pids:
             pids.append(int(read_fifo(fifo)))
             raise MemoryError
-        converse(manager, worker, connection)
+        run(handler)
 
-    monkeypatch.setattr(worker_thread, "_converse", fail_once)
+    monkeypatch.setattr(ProcessHandler, "run", fail_once)
     with ProcessPool(1, initializer=pause_first_worker, initargs=(fifo,)) as pool:
         pool.submit(nothing).result(HANG_SECONDS)
         assert eventually(lambda: not is_alive(pids[0]))
+
+
+def test_worker_whose_preparation_fails_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread ended, and tasks that were queued by then waited for the next one that was submitted."""
+    send, submitted, failed = WorkerConnection.send_preparation, threading.Event(), threading.Event()
+
+    def fail_once(connection: WorkerConnection, body: bytes) -> None:
+        submitted.wait(HANG_SECONDS)
+        if not failed.is_set():
+            failed.set()
+            raise MemoryError
+        send(connection, body)
+
+    monkeypatch.setattr(WorkerConnection, "send_preparation", fail_once)
+    with ProcessPool(1) as pool:
+        future = pool.submit(nothing)
+        submitted.set()
+        assert future.result(HANG_SECONDS) is None
 
 
 def test_crash_loop_ends_with_its_cause() -> None:

@@ -58,7 +58,7 @@ def test_short_task_that_waited_for_a_core_stays_in_threads() -> None:
     """Beside others, a task of 0.1 ms took 4 ms, and a function whose results can't be pickled failed in a process."""
     router = Router(Strategy.ADAPTIVE)
     router.learn("short", measured(cpu=0.0001, wall=0.004, delay=0.0038), concurrent=1)
-    assert (router.choose("short"), router.is_brief("short")) == ("threads", True)
+    assert (router.choose("short"), router.needs_no_decision("short")) == ("threads", True)
 
 
 def test_brief_tasks_of_which_one_waited_for_the_lock_stay_in_threads() -> None:
@@ -83,6 +83,34 @@ def test_function_that_wakes_up_late_stays_in_threads() -> None:
         router.learn("starves", measured(cpu=0.003, wall=0.4, delay=0.397), concurrent=1)
     places = [router.choose(name) for name in ("sleeps", "burns", "starves")]
     assert places == ["threads", "processes", "processes"]
+
+
+def test_wait_of_a_short_run_for_a_core_is_no_demand() -> None:
+    """At a load of 20 on 2 cores, sleeps of 1 ms ran 0.01 ms and waited 7 ms, and so got 2 threads, not 8."""
+    router = Router(Strategy.ADAPTIVE)
+    for _ in range(20):
+        router.learn("sleeps", measured(cpu=0.00001, wall=0.0083, delay=0.0073), concurrent=1)
+        router.learn("computes", measured(cpu=0.0004, wall=0.0083, delay=0.0079), concurrent=1)
+    assert router.get_cpu_demand("sleeps") == pytest.approx(0.01)
+    assert router.get_cpu_demand("computes") == pytest.approx(1.0)
+
+
+def test_first_task_of_a_brief_function_is_not_measured() -> None:
+    """The measurement took half of the CPU time of an AdaptivePool that ran a single task."""
+    router = Router(Strategy.ADAPTIVE)
+    assert [router.choose_to_measure(name) for name in ("short", "long")] == [False, False]
+    router.learn_duration("short", 0.0001)
+    router.learn_duration("long", 0.005)
+    assert [router.choose_to_measure(name) for name in ("short", "long")] == [False, True]
+    assert (router.needs_no_decision("short"), router.get_cpu_demand("long")) == (True, None)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1e-6, 1), (0.001, 50), (0.004, 200), (0.5, 1000)])
+def test_part_of_the_tasks_of_a_known_function_are_measured(seconds: float, expected: int) -> None:
+    router = Router(Strategy.ADAPTIVE)
+    for _ in range(5):
+        router.learn("f", measured(cpu=0.0, wall=seconds), concurrent=1)
+    assert sum(router.choose_to_measure("f") for _ in range(1000)) == pytest.approx(expected, abs=1)
 
 
 def test_function_that_waits_in_processes_returns_to_threads() -> None:

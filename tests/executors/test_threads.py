@@ -601,7 +601,7 @@ def test_pool_without_tasks_has_no_thread() -> None:
         assert (list_innermost(pool), pool.live) == ([], 4)
 
 
-def test_task_whose_first_thread_is_refused_is_refused_and_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_is_refused_and_never_runs_without_its_first_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     with ThreadPool(2) as pool:
         with monkeypatch.context() as refusing:
@@ -755,6 +755,17 @@ def test_sampling_reads_the_run_delay_only_of_tasks_that_may_have_lost_time(
     ((seen, task),) = pool_state.sample_running([worker], children=lambda _: True)
     assert seen is future
     assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
+
+
+def test_sampling_reads_nothing_of_tasks_that_are_too_young(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    with ThreadPool(2) as pool:
+        pool.submit(gate.wait, HANG_SECONDS)
+        assert eventually(lambda: pool.busy == 1)
+        assert len(pool.sample_running(youngest_seconds=0.0)) == 1
+        monkeypatch.setattr(procfs, "sample_schedstat", lambda _: pytest.fail("it was read"))
+        assert pool.sample_running(youngest_seconds=HANG_SECONDS) == ()
+        gate.set()
 
 
 def test_age_of_a_sample_is_that_of_its_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:

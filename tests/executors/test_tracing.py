@@ -181,6 +181,7 @@ import ctypes, os
 tree = ctypes.CDLL(None).syscall(428, -100, b"src/a", 0)
 print(open(f"/proc/self/fd/{tree}").read())
 """
+OPEN_TREE_ATTR = "import ctypes; ctypes.CDLL(None).syscall(467, -100, b'src/a', 0, 0, 0)"
 OPEN_PATH = "import os; print(open('/proc/self/fd/%d' % os.open('src/a', os.O_PATH)).read())"
 
 
@@ -219,6 +220,45 @@ def test_interpreter_of_a_script_that_the_command_made_is_in_the_trace(pool: Com
     line = "mkdir made; printf '#!%s\\n' $PWD/interpreter > made/script; chmod +x made/script; made/script; rm -r made"
     _, found = trace(pool, shell(line), cwd=tmp_path)
     assert found.paths[os.fsencode(tmp_path / "interpreter")].is_used(READ)
+
+
+@traces
+def test_file_that_another_process_has_open_is_in_the_trace(pool: CommandPool, tmp_path: Path) -> None:
+    with (tmp_path / "kept").open("w+") as kept, (tmp_path / "deleted").open("w+") as deleted:
+        for file in (kept, deleted):
+            file.write("content")
+            file.flush()
+        (tmp_path / "deleted").unlink()
+        here = f"/proc/{os.getpid()}/fd"
+        outcome, found = trace(pool, ["cat", f"{here}/{kept.fileno()}"], cwd=tmp_path)
+        _, of_deleted = trace(pool, ["cat", f"{here}/{deleted.fileno()}"], cwd=tmp_path)
+        _, looked = trace(pool, ["readlink", f"{here}/{kept.fileno()}"], cwd=tmp_path)
+    assert (outcome.output, found.problems) == ("content", ())
+    assert found.paths[os.fsencode(tmp_path / "kept")].is_used(READ)
+    assert of_deleted.problems == ("it reads files through /proc",)
+    assert os.fsencode(tmp_path / "kept") not in looked.paths
+
+
+TAKE_DESCRIPTOR = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+print(os.pread(libc.syscall(438, os.pidfd_open(int(sys.argv[1])), int(sys.argv[2]), 0), 9, 0))
+"""
+
+
+@traces
+def test_descriptor_that_is_taken_from_another_process_is_not_traceable(pool: CommandPool, tmp_path: Path) -> None:
+    with (tmp_path / "a").open("w") as file:
+        _, found = trace(pool, python(TAKE_DESCRIPTOR, str(os.getpid()), str(file.fileno())), cwd=tmp_path)
+    assert found.problems == ("it takes descriptors of other processes",)
+
+
+@traces
+def test_tree_that_is_opened_with_attributes_is_in_the_trace(pool: CommandPool, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a").write_text("content")
+    _, found = trace(pool, python(OPEN_TREE_ATTR), cwd=tmp_path)  # before Linux 6.15 it fails
+    assert found.paths[os.fsencode(tmp_path / "src/a")].is_used(READ)
 
 
 TASK_FOLDER = "import os; print(open(f'/proc/self/task/{os.getpid()}/cwd/src/a').read())"
@@ -314,7 +354,7 @@ with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_U
 
 
 @traces
-def test_connection_to_a_server_of_its_own_counts_as_none(pool: CommandPool, tmp_path: Path) -> None:
+def test_connection_to_its_own_server_does_not_count(pool: CommandPool, tmp_path: Path) -> None:
     outcome, found = trace(pool, python(OWN_SERVER), cwd=tmp_path)
     assert outcome.result is Result.SUCCESS and found.servers == () and found.problems == ()
 

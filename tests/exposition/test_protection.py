@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 from pathlib import Path
 
 import pytest
 
 from paropt_exporter.errors import UsageError
+from paropt_exporter.exposition import tls
 from paropt_exporter.exposition import web_config as web_config_module
-from paropt_exporter.exposition.protection import ProtectionFile
+from paropt_exporter.exposition.protection import RETRY_SECONDS, ProtectionFile
+from paropt_exporter.testing import FakeClock
 from support.secured import Authority, hashed, web_config
 
 
@@ -225,6 +228,36 @@ def test_a_config_without_protection_is_a_warning_at_the_start(
     ProtectionFile(web_config(tmp_path, "")).get_protection()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "neither TLS nor users" in caplog.text
+
+
+@pytest.mark.parametrize("web_config_is_refused", [False, True])
+@pytest.mark.parametrize("permission_changes", [False, True])
+def test_unreadable_certificate_is_loaded_later_although_its_content_is_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, web_config_is_refused: bool, permission_changes: bool
+) -> None:
+    clock = FakeClock()
+    certificate, _ = Authority(tmp_path).issue("server")
+    file = ProtectionFile(web_config(tmp_path), clock)
+    held = file.get_protection()
+    if web_config_is_refused:
+        web_config(tmp_path, "")
+        file.get_protection()
+
+    def refuse(*_: object) -> ssl.SSLContext:
+        raise UsageError("TLS: server.pem: cannot read it: Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tls, "build_context", refuse)
+        Authority(tmp_path).issue("server")
+        for _ in range(2):
+            assert file.get_protection() is held
+            clock.advance(RETRY_SECONDS)
+    assert file.count_reloads() == {"success": 0, "failure": 1}
+    if permission_changes:
+        clock.advance(-RETRY_SECONDS)
+        certificate.chmod(0o640)
+    assert file.get_protection() is not held
+    assert file.was_reload_successful() is not web_config_is_refused
 
 
 @pytest.mark.parametrize("name", ["web.yml", "server.pem", "server.key"])

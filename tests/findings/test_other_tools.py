@@ -181,6 +181,107 @@ TypeError: no list
     )
 
 
+def test_mocha_names_failed_tests_with_their_suites_and_places() -> None:
+    """The summary showed mocha's last lines, which are frames of Node.js."""
+    output = """  outer: x
+    GET /foo:
+      1) adds
+
+  12 passing (29s)
+  4 failing
+
+  1) outer: x
+       GET /foo:
+         adds:
+
+      AssertionError [ERR_ASSERTION]: Expected values to be strictly equal:
+
+1 !== 2
+
+      + expected - actual
+
+      -1
+      +2
+      
+      at check (node_modules/chai/index.js:1:1)
+      at Context.<anonymous> (t.js:4:31)
+      at process.processImmediate (node:internal/timers:483:21)
+
+  2) top:
+
+      AssertionError [ERR_ASSERTION]: Expected values to be strictly deep-equal:
++ actual - expected
+
+  {
+      at file:///app/t.mjs:11:24
+
+  3) throws:
+     TypeError: boom
+second line
+      at process.processImmediate (node:internal/timers:483:21)
+
+  4) hooks
+       "before each" hook for "never":
+"""  # noqa: W293 -- as mocha prints it
+    assert find_findings(output) == (
+        Finding(
+            message="AssertionError [ERR_ASSERTION]: Expected values to be strictly equal: 1 !== 2",
+            test="outer: x > GET /foo: > adds",
+            path="t.js",
+            line=4,
+            column=31,
+        ),
+        Finding(
+            message="AssertionError [ERR_ASSERTION]: Expected values to be strictly deep-equal:",
+            test="top",
+            path="/app/t.mjs",
+            line=11,
+            column=24,
+        ),
+        Finding(message="TypeError: boom", test="throws"),
+        Finding(message="failed", test='hooks > "before each" hook for "never"'),
+    )
+
+
+def test_spec_reporter_of_node_names_failed_tests_with_their_places() -> None:
+    """Node.js 24 writes this instead of TAP, and the summary showed its last lines."""
+    output = """@ todo (0.1ms) # TODO
+@ adds (1.6ms)
+
+@ failing tests:
+
+test at a.test.js:2:27
+@ adds (1.632331ms)
+  AssertionError [ERR_ASSERTION]: Expected values to be strictly equal:
+
+  1 !== 2
+
+      at TestContext.<anonymous> (/app/a.test.js:2:53)
+      at Test.run (node:internal/test_runner/test:796:25) {
+    code: 'ERR_ASSERTION',
+  }
+
+test at a.test.js:3:1
+@ later (0.2ms)
+  Error: later
+      at Test.run (node:internal/test_runner/test:796:25)
+
+test at a.test.js:6:1
+@ todo (0.1ms) # TODO
+  Error: known
+""".replace("@", "\u2716")
+    assert find_findings(output) == (
+        Finding(
+            message="AssertionError [ERR_ASSERTION]: Expected values to be strictly equal: 1 !== 2",
+            test="adds",
+            path="/app/a.test.js",
+            line=2,
+            column=53,
+        ),
+        Finding(message="Error: later", test="later", path="a.test.js", line=3, column=1),
+    )
+
+
 def test_jest_names_failed_tests_with_their_values_and_places() -> None:
     """The summary showed jest's last lines, which have a duration and 'Ran all test suites'."""
     failure = """  @ outer & adds

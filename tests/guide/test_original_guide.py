@@ -192,7 +192,7 @@ print(json.dumps([pool.strategy, config["workers"], slas.slas[6].max_duration_se
     assert json.loads(output(tmp_path, block(name), used)) == [strategy, workers, seconds]
 
 
-def test_real_time_monitoring_prints_the_report_and_logs_what_the_slas_say(tmp_path: Path) -> None:
+def test_real_time_monitoring_prints_the_report_and_logs_the_slas_results(tmp_path: Path) -> None:
     shown = output(tmp_path, A_POOL_AND_AN_SLA, block("11_real_time_monitoring"))
     assert "thread_pool pool of 2 · 2 tasks" in shown
     took = r"took [\d.]+ s: over its"

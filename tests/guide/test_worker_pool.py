@@ -375,7 +375,7 @@ def test_pool_can_be_resized_while_it_works(make: Make) -> None:
 # Measurements
 
 
-def test_cpu_is_of_one_core_and_memory_in_megabytes(make: Make) -> None:
+def test_cpu_is_in_percent_of_one_core_and_memory_in_megabytes(make: Make) -> None:
     pool = make(ParallelizationStrategy.PROCESS_POOL, 1)
     pool.submit_stage(2, "small", compute, 0.2)
     pool.submit_stage(3, "large", lambda: len(bytes(range(256)) * 400_000))

@@ -56,7 +56,7 @@ def test_reading_sees_the_latest_event_of_a_live_run(path: Path) -> None:
         assert list_run_ids(live) == ["r1", "r2", "r3"]
 
 
-def test_reading_a_history_whose_run_removes_its_log_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_is_readable_while_its_run_removes_the_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     live = open_for_writing(path)
     keep_run(live, "r1")
     connect: Callable[..., sqlite3.Connection] = sqlite3.connect

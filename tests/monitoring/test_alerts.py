@@ -70,6 +70,29 @@ def test_promtool_accepts_the_rules_of_any_options(options: Options, tmp_path: P
     assert refusal(program("promtool"), "check", "rules", "--lint=all", "--lint-fatal", *tmp_path.iterdir()) == ""
 
 
+def test_alerts_keep_labels_that_relabelling_gives_to_projects(tmp_path: Path) -> None:
+    """Alertmanager routes by them, such as to the team of a project on a page of `serve`."""
+    stories = load_yaml((ROOT / "alerts/tests/sla-15s.yml").read_text())
+    stories["rule_files"] = [str(ROOT / "alerts/paropt-alerts.yml")]
+    for story in stories["tests"]:
+        for given in story["input_series"]:
+            given["series"] = given["series"].replace("{", '{team="retail", ', 1)
+        for expected in story["alert_rule_test"]:
+            for alert in expected["exp_alerts"]:
+                alert["exp_labels"]["team"] = "retail"
+    (tmp_path / "stories.yml").write_text(yaml.safe_dump(stories))
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "stories.yml") == ""
+
+
+def test_no_rule_of_a_lane_or_stage_names_the_labels_that_it_keeps() -> None:
+    """`sum by (lane)` would lose a user's labels; on the right of `group_left` they are not taken."""
+    for path in ("alerts/paropt-recording.yml", "alerts/paropt-alerts.yml"):
+        for group in load_yaml((ROOT / path).read_text())["groups"]:
+            for rule in group["rules"]:
+                left = rule["expr"].partition("group_left ()")[0]
+                assert not re.search(r"\b(sum|min|max|avg|count|quantile|topk) by\b", left), rule["expr"]
+
+
 def test_the_selector_is_in_every_query_of_scraped_series() -> None:
     for text in rule_files.render_rules(Options(selector='env="prod"')).values():
         for group in load_yaml(text)["groups"]:

@@ -38,7 +38,7 @@ def test_packages_without_advisories_pass(tmp_path: Path) -> None:
     assert audit(tmp_path, [CANARY], [CLEAN]) == (0, "no known advisory for any package of requirements.lock\n")
 
 
-def test_advisory_fails_and_says_the_fixed_version(tmp_path: Path) -> None:
+def test_advisory_fails_and_names_the_fixed_version(tmp_path: Path) -> None:
     code, text = audit(tmp_path, [CANARY], [CLEAN, {**CANARY, "name": "bad"}])
     assert (code, text) == (1, "bad 5.3: PYSEC-2020-96, fixed in 5.3.1\n")
 

@@ -80,7 +80,7 @@ def test_the_sbom_lists_exactly_what_the_lock_pins(dist: Path) -> None:
     )
 
 
-def test_the_sbom_is_valid_and_tells_what_users_install(dist: Path) -> None:
+def test_the_sbom_is_valid_and_lists_what_users_install(dist: Path) -> None:
     text = contents(dist)[SBOM].decode()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     scopes = {each["name"]: each["scope"] for each in json.loads(text)["components"]}

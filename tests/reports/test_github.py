@@ -88,7 +88,7 @@ def test_a_failure_without_findings_shows_the_end_of_its_output() -> None:
     assert (found.properties, found.data) == ({"title": "build failed"}, "exit 1\n2\n3\nlast")
 
 
-def test_of_more_errors_than_github_shows_each_stage_has_one_and_the_rest_are_counted() -> None:
+def test_beyond_githubs_limit_each_stage_gets_one_error_and_the_rest_are_counted() -> None:
     found = annotations_of(finished(failing("lint", 1, ruff(55)), failing("types", 2, ruff(3, "b.py"))))
     assert len(found) == github.MOST_ANNOTATIONS
     assert [each.properties.get("file") for each in found[:4]] == ["a.py", "b.py", "a.py", "b.py"]

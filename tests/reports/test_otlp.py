@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -18,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from requests.adapters import HTTPAdapter
 
 from paropt_exporter.errors import DeliveryError
 from paropt_exporter.events import Result, SlaRecord, Strategy
@@ -26,6 +28,7 @@ from paropt_exporter.reports.otlp import OtlpReport
 from support.event_samples import START
 from support.finished_runs import LIMIT, attempt, finished, stage
 from support.otlp_collector import Collector, attributes, collecting
+from support.real_servers import free_port
 
 PAUSE = threading.Event()
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -155,6 +158,27 @@ def test_a_collector_that_refuses_is_one_error_and_no_log_line(
     with caplog.at_level(logging.DEBUG, logger="opentelemetry"), pytest.raises(DeliveryError, match="400"):
         report.report(finished(stage("unit", 1, attempt("unit"))))
     assert caplog.records == []
+
+
+def test_collector_that_refuses_connections_is_given_up_after_the_third(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The exporters themselves try for as long as the timeout allows, which delays the exit."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
+    connections: list[object] = []
+    send = HTTPAdapter.send
+
+    def count(self: HTTPAdapter, *args: Any, **settings: Any) -> Any:
+        connections.append(None)
+        return send(self, *args, **settings)
+
+    monkeypatch.setattr(HTTPAdapter, "send", count)
+    report = OtlpReport({})
+    report.prepare(plan("unit"))
+    with pytest.raises(DeliveryError, match="can't be reached: Connection refused"):
+        report.report(finished(stage("unit", 1, attempt("unit"))))
+    assert len(connections) == 3
 
 
 def test_a_part_that_the_collector_rejected_is_an_error(collector: Collector) -> None:

@@ -169,6 +169,12 @@ def test_several_reports_may_be_asked_for() -> None:
     assert kinds("junit=a", "json=b", "github", "otlp", "junit=c") == ["junit", "json", "github", "otlp", "junit"]
 
 
+@pytest.mark.parametrize("kind", reporting.KINDS_WITH_FILE)
+def test_each_kind_with_a_file_is_written(kind: str, tmp_path: Path) -> None:
+    assert written(tmp_path, f"{kind}={tmp_path}/report") == ()
+    assert (tmp_path / "report").stat().st_size
+
+
 @pytest.mark.parametrize("kind", reporting.KINDS)
 def test_each_kind_is_in_the_help_and_on_its_page(kind: str) -> None:
     wanted = f"{kind}=FILE" if kind in reporting.KINDS_WITH_FILE else kind
@@ -187,7 +193,7 @@ def test_on_github_the_report_is_on_by_itself_and_can_be_turned_off() -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["xml=a"], "there is no kind 'xml': choose from junit, github, gitlab, json, trace, otlp, none"),
+        (["xml=a"], f"there is no kind 'xml': choose from {', '.join(reporting.KINDS)}"),
         (["junit"], "junit needs a file: --report junit=FILE"),
         (["junit="], "junit needs a file"),
         (["github=a"], "github goes to no file"),

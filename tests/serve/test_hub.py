@@ -281,7 +281,7 @@ def test_run_without_a_thread_for_its_session_goes_on_alone(
     eventually("its session has ended", lambda: not served.status().runs)
 
 
-def test_future_time_of_a_dead_serve_holds_up_no_run(tmp_path: Path) -> None:
+def test_future_time_of_a_dead_serve_delays_no_run(tmp_path: Path) -> None:
     folder = tmp_path / "runtime"
     runtime_folder.make_folder(folder)
     runtime_folder.listen(folder).close()
@@ -292,7 +292,7 @@ def test_future_time_of_a_dead_serve_holds_up_no_run(tmp_path: Path) -> None:
         Link(folder, build_hello(register(tmp_path), lane="fast", limited=True), clock=SystemClock())
 
 
-def test_folder_of_another_user_holds_up_no_run(tmp_path: Path) -> None:
+def test_folder_of_another_user_delays_no_run(tmp_path: Path) -> None:
     folder = tmp_path / "runtime"
     runtime_folder.make_folder(folder)
     runtime_folder.listen(folder).close()
@@ -377,6 +377,22 @@ def test_run_survives_a_serve_that_sends_nonsense_behind_its_welcome(served: Ser
                 client.sendall(encode(welcome) + b"nonsense\n")
     served.start()
     eventually("it is back", lambda: len(served.status().runs) == 1)
+
+
+def test_run_goes_on_alone_after_an_internal_error_of_its_connection(
+    link: Link, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread of the connection had ended, and the run waited for a share that never came."""
+
+    def fail(_: bytes) -> None:
+        raise RuntimeError("a fault of ours")
+
+    run = FakeRun()
+    link.begin_run(run)
+    monkeypatch.setattr(link_module, "decode_from_serve", fail)
+    assert run.wait_for(None) is None
+    assert link.share is None
+    assert "the connection to `paropt-exporter serve` failed" in caplog.text
 
 
 def test_run_that_another_serve_refuses_says_so_once(tmp_path: Path, served: Served) -> None:
@@ -529,9 +545,7 @@ def test_counters_of_ended_runs_outlast_a_restart(tmp_path: Path, served: Served
         eventually("it is back", lambda: count_submitted(page) == 9.0)
 
 
-def test_interval_of_a_killed_run_stays_though_another_run_without_one_was_beside_it(
-    tmp_path: Path, served: Served
-) -> None:
+def test_interval_of_a_killed_run_stays_beside_a_run_without_one(tmp_path: Path, served: Served) -> None:
     page = ServePage(served.hub.take_views)
     repeating, single = (
         replace(register(tmp_path), lanes=(LaneLabels(lane="standard", stages=(), interval_seconds=interval),))

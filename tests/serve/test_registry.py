@@ -161,7 +161,7 @@ def test_deleted_checkout_keeps_its_last_values_and_is_no_fault(history: Path) -
     assert project.fault == ""
 
 
-def test_checkout_of_which_nothing_can_be_told_is_a_fault(tmp_path: Path) -> None:
+def test_checkout_with_an_unusable_path_is_a_fault(tmp_path: Path) -> None:
     root = tmp_path / ("x" * 300)  # as without permission for its parent, which tests of root always have
     project = RegisteredProject(register(root / "history.db", "fast"))
     project.refresh()

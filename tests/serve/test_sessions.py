@@ -75,7 +75,7 @@ def test_core_is_passed_on_only_after_its_holder_confirmed() -> None:
     assert runs.share(other) == 1.0
 
 
-def test_stopped_run_keeps_no_core_that_it_does_not_hold() -> None:
+def test_stopped_run_keeps_only_the_cores_that_it_uses() -> None:
     runs = Runs(cores=1.0)
     one, other = runs.add(), runs.add()
     runs.want(one, 1.0)

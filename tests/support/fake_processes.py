@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +25,8 @@ from paropt_exporter.executors.processes.scheduler import (
     Scheduler,
     Send,
     Wake,
-    Worker,
-    WorkerState,
 )
+from paropt_exporter.executors.processes.workers import Worker, WorkerProcess, WorkerState
 
 BRIEF, LONG = b"brief", b"long"  # functions whose tasks are known to take a tenth of a microsecond, and half a second
 
@@ -46,8 +45,10 @@ class FakeProcess:
 
     pid: int
     claims: int = 0
+    outbox: list[Send] = field(default_factory=list)  # a batch of which the pool has sent only a part
     batches: deque[Send] = field(default_factory=deque)
     results: list[int] = field(default_factory=list)
+    unloaded: set[int] = field(default_factory=set)  # tasks that it could not load
     replies: deque[str] = field(default_factory=deque)
     done: int = 0  # tasks of the first batch that it has ended
     running: WorkItem | None = None
@@ -63,6 +64,11 @@ class FakeProcess:
         claims, self.claims = self.claims, 0
         return claims
 
+    def flush(self) -> None:
+        if not self.ended and not self.dismissed:
+            self.batches += self.outbox
+        self.outbox.clear()
+
     def end(self, code: int) -> None:
         if not self.ended:
             self.ended, self.code, self.running = True, code, None
@@ -71,7 +77,8 @@ class FakeProcess:
 class FakePool:
     """A pool on fake processes, whose state a test reads from `scheduler`.
 
-    `begun` counts how often each task was begun in a process; `settled` how often a watched future settled.
+    `begun` counts how often each task was begun in a process, `begun_by` how many each process has begun, by its id;
+    `settled` how often a watched future settled.
     """
 
     def __init__(
@@ -86,10 +93,14 @@ class FakePool:
         self.woken: set[Worker] = set()
         self.items: list[WorkItem] = []
         self.begun: Counter[int] = Counter()
+        self.begun_by: Counter[int] = Counter()
+        self.claimed: set[int] = set()  # also those that could not be loaded
         self.settled: Counter[int] = Counter()
         self.watched: set[int] = set()
         self.started = 0  # processes
         self.start_failures = 0  # so many starts fail from now on
+        self.is_partial: Callable[[], bool] = lambda: False  # whether a part of the next batch finds no room
+        self.is_unloadable: Callable[[], bool] = lambda: False  # whether the next task must be packed again
         self._senders = itertools.count(1)
         self.run(self.resize(size))
 
@@ -128,10 +139,8 @@ class FakePool:
 
     def stop(self, item: WorkItem) -> Thread:
         scheduler, error = self.scheduler, TaskStopped("stop")
-        worker = scheduler.find_worker(item.future)
-        unclaimed = 0
-        if worker is not None and worker.connection is not None:
-            unclaimed = worker.connection.withdraw_claims()
+        process = scheduler.find_process(item.future)
+        unclaimed = 0 if process is None else process.connection.withdraw_claims()
         stopped, actions = scheduler.stop(item.future, error, unclaimed=unclaimed, grace_seconds=1.0)
         yield False
         yield from self._finish(actions)
@@ -141,9 +150,8 @@ class FakePool:
 
     def close(self, *, cancel_futures: bool = False) -> Thread:
         if cancel_futures:
-            for worker in self.scheduler.list_holders():
-                unclaimed = 0 if worker.connection is None else worker.connection.withdraw_claims()
-                self.scheduler.requeue_unclaimed(worker, unclaimed)
+            for process in self.scheduler.list_holders():
+                self.scheduler.requeue_unclaimed(process, process.connection.withdraw_claims())
         actions = self._begin(self.scheduler.close(RuntimeError("closed"), cancel_queued=cancel_futures))
         yield False
         yield from self._finish(actions)
@@ -170,67 +178,75 @@ class FakePool:
                     yield from self._give_up()
                 continue
             self.started += 1
-            process = self.processes[worker] = FakeProcess(pid=self.started)
-            self._begin(scheduler.note_connected(worker, process))  # type: ignore[arg-type]  # stands for a connection
-            yield from self._converse(worker, process, sender)
+            fake = self.processes[worker] = FakeProcess(pid=self.started)
+            process = scheduler.add_process(worker, fake)  # type: ignore[arg-type]  # stands for a connection
+            fake.dismissed = process.dismissed
+            yield from self._converse(process, fake, sender)
         scheduler.remove_worker(worker)
         self.processes.pop(worker, None)
 
-    def _converse(self, worker: Worker, process: FakeProcess, sender: int) -> Thread:
-        scheduler = self.scheduler
+    def _converse(self, process: WorkerProcess, fake: FakeProcess, sender: int) -> Thread:
+        scheduler, worker, tasks = self.scheduler, process.worker, process.tasks
         while True:
-            slow = worker.get_slow_delay(self.now) == 0.0
-            yield not (process.replies or process.ended or slow or worker in self.woken)
-            if process.replies:
-                yield from self._handle(worker, process, sender, process.replies.popleft(), exited=False)
-            elif worker in self.woken:
+            while not (fake.replies or fake.ended or worker in self.woken or tasks.get_slow_delay(self.now) == 0.0):
+                yield True
+            woken, ended = worker in self.woken, fake.ended  # as `poll` finds it
+            yield False
+            if fake.replies:
+                yield from self._handle(process, fake, sender, fake.replies.popleft(), exited=False)
+            if woken:
                 self.woken.discard(worker)
-                yield from self._finish(self._begin(scheduler.restore_idle(worker, self.now, sender)))
-            elif process.ended:
-                yield from self._handle_exit(worker, process, sender)
+                yield from self._finish(self._begin(scheduler.restore_idle(process, self.now, sender)))
+            fake.flush()
+            if process.blocked:
+                yield from self._finish(self._begin(scheduler.note_flushed(process, self.now, sender)))
+            if ended and not fake.replies:
+                yield from self._handle_exit(process, fake, sender)
                 return
-            elif worker.get_slow_delay(self.now) == 0.0:
-                results = self._read(process)
-                scheduler.move_to_settling(worker, results)
-                scheduler.requeue_unclaimed(worker, process.withdraw_claims())
+            if tasks.get_slow_delay(self.now) == 0.0:
+                results = self._read(fake)
+                tasks.end_tasks(results)
+                scheduler.requeue_unclaimed(process, fake.withdraw_claims())
                 yield False
                 yield from self._dispatch(sender)
-                self._settle(worker, results)
+                yield from self._settle(process, results, sender)
 
-    def _handle(self, worker: Worker, process: FakeProcess, sender: int, reply: str, *, exited: bool) -> Thread:
+    def _handle(self, process: WorkerProcess, fake: FakeProcess, sender: int, reply: str, *, exited: bool) -> Thread:
         scheduler = self.scheduler
         if reply == "ready":
-            scheduler.note_ready(worker, process.pid, self.now)
+            process.note_ready(fake.pid, self.now)
         elif reply == "done":
-            results = self._read(process)
-            scheduler.note_batch_ended(worker, results, self.now)
+            results = self._read(fake)
+            scheduler.note_batch_ended(process, results, self.now)
             yield False
-            if not exited:
-                yield from self._finish(self._begin(scheduler.give_next_batch(worker, self.now, sender)))
-            self._settle(worker, results)
-            return
+            settles_first = exited or not fake.unloaded.isdisjoint(results)
+            if not settles_first:
+                yield from self._finish(self._begin(scheduler.give_next_batch(process, self.now, sender)))
+            yield from self._settle(process, results, sender)
+            if not settles_first:
+                return
         else:
-            finished = scheduler.note_task_ended(worker, int(reply), self.now)
+            finished = scheduler.note_task_ended(process, int(reply), self.now)
             yield False
-            self._settle(worker, [int(reply)])
+            yield from self._settle(process, [int(reply)], sender)
             if not finished:
                 return
         if not exited:
-            yield from self._finish(self._begin(scheduler.give_next_batch(worker, self.now, sender)))
+            yield from self._finish(self._begin(scheduler.give_next_batch(process, self.now, sender)))
 
-    def _handle_exit(self, worker: Worker, process: FakeProcess, sender: int) -> Thread:
-        results = self._read(process)
-        self.scheduler.move_to_settling(worker, results)
+    def _handle_exit(self, process: WorkerProcess, fake: FakeProcess, sender: int) -> Thread:
+        results = self._read(fake)
+        process.tasks.end_tasks(results)
         yield False
-        self._settle(worker, results)
-        while process.replies:
-            yield from self._handle(worker, process, sender, process.replies.popleft(), exited=True)
+        yield from self._settle(process, results, sender)
+        while fake.replies:
+            yield from self._handle(process, fake, sender, fake.replies.popleft(), exited=True)
         ended = self.scheduler.note_exited(
-            worker, process.code, unclaimed=process.withdraw_claims(), forked=True, now=self.now
+            process, fake.code, unclaimed=fake.withdraw_claims(), forked=True, now=self.now
         )
         yield False
         for item in ended.lost:
-            item.future.settle_exception(WorkerDied(item.future.label, process.code))
+            item.future.settle_exception(WorkerDied(item.future.label, fake.code))
         if ended.gives_up:
             yield from self._give_up()
         yield from self._dispatch(sender)
@@ -247,36 +263,39 @@ class FakePool:
 
     # Actions
 
-    def _begin(self, actions: list[Action]) -> list[Action]:
+    def _begin(self, actions: Sequence[Action]) -> Sequence[Action]:
         for action in actions:
             if isinstance(action, Send):
-                assert not action.worker.leaving, "a worker got tasks after it was dismissed"
-                assert not action.connection.dismissed, "a process got tasks after it was dismissed"  # type: ignore[attr-defined]
-                action.connection.offer(len(action.items))
+                assert not action.process.worker.leaving, "a worker got tasks after it was to leave"
+                assert not _fake_of(action.process).dismissed, "a process got tasks after it was dismissed"
+                action.process.connection.offer(len(action.items))
                 self.scheduler.note_offered(action)
             elif isinstance(action, Dismiss):
-                if action.worker.connection is not None:
-                    action.worker.connection.dismissed = True  # type: ignore[attr-defined]
-                self.woken.add(action.worker)
+                _fake_of(action.process).dismissed = True
+                self.woken.add(action.process.worker)
             elif isinstance(action, Wake):
                 self.woken.add(action.worker)
         return actions
 
-    def _finish(self, actions: list[Action]) -> Thread:
+    def _finish(self, actions: Sequence[Action]) -> Thread:
         for action in actions:
             yield False
             if isinstance(action, Send):
-                process: Any = action.connection
-                if not process.ended and not process.dismissed:
-                    process.batches.append(action)
+                process = _fake_of(action.process)
+                process.outbox.append(action)
+                whole = not self.is_partial()
+                if whole:
+                    process.flush()
                 yield False
-                self.scheduler.note_sent(action, whole=True)
+                self.scheduler.note_sent(action, whole=whole)
+                if not whole:
+                    self.woken.add(action.process.worker)
             elif isinstance(action, Kill):
-                for worker, process in self.processes.items():
-                    if process.pid == action.pid:
-                        hit = process.running is not None and process.running.future
-                        assert hit in (False, worker.stopping), "the kill hit another task"
-                        process.end(-15)
+                process = _fake_of(action.process)
+                if not process.ended:
+                    hit = process.running is not None and process.running.future
+                    assert hit in (False, action.process.stopping), "the kill hit another task"
+                    process.end(-15)
             elif isinstance(action, Cancel):
                 if action.item.future.cancel():
                     action.item.future.start_running(self.now)
@@ -314,7 +333,12 @@ class FakePool:
             if process.done < len(batch.items) and process.claims:
                 process.claims -= 1
                 process.running = batch.items[process.done]
-                self.begun[id(process.running.future)] += 1
+                self.claimed.add(id(process.running.future))
+                if not process.running.repacked and self.is_unloadable():
+                    process.unloaded.add(batch.first_number + process.done)
+                else:
+                    self.begun[id(process.running.future)] += 1
+                    self.begun_by[process.pid] += 1
             else:
                 process.batches.popleft()
                 process.done = 0
@@ -372,7 +396,8 @@ class FakePool:
             assert begun == 0 if future.cancelled() else begun <= 1, f"begun {begun} times: {future}"
             error = None if future.cancelled() else future.exception(0)
             assert future.cancelled() or error or begun == 1, future
-            assert begun == 1 or not isinstance(error, WorkerDied), f"lost before it was begun: {future}"
+            lost = isinstance(error, WorkerDied)
+            assert not lost or id(future) in self.claimed, f"lost before it was claimed: {future}"
             assert self.settled[id(future)] == (id(future) in self.watched), future
         if scheduler.closed:
             assert not scheduler.workers, scheduler
@@ -393,6 +418,18 @@ class FakePool:
         results, process.results = process.results, []
         return results
 
-    def _settle(self, worker: Worker, numbers: list[int]) -> None:
+    def _settle(self, process: WorkerProcess, numbers: list[int], sender: int) -> Thread:
         for number in numbers:
-            worker.settling.pop(number).future.settle_result(number)
+            item = process.tasks.settling.pop(number)
+            if number in _fake_of(process).unloaded:
+                self.scheduler.requeue(item._replace(repacked=True))
+                yield False
+                yield from self._dispatch(sender)
+            else:
+                item.future.settle_result(number)
+
+
+def _fake_of(process: WorkerProcess) -> FakeProcess:
+    fake: Any = process.connection
+    assert isinstance(fake, FakeProcess)
+    return fake

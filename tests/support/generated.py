@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ ALERTS = ("alerts/paropt-recording.yml", "alerts/paropt-alerts.yml")
 def load_dashboards() -> dict[str, Any]:
     """Return the dashboards by path below the repository."""
     return {str(path.relative_to(ROOT)): json.loads(path.read_text()) for path in (ROOT / "dashboards").glob("*.json")}
+
+
+def iter_panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the panels of a dashboard, also those of closed rows, without the rows."""
+    for panel in dashboard["panels"]:
+        yield from panel["panels"] if panel["type"] == "row" else (panel,)
 
 
 @cache

@@ -27,6 +27,7 @@ with warnings.catch_warnings():
     from grafana_foundation_sdk.models import prometheus
 
 _NUMBERS = (int, float)
+_DATA_LINK = {"title": str, "url": str, "targetBlank": bool}  # what Grafana saves of @grafana/data's DataLink
 
 
 def faults(dashboard: dict[str, Any]) -> list[str]:
@@ -89,7 +90,9 @@ def _object(kind: Any, value: object, path: str) -> Iterator[str]:
     yield from (f"{path}.{key}: Grafana has no such key" for key in value if key not in keys)
     yield from (f"{path}.{key}: missing" for key, known in keys.items() if known.required and key not in value)
     for key, child in value.items():
-        if key in keys:
+        if kind is schema.FieldConfig and key == "links":
+            yield from _data_links(child, f"{path}.{key}")
+        elif key in keys:
             yield from _value(keys[key].expected, child, f"{path}.{key}")
     if kind is schema.Panel:
         yield from _panel(value, path)
@@ -120,7 +123,19 @@ def _overrides(own: Any, overrides: list[dict[str, Any]], path: str) -> Iterator
             of_plugin = change["id"].startswith("custom.")
             keys, key = _keys(own if of_plugin else schema.FieldConfig), change["id"].removeprefix("custom.")
             where = f"{path}[{index}].{change['id']}"
-            yield from _value(keys[key].expected, change["value"], where) if key in keys else (f"{where}: unknown",)
+            if key == "links":
+                yield from _data_links(change["value"], where)
+            else:
+                yield from _value(keys[key].expected, change["value"], where) if key in keys else (f"{where}: unknown",)
+
+
+def _data_links(links: list[dict[str, object]], path: str) -> Iterator[str]:
+    """The SDK takes the links of fields for those of dashboards, which have more keys."""
+    for index, link in enumerate(links):
+        yield from (f"{path}[{index}].{key}: missing" for key in _DATA_LINK.keys() - link.keys())
+        for key, value in link.items():
+            where = f"{path}[{index}].{key}"
+            yield from _value(_DATA_LINK[key], value, where) if key in _DATA_LINK else (f"{where}: unknown",)
 
 
 def _value(expected: Any, value: object, path: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from paropt_exporter.signals import Signals
 
 
 class ExitCodes:
-    """Chooses the exit code of each run. It knows how many records the history lacked after the run before."""
+    """Chooses the exit code of each run. It knows how many records the history lacked after the previous run."""
 
     def __init__(
         self, request: Request, config: Config, *, history: History, live: LiveData, signals: Signals, screen: Screen

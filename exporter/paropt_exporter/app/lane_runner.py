@@ -72,7 +72,7 @@ class LaneRunner:
     ) -> None:
         """`first`: the plan of the first run. `live` gets each run while it goes on."""
         self._setup = setup
-        self._config = setup.config  # a reload changes nothing of it that is read here
+        self._config = setup.config  # a reload changes nothing that is read here
         self._history = history
         self._workers = workers
         self._control_state = control_state
@@ -110,7 +110,8 @@ class LaneRunner:
     def store_tree_state(self, plan: Plan, record: RunRecord) -> None:
         """Store the files' state after a failure, unless one has changed since the run began.
 
-        A later success in the same state proves the failure flaky. To look after failures only costs good runs nothing.
+        A later success in the same state proves the failure flaky. Good runs cost nothing, since it looks after
+        failures only.
         """
         if plan.tree_state or not any(stage.result.bad for stage in record.stages):
             return

@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 # The modules that a run loads only when it needs them.
 _LATE_MODULES = (
+    "paropt_exporter.engine.temporary_folder",
     "paropt_exporter.engine.what_if",
     "paropt_exporter.executors.adaptive.routing",
     "paropt_exporter.executors.calls",
@@ -386,12 +387,24 @@ def start_endpoint(
     *,
     on_fetched: Callable[[float], None] = lambda _: None,
 ) -> Endpoint | NoEndpoint:
+    """Start the endpoint. Raises UsageError for an address that is not available.
+
+    A process that ends with its lane, and that was given no address, runs without an endpoint then: on a host with many
+    such runs, or in a sandbox without a network, they would fail for a page that hardly any scrape finds.
+    """
     if link is not None and leaves_port(request, config):
         return NoEndpoint(link.url)
     web = config.web
     inherited = listeners.inherit_listeners(os.environ) if request.systemd_socket else None
+    try:
+        opened = inherited or listeners.open_listeners(request.addresses or web.listen_address, on_fallback=say)
+    except UsageError as error:
+        if not leaves_port(request, config) or not request.once or request.linger_seconds:
+            raise
+        say(f"this run has no metrics endpoint: {error}")
+        return NoEndpoint("")
     return Endpoint(
-        inherited or listeners.open_listeners(request.addresses or web.listen_address, on_fallback=say),
+        opened,
         page,
         protects,
         telemetry_path=request.telemetry_path or web.telemetry_path,

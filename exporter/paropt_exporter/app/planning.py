@@ -161,7 +161,7 @@ def build_retry(failed: Failures, shard: Shard | None) -> Retry:
     """Return the failures that a run, or a shard of it, repeats: items and stages in the shard in which they failed.
 
     A shard whose history lacks the runs of the others comes to the same result for its own part. Failures of a lane
-    that had another number of shards are in no certain shard.
+    that had another number of shards can't be assigned to one.
     """
     count = 0 if shard is None else shard.count
     pins = {place: one.index for place, one in failed.shards.items() if one.count == count}

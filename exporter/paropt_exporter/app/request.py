@@ -84,7 +84,7 @@ class Screen(Observer, Protocol):
         """Show lines with commands for GitHub's runner, in which foreign text is escaped."""
 
     def fold_outputs(self, format_group: Callable[[str, str], str]) -> None:
-        """Show each output of a failed task as lines with commands, which a function returns for a title and it."""
+        """Show failed tasks' outputs as lines, which `format_group` returns for a title and an output."""
 
     def begin_run(self, plan: Plan, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         """Show the start of a run. `live` returns snapshots of its stages."""

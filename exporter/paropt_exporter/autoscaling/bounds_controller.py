@@ -54,7 +54,7 @@ class LaneReadings(Struct, frozen=True, kw_only=True):
 
 
 class Timing(Struct, frozen=True, kw_only=True):
-    """Seconds between queries, of the queries' windows, and for which a lower value must hold before bounds fall."""
+    """In seconds: the interval of queries, their windows, and how long a lower value must hold before bounds fall."""
 
     interval_seconds: float
     window_seconds: float
@@ -97,7 +97,7 @@ class BoundsController:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end; `join` waits for it, once its query has been cut."""
+        """Ask the thread to end. Cut its query, then call `join` to wait for it."""
         self._done.set()
 
     def join(self) -> None:
@@ -121,7 +121,7 @@ class BoundsController:
             self._counters.setdefault(pool.name, CounterHistory()).add_sample(sample_counters(pool, now))
 
     def _get_local_rates(self, pool: str, begin: float, end: float) -> Rates | None:
-        self.sample_pools()  # Prometheus' sample may be younger than our last one
+        self.sample_pools()  # Prometheus' sample may be newer than our last one
         return self._counters[pool].compute_rates(begin, end)
 
     def step(self) -> None:
@@ -129,7 +129,7 @@ class BoundsController:
         signals = self._signals.read_signals()
         bounds = self._decide_bounds(signals)
         if self._done.is_set():
-            return  # the shutdown has cut the last query, whose failure says nothing
+            return  # the shutdown has cut the last query, whose failure means nothing
         if self._control_state.source == PROMETHEUS:
             bounds = self._decide_query_size(bounds)
         self._control_state.set_size_bounds(bounds)
@@ -191,7 +191,7 @@ class BoundsController:
         return self._get_decided_size() if running is None else running
 
     def _get_decided_size(self) -> int:
-        """Return the size decided last, not the lane's size: a hold must not undo a resize in progress."""
+        """Return the size decided last. It is not the lane's size, since a hold must not undo a resize in progress."""
         size = self._control_state.size_bounds.query_size
         if size is not None:
             return size

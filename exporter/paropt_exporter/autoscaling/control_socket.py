@@ -25,7 +25,7 @@ SUFFIX = ".sock"
 LONGEST_LINE_BYTES = 4096  # the longest valid request has under a hundred
 TIMEOUT_SECONDS = 5.0  # for a whole request and its answer
 _MOST_CLIENTS = 8  # at once, with one thread each; the server closes further connections
-_ACCEPT_RETRY_SECONDS = 1.0  # after accept() failed, usually for want of descriptors
+_ACCEPT_RETRY_SECONDS = 1.0  # after accept() failed, usually for lack of descriptors
 SHOW, RESUME = "show", "resume"
 _COMMANDS = (PIN, PAUSE, RESUME, SHOW)
 
@@ -71,7 +71,7 @@ class ControlSocket:
         self._thread.start()
 
     def close(self) -> None:
-        """Remove the socket and wait for its thread to end, unless a call has closed the descriptor under it."""
+        """Remove the socket and wait for its thread to end, unless a Python call has closed the descriptor."""
         self._closed.set()
         self._path.unlink(missing_ok=True)
         with suppress(OSError):
@@ -93,7 +93,7 @@ class ControlSocket:
                 continue
             try:
                 threading.Thread(target=self._serve_client, args=(client,), name="paropt-order", daemon=True).start()
-            except RuntimeError:  # the system refuses another thread
+            except RuntimeError:  # the system starts no more threads
                 self._serve_client(client)
 
     def _serve_client(self, client: socket.socket) -> None:

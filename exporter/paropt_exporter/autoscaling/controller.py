@@ -1,4 +1,4 @@
-"""The controller: while a lane runs, move its size between floor and ceiling, and let tasks start by their demands."""
+"""The controller: while a lane runs, set its size between floor and ceiling, and admit tasks by their demands."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a shorter interv
 IDLE_TICK_SECONDS = 0.1  # while no task waits, and there is nothing to decide
 QUIET_SECONDS = 2.0  # by then a wrong size has been corrected and every demand is known
 QUIET_TICK_SECONDS = 0.5  # once no task waits and nothing has changed for QUIET_SECONDS
-_STEP_RATIO = 0.03  # of a core for steps at most: with a thousand waiting stages a step takes milliseconds
-_HOLD_SECONDS = 1.0  # between reports of a hold, whose reason or limits must have changed
+_STEP_RATIO = 0.03  # of a core, at most, for all steps: with a thousand waiting stages a step takes milliseconds
+_HOLD_SECONDS = 1.0  # the shortest time between reports of holds, of which only changed ones are reported
 
 
 class ControllableRun(Protocol):
@@ -61,10 +61,10 @@ class ControllableRun(Protocol):
     def resize(self, size: int) -> None: ...
 
     def set_stage_limits(self, stages: Mapping[str, int]) -> None:
-        """Run at most so many tasks of these stages at once, and any number of other stages' tasks."""
+        """Limit how many tasks of these stages run at once; other stages have no limit."""
 
     def set_admission(self, admission: Admission | None) -> None:
-        """Start only tasks for which there are cores; None: start any task that has a slot."""
+        """Start only tasks for which cores are left; None: start any task for which a slot is free."""
 
 
 class ControllablePools(Protocol):
@@ -94,13 +94,14 @@ class Controller:
                                                 |
                                       stage limits, admission --> run
 
-    Guarantees: only the controller writes the run's size; no move down within STABLE_SECONDS of a moment that needed
-    more; while it sets the size itself, no task starts without cores for its demand as known then; each resize emits
-    a Decision for each pool that it changes, and each new reason to hold one for each pool; an error ends one step.
+    Guarantees: only the controller writes the run's size; the size does not fall within STABLE_SECONDS of a moment that
+    needed more; while the controller sets the size itself, no task starts unless cores are left for its demand as known
+    then; each resize emits a Decision for each pool that it changes, and each new reason to hold emits one for each
+    pool; an error ends only one step.
 
-    `objective`: fast, or deadline: just enough workers for the lane to keep its total. A stage that gets no more done
-    with more tasks at once gets a limit of its own, and the other stages get its slots. Each step calls `offer` with
-    the number of jobs for which there is room beside the run's tasks.
+    `objective`: `fast`, or `deadline`, which means just enough workers for the lane to keep its total. A stage that
+    gets no more done with more tasks at once gets its own limit, and other stages get the slots. Each step calls
+    `offer` with the number of jobs for which there is room beside the run's tasks.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Controller:
         self._peak_size = 0
         self._has_waiting_tasks = True
         self._tasks_per_pool: Mapping[str, int] | None = None
-        self._pool_peaks: dict[str, Peaks] = {}  # how many tasks each pool had within the stable time
+        self._pool_peaks: dict[str, Peaks] = {}  # the most tasks that each pool had within the stable time
         self._reported_hold: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held at the last report, and when
         self._quiet: tuple[object, ...] = ()  # the running tasks and the bounds at the last check
         self._quiet_since = self._stepped_at = -math.inf
@@ -141,7 +142,7 @@ class Controller:
         self.start_admission()
         try:
             self._thread.start()
-        except RuntimeError as error:  # the system has no thread left: the pools took the last ones
+        except RuntimeError as error:  # the system has no threads left: the pools took the last ones
             log.warning("no thread to size the lane: its size stays", extra={"err": str(error)})
         return self
 
@@ -149,12 +150,12 @@ class Controller:
         self._done.set()
         if self._thread.ident is not None:
             self._thread.join()
-        # The next run starts with the size that this one could use, not with the one that sufficed at its end.
+        # The next run starts with the largest size that this one could use, not with the size that sufficed at its end.
         sizes = self._pools.get_pool_sizes(self._peak_size or self._run.size)
         self._control_state.set_recommended_sizes(sizes)
 
     def start_admission(self) -> None:
-        """Admit tasks by the demands of earlier runs, until the first measurement of this run."""
+        """Admit tasks by the demands that earlier runs measured, until this run's first measurement."""
         if self._allocates_cores():
             self._run.set_admission(self._build_admission(KnownDemands(stages=self._observer.known.cpu_demands)))
 
@@ -163,16 +164,17 @@ class Controller:
         while not self._done.wait(get_pause_seconds(has_waiting_tasks=self._has_waiting_tasks, cost_seconds=cost)):
             began = time.thread_time()
             try:
-                if self._has_waiting_tasks or not self.is_quiet():  # waiting tasks end the quiet, and may be a thousand
+                # the check is skipped while tasks wait, of which there may be a thousand
+                if self._has_waiting_tasks or not self.is_quiet():
                     self.step()
-            except Exception:  # the thread's boundary: without it the lane would keep the last size and admission
+            except Exception:  # the thread's boundary: if it ended, the lane would keep the last size and admission
                 if not self._has_failed:
                     log.exception("a step of the controller failed; later failures are not logged")
                 self._has_failed = True
             cost = time.thread_time() - began
 
     def is_quiet(self) -> bool:
-        """Whether the next step can wait: no task waits, and the same tasks have been running for seconds."""
+        """Return whether the next step can wait: no task waits, and the same tasks have been running for seconds."""
         now, demand = self._clock.monotonic(), self._run.measure_demand()
         state = self._control_state
         current = (state.override, state.size_bounds, demand.rescue_size, *(task[2] for task in demand.running))
@@ -212,7 +214,7 @@ class Controller:
             self._offer(count_spare_slots(observation, fixed=self._get_fixed_slots()))
 
     def _find_cause_of_bound(self, old: int, new: int) -> str:
-        """Return which signal has moved the bound that decides a size; "bounds": the config's own bounds do."""
+        """Return which signal set the bound that decides a size; "bounds" if it is the config's bound."""
         bounds, config = self._control_state.size_bounds, self._control_state.config_bounds
         is_at_floor = old < bounds.floor or new <= min(old, bounds.floor)
         if is_at_floor and bounds.floor > config.minimum:
@@ -220,21 +222,21 @@ class Controller:
         return "limit" if new >= bounds.ceiling and bounds.ceiling < config.maximum else "bounds"
 
     def _record_peak_size(self, sizing: Sizing) -> None:
-        """Keep the largest size that this run could use; a surplus contradicts an earlier, larger size."""
+        """Keep the largest size that this run could use. A surplus shows that an earlier, larger one was wrong."""
         self._peak_size = sizing.size if sizing.surplus else max(self._peak_size, sizing.size)
 
     def _hold_pool_sizes(self, pools: Mapping[str, int], now: float) -> Mapping[str, int]:
-        """Return how many workers each pool needs: the most that it had tasks for within the stable time."""
+        """Return how many workers each pool needs: the most tasks that it had within the stable time."""
         for pool in self._pool_peaks.keys() | pools.keys():
             self._pool_peaks[pool] = add_peak(self._pool_peaks.get(pool, ()), now, pools.get(pool, 0), STABLE_SECONDS)
         return {pool: peaks[0][1] for pool, peaks in self._pool_peaks.items()}
 
     def _allocates_cores(self) -> bool:
-        """Whether tasks get cores by their demands: not if a person, the config or query results set the size."""
+        """Return whether tasks get cores by their demands: not if a person, the config or queries set the size."""
         return self._sets_size() and not self._control_state.config_bounds.fixed
 
     def _build_admission(self, demands: KnownDemands, observation: LaneObservation | None = None) -> Admission:
-        """Return the cores for tasks of these demands; without an observation, no task runs or waits yet."""
+        """Return the admission for tasks of these demands; without an observation, no task runs or waits yet."""
         waiting = () if observation is None else observation.waiting
         running = () if observation is None else observation.running
         return Admission(
@@ -258,18 +260,18 @@ class Controller:
         return bounds.maximum if bounds.fixed else None
 
     def _has_nothing_to_do(self) -> bool:
-        """Whether the lane has its fixed size, no pin asks for another, and no jobserver needs an offer."""
+        """Return whether the lane has its fixed size, no pin asks for another, and no jobserver needs an offer."""
         state = self._control_state
         bounds = state.config_bounds
         at_rest = bounds.fixed and self._run.size == bounds.maximum and state.override.mode != PIN
         return at_rest and self._offer is None
 
     def _sets_size(self) -> bool:
-        """Whether the controller's own decisions apply; otherwise it can't try stages with fewer tasks."""
+        """Return whether the controller's own decisions apply; otherwise it can't try stages with fewer tasks."""
         return self._control_state.override.mode == ACT and self._control_state.source != PROMETHEUS
 
     def _get_query_size(self, observation: LaneObservation) -> tuple[int, str]:
-        """Return the size that query results decided, and the reason; before their first decision the size stays."""
+        """Return the size by query results, and the reason; before their first decision the present size."""
         bounds = self._control_state.size_bounds
         if bounds.query_size is None:
             return observation.size, "no_data"
@@ -317,7 +319,7 @@ class Controller:
             default = "plan" if action == "down" else "demand"
             why = resize_reason if resize_reason in DECISION_REASONS[action] else default
             if new < min(old, size) and all(group.load.pool != pool for group in evaluation.observation.waiting):
-                why = "plan"  # the lane has room for more of its tasks, and there are none
+                why = "plan"  # the lane has slots for more of its tasks, but there are no more
             self._emit_decision(evaluation, pool=pool, action=action, reason=why, old=old, new=new)
 
     def _report_hold(self, evaluation: _Evaluation, reason: str) -> None:
@@ -357,7 +359,7 @@ def get_pause_seconds(*, has_waiting_tasks: bool, cost_seconds: float) -> float:
 
 
 class _Evaluation(Struct, frozen=True):
-    """An observation with the policy's decision; both are recorded whatever a person's override says.
+    """An observation with the policy's decision; both are recorded even if a person's override applies instead.
 
     `by_queries`: the bounds controller has decided the size and emitted the decision already.
     """

@@ -27,15 +27,16 @@ _POLICIES = "paropt_exporter.autoscaling.policy."
 _KINDS = {
     "lane": ("lane_size", "LaneObservation", "decide_lane_size"),
     "pool": ("pool_size", "PoolObservation", "decide_pool_size"),
-    "bounds": ("size_bounds", "BoundsObservation", "decide_size_bounds"),
     "query": ("query_size", "QuerySizeObservation", "decide_query_size"),
+    "bounds": ("size_bounds", "BoundsObservation", "decide_size_bounds"),
 }
+KINDS = tuple(_KINDS)  # decisions about a size first, about its bounds last
 _KIND_OF_CLASS = {name: kind for kind, (_, name, _) in _KINDS.items()}
 
-# Stages of each kind in a stored observation: a lane of 1,000 waiting stages took 105 kB a decision, and takes 11.
+# Stages of each kind in a stored observation. With all 1,000 waiting stages, a decision took 105 kB instead of 11.
 MOST_ENTRIES = 100
 
-# Errors of parsing or deciding an observation that somebody has edited in the database.
+# Errors of parsing or deciding an observation that was edited in the database.
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
 
 
@@ -44,7 +45,7 @@ class UnknownObservation(ParoptError):
 
 
 class ReplayResult(Struct, frozen=True, kw_only=True):
-    """A recorded decision beside today's for the same observation, both as JSON.
+    """A recorded decision and today's for the same observation, both as JSON.
 
     `left_out`: how many entries of the observation were not stored.
     """
@@ -63,12 +64,12 @@ class ReplayResult(Struct, frozen=True, kw_only=True):
         """Whether today's decision contains all that was recorded; a newer version may add keys."""
         try:
             return self.same or _contains(json.loads(self.today), json.loads(self.recorded))
-        except UNREADABLE:  # somebody has edited the recorded decision
+        except UNREADABLE:  # the recorded decision was edited
             return False
 
     @property
     def is_comparable(self) -> bool:
-        """Whether the stored part of the observation suffices: it is whole, or leads to the recorded decision."""
+        """Whether the stored part of the observation suffices: it is complete, or leads to the recorded decision."""
         return not self.left_out or self.agrees
 
 
@@ -100,7 +101,7 @@ def count_left_out(text: str) -> int:
 
 
 def _truncate_lane(observation: LaneObservation) -> tuple[LaneObservation, dict[str, int]]:
-    """Return the observation with its first entries only, and the number of entries left out by field."""
+    """Return the observation with only the first entries of each field, and how many entries each field lost."""
     entries: dict[str, Sequence[object]] = {
         "waiting": observation.waiting,
         "running": observation.running,
@@ -150,7 +151,7 @@ def describe_decision(text: str) -> str:
 
 
 def replay(observation: str, decision: str) -> ReplayResult:
-    """Decide a recorded observation by the current policy. Raises UnknownObservation."""
+    """Decide a recorded observation with the current policy. Raises UnknownObservation."""
     parsed, left_out = parse_observation(observation), count_left_out(observation)
     module, _, function = _KINDS[_KIND_OF_CLASS[type(parsed).__name__]]
     decide: Callable[[Observation], PolicyDecision] = getattr(import_module(_POLICIES + module), function)
@@ -161,7 +162,7 @@ def replay(observation: str, decision: str) -> ReplayResult:
 
 
 def _contains(larger: object, smaller: object) -> bool:
-    """Whether a JSON document has everything of another at the same places."""
+    """Return whether a JSON document contains all of another one, in the same places."""
     if isinstance(larger, dict) and isinstance(smaller, dict):
         return all(key in larger and _contains(larger[key], value) for key, value in smaller.items())
     if isinstance(larger, list) and isinstance(smaller, list):
@@ -174,7 +175,7 @@ def _to_json(value: object) -> str:
 
 
 def _to_dict(value: object) -> object:
-    """Return a struct as a dict of its own values, which are not converted."""
+    """Return a struct as a dict, without converting its values."""
     if isinstance(value, Mapping):
         return dict(value)
     return {name: getattr(value, name) for name in cast("Struct", value).__struct_fields__}

@@ -43,7 +43,7 @@ from paropt_exporter.events import Decision
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.decisions import Observation
 
-_OF_TASKS = frozenset({"plan", "demand", "stabilizing"})  # reasons of a pool's size that is less than the lane's
+_OF_TASKS = frozenset({"plan", "demand", "stabilizing"})  # reasons for which a pool may be smaller than the lane
 
 
 def iter_explanation(decision: Decision) -> Iterator[str]:
@@ -193,7 +193,7 @@ def _explain_pool(observation: PoolObservation) -> Iterator[str]:
     yield from _explain_machine(observation)
     yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the pool had {observation.size}"
     if observation.state.history.reversals:
-        yield f"  {len(observation.state.history.reversals)} of {MAX_REVERSALS} changes of direction an hour are spent"
+        yield f"  {len(observation.state.history.reversals)} of {MAX_REVERSALS} reversals an hour are used up"
 
 
 def _explain_machine(observation: PoolObservation) -> Iterator[str]:
@@ -232,7 +232,7 @@ def _explain_signal(signal: Signal) -> str:
     reading = signal.reading
     if not reading.is_valid:
         last = "its last value holds for ten intervals, then the config's bounds do"
-        return f"{signal.use} {signal.name}: not believed ({reading.rejection_reason}: {reading.detail}); {last}"
+        return f"{signal.use} {signal.name}: rejected ({reading.rejection_reason}: {reading.detail}); {last}"
     if signal.use == LOAD:
         workers = compute_load_workers(reading.value, signal.target)
         return f"load {signal.name}: ceil({reading.value:g} / {signal.target:g}) = {workers} workers as floor"
@@ -243,7 +243,7 @@ def _explain_signal(signal: Signal) -> str:
 def _explain_query_size(observation: QuerySizeObservation) -> Iterator[str]:
     for pool in observation.pools:
         if pool.measurement is None:
-            yield f"  {pool.pool}: not believed ({pool.reading.rejection_reason}: {pool.reading.detail})"
+            yield f"  {pool.pool}: rejected ({pool.reading.rejection_reason}: {pool.reading.detail})"
             continue
         measured = pool.measurement
         unfinished = f"{measured.depth:g} tasks wait + {measured.busy:.2f} run = {measured.depth + measured.busy:.2f}"
@@ -317,7 +317,7 @@ _SAME: Mapping[str, str] = MappingProxyType(
 BY_ACTION: Mapping[str, Mapping[str, str]] = MappingProxyType({"up": _MORE, "down": _FEWER, "hold": _SAME})
 
 
-# `bounds` is the reason of a move to a bound that has changed, and of one that a bound has cut short.
+# The reason `bounds` has two cases: a bound that changed moved the size, or a bound cut a move short.
 _CUT_SHORT: Mapping[str, str] = MappingProxyType(
     {
         "up": "tasks were waiting, and its ceiling allows no more",
@@ -327,7 +327,7 @@ _CUT_SHORT: Mapping[str, str] = MappingProxyType(
 
 
 def format_sentence(decision: Decision) -> str:
-    """Return a decision with its reason in one sentence; a reason of another version stands as it was recorded."""
+    """Return a decision with its reason in one sentence; an unknown reason, of another version, stays as recorded."""
     why = BY_ACTION.get(decision.action, {}).get(decision.reason, decision.reason)
     if (moved := _read_bounds(decision)) is not None:
         return f"{_format_move_of_bounds(decision.pool, *moved)}, because {why}."
@@ -341,7 +341,7 @@ def format_sentence(decision: Decision) -> str:
 
 
 def _is_cut_short(decision: Decision) -> bool:
-    """Whether the old size was within the bounds, so that they did not cause the move."""
+    """Return whether the old size was within the bounds, so that they did not cause the move."""
     old, terms = decision.terms.get("lane_size", decision.old_size), decision.terms
     return decision.action in _CUT_SHORT and terms.get("floor", old + 1) <= old <= terms.get("ceiling", old - 1)
 
@@ -359,7 +359,7 @@ def _read_bounds(decision: Decision) -> tuple[tuple[int, int], tuple[int, int]] 
 
 
 def _format_move_of_bounds(pool: str, old: tuple[int, int], new: tuple[int, int]) -> str:
-    """Return a change of bounds in words: of the ceiling, which is decided first, otherwise of the floor."""
+    """Return a change of bounds in words: the ceiling's, which is decided first, or else the floor's."""
     for name, before, after in (("ceiling", old[1], new[1]), ("floor", old[0], new[0])):
         if before != after:
             verb = "rose" if after > before else "fell"

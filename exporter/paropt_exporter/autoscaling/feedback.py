@@ -43,8 +43,8 @@ from paropt_exporter.promql import build_selector, select
 log = logging.getLogger(__name__)
 
 
-PAST_SECONDS = 2.0  # for which a lane's start may wait for the queries about past runs
-_PAST_VALID_SECONDS = 3600.0  # an exporter that repeats its lane asks again, at most once an hour
+PAST_SECONDS = 2.0  # how long the start of a lane may wait for the queries about past runs
+_PAST_VALID_SECONDS = 3600.0  # an exporter that repeats its lane queries again, at most once an hour
 # A plain selector, whose samples have an age. Other expressions may combine samples of any age.
 _SELECTOR = re.compile(r"^\s*[a-zA-Z_:][\w:]*\s*(\{[^{}]*\})?\s*$")
 _LOG_PAUSE_SECONDS = 600.0  # between two log lines about the same reason to reject a signal
@@ -59,7 +59,7 @@ LocalRates = Callable[[float, float], Rates | None]  # the rates between two mom
 
 
 class PastRuns(Struct, frozen=True, kw_only=True):
-    """Seven days of a lane's runs in Prometheus: sizes by pool, durations in seconds by stage."""
+    """A lane's runs of the last seven days, from Prometheus: sizes by pool, durations in seconds by stage."""
 
     sizes: MappingProxyType[str, float]
     durations: MappingProxyType[str, float]
@@ -82,7 +82,7 @@ class Feedback:
         self._stop = threading.Event()
         self._client = Client(_build_client_settings(prometheus, root), clock=clock, stop=self._stop)
         self._controller: BoundsController | None = None
-        self._past: tuple[float, PastRuns] | None = None  # with the moment at which it was asked for
+        self._past: tuple[float, PastRuns] | None = None  # with the moment of the queries
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +142,7 @@ class Feedback:
         self._controller = controller
 
     def close(self) -> None:
-        """Cut the query in progress and wait for the controller's thread."""
+        """Cut the query in progress, and wait for the thread of the bounds controller."""
         if self._controller is not None:
             self._controller.stop()
         self._client.close()
@@ -210,7 +210,7 @@ class SignalCollector:
         self._logged_seconds: dict[tuple[str, str], float] = {}  # when a reason was logged, by (signal, reason)
 
     def read_signals(self) -> tuple[Signal, ...]:
-        """Query the user's own signals; blocks up to a time-out for each."""
+        """Query the user's own signals. Blocks for each up to its timeout."""
         return tuple(
             Signal(name=spec.name, use=spec.use, target=spec.target, reading=self._read_signal(spec))
             for spec in self._specs
@@ -234,9 +234,9 @@ class SignalCollector:
         )
 
     def read_by_label(self, query: str, label: str) -> Mapping[str, float]:
-        """Return a finite value for each value of a label; nothing if the answer is invalid."""
+        """Return the number for each value of a label, if finite; nothing if the answer is invalid."""
         answer, reading = self._run_query(query)
-        if reading.rejection_reason != "no_data":  # a first run has no past, which needs no warning
+        if reading.rejection_reason != "no_data":  # a first run has no past, and needs no warning
             self._log_change(f"past by {label}", reading)
         if not reading.is_valid:
             return {}
@@ -272,7 +272,7 @@ class SignalCollector:
         return answer, whole or Reading()
 
     def _query_parts(self, query: str) -> tuple[Reading, Mapping[str, float]]:
-        """Return the parts of one answer by name; each must be there exactly once."""
+        """Return the parts of one answer by name; each must occur exactly once."""
         answer, reading = self._run_query(query)
         if not reading.is_valid:
             return reading, {}
@@ -322,8 +322,8 @@ class SignalCollector:
         local_rates: LocalRates,
         window_seconds: float,
     ) -> Reading:
-        """Reject a reading that our own counters contradict, over the same span of time as the answer's."""
-        # The sample's moment on our own clock: its age is the same on every clock.
+        """Reject a reading that our own counters contradict over the same time span."""
+        # The sample's time on our own clock, from its age, which is the same on every clock.
         sampled = self._clock.monotonic() - (parts["evaluated"] - measurement.sampled)
         own = local_rates(sampled - window_seconds, sampled)
         if own is None:
@@ -339,9 +339,10 @@ class SignalCollector:
         return reading
 
     def _log_change(self, signal: str, reading: Reading) -> None:
-        """Log when readings become invalid or valid again, not each time.
+        """Log when readings become invalid or valid again, but not each reading.
 
-        A slow server rejects a signal, and answers again, many times an hour: each reason is logged once in a while.
+        With a slow server, readings may change between valid and invalid many times an hour, so each reason is logged
+        at most every _LOG_PAUSE_SECONDS.
         """
         reason, now = reading.rejection_reason, self._clock.monotonic()
         if self._logged.get(signal, "") == reason:
@@ -391,9 +392,10 @@ def build_pool_query(project: str, pool: str, epoch_timestamp_seconds: float, wi
 
 
 def build_past_size_query(project: str, lane: str) -> str:
-    """Return the query for the size that nine in ten samples of past runs of a lane did not exceed, for each pool.
+    """Return the query for the 90 % quantile of the sizes of each pool in past runs of a lane.
 
-    Not the median: the gauge shows the usable size from a run's first seconds on, and earlier samples count too.
+    A median would be too low: the gauge shows the usable size only some seconds after a run's start, and earlier
+    samples count, too.
     """
     recommended = select(families.CONTROL_RECOMMENDED, project=project, over=PAST)
     of_lane = select(families.STAGE_INFO, project=project, lane=lane, over=PAST)

@@ -9,18 +9,20 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from paropt_exporter import host
+from paropt_exporter.autoscaling.policy.memory import compute_reserve_bytes
 from paropt_exporter.clock import Clock
 
 _Value = TypeVar("_Value")
 
-CORES_SECONDS = 1.0  # a quota or an affinity changes by hand: half of the 2 s within which a wrong size is corrected
-MEMORY_SECONDS = 0.2  # memory fills at some GB/s at most, and the policy waits 1 s before it takes slots away for it
+# quotas and affinities change by hand; this is half of the 2 s within which a wrong size is corrected
+LIMITS_SECONDS = 1.0
+MEMORY_SECONDS = 0.2  # memory fills by a few GB/s at most, and the policy waits 1 s before a lack of memory costs slots
 
 
 class CachedReading(Generic[_Value]):
-    """A callable that reads again if its last value is older than `seconds`. For one thread.
+    """A callable that reads again if its last value is older than `seconds`. Not thread-safe.
 
-    Reading a cgroup's files takes longer than a decision does.
+    Reading a cgroup's files takes longer than a decision.
     """
 
     def __init__(self, read: Callable[[], _Value], seconds: float, clock: Clock) -> None:
@@ -40,20 +42,27 @@ class CachedReading(Generic[_Value]):
 def read_memory_left_bytes(
     root: Path = Path("/"), machine: Callable[[], tuple[int, int]] = host.read_machine_memory_bytes
 ) -> int:
-    """Return the available memory, at least one byte: 0 means that it is unknown, and bounds no size."""
+    """Return the available memory; at least 1 if it is known, since 0 means that it is unknown and bounds no size."""
     return host.read_available_memory_bytes(root, machine) or min(1, host.read_total_memory_bytes(root, machine))
 
 
+def read_memory_reserve_bytes() -> int:
+    """Return the part of the available memory that no new worker may take."""
+    return compute_reserve_bytes(host.read_total_memory_bytes())
+
+
 class HostReadings(Struct, frozen=True, kw_only=True):
-    """The cores that this process may use and the available memory (0: unknown), read on each call."""
+    """The cores that this process may use, the available memory (0: unknown) and its reserve, read on each call."""
 
     cores: Callable[[], float] = host.count_cpus
     memory_available_bytes: Callable[[], int] = read_memory_left_bytes
+    memory_reserve_bytes: Callable[[], int] = read_memory_reserve_bytes
 
     @classmethod
     def cached(cls, clock: Clock) -> HostReadings:
-        """Return readings that are cached for as long as the controller can do with an old value."""
+        """Return readings that are cached for as long as old values are precise enough for the controller."""
         return cls(
-            cores=CachedReading(host.count_cpus, CORES_SECONDS, clock),
+            cores=CachedReading(host.count_cpus, LIMITS_SECONDS, clock),
             memory_available_bytes=CachedReading(read_memory_left_bytes, MEMORY_SECONDS, clock),
+            memory_reserve_bytes=CachedReading(read_memory_reserve_bytes, LIMITS_SECONDS, clock),
         )

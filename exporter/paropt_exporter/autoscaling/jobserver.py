@@ -22,7 +22,8 @@ VARIABLE = "MAKEFLAGS"
 _TOKEN = b"+"  # as make writes it; clients take any byte
 _OLDEST_MAKE = (4, 4)  # older versions fail at the flag
 _OTHER_SERVER = re.compile(r"(?:^|\s+)(?:--jobserver-(?:auth|fds)=\S+|-j\s*\d*(?=\s|$))")
-_DEFINITIONS = re.compile(r"(?:^|\s)--\s.*", re.DOTALL)  # the end of MAKEFLAGS: variables, as of `make CC=clang`
+# the end of MAKEFLAGS: variable definitions, as in `make CC=clang`
+_DEFINITIONS = re.compile(r"(?:^|\s)--\s.*", re.DOTALL)
 _MAKE_TIMEOUT_SECONDS = 10.0
 
 
@@ -32,9 +33,9 @@ class Jobserver:
         offer(n) -> the pipe --take--> client        tokens in the pipe + tokens that clients hold = those offered
                         ^----put back---'
 
-    Guarantees: there are no more tokens than were offered, except those that clients held when an offer became smaller;
-    they are removed when they come back. The next `reset` replaces the tokens of a killed client. No method blocks.
-    `offer` and `reset` are for one thread at a time.
+    Guarantees: there are no more tokens than were last offered, except those that clients held when the offer fell;
+    they are removed when clients return them. The next `reset` replaces the tokens of a killed client. No method
+    blocks. `offer` and `reset` are for one thread at a time.
 
     The pipe has no name in any folder: clients open it as /proc/PID/fd/N, which works like a fifo, needs the same user
     and a view of our process, and disappears with us.
@@ -45,7 +46,7 @@ class Jobserver:
         self._out = 0
 
     def build_environment(self, environ: Mapping[str, str], slots: int) -> dict[str, str]:
-        """Return the environment that makes a command a client; the user's flags stay, those of another server go."""
+        """Return the environment that makes a command a client. The user's flags stay; another server's are removed."""
         given = environ.get(VARIABLE, "")
         found = _DEFINITIONS.search(given)
         flags, definitions = (given[: found.start()], found[0].strip()) if found else (given, "")
@@ -54,7 +55,7 @@ class Jobserver:
 
     def offer(self, count: int) -> None:
         """Set the number of tokens to `count`."""
-        surplus = max(0, self._count_tokens() - self._out)  # put in by a client that had taken none
+        surplus = max(0, self._count_tokens() - self._out)  # added by a client that had taken none
         self._out += surplus
         if self._out > count:
             self._out -= self._remove_tokens(self._out - count)
@@ -62,7 +63,7 @@ class Jobserver:
             self._out += os.write(self._writer, _TOKEN * (count - self._out))
 
     def reset(self) -> None:
-        """Remove all tokens; call it only while no client lives."""
+        """Remove all tokens; call it only while no client runs."""
         self._remove_tokens(self._count_tokens())
         self._out = 0
 
@@ -75,7 +76,7 @@ class Jobserver:
         return int(struct.unpack("i", waiting)[0])
 
     def _remove_tokens(self, count: int) -> int:
-        with suppress(BlockingIOError):  # clients hold them all
+        with suppress(BlockingIOError):  # clients hold all of them
             return len(os.read(self._reader, count)) if count else 0
         return 0
 

@@ -27,10 +27,11 @@ from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.demand import DemandMeter, build_samples
 from paropt_exporter.plan import THREADS
 
-STUCK_SECONDS = 0.7  # for which unknown tasks wait; tasks that only sleep may be held back for less than a second
-_WHOLE_CORE = 0.75  # from this demand on, a task counts as one that only computes
+# how long tasks of unknown demand wait; tasks that only sleep may be held back for less than a second
+STUCK_SECONDS = 0.7
+_WHOLE_CORE = 0.75  # a task with at least this demand counts as one that only computes
 DEADLINE = "deadline"
-_RENEWED_COMPLETIONS = 10 * COMPLETIONS  # then a measurement starts again, so that it shows the present tasks
+_RENEWED_COMPLETIONS = 10 * COMPLETIONS  # after which a measurement starts again, so that it shows the present tasks
 
 
 class KnownStages(Struct, frozen=True, kw_only=True):
@@ -63,7 +64,7 @@ class LaneObserver:
         self._unknown_since: dict[str, float] = {}  # waiting stages without a measurement
 
     def sample(self, running: Sequence[RunningTask], now: float) -> None:
-        """Measure the running tasks; call it before the run's demand is measured."""
+        """Measure the running tasks; call it before the run's demand is read."""
         self._demands.sample(build_samples(running, now), now)
 
     def observe(
@@ -139,9 +140,9 @@ class LaneObserver:
         )
 
     def _is_stuck(self, demand: Demand, now: float) -> bool:
-        """Whether tasks of unknown demand have waited so long that one should be measured even on full cores.
+        """Return whether tasks of unknown demand have waited so long that one should be measured even on full cores.
 
-        Not if more tasks than cores only compute: at most one of them may run beyond the cores.
+        Not if more tasks than there are cores compute already: only one may run beyond the cores.
         """
         unknown = {stage for _, stage, _ in demand.ready if self._demands.get_group_demand(stage) is None}
         self._unknown_since = {stage: self._unknown_since.get(stage, now) for stage in unknown}
@@ -149,11 +150,14 @@ class LaneObserver:
             return False
         wanted = [self._demands.get_task_demand(label, stage) for _, stage, label, _ in demand.running]
         computing = sum(demand is None or demand >= _WHOLE_CORE for demand in wanted)
-        return computing <= max(1.0, self._host.cores())  # one runs on half a core too
+        return computing <= max(1.0, self._host.cores())  # with less than a core, still one
 
     def _read_memory(self, held_bytes: int) -> Memory | None:
         available = self._host.memory_available_bytes()
-        return Memory(available_bytes=available, held_bytes=held_bytes) if available else None
+        if not available:
+            return None
+        reserve = self._host.memory_reserve_bytes()
+        return Memory(available_bytes=available, held_bytes=held_bytes, reserve_bytes=reserve)
 
     def _get_remaining_work(self, demand: Demand) -> RemainingWork | None:
         if self._objective != DEADLINE or demand.left_seconds is None or demand.work_seconds <= 0:
@@ -166,7 +170,7 @@ class LaneObserver:
 
 
 class ConcurrencyMeter:
-    """Measures the service times of running stages while tasks of theirs wait.
+    """Measures the service times of each running stage while some of its tasks wait.
 
     Guarantees: a stage's measurement starts again when its limit has changed; time without waiting tasks does not
     count.
@@ -194,7 +198,7 @@ class ConcurrencyMeter:
 class PeakMeter:
     """Measures the highest memory use of one task, by stage.
 
-    Guarantees: a peak only grows; a task in a thread has no memory of its own, so it is promised none.
+    Guarantees: a peak only grows. Tasks in threads have no memory of their own, and none is promised to them.
     """
 
     def __init__(self, known: Mapping[str, int] = MappingProxyType({})) -> None:
@@ -202,13 +206,13 @@ class PeakMeter:
         self._peaks = dict(known)
 
     def update(self, running: Iterable[tuple[str, str, int]], ended: Iterable[tuple[str, int]]) -> None:
-        """Add the memory that running tasks hold now, as (pool, stage, bytes), and the peaks of ended tasks."""
+        """Record the memory that running tasks hold now, as (pool, stage, bytes), and the peaks of ended tasks."""
         own = ((stage, size) for pool, stage, size in running if pool != THREADS)
         for stage, size in (*own, *ended):
             self._peaks[stage] = max(size, self._peaks.get(stage, 0))
 
     def get_task_peak(self, pool: str, stage: str) -> int:
-        """Return the peak of a running task; 0: unknown, or not its own."""
+        """Return the peak of a running task; 0: unknown, or in a thread."""
         return 0 if pool == THREADS else self.get_stage_peak(stage)
 
     def get_stage_peak(self, stage: str) -> int:
@@ -216,7 +220,7 @@ class PeakMeter:
         return self._peaks.get(stage, 0)
 
     def sum_held_bytes(self, running: Iterable[tuple[str, str, int]]) -> int:
-        """Return the part of their peaks that running tasks hold."""
+        """Return how many bytes of their peaks the running tasks hold."""
         return sum(min(size, self.get_task_peak(pool, stage)) for pool, stage, size in running)
 
 

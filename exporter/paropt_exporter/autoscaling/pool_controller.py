@@ -14,10 +14,10 @@ from paropt_exporter.autoscaling.decisions import serialize_decision, serialize_
 from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.policy.budget import Budget, Claim
 from paropt_exporter.autoscaling.policy.memory import (
-    SPARE_BYTES,
     PoolMemory,
     compute_pool_memory_size,
     compute_shareable_bytes,
+    compute_spare_bytes,
 )
 from paropt_exporter.autoscaling.policy.pool_size import (
     PoolDecision,
@@ -47,9 +47,9 @@ def steer(
     """Size pools by their load within a `with` block: `with ThreadPool(1) as pool, steer(pool, maximum=64):`.
 
     Each pool keeps between `minimum` and `maximum` workers. If the machine's cores or memory do not suffice for all,
-    `critical` pools get theirs first and the others share by `weights` (one for each pool; default: equal). Raises
-    ValueError unless 1 <= minimum <= maximum, and unless there is one positive weight for each pool, and TypeError for
-    pools that size themselves.
+    `critical` pools get their workers first, and the others share the rest by `weights` (one for each pool; by default
+    equal). Raises ValueError unless 1 <= minimum <= maximum and there is one positive weight for each pool, and
+    TypeError for pools that size themselves.
     """
     for pool in pools:
         if not isinstance(pool, ResizablePool):
@@ -97,7 +97,7 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
 
 
 class _ManagedPool(Struct, eq=False):
-    """A pool with the state that lasts from tick to tick. `peak_bytes`: the most that one worker has used.
+    """A pool with its state from tick to tick. `peak_bytes`: the most memory that one of its workers has used.
 
     `children_demand`: the last measured CPU demand of a task with its child processes, in cores.
     """
@@ -108,12 +108,13 @@ class _ManagedPool(Struct, eq=False):
     peak_bytes: int = 0
     children_demand: float = 0.0
     was_draining: bool = False  # at the last tick, or since a move down in it
-    counts_from: int = 0  # ended tasks, from which on service times are of tasks that began at the present size
-    reported_hold: str = ""  # the reason of the hold that was emitted last; "" since a resize
+    # how many tasks have ended before service times are only of tasks that began at the present size
+    counts_from: int = 0
+    reported_hold: str = ""  # the reason of the last hold that was emitted; "" after a resize
 
 
 class _PoolSample(Struct, frozen=True, kw_only=True):
-    """A pool at one moment. `wanted`: the size for its traffic; `held_bytes`: the part of peaks that workers hold."""
+    """A pool at one moment. `wanted`: the size for its traffic; `held_bytes`: how much of their peaks workers hold."""
 
     pool: str
     managed: _ManagedPool
@@ -189,12 +190,22 @@ class PoolController:
 
     def step(self) -> None:
         """Sample each pool once and resize it if needed, all within one budget of cores and memory."""
-        now, cores, available = self._clock.monotonic(), self._host.cores(), self._host.memory_available_bytes()
+        now, cores = self._clock.monotonic(), self._host.cores()
+        available, reserve = self._host.memory_available_bytes(), self._host.memory_reserve_bytes()
         pool_samples = [self._sample_pool(index, managed, now, cores) for index, managed in enumerate(self._pools)]
-        budget = _build_budget(pool_samples, cores, available)
+        budget = _build_budget(pool_samples, cores, available, reserve)
         growth = sum(sample.growth_bytes for sample in pool_samples)
         for sample in pool_samples:
-            memory = _build_pool_memory(sample, available, growth) if available else None
+            memory = (
+                PoolMemory(
+                    available_bytes=available,
+                    growth_bytes=growth,
+                    peak_bytes=sample.managed.peak_bytes,
+                    reserve_bytes=reserve,
+                )
+                if available
+                else None
+            )
             self._resize_pool(sample.managed, _build_observation(sample, now, cores, memory, budget))
 
     def _sample_pool(self, index: int, managed: _ManagedPool, now: float, cores: float) -> _PoolSample:
@@ -207,7 +218,7 @@ class PoolController:
             managed.counts_from = finished + statistics.target
         managed.was_draining = statistics.draining > 0
         if finished < managed.counts_from:
-            counters.reset_service_times()  # tasks that ended began among more workers, and don't measure this size
+            counters.reset_service_times()  # tasks that ended now began among more workers, and don't measure this size
         managed.peak_bytes = max([managed.peak_bytes, *(worker.peak_bytes for worker in workers)])
         traffic = counters.estimate_traffic()
         return _PoolSample(
@@ -240,8 +251,8 @@ class PoolController:
 def _estimate_cpu_demand(managed: _ManagedPool, cores: float, *, in_threads: bool) -> float | None:
     """Return the CPU demand of a worker in cores. Threads that hardly compute may wait for processes that do.
 
-    The counters of a pool of threads lack these processes, and those of a pool of processes have them. While threads
-    fill the interpreter's lock, each read of /proc would wait for it.
+    The counters of a pool of processes include such child processes, those of a pool of threads don't. They are not
+    read while threads saturate the GIL, since each read of /proc would wait for it.
     """
     counters = managed.counters
     demand = counters.estimate_cpu_demand(cores)
@@ -254,19 +265,17 @@ def _estimate_cpu_demand(managed: _ManagedPool, cores: float, *, in_threads: boo
     return max(demand, managed.children_demand)
 
 
-def _build_budget(pool_samples: Sequence[_PoolSample], cores: float, available_bytes: int) -> Budget:
-    """Return the budget of all pools; a single pool finds its number of cores by itself."""
+def _build_budget(
+    pool_samples: Sequence[_PoolSample], cores: float, available_bytes: int, reserve_bytes: int
+) -> Budget:
+    """Return the budget of all pools. For a single pool it has no cores: the pool's own decision bounds it by them."""
     held = sum(sample.wanted_held_bytes for sample in pool_samples)
     return Budget(
         claims=tuple(sample.build_claim() for sample in pool_samples),
         cores=cores if len(pool_samples) > 1 else None,
-        memory_bytes=compute_shareable_bytes(available_bytes, held) if available_bytes else None,
-        spare_bytes=SPARE_BYTES,
+        memory_bytes=compute_shareable_bytes(available_bytes, held, reserve_bytes) if available_bytes else None,
+        spare_bytes=compute_spare_bytes(reserve_bytes),
     )
-
-
-def _build_pool_memory(sample: _PoolSample, available_bytes: int, growth_bytes: int) -> PoolMemory:
-    return PoolMemory(available_bytes=available_bytes, growth_bytes=growth_bytes, peak_bytes=sample.managed.peak_bytes)
 
 
 def _build_observation(

@@ -17,12 +17,12 @@ from paropt_exporter.errors import ParoptError, format_count
 from paropt_exporter.events import Result, RunRecord, Strategy
 from paropt_exporter.plan import Bounds, Plan
 
-# A smaller gain is not worth twice the workers; the controller's own tolerance is 10 % of a size.
+# A smaller gain is not worth twice the workers; the controller tolerates 10 % of a size.
 TOLERANCE_RATIO = 0.05
 
 
 class ProfilingFailed(ParoptError):
-    """A run of the stage failed, whose duration then says nothing."""
+    """A run of the stage failed, so that its duration says nothing."""
 
     exit_code = 1
 
@@ -66,7 +66,7 @@ class Point(Struct, frozen=True, kw_only=True):
 
 
 class Recommendation(Struct, frozen=True, kw_only=True):
-    """Settings for the lane. `point` is the recommended one, `fastest` the quickest of all."""
+    """Settings for the lane. `point` is the recommended point, `fastest` the fastest of all."""
 
     point: Point
     fastest: Point
@@ -91,7 +91,7 @@ def measure(
 ) -> tuple[Point, ...]:
     """Run each plan of one stage (they differ in strategy) at each size `runs` times; blocks until all runs have ended.
 
-    One run before fills the caches and does not count. Rounds go over all sizes, so that drift of the machine affects
+    A first run fills the caches and does not count. Each round measures all sizes, so that drift of the machine affects
     all of them alike. Raises ProfilingFailed at the first run that does not succeed.
     """
     wanted = [(plan, size) for plan in plans for size in workers]
@@ -111,10 +111,10 @@ def measure(
 
 
 def recommend(points: Sequence[Point], *, strategy: Strategy, bounds: Mapping[Strategy, Bounds]) -> Recommendation:
-    """Recommend the fewest workers that are as good as the fastest point, with the lane's own `strategy` if possible.
+    """Recommend the fewest workers that are as fast as the fastest point, with the lane's own `strategy` if possible.
 
-    As good: within TOLERANCE_RATIO, or within the spread of the fastest point's runs. The lane keeps the bounds that it
-    has with that strategy; if larger sizes were slower, its maximum becomes the largest size that was not.
+    A point counts as equally fast within TOLERANCE_RATIO, or within the spread of the fastest point's runs. The lane
+    keeps its bounds with that strategy; if larger sizes were slower, its maximum becomes the largest size that was not.
     """
     fastest = min(points, key=lambda point: point.seconds)
     enough = fastest.seconds + max(TOLERANCE_RATIO * fastest.seconds, fastest.spread_seconds)
@@ -135,7 +135,7 @@ def recommend(points: Sequence[Point], *, strategy: Strategy, bounds: Mapping[St
 
 
 def execute_alone(plan: Plan, *, clock: Clock, during: Callable[[Run | None], None]) -> RunRecord:
-    """Run a plan on new pools of a fixed size; `during` gets the run, which it may interrupt, and None at the end."""
+    """Run a plan on new pools of a fixed size. `during` is called with the run, for interrupts, and None at the end."""
     descriptors.raise_limit()
     workers = PoolWorkers()
     try:

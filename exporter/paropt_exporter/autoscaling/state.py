@@ -12,7 +12,7 @@ from paropt_exporter.events import ControlView, PoolControl, QueryCounts
 from paropt_exporter.plan import Bounds
 
 ACT, ADVISE, PAUSE, PIN = "act", "advise", "pause", "pin"
-PROMETHEUS = "prometheus"  # the source with which query results alone decide
+PROMETHEUS = "prometheus"  # with this source, query results alone decide
 
 
 class Override(Struct, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class Override(Struct, frozen=True, kw_only=True):
 
 
 class SizeBounds(Struct, frozen=True, kw_only=True):
-    """The bounds within which the controller sizes a lane now, and other results of the bounds controller.
+    """The bounds for the controller of a lane, and other results of the bounds controller.
 
     `query_size`: the size by query results, if they alone decide. `reason`: why the bounds are not the config's.
     """
@@ -66,7 +66,7 @@ class ControlState:
         self._recommended: dict[str, int] = dict.fromkeys(pools, bounds.start)
 
     def reconfigure(self, bounds: Bounds, pools: Sequence[str]) -> None:
-        """Take the bounds and pools of another config, between two runs; orders and the source stay."""
+        """Use the bounds and pools of another config, between two runs; a person's override and the source stay."""
         with self._lock:
             self.config_bounds = bounds
             self._size_bounds = SizeBounds(floor=bounds.minimum, ceiling=bounds.maximum)
@@ -91,9 +91,9 @@ class ControlState:
             return self._override
 
     def set_size_bounds(self, bounds: SizeBounds) -> None:
-        """Store new bounds, clamped to the config's; another config may have come while they were decided.
+        """Store new bounds, clamped to the config's: another config may have been loaded while they were decided.
 
-        The floor is at most the ceiling, and the size by queries between them.
+        The stored floor is at most the ceiling, and the size by queries is between the two.
         """
         wanted = bounds.query_size
         with self._lock:
@@ -108,7 +108,9 @@ class ControlState:
             self._override = override or self._configured
 
     def get_start_size(self, wanted: int) -> int:
-        """Return the size with which a run starts: a pin's, that by query results, or `wanted` within bounds."""
+        """Return the size with which a run starts: the pinned size, the size by query results, or `wanted` within
+        bounds.
+        """
         bounds, override = self.size_bounds, self.override
         if override.mode == PIN and override.size is not None:
             return override.size
@@ -116,7 +118,7 @@ class ControlState:
 
     @property
     def rescue_size(self) -> int:
-        """The lane's size that would save a stage which is about to break its limit; 0: no stage is at risk."""
+        """The size of the lane that would save a stage which is about to break its limit; 0: no stage is at risk."""
         with self._lock:
             return self._rescue_size
 
@@ -126,7 +128,7 @@ class ControlState:
 
     @property
     def slots_per_task(self) -> float:
-        """The lane's slots that a task takes, on average over the tasks that ran or waited last."""
+        """How many of the lane's slots a task takes: the mean over the tasks that ran or waited last."""
         with self._lock:
             return self._slots_per_task
 
@@ -135,7 +137,7 @@ class ControlState:
             self._slots_per_task = slots
 
     def set_recommended_sizes(self, sizes: Mapping[str, int]) -> None:
-        """Store the sizes that the controller would give the pools, by name."""
+        """Store the sizes that the controller recommends, by pool."""
         with self._lock:
             self._recommended.update(sizes)
 

@@ -1,6 +1,6 @@
-"""SHA-256 by the interpreter's own C module for short texts: hashlib loads OpenSSL, which takes 3 ms of a short run.
+"""SHA-256 of short texts by the interpreter's own C module: hashlib loads OpenSSL, which takes 3 ms of a short run.
 
-Of contents of files, hashlib is the faster one: 0.7 ms for a megabyte instead of 4.
+For contents of files hashlib is faster: 0.7 ms for a megabyte instead of 4.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-_MODULES = ("_sha2", "_sha256", "hashlib")  # since Python 3.12; before; where a build has neither
+_MODULES = ("_sha2", "_sha256", "hashlib")  # since Python 3.12; earlier; in a build with neither
 _LARGEST_SHORT_BYTES = 1 << 17
 
 
@@ -32,12 +32,12 @@ _sha256 = _find_sha256()
 
 
 def begin_digest(content: bytes = b"") -> Hash:
-    """Return a SHA-256 digest of short contents, which more are added to."""
+    """Return an updatable SHA-256 digest for short contents."""
     return _sha256(content)
 
 
 def hash_bytes(content: bytes) -> str:
-    """Return the SHA-256 of a content in hexadecimal digits."""
+    """Return the SHA-256 of a content in hexadecimal."""
     if len(content) <= _LARGEST_SHORT_BYTES:
         return begin_digest(content).hexdigest()
     import hashlib

@@ -17,8 +17,8 @@ VERSION = 1
 _KINDS = ("f", "x", "l")
 _DIGEST_DIGITS = frozenset(string.hexdigits.lower())
 _DIGEST_LENGTH = 64
-_MOST_SECONDS = 366 * 86_400.0  # of a task; larger ones would stay in the totals of the history
-_LONGEST_PATH_BYTES = 4095  # Linux takes no longer one; folder by folder it would be made, but no tool could remove it
+_MOST_SECONDS = 366 * 86_400.0  # of a task; a larger value would stay in the totals of the history
+_LONGEST_PATH_BYTES = 4095  # Linux's limit; folder by folder a longer one could be made, but no tool could remove it
 
 
 class BadEntry(Exception):
@@ -26,7 +26,7 @@ class BadEntry(Exception):
 
 
 class OutputFile(Struct, frozen=True):
-    """A file that a task wrote: its kind (`f`, `x` for an executable, `l` for a link), and digest or target."""
+    """A file that a task wrote: its kind (`f`, `x` for an executable, `l` for a link), and its digest or target."""
 
     path: str
     kind: str
@@ -39,7 +39,8 @@ class OutputFile(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """The result of a task under its key. `output` is the digest of its kept output, `listings` those of its inputs.
+    """The result of a task under its key. `output`: the digest of its kept output; `listings`: those of its input
+    lists.
 
     `leftovers`: the paths of `files` that the task did not write, since an earlier run had left them there. The result
     counts only where they are still the same.
@@ -62,7 +63,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 
 def format_entry(entry: Entry) -> bytes:
-    """Return an entry as bytes, with a digest in the first line that shows a half-written one."""
+    """Return an entry as bytes. A digest in the first line detects entries that were written only in part."""
     body = json.dumps(
         {
             "version": VERSION,
@@ -82,10 +83,10 @@ def format_entry(entry: Entry) -> bytes:
 
 
 def parse_entry(content: bytes) -> Entry:
-    """Read an entry, which another program may have written. Raises BadEntry.
+    """Parse an entry, which another program may have written. Raises BadEntry.
 
-    Its digests are digests, its numbers can be added up, and its files have paths without `..`; its leftovers are some
-    of these files.
+    In the result, digests are valid, numbers are finite, files have paths without `..`, and leftovers are among these
+    files.
     """
     digest, _, body = content.partition(b"\n")
     if hash_bytes(body).encode() != digest:
@@ -147,7 +148,7 @@ def _read_file(path: object, kind: object, value: object, size_bytes: object) ->
 
 
 def _check_leftovers(paths: object, outputs: Sequence[OutputFile]) -> tuple[str, ...]:
-    """Return the paths of leftovers, which are outputs: a lookup reads them. Raises ValueError."""
+    """Return the paths of leftovers, which must be outputs, since a lookup reads them. Raises ValueError."""
     found = tuple(map(str, paths)) if isinstance(paths, list) else ()
     if unknown := {*found} - {file.path for file in outputs}:
         raise ValueError(f"{min(unknown)[:80]!r} is no output")
@@ -155,7 +156,7 @@ def _check_leftovers(paths: object, outputs: Sequence[OutputFile]) -> tuple[str,
 
 
 def _check_path(text: str) -> str:
-    """Return a text that can be a path of this system. Raises ValueError."""
+    """Return a text if it can be a path on this system. Raises ValueError."""
     path = os.fsencode(text)
     if not 0 < len(path) <= _LONGEST_PATH_BYTES or b"\0" in path:
         raise ValueError(f"{text[:80]!r} is no path")

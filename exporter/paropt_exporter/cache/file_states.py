@@ -1,7 +1,7 @@
 """The states of files by content, with an index of the files that need not be read again.
 
-An index entry has a file's size, times, inode and mode beside its state. As in git, a file whose time is close to the
-moment at which it was read gets no entry that lasts: a later change in the same tick of the clock would not show.
+An index entry has a file's size, times, inode and mode beside its state. As in git, an entry is not kept if the file's
+time is close to the moment at which it was read: a later change in the same tick of the clock would not show.
 """
 
 from __future__ import annotations
@@ -25,24 +25,26 @@ from paropt_exporter.input_files import FoundFile
 log = logging.getLogger(__name__)
 
 Stamp = tuple[int, int, int, int, int]  # size, mtime_ns, ctime_ns, inode, mode
-Entry = tuple[Any, ...]  # a stamp, and the state; of a link also the entry of the file that it leads to
+Entry = tuple[Any, ...]  # a stamp and the state; for a link also the entry of its target
 Snapshot = dict[str, Entry]  # by path
 
 ABSENT: Entry = (0, 0, 0, 0, 0, "-")
-KERNEL: Entry = (0, 0, 0, 0, 0, "k")  # a file of the kernel's to which a link leads: it describes machine and processes
+# the target of a link to a file of the kernel, which describes the machine or processes
+KERNEL: Entry = (0, 0, 0, 0, 0, "k")
 _RACY_NS = 2_000_000_000  # as coarse as the times of any file system (FAT)
 _TRIES = 3
 _MAGIC = f"paropt index 2 {sys.version_info[0]}.{sys.version_info[1]}\n".encode()
 _LARGEST_INDEX_BYTES = 1 << 28
-_LARGEST_DERIVED_BYTES = 1 << 26  # of a list of a package's files: the largest packages have some MB
+_LARGEST_DERIVED_BYTES = 1 << 26  # of a list of a package's files; those of the largest packages have a few MB
 _MOST_ENTRIES = 500_000
-_MOST_RECORDS = 100  # of stages of this and other versions of the config; more are those of stages that are gone
+# of stages in this and other versions of the config; further ones are of stages that no longer exist
+_MOST_RECORDS = 100
 _WALKS_SUFFIX = ".walks"
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class UnusableFile(Exception):
-    """A file has no state that could be compared: it is a pipe, unreadable, or changes while it is read."""
+    """A file has no comparable state: it is a pipe, is unreadable, or changes while it is read."""
 
 
 def get_stamp(status: os.stat_result) -> Stamp:
@@ -50,7 +52,7 @@ def get_stamp(status: os.stat_result) -> Stamp:
 
 
 def get_state(entry: Entry) -> str:
-    """Return the part of an entry that belongs into a key: kind and content, without times."""
+    """Return the part of an entry that belongs in a key: kind and content, without times."""
     return str(entry[5]) if len(entry) == 6 else f"{entry[5]} > {get_state(entry[6])}"
 
 
@@ -64,9 +66,10 @@ class FileStates:
     def __init__(
         self, folder: str, index: Path | None = None, *, read_clock_ns: Callable[[], int] = time.time_ns
     ) -> None:
-        """`index`: the file that keeps the entries from run to run; None: none does. The clock is that of files.
+        """`index`: the file that keeps the entries between runs; None: they are not kept. `read_clock_ns`: the clock of
+        files.
 
-        Entries of files whose walk is recorded are in a file of their own, which is read when one of them is needed.
+        Entries of files whose walk is recorded are in a separate file, which is read when one of them is needed.
         """
         self._read_clock_ns = read_clock_ns
         self.folder = folder
@@ -81,14 +84,14 @@ class FileStates:
         self._is_whole = index is None  # all entries are loaded
 
     def find_record(self, name: str) -> Any:
-        """Return what was kept under a name, of plain types, or None."""
+        """Return the record that was kept under a name, in plain types, or None."""
         return self._records.get(name)
 
     def keep_record(self, name: str, record: Any, snapshot: Snapshot) -> None:
-        """Keep a record, of plain types, while the states of the files in a snapshot are known.
+        """Keep a record, in plain types, together with the states of the files in a snapshot.
 
-        With a young file it is not kept: if that changes in the same tick and is read again, the record would have its
-        new times with its old content.
+        It is not kept if one of these files is young: if that changes in the same tick and is read again, the record
+        would combine its new times with its old content.
         """
         if self._racy.isdisjoint(snapshot):
             self._kept[name] = (record, snapshot)
@@ -117,7 +120,7 @@ class FileStates:
         return snapshot
 
     def take_entry(self, path: str) -> Entry:
-        """Return the entry of one path, ABSENT if it names nothing. Raises UnusableFile."""
+        """Return the entry of one path; ABSENT if nothing is there. Raises UnusableFile."""
         try:
             state = os.lstat(os.path.join(self.folder, path))
         except (FileNotFoundError, NotADirectoryError):
@@ -127,7 +130,7 @@ class FileStates:
         return self.take_snapshot([(path, state)])[path]
 
     def derive_state(self, path: str, compute: Callable[[bytes], str]) -> str:
-        """Return `compute` of a file's content, from the index while the file is unchanged; "-" if it is missing.
+        """Return `compute(content)` of a file, from the index if the file is unchanged; "-" if it is missing.
 
         Raises UnusableFile.
         """
@@ -151,7 +154,7 @@ class FileStates:
         return get_state(entry)
 
     def save(self) -> None:
-        """Write the index, without entries that are too young. An error costs the next run its time only."""
+        """Write the index, without entries that are too young. An error only makes the next run slower."""
         if self._index is None or not self._changed:
             return
         self._load_rest()
@@ -166,7 +169,7 @@ class FileStates:
             _write(_get_walks_path(self._index), (loose, {**others, **lasting}))
 
     def _load_rest(self) -> None:
-        """Load the entries of the files whose walks are recorded, beside those that this process knows by now."""
+        """Load the entries of the files whose walks are recorded, keeping those that this process already has."""
         if self._is_whole:
             return
         assert self._index is not None
@@ -187,7 +190,7 @@ class FileStates:
         return self._read_file(path, os.path.join(self.folder, path))
 
     def _read_link(self, path: str, state: os.stat_result) -> Entry:
-        """Return the entry of a link, with that of its target: its content counts too, unless it is the kernel's."""
+        """Return the entry of a link, with that of its target, whose content counts, too, unless it is the kernel's."""
         full = os.path.join(self.folder, path)
         try:
             target = os.readlink(full)
@@ -196,7 +199,7 @@ class FileStates:
         own = (*get_stamp(state), f"l {target}")
         try:
             end = os.stat(full)
-        except OSError:  # it leads nowhere, or in a circle
+        except OSError:  # its target is missing, or it leads in a circle
             return (*own, ABSENT)
         if stat.S_ISDIR(end.st_mode):
             return (*own, (0, 0, 0, 0, 0, "d"))
@@ -216,7 +219,7 @@ class FileStates:
     def _read_file(self, name: str, full: str) -> Entry:
         path = name.partition("\0")[0]
         for _ in range(_TRIES):
-            # Before the file is opened: a change after this moment has a later time, or makes the entry racy.
+            # Read before the file is opened: a later change has a later time, or makes the entry racy.
             now_ns = self._read_clock_ns()
             try:
                 entry = _hash_file(full)
@@ -257,7 +260,7 @@ def load_index(path: Path) -> dict[str, Entry]:
 
 
 def _load_walks(index: Path) -> tuple[dict[str, Entry], dict[str, Any]]:
-    """Return the entries of files that no record has, and the records; none as for `load_index`."""
+    """Return the entries of files that are in no record, and the records; none in the cases of `load_index`."""
     loaded = _read(_get_walks_path(index))
     return loaded if isinstance(loaded, tuple) else ({}, {})
 
@@ -275,7 +278,7 @@ def _read(path: Path) -> object:
     payload = memoryview(content)[start:]
     if content[: len(_MAGIC)] != _MAGIC or zlib.crc32(payload) != int.from_bytes(content[len(_MAGIC) : start], "big"):
         return None
-    return marshal.loads(payload)  # of this user's private folder, and checked
+    return marshal.loads(payload)  # from this user's private folder, and its digest was checked
 
 
 def _write(path: Path, value: Any) -> None:
@@ -285,7 +288,7 @@ def _write(path: Path, value: Any) -> None:
 
 def _hash_file(full: str) -> Entry | None:
     """Return the entry of a regular file, or None if it changed meanwhile. Raises OSError."""
-    import hashlib  # here: a run in which nothing has changed reads no file
+    import hashlib  # here: a run in which nothing has changed reads no files
 
     descriptor = os.open(full, _READ_FLAGS)
     with open(descriptor, "rb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""The files that a task's result depends on, as they are now."""
+"""The files that a task's result depends on, with their current states."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ from paropt_exporter.input_files import (
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
-# Tools read these from the folder in which they start, or from one above it, without being asked.
+# Tools read these, without being told to, from the folder in which they start or from one above it.
 _SETTINGS = (
     "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "conftest.py", ".coveragerc", "ruff.toml", ".ruff.toml",
     "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
     "pyrightconfig.json", ".isort.cfg",
-    # By these, stubs that pyenv, asdf, mise and rustup put on PATH choose the version of the program that they start.
+    # By these files, the stubs that pyenv, asdf, mise and rustup put on PATH choose which version of a program to
+    # start.
     ".python-version", ".tool-versions", "mise.toml", ".mise.toml", ".node-version", ".nvmrc", "rust-toolchain",
     "rust-toolchain.toml",
 )  # fmt: skip
-# Where these programs find the commands of a target or script, in the folder in which they start or one in their words.
+# The files with these programs' targets or scripts, in the folder where they start or in one named by their arguments.
 _RECIPES = {
     "make": ("GNUmakefile", "makefile", "Makefile"), "just": ("justfile", "Justfile", ".justfile"),
     "task": ("Taskfile.yml", "Taskfile.yaml"), "nox": ("noxfile.py",),
@@ -49,7 +50,7 @@ _KERNEL_FOLDERS = ("/proc/", "/sys/", "/dev/")
 
 
 class StageInputs(Struct, frozen=True):
-    """The files of a stage: those of all its tasks, and those of single tasks besides, by index.
+    """The files of a stage: those that all its tasks share, and further ones of single tasks, by index.
 
     `walked` has the folders that were read for the patterns of `roots`; None if git listed the files.
     """
@@ -66,13 +67,15 @@ class StageInputs(Struct, frozen=True):
 
 
 class RecordedInputs(Struct, frozen=True):
-    """The files of a stage that are as its record has them: the digest of their list, and the files of single tasks."""
+    """The files of a stage if its record still holds: the digest of their list, and the files of single tasks."""
 
     listing: str
     own: Mapping[int, Snapshot]
 
     def list_paths(self) -> Iterator[str]:
-        """Yield the paths of single tasks' files. A record has only files that the stage does not write."""
+        """Yield the paths of single tasks' files. The record has no files that the stage writes, so the others can't be
+        own.
+        """
         for each in self.own.values():
             yield from each
 
@@ -103,7 +106,7 @@ def read_inputs(states: FileStates, stage: PlannedStage, tasks: Sequence[Planned
 def read_recorded_inputs(
     states: FileStates, record: Record, stage: PlannedStage, tasks: Sequence[PlannedTask]
 ) -> RecordedInputs | None:
-    """Return the states of all files that the tasks depend on; None if the record can't tell. Raises UnusableFile."""
+    """Return the states of all files that the tasks depend on; None if the record is outdated. Raises UnusableFile."""
     folder = states.folder
     settings = _find_settings(folder, get_relative_cwd(folder, stage))
     if not is_unchanged(record, folder, settings):
@@ -120,7 +123,7 @@ def read_recorded_inputs(
 def _take_own(
     states: FileStates, own: Mapping[int, Mapping[str, os.stat_result]], shared: Container[str]
 ) -> dict[int, Snapshot]:
-    """Return the states of the files of single tasks, of those that have some besides the shared ones."""
+    """Return the states of single tasks' files, for tasks that have files besides the shared ones."""
     besides = {
         index: [(path, state) for path, state in found.items() if path not in shared] for index, found in own.items()
     }
@@ -128,9 +131,9 @@ def _take_own(
 
 
 def _check_matches(folder: str, stage: PlannedStage, found: Iterable[str]) -> None:
-    """Raise UnusableFile if the stage's inputs match no file, and it reads no outputs of the stages that it needs.
+    """Raise UnusableFile if the stage's inputs match no file and it reads no outputs of stages that it needs.
 
-    Otherwise no edit would ever run it again.
+    No edit would ever run it again.
     """
     if not stage.inputs or stage.traces_inputs or stage.needed_outputs or any(ITEM in each for each in stage.inputs):
         return
@@ -152,14 +155,14 @@ def _find_shared(folder: str, stage: PlannedStage, walked: list[WalkedFolder]) -
 
 
 def _list_shared_patterns(stage: PlannedStage) -> list[InputPatterns]:
-    """Return the patterns of the files that all tasks read: the stage's own, and the outputs of the stages it needs."""
+    """Return the patterns of the files that all tasks read: the stage's inputs, and outputs of stages that it needs."""
     shared = [pattern for pattern in stage.inputs or () if ITEM not in pattern or pattern.startswith("!")]
     found = InputPatterns(shared), InputPatterns(stage.needed_outputs, are_outputs=True)
     return [each for each in found if each.patterns]
 
 
 def _find_own(folder: str, stage: PlannedStage, task: PlannedTask, written: InputPatterns) -> dict[str, os.stat_result]:
-    """Return the files of one task: those of patterns with its item, and files that its command names.
+    """Return the files of one task: those that patterns with its item match, and those that its command names.
 
     `written`: the files that the stage writes, for all of its items.
     """
@@ -194,7 +197,8 @@ def _iter_named_files(
     words = dict.fromkeys((*listed, *_iter_modules(listed)))
     programs = {step[0] for step in task.work.steps if step}
     recipes = dict.fromkeys(chain.from_iterable(_RECIPES.get(posixpath.basename(word), ()) for word in words))
-    in_folders = (f"{word}/{recipe}" for recipe in recipes for word in words)  # such as make -C web, npm --prefix web
+    # such as `make -C web`, `npm --prefix web`
+    in_folders = (f"{word}/{recipe}" for recipe in recipes for word in words)
     for word in (*words, *recipes, *in_folders):
         path = posixpath.normpath(posixpath.join(cwd, word)).removeprefix(f"{folder}/")
         if path.startswith(_KERNEL_FOLDERS):
@@ -206,7 +210,8 @@ def _iter_named_files(
             continue
         if path.startswith(("/", "../")) and (word in programs or not os.path.isfile(full)):
             continue
-        # Few words are files, and the patterns of thousands of outputs take longer than a look at the disk.
+        # First: few words are files, and matching the patterns of thousands of outputs takes longer than asking the
+        # disk.
         if (stat.S_ISREG(state.st_mode) or stat.S_ISLNK(state.st_mode)) and not written.matches(path):
             yield path, state
 
@@ -225,7 +230,7 @@ def _iter_words(steps: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def _iter_modules(words: Sequence[str]) -> Iterator[str]:
-    """Yield the places of modules that Python runs, as in `python -m tools.check`."""
+    """Yield the paths of modules that Python runs, as in `python -m tools.check`."""
     for option, name in pairwise(words):
         if option == "-m":
             place = name.replace(".", "/")
@@ -277,7 +282,7 @@ def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.
 
 
 def list_written(stage: PlannedStage, folder: str) -> tuple[str, ...]:
-    """Return the patterns of all files that a stage writes, relative to `folder`, each item in its place."""
+    """Return the patterns of all files that a stage writes, relative to `folder`, with each item filled in."""
     fixed = [pattern for pattern in stage.outputs if ITEM not in pattern] + list_output_file(stage, folder)
     each = [pattern for pattern in stage.outputs if ITEM in pattern]
     if each:
@@ -288,7 +293,7 @@ def list_written(stage: PlannedStage, folder: str) -> tuple[str, ...]:
 
 
 def list_output_file(stage: PlannedStage, folder: str) -> list[str]:
-    """Return the pattern of the file that takes a stage's output, or nothing if there is none."""
+    """Return the pattern of the file for a stage's output; empty if there is none."""
     return [escape_pattern(posixpath.relpath(stage.output_file, folder))] if stage.output_file is not None else []
 
 
@@ -312,7 +317,7 @@ def get_relative_cwd(folder: str, stage: PlannedStage) -> str:
     return _find_relative_path(os.fspath(stage.cwd), folder)
 
 
-@lru_cache(maxsize=1 << 10)  # each of thousands of items asks for its stage's
+@lru_cache(maxsize=1 << 10)  # each of thousands of items asks for its stage's folder
 def _find_relative_path(path: str, folder: str) -> str:
     return posixpath.relpath(path, folder)
 
@@ -331,7 +336,7 @@ def find_own_input(stage_outputs: Sequence[str], inputs: StageInputs | RecordedI
 
 
 def find_changed_file(before: Snapshot, after: Snapshot) -> str | None:
-    """Return a file whose state or times differ, or None. A file that was written with its old content differs."""
+    """Return a file whose state or times differ, or None. A file that was rewritten with its old content differs."""
     if before == after:
         return None
     return next(path for path in sorted({**before, **after}) if before.get(path) != after.get(path))

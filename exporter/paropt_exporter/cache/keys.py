@@ -23,7 +23,7 @@ from paropt_exporter.cache.digests import Hash, begin_digest
 from paropt_exporter.cache.file_states import Snapshot, get_state
 from paropt_exporter.plan.structure import Commands, PlannedTask
 
-FORMAT = "2"  # of keys and entries: another one has other keys
+FORMAT = "2"  # of keys and entries: another format has other keys
 _POLL_SECONDS = 0.05  # file locks have no wait with a limit
 _FLOCK = "hhqqi4x"  # struct flock, on Linux with 64-bit offsets
 
@@ -38,12 +38,12 @@ class TaskKey(Struct, frozen=True):
 
     @property
     def components(self) -> tuple[tuple[str, str], ...]:
-        """Return all that the key depends on but files, by name; only a miss and its result need them."""
+        """Everything but files that the key depends on, by name; only a miss and its result need them."""
         return (*self.own, *self.stage.components)
 
 
 def build_listing(snapshot: Snapshot) -> bytes:
-    """Return the list of files with their states, sorted by path, each part with a NUL at its end."""
+    """Return the list of files with their states, sorted by path; each part ends with a NUL."""
     lines = [f"{path}\0{get_state(entry)}\0" for path, entry in sorted(snapshot.items())]
     return "".join(lines).encode("utf-8", "surrogateescape")
 
@@ -69,9 +69,9 @@ class StageKey:
     ) -> None:
         """`cwd` and `outputs`, the patterns of all files that the stage writes, are relative to the config's folder.
 
-        `secret` keys the digests of the variables' values.
+        `secret`: the key of the digests of variables' values.
 
-        `search_path`: the stage's PATH, if its inputs are traced. It is in no weak key.
+        `search_path`: the stage's PATH, if its inputs are traced. Weak keys don't include it.
         """
         self.search_path = search_path
         machine = os.uname()
@@ -118,18 +118,19 @@ def _hide(secret: bytes, name: str, value: str) -> str:
 class KeyLocks:
     """The locks on keys that this process holds. All methods may be called from any thread.
 
-    Of two runs of one task the second waits, and then skips it. All keys share one file, each has a byte of it. The
-    kernel releases the locks of a process that is killed.
+    If two runs have the same task, the second waits, and then skips it. All keys share one file, in which each has a
+    byte. The kernel releases the locks of a killed process.
     """
 
     def __init__(self, path: Path) -> None:
         """Open the file of the locks. Raises OSError."""
         self._descriptor = files.open_lock(path)
-        self._lock = threading.Lock()  # guards: _descriptor, and _held, which an open file description can't tell apart
+        # guards: _descriptor, and _held, since locks of one open file description don't exclude each other
+        self._lock = threading.Lock()
         self._held: set[int] = set()
 
     def try_acquire(self, keys: Iterable[str]) -> bool:
-        """Lock all keys, or none and return False. Raises OSError for a file system without locks."""
+        """Lock all keys, or none of them and return False. Raises OSError on a file system without locks."""
         places = sorted({_find_place(key) for key in keys})
         with self._lock:
             if not self._held.isdisjoint(places):
@@ -145,7 +146,7 @@ class KeyLocks:
         return True
 
     def acquire(self, keys: Iterable[str], given_up: threading.Event, limit_seconds: float) -> bool:
-        """Wait until all keys are locked; return False if they still are not, or the wait was given up."""
+        """Wait until all keys are locked. Return False if they still are not, or if the wait was given up."""
         wanted = tuple(keys)
         waited = 0.0
         while not self.try_acquire(wanted):

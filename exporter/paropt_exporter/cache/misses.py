@@ -1,4 +1,4 @@
-"""The reasons of misses: the last keys of each task, and the difference between them and the new one in a line."""
+"""The reasons for misses: each task's last keys, and how the new one differs from them, in one line."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _Change = tuple[str | None, str | None]  # the old and the new state of a file
 
 
 class Miss(Struct, frozen=True):
-    """Why a task runs: `text` says it in a line."""
+    """Why a task runs; `text` is one line."""
 
     reason: CacheReason
     text: str
 
 
 class TaskNotes(Struct, frozen=True):
-    """The last results of a task in any checkout of the project, the latest first, and why the last run kept none."""
+    """A task's last results in any checkout of the project, latest first, and why the last run kept no result."""
 
     keys: tuple[str, ...] = ()
     unkept_key: str = ""
     unkept: Miss | None = None
 
     def get_unkept(self, key: TaskKey) -> Miss | None:
-        """Return why the last run kept no result under a key; None if it had another key, or kept one."""
+        """Return why the last run kept no result under a key; None if it kept one, or had another key."""
         return self.unkept if self.unkept_key == key.digest else None
 
 
@@ -77,7 +77,7 @@ class Notes:
         self._save(stage, item, TaskNotes(self.load(stage, item).keys, key, why))
 
     def forget_unkept(self, stage: str, item: str | None) -> None:
-        """Note that a result was used, so that an earlier failure explains no later miss."""
+        """Note that a result was used, so that an earlier failure does not explain a later miss."""
         notes = self.load(stage, item)
         if notes.unkept is not None:
             self._save(stage, item, TaskNotes(keys=notes.keys))
@@ -96,19 +96,19 @@ class Notes:
 
     def _save(self, stage: str, item: str | None, notes: TaskNotes) -> None:
         unkept = [notes.unkept_key, notes.unkept.reason, notes.unkept.text] if notes.unkept is not None else None
-        with suppress(OSError):  # without it the next miss has a vaguer reason
+        with suppress(OSError):  # otherwise the next miss only has a vaguer reason
             content = json.dumps({"keys": notes.keys, "unkept": unkept}).encode()
             files.replace_file(self._find(stage, item), content, mode=files.PRIVATE_FILE)
 
     def _find(self, stage: str, *item: str | None) -> Path:
-        """Return the file of a task, or without an item that of the files which the stage read."""
+        """Return the file for the notes on a task, or for the list of files that a stage read."""
         return self._folder / hash_bytes(os.fsencode(json.dumps([self._project, stage, *item])))[:32]
 
 
 class MissExplainer:
-    """Explains misses by the difference from the nearest result that is known. One thread at a time uses it.
+    """Explains misses by the difference from the most similar known result. Only one thread may use it at a time.
 
-    Thousands of items share most of their files: two lists of files are compared once.
+    Thousands of items share most of their files, so two lists of files are compared only once.
     """
 
     def __init__(self, store: Store) -> None:
@@ -120,7 +120,7 @@ class MissExplainer:
     def explain(self, key: TaskKey, notes: TaskNotes, listings: Mapping[str, bytes]) -> Miss:
         """Return why there is no result under a key.
 
-        `listings` has the contents of the key's lists of files by digest.
+        `listings`: the contents of the key's lists of files, by digest.
         """
         if (unkept := notes.get_unkept(key)) is not None:
             return unkept
@@ -147,7 +147,7 @@ class MissExplainer:
         try:
             for new, old in zip_longest(key.listings, entry.listings, fillvalue=""):
                 for path, change in self._compare(new, old, listings).items() if new != old else ():
-                    earlier = found.get(path, (None, None))  # in two lists, if it is one task's own file now
+                    earlier = found.get(path, (None, None))  # it is in two lists if it is now one task's own file
                     found[path] = earlier[0] or change[0], earlier[1] or change[1]
         except BadEntry:
             return None
@@ -168,7 +168,7 @@ class MissExplainer:
 
 
 def explain_missing_leftover(path: str) -> Miss:
-    """Return why a result does not count where a file is missing that its task had found among its outputs."""
+    """Return why a result does not count: a file is missing that its task had found among its outputs."""
     return Miss(CacheReason.INPUTS, f"{path} is gone or changed: the kept run had found it there")
 
 
@@ -187,7 +187,7 @@ def _list_differences(key: TaskKey, entry: Entry) -> list[tuple[str, str | None,
 def _describe(
     differences: Sequence[tuple[str, str | None, str | None]], changed: Sequence[tuple[str, str | None, str | None]]
 ) -> Miss:
-    """Return the first difference in a line, what a user changed most likely first."""
+    """Return the first difference in one line; differences that users most likely made come first."""
     tools = [*_iter_tools(differences)]
     variables = [name.removeprefix("env ") for name, _, _ in differences if name.startswith("env ")]
     if changed:

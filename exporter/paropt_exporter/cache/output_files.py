@@ -1,8 +1,8 @@
-"""Keep the files that a task wrote, and put them back.
+"""Store the files that a task wrote, and restore them.
 
-Files are restored beside their places and renamed when all are there, so that a damaged content changes nothing. Each
-folder on the way is opened without following links: a link in a checkout can't lead a restored file out of it. So a
-link to a folder is kept as a link, and the files behind it under their own places.
+Files are restored beside their places, and renamed once all of them are complete, so that a damaged content changes
+nothing. Each folder on the way is opened without following links, so that a link in a checkout can't lead a restored
+file out of it. So a link to a folder is stored as a link, and the files behind it under their real paths.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class NotRestored(Exception):
 def find_outputs(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
     """Return the files that match a task's outputs and can be restored.
 
-    Raises UnusableFile, also for a file behind a link that is not an output under its own place: the link would be
+    Raises UnusableFile, also for a file behind a link that is not an output under its real path: the link would be
     restored without it.
     """
-    # A killed run leaves files with temporary names behind, which the next hit removes.
+    # A killed run leaves files with temporary names; the next hit removes them.
     found = [each for each in find_matching(folder, patterns) if not _TEMPORARY.search(each[0])]
     own = {path for path, _ in found}
     linked = _find_linked_folders(folder, own)
@@ -65,7 +65,7 @@ def find_matching(folder: str, patterns: Sequence[str]) -> list[FoundFile]:
 
 
 def _find_linked_folders(folder: str, paths: Iterable[str]) -> dict[str, str]:
-    """Return the folders of files that are behind a link, and their own places, relative to `folder`."""
+    """Return the folders of files that are behind a link, with their real paths, relative to `folder`."""
     parents = {os.path.dirname(path) for path in paths}
     top = os.path.realpath(folder) if parents else ""
     places = {parent: os.path.relpath(os.path.realpath(os.path.join(folder, parent)), top) for parent in parents}
@@ -100,10 +100,10 @@ def keep_outputs(states: FileStates, store: Store, found: Sequence[FoundFile]) -
 
 
 def list_leftovers(before: Mapping[str, os.stat_result], found: Iterable[FoundFile]) -> set[str]:
-    """Return the outputs that are as they were before the task ran: it has not written them.
+    """Return the outputs that the task has not written: they are as they were before it ran.
 
-    Each write changes ctime. One in the same tick of the file system's clock as an earlier one does not, and then a
-    file that the task wrote counts as a leftover, which costs a miss at most.
+    Each write changes ctime, unless it is in the same tick of the file system's clock as an earlier one. Then a file
+    that the task wrote counts as a leftover, which costs at most a miss.
     """
     return {path for path, state in found if path in before and _get_version(before[path]) == _get_version(state)}
 
@@ -113,7 +113,7 @@ def _get_version(state: os.stat_result) -> tuple[int, ...]:
 
 
 def find_missing_leftover(states: FileStates, entry: Entry) -> str | None:
-    """Return a file that the result needs, as an earlier run left it, and that is gone or different; None without."""
+    """Return a leftover that the result needs but that is gone or different; None if there is none."""
     wanted = {file.path: file.state for file in entry.files}
     for path in entry.leftovers:
         try:
@@ -126,11 +126,11 @@ def find_missing_leftover(states: FileStates, entry: Entry) -> str | None:
 
 
 def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFile], patterns: Sequence[str]) -> int:
-    """Put the outputs of a result in place, and remove others that match; return how many files changed.
+    """Put the outputs of a result in place, and remove other matching files; return how many files changed.
 
-    `patterns`: the outputs that the task declares. Raises UnusableFile, BadEntry, and NotRestored for a file that is
-    none of these, before any file has changed; an error of the disk in the middle of the renames is a NotRestored too,
-    after which the stage runs.
+    `patterns`: the outputs that the task declares. Raises UnusableFile, BadEntry, or, for a file that matches none of
+    the patterns, NotRestored, before any file has changed. A disk error between the renames raises NotRestored, too;
+    the stage then runs.
     """
     _check_declared(wanted, patterns)
     found = find_matching(states.folder, patterns)
@@ -163,7 +163,7 @@ def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFil
 
 
 def _check_declared(wanted: Sequence[OutputFile], patterns: Sequence[str]) -> None:
-    """Raise NotRestored for a file that this task can't have written, since an attacker may fill the store."""
+    """Raise NotRestored for a file that this task can't have written: an attacker may have filled the store."""
     declared = InputPatterns(tuple(patterns), are_outputs=True)
     for file in wanted:
         if not declared.could_find(file.path):
@@ -177,9 +177,9 @@ class _Staged(Struct, frozen=True):
 
 
 class _Folders:
-    """Descriptors of the folders of outputs, opened from the root without following links.
+    """Descriptors of the outputs' folders, opened from the root without following links.
 
-    Folders that it made and that are empty in the end are removed: `mkdir` of the stage, which runs then, would fail.
+    Folders that it created and that are empty in the end are removed: the stage, which then runs, may call `mkdir`.
     """
 
     def __init__(self, root: str, stack: ExitStack) -> None:
@@ -231,7 +231,7 @@ def _stage(folders: _Folders, store: Store, file: OutputFile) -> _Staged:
 
 
 def _set_one_time(staged: Sequence[_Staged]) -> None:
-    """Give the files one time: make would build those again that are older than the files they were made of."""
+    """Give all files the same time: make would rebuild files that are older than those they were made from."""
     if staged:
         last = os.stat(staged[-1].temporary, dir_fd=staged[-1].folder, follow_symlinks=False).st_mtime_ns
         for each in staged:
@@ -246,7 +246,7 @@ def _remove_staged(staged: Sequence[_Staged]) -> None:
 
 
 def _describe_there(states: FileStates, path: str, state: os.stat_result) -> str:
-    """Return the state of an output that is there, as a result names it; "" for a file that has to be replaced."""
+    """Return the state of an existing output in the form of a result; "" for a file that must be replaced."""
     if stat.S_ISLNK(state.st_mode):
         with suppress(OSError):
             return f"l {os.readlink(os.path.join(states.folder, path))}"

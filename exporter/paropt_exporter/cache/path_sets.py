@@ -1,9 +1,9 @@
 """The paths that tasks with traced inputs used, and the keys of their results: a weak key, path sets, strong keys.
 
-The weak key of a task has its command, tools and variables. Under it are up to 8 sets of paths, the last used first:
-which files a program reads depends on those that it has read before. A set together with the states of its paths makes
-a strong key, under which the result is kept. So do the places in which PATH has the programs that the task looked for:
-with another PATH, a script may find another program, while all paths of the set are unchanged.
+The weak key of a task has its command, tools and variables. Under it are up to 8 sets of paths, the last used first,
+since which files a program reads depends on those that it has read before. A set with the states of its paths makes a
+strong key, under which the result is kept. The strong key also includes where PATH has the programs that the task
+looked for: with another PATH, a script may find another program although all paths of the set are unchanged.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _CACHE_TAG = "CACHEDIR.TAG"
 
 
 class UsedPath(Struct, frozen=True, order=True):
-    """A path that a task used, relative to the config's folder if it is in it. `listed`: its names count.
+    """A path that a task used, relative to the config's folder if inside it. `listed`: the names in the folder count.
 
-    `own`: what the task itself leaves there, which counts as absent: a state, or names in the folder with a slash
-    between each two, after MADE_FOLDER if the folder itself is the task's own.
+    `own`: what the task itself leaves there and which counts as absent: a state, or names in the folder, joined by
+    slashes, after MADE_FOLDER if the task made the folder.
     """
 
     path: str
@@ -48,21 +48,21 @@ class UsedPath(Struct, frozen=True, order=True):
 
 
 class PathSet(Struct, frozen=True):
-    """The digests of a set's two parts: paths in the project, and others, which most tasks share."""
+    """The digests of a set's two parts: paths in the project, and other paths, which most tasks share."""
 
     project: str
     others: str
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """The sets under a weak key, and how many runs have proved them: they would have been hits, and ended equally."""
+    """The sets under a weak key, and how many runs have proved them: these would have been hits, and ended equally."""
 
     sets: tuple[PathSet, ...] = ()
     proofs: int = 0
 
 
 class StrongKey(Struct, frozen=True):
-    """The key of a result with a set. `listings` has the lists of states by digest."""
+    """The key of a result under a set. `listings` has the lists of states by digest."""
 
     key: TaskKey
     path_set: PathSet
@@ -70,7 +70,7 @@ class StrongKey(Struct, frozen=True):
 
 
 class PathStates:
-    """The states of used paths at one moment: each is read once. One thread at a time uses it."""
+    """The states of used paths at one moment: each is read once. Only one thread may use it at a time."""
 
     def __init__(self, states: FileStates) -> None:
         self._states = states
@@ -83,7 +83,7 @@ class PathStates:
         self._root = os.path.realpath(states.folder) + "/"
 
     def get_state(self, used: UsedPath) -> str:
-        """Return the state of a path as it belongs into a key."""
+        """Return the state of a path as it appears in a key."""
         if used.listed:
             names = self._list_names(used.path)
             if names is None and used.own.startswith(MADE_FOLDER) and self._read(used.path) == ABSENT_STATE:
@@ -97,7 +97,7 @@ class PathStates:
         return ABSENT_STATE if state == used.own else state
 
     def build_listing(self, digest: str, paths: Iterable[UsedPath]) -> tuple[str, bytes]:
-        """Return the list of states of a part of a set, and its digest; `digest` is that of the part."""
+        """Return the list of states of a part of a set, and the list's digest; `digest` is the part's."""
         found = self._listings.get(digest)
         if found is None:
             lines = [f"{each.path}{'/' if each.listed else ''}\0{self.get_state(each)}\0" for each in paths]
@@ -108,7 +108,7 @@ class PathStates:
     def build_programs(self, path_set: PathSet, paths: Iterable[UsedPath], search_path: str) -> tuple[str, bytes]:
         """Return the list of the programs that a task looked for on PATH, with their places now, and its digest.
 
-        They are the names that a set has in the folders of PATH. Programs that the task itself makes are left out.
+        They are the set's names in the folders of PATH. Programs that the task itself makes are left out.
         """
         if (path_set, search_path) not in self._programs:
             folders = self._list_folders(search_path)
@@ -123,14 +123,14 @@ class PathStates:
         return self._programs[path_set, search_path]
 
     def _list_folders(self, search_path: str) -> dict[str, None]:
-        """Return the folders of PATH in their order, without links on the way."""
+        """Return the folders of PATH in order, with links resolved."""
         if search_path not in self._folders:
             named = (os.path.join(self._states.folder, folder) for folder in search_path.split(os.pathsep))
             self._folders[search_path] = dict.fromkeys(os.path.realpath(folder) for folder in named)
         return self._folders[search_path]
 
     def _find_program(self, name: str, search_path: str) -> str:
-        """Return the path of a program, relative to the config's folder in it; ABSENT_STATE without one."""
+        """Return the path of a program, relative to the config's folder if inside it; ABSENT_STATE if there is none."""
         if (name, search_path) not in self._places:
             places = (f"{folder}/{name}" for folder in self._list_folders(search_path))
             found = next((path for path in places if os.path.isfile(path) and os.access(path, os.X_OK)), ABSENT_STATE)
@@ -154,7 +154,7 @@ class PathStates:
 
 
 class PathSets:
-    """The manifests and sets of the store. One thread at a time uses it."""
+    """The manifests and sets of the store. Only one thread may use it at a time."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -186,7 +186,9 @@ class PathSets:
         return PathSet(self._add_part(inside), self._add_part(outside))
 
     def build_key(self, weak: TaskKey, path_set: PathSet, states: PathStates) -> StrongKey | None:
-        """Return the strong key of a set as its paths are now; None if the set was evicted or is damaged."""
+        """Return the strong key of a set for the current states of its paths; None if the set was evicted or is
+        damaged.
+        """
         listings: list[tuple[str, bytes]] = []
         used: list[UsedPath] = []
         for digest in (path_set.project, path_set.others):
@@ -227,13 +229,13 @@ def _parse_paths(content: bytes) -> tuple[UsedPath, ...]:
 
 
 def has_cache_name(path: str) -> bool:
-    """Return whether a path is named as the caches of well-known tools are."""
+    """Return whether a path has the name of a well-known tool's cache."""
     parent, name = os.path.split(path)
     return name in CACHES or (name in _NODE_CACHES and os.path.basename(parent) == "node_modules")
 
 
 def is_cache_folder(path: str) -> bool:
-    """Return whether a folder holds no sources, by its name or a mark in it."""
+    """Return whether a folder is a cache without sources, by its name or a marker file in it."""
     if has_cache_name(path):
         return True
     # uv marks its virtual environments as caches.
@@ -246,7 +248,7 @@ def _iter_names(folder: str) -> Iterable[str]:
             if entry.name in CACHES:
                 continue
             if entry.is_symlink():
-                yield f"{entry.name}/l"  # programs tell it from a file without asking
+                yield f"{entry.name}/l"  # a listing shows programs that it is a link
             elif not entry.is_dir(follow_symlinks=False):
                 yield entry.name
             elif not is_cache_folder(entry.path):

@@ -1,4 +1,4 @@
-"""What the cache would do now, for `plan --why`: reads the files and the store, and writes nothing."""
+"""Predict what the cache would do now, for `plan --why`. This reads the files and the store, and writes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Preview(Struct, frozen=True, kw_only=True):
-    """A task, or an item of a batch: why it would be skipped or run; `item` None: the stage's only task."""
+    """Why a task, or an item of a batch, would be skipped or run. `item`: None for the stage's only task."""
 
     stage: str
     item: str | None
@@ -35,7 +35,7 @@ class Preview(Struct, frozen=True, kw_only=True):
 
 
 def preview_plan(plan: Plan, store: Store, environ: Mapping[str, str]) -> Iterator[Preview]:
-    """Yield the previews of the cached stages, as the outputs of the stages that they need are now."""
+    """Yield the previews of the cached stages, with the present outputs of the stages that they need."""
     root = plan.root
     index = store.index_folder / hash_bytes(os.fsencode(root))[:32]
     states = FileStates(os.fspath(root), index)

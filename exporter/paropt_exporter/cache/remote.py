@@ -1,11 +1,11 @@
 """A remote cache over Bazel's HTTP protocol: results under `/ac/KEY`, contents under `/cas/SHA256`.
 
-The server and the credentials come from the environment or the host config, never from `paropt.yml`: a pull request
-could change that. Without PAROPT_CACHE_WRITE nothing is written, so that only trusted jobs fill the cache of others.
-A job that is not trusted may write below a path of its own (`PAROPT_CACHE_URL=https://cache/pull/17`).
+The server and the credentials come from the environment or the host config, never from `paropt.yml`, which a pull
+request could change. Without PAROPT_CACHE_WRITE nothing is written, so that only trusted jobs fill a shared cache. A
+job that is not trusted may write below its own path (`PAROPT_CACHE_URL=https://cache/pull/17`).
 
-The message under `/ac` is an ActionResult. Only length-delimited fields and numbers occur in it, which take 60 lines;
-protobuf's package would take 50 ms to load.
+The message under `/ac` is an ActionResult. It has only length-delimited fields and numbers, for which 60 lines suffice;
+the protobuf package would take 50 ms to load.
 https://github.com/bazelbuild/remote-apis/blob/main/build/bazel/remote/execution/v2/remote_execution.proto
 """
 
@@ -44,14 +44,14 @@ _VARINT, _DELIMITED = 0, 2  # wire types
 _FIXED_SIZES = {1: 8, 5: 4}
 _TIMEOUT_SECONDS = (3.0, 30.0)  # to connect, and between two reads
 _CHUNK_BYTES = 1 << 18
-_LIMIT_SECONDS = 30.0  # for a result, and one second more for each of these bytes
+_LIMIT_SECONDS = 30.0  # for a result, plus one second for so many bytes
 _SLOWEST_BYTES_PER_SECOND = 100_000
 _CHECK_SECONDS = 0.1
-_RETRY_SECONDS = 300.0  # a server that is down costs a run seconds, so not each run asks it
+_RETRY_SECONDS = 300.0  # a server that is down delays a run by seconds, so not each run tries it
 
 
 class BadMessage(Exception):
-    """The bytes are no ActionResult with an entry."""
+    """The bytes are not an ActionResult with an entry."""
 
 
 class Digest(Struct, frozen=True):
@@ -62,11 +62,11 @@ class Digest(Struct, frozen=True):
 
 
 class RemoteFailed(Exception):
-    """The server did not answer as the protocol says. The message has the reason, in a line."""
+    """The server did not answer by the protocol. The message is one line with the reason."""
 
 
 class ResultTooLarge(Exception):
-    """A result has more bytes than this program takes. The message says so, in a line."""
+    """A result has more bytes than this program accepts. The message says so in one line."""
 
 
 class Access(Struct, frozen=True, kw_only=True):
@@ -78,14 +78,14 @@ class Access(Struct, frozen=True, kw_only=True):
 
 
 class RemoteCache:
-    """One server. After a failure it is not asked again in this run, nor in others for minutes. One thread uses it.
+    """One server, for one thread. After a failure this run does not use it again, nor do others for some minutes.
 
-    Each result travels on a thread of its own, whose connection is cut if the server is too slow: the timeout of a
-    socket does not limit a server that sends a byte now and then.
+    Each result is transferred in a separate thread, whose connection is cut if the server is too slow: a socket's
+    timeout does not limit a server that sends a byte now and then.
 
-    Guarantees: nothing that was downloaded is used before its digest is verified; an entry is uploaded after its
-    contents; no result brings more bytes than the store may have; no method blocks longer than `limit_seconds` and
-    what the moved bytes take at 100 kB/s.
+    Guarantees: downloads are used only after their digest was verified; an entry is uploaded after its contents; no
+    result brings more bytes than the store may have; no method blocks for longer than `limit_seconds` plus the time
+    that the moved bytes take at 100 kB/s.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class RemoteCache:
         self._connection = _Connection(self._url, self._access)
 
     def begin_run(self) -> None:
-        """Ask the server again if its failure was long ago: a process with `--every` lives for months."""
+        """Use the server again if its failure was long ago: a process with `--every` may run for months."""
         if self.failure and time.monotonic() >= self._failed_seconds + self._retry_seconds:
             self.failure = ""
 
     def fetch(self, key: str, store: Store, given_up: Event) -> bool:
-        """Download a result with all its contents into the store. Return whether it is there now.
+        """Download a result with all its contents into the store. Return whether the store has it now.
 
         `given_up` ends the wait early. Raises RemoteFailed, ResultTooLarge, and StoreUnusable if it can't be written.
         """
@@ -126,7 +126,7 @@ class RemoteCache:
             self._wait(lambda: _send_result(connection, entry, store), Event(), f"PUT ac/{entry.key[:9]}…")
 
     def _wait(self, transfer: Callable[[], object], given_up: Event, what: str) -> object:
-        """Return the result of a transfer, None if it was given up. Raises the errors of `fetch`."""
+        """Return the result of a transfer; None if it was given up. Raises the errors of `fetch`."""
         done: Future[object] = Future()
         began, before = time.monotonic(), self._connection.moved_bytes
         Thread(target=_run, args=(transfer, done), name="paropt-remote", daemon=True).start()
@@ -180,7 +180,7 @@ def _fetch_result(connection: _Connection, key: str, store: Store) -> bool:
     room.check(sum({file.value: file.size_bytes for file in entry.files}.values()))
     if not all(_fetch_content(connection, blob, store, room) for blob in dict.fromkeys(entry.list_blobs())):
         return False
-    for listing in entry.listings:  # for the reasons of later misses only
+    for listing in entry.listings:  # only for the reasons of later misses
         with suppress(RemoteFailed, BadEntry, ResultTooLarge):
             _fetch_content(connection, listing, store, room)
     store.save(entry)
@@ -188,19 +188,19 @@ def _fetch_result(connection: _Connection, key: str, store: Store) -> bool:
 
 
 class _Room:
-    """The bytes that a download may still have."""
+    """How many bytes a download may still take."""
 
     def __init__(self, limit_bytes: int, limit: str) -> None:
         self._left_bytes = limit_bytes
         self._limit = f"{limit_bytes:,} bytes, {limit}"
 
     def take(self, size_bytes: int) -> None:
-        """Take so many bytes. Raises ResultTooLarge if there is no room for them."""
+        """Take `size_bytes`. Raises ResultTooLarge if there is no room for them."""
         self.check(size_bytes)
         self._left_bytes -= size_bytes
 
     def check(self, size_bytes: int) -> None:
-        """Raise ResultTooLarge if there is no room for so many bytes."""
+        """Raise ResultTooLarge if there is no room for `size_bytes`."""
         if size_bytes > self._left_bytes:
             raise ResultTooLarge(f"a result of the remote cache is not used: it has more than {self._limit}")
 
@@ -209,7 +209,7 @@ def _fetch_content(connection: _Connection, digest: str, store: Store, room: _Ro
     """Return whether a content is in the store, after downloading it if it was not."""
     if not store.has(digest):
         return connection.fetch_content(digest, store, room)
-    room.take(store.get_size(digest))  # as if it were new: contents that a run has left behind must not add up
+    room.take(store.get_size(digest))  # counted as new: contents that earlier runs have left must not add up
     return True
 
 
@@ -228,7 +228,7 @@ def _send_result(connection: _Connection, entry: Entry, store: Store) -> None:
 
 
 class _Connection:
-    """Requests to the server, for one thread at a time. `moved_bytes` counts those of contents in both directions."""
+    """Requests to the server, for one thread at a time. `moved_bytes`: bytes of contents in both directions."""
 
     def __init__(self, url: str, access: Access) -> None:
         self.moved_bytes = 0
@@ -245,7 +245,7 @@ class _Connection:
             self._sockets.close()
 
     def get(self, name: str) -> bytes | None:
-        """Return a small content, None if there is none. Raises RemoteFailed and ResultTooLarge."""
+        """Return a small content; None if there is none. Raises RemoteFailed and ResultTooLarge."""
         with self._request("GET", name) as answer:
             if not _has_content(answer, name):
                 return None
@@ -275,7 +275,7 @@ class _Connection:
     def put(self, name: str, content: IO[bytes], size_bytes: int) -> None:
         """Upload a content. Raises RemoteFailed."""
         headers = {"Content-Length": str(size_bytes)}
-        # Of an upload without length, `requests` sends chunks beside the header, which servers refuse.
+        # If an upload has no length, `requests` sends chunks in addition to the header, which servers refuse.
         upload = _Upload(content, size_bytes, self._count) if size_bytes else None
         with self._request("PUT", name, upload, headers) as answer:
             if answer.status_code not in (200, 201, 202, 204):
@@ -293,7 +293,8 @@ class _Connection:
                 room.take(len(chunk))
                 self._count(len(chunk))
                 yield chunk
-        # A RequestException is an OSError, which would look like one of the store; a ValueError: a negative size.
+        # Not passed on: a RequestException is an OSError, and would look like one of the store. ValueError: a negative
+        # size.
         except (requests.RequestException, ValueError) as error:
             raise RemoteFailed(f"GET {name[:12]}… failed: {describe_cause(error)}") from None
 
@@ -313,9 +314,9 @@ class _Connection:
             self._session = requests.Session()
             self._sockets = Sockets()
             mount_sockets(self._session, self._sockets)
-            self._session.trust_env = False  # no credentials from a netrc, no proxy for a server nearby
+            self._session.trust_env = False  # no credentials from a netrc, and no proxy for a server nearby
             self._session.headers.update(self._access.headers)
-            self._session.headers["Accept-Encoding"] = "identity"  # a packed answer has no bound
+            self._session.headers["Accept-Encoding"] = "identity"  # the size of a compressed answer has no bound
         self._count(0)  # after it has the sockets that `abandon` closes
         try:
             return self._session.request(
@@ -351,7 +352,7 @@ class _Upload:
 
 
 def _has_content(answer: Response, name: str) -> bool:
-    """Return whether an answer has a content, or says that there is none. Raises RemoteFailed for any other one."""
+    """Return True if an answer has a content, False if there is none. Raises RemoteFailed for any other answer."""
     if answer.status_code == 404:
         return False
     if answer.status_code != 200:
@@ -403,7 +404,7 @@ def _choose_access(url: str, environ: Mapping[str, str], host: HostConfig) -> Ac
 def format_action_result(entry: Digest, contents: list[tuple[str, Digest, bool]]) -> bytes:
     """Return a message. `entry` is the digest of the entry; `contents` are path, digest and whether it is executable.
 
-    The contents are listed as output files, so that a server that checks its results keeps them together.
+    The contents are listed as output files, so that a server that checks results keeps them together.
     """
     message = b"".join(
         _format_field(

@@ -22,7 +22,7 @@ from paropt_exporter.engine.interfaces import KeptResult
 from paropt_exporter.events import CacheReason
 from paropt_exporter.plan.structure import PlannedTask
 
-# How often results of items are kept before their stage has ended: a killed exporter loses so much of them. Keeping
+# How often results of items are kept before their stage has ended: a killed exporter loses only later ones. Keeping
 # compares all inputs of the stage, and takes a twentieth of the time at most.
 _KEEP_SECONDS, _KEEP_RATIO = 10.0, 20.0
 

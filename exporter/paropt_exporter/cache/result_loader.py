@@ -87,7 +87,7 @@ class ResultLoader:
     def _complete(
         self, recorded: StageReading, found: Mapping[StagePart, KeptTask | Miss]
     ) -> tuple[StageReading, dict[StagePart, KeptTask | Miss]]:
-        """Return a whole reading, since tasks run whose results turned out to be damaged, with the results for it.
+        """Return a whole reading with its results, for tasks that run since their results turned out to be damaged.
 
         Raises UnusableFile.
         """

@@ -1,7 +1,7 @@
-"""The store: results by key in `ac/`, contents by digest in `cas/`, in a folder of the user that checkouts share.
+"""The store: results by key in `ac/`, contents by digest in `cas/`, in a folder that all checkouts of a user share.
 
 A file is written beside its place and renamed. It is not synced: contents are verified whenever they are read, so a
-crash of the machine costs a miss. Files that were used last are kept, up to a size.
+crash of the machine costs only a miss. The most recently used files are kept, up to a size.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ LARGEST_NOTE_BYTES = 1 << 16
 LARGEST_TEXT_BYTES = 1 << 26  # of a kept output or a list of files
 _LAYOUT = "v1"
 _CHUNK_BYTES = 1 << 20
-_TOUCH_SECONDS = 3600.0  # a use is recorded once an hour: this orders files well enough, and most hits write nothing
+# a use is recorded at most once an hour: this orders files well enough, and most hits write nothing
+_TOUCH_SECONDS = 3600.0
 _YOUNG_SECONDS = 3600.0  # pruning spares newer files, which a run may be about to name in an entry
-# Older indexes are most likely those of deleted checkouts; without one, files are read.
+# Older indexes most likely belong to deleted checkouts; if one is missing, files are read again.
 _OLD_SECONDS = 30 * 86400.0
-_SCANNED_SECONDS = 86400.0  # so long the size is known by what was written; runs at once may miss some of it
+_SCANNED_SECONDS = 86400.0  # for so long the size is known by adding up writes; concurrent runs may miss some
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_RATIO = 0.8  # pruning leaves this much of the size, so that the next run need not prune again
 
 
 class StoreUnusable(Exception):
-    """The store can't be read or written. The message has the reason, in a line."""
+    """The store can't be read or written. The message is one line with the reason."""
 
 
 class StoredFile(Struct, frozen=True):
@@ -76,9 +77,9 @@ def open_store(environ: Mapping[str, str]) -> Store:
 class Store:
     """The results of tasks, for any number of processes at once.
 
-    Guarantees: a result that `load` returns was written whole; a content that `read` or `copy` returns has its digest;
-    a file appears under its name at once; no file outside of the store is read or removed, whatever a result names.
-    Methods that take a digest raise BadEntry for any other text. All but `prune` may be called from any thread.
+    Guarantees: a result that `load` returns was written completely; a content that `read` or `copy` returns has its
+    digest; files appear atomically; no file outside of the store is read or removed, whatever a result names. Methods
+    that take a digest raise BadEntry for any other text. All but `prune` may be called from any thread.
     """
 
     def __init__(self, folder: Path, *, limit_bytes: int = DEFAULT_BYTES) -> None:
@@ -105,13 +106,13 @@ class Store:
             raise StoreUnusable(_describe("the cache is not used", error, self.folder) + _OTHER_FOLDER) from None
 
     def read_secret(self) -> bytes:
-        """Return the key of the digests of variables, and create it at the first use. Raises StoreUnusable."""
+        """Return the key for digests of variables; create it on first use. Raises StoreUnusable."""
         path = self.secret_path
         try:
             with suppress(FileNotFoundError):
                 return files.read_file(path, 1024)
             files.replace_file(path, os.urandom(32), mode=files.PRIVATE_FILE)
-            return files.read_file(path, 1024)  # another process may have been faster
+            return files.read_file(path, 1024)  # another process may have created it first
         except OSError as error:
             raise StoreUnusable(_describe("the cache is not used", error, path)) from None
 
@@ -134,11 +135,11 @@ class Store:
         return os.path.exists(_place(self._ac, key))
 
     def save(self, entry: Entry) -> None:
-        """Write a result, whose contents are there already. Raises StoreUnusable."""
+        """Write a result, whose contents the store already has. Raises StoreUnusable."""
         self._write(_place(self._ac, entry.key), format_entry(entry))
 
     def find_path_sets(self, weak_key: str) -> Path:
-        """Return the place of the path sets under a weak key, which may be missing."""
+        """Return the path of the file with the path sets of a weak key; it may be missing."""
         return Path(_place(self._sets, weak_key))
 
     def save_path_sets(self, weak_key: str, content: bytes) -> None:
@@ -152,12 +153,12 @@ class Store:
             self._touch(_place(self._cas, digest), None)
 
     def remove(self, key: str) -> None:
-        """Remove a result that turned out to be unusable."""
+        """Remove an unusable result."""
         with suppress(OSError):
             os.unlink(_place(self._ac, key))
 
     def find_content(self, digest: str) -> Path:
-        """Return the place of a content, which may be missing."""
+        """Return the path of the file with a content; it may be missing."""
         return Path(_place(self._cas, digest))
 
     def get_size(self, digest: str) -> int:
@@ -185,7 +186,7 @@ class Store:
         return content
 
     def verify(self, digest: str) -> bool:
-        """Return whether a content is there and whole; remove a damaged one."""
+        """Return whether a content is present and undamaged; remove a damaged one."""
         try:
             for _ in self._iter_chunks(digest):
                 pass
@@ -199,7 +200,9 @@ class Store:
             target.write(chunk)
 
     def _iter_chunks(self, digest: str) -> Iterator[bytes]:
-        """Yield a content; remove it at its end if it is damaged. Raises BadEntry and OSError as `copy` does."""
+        """Yield a content in chunks; if it proves damaged at the end, remove it. Raises BadEntry and OSError as `copy`
+        does.
+        """
         path = _place(self._cas, digest)
         try:
             source = files.open_for_reading(Path(path), follow_links=False)
@@ -217,7 +220,7 @@ class Store:
             raise BadEntry("a content of the cache is damaged")
 
     def add(self, content: bytes) -> str:
-        """Keep a content, and return its digest. Raises StoreUnusable."""
+        """Store a content, and return its digest. Raises StoreUnusable."""
         digest = hash_bytes(content)
         path = _place(self._cas, digest)
         if not self._touch(path, len(content)):
@@ -225,7 +228,7 @@ class Store:
         return digest
 
     def add_file(self, source: BinaryIO, digest: str, size_bytes: int) -> None:
-        """Keep the content of a file with a known digest. Raises StoreUnusable, also if it has another one by now."""
+        """Store the content of a file with a known digest. Raises StoreUnusable, also if the file has changed since."""
         if self._touch(_place(self._cas, digest), size_bytes):
             return
         try:
@@ -234,7 +237,9 @@ class Store:
             raise StoreUnusable("an output changed while it was stored") from None
 
     def add_chunks(self, chunks: Iterable[bytes], digest: str) -> None:
-        """Keep a content that comes in pieces. Raises StoreUnusable, BadEntry for another digest, and their errors."""
+        """Store a content that comes in chunks. Raises StoreUnusable, BadEntry for another digest, and the chunks'
+        errors.
+        """
         path = _place(self._cas, digest)
         found, size_bytes = _begin_content_digest(), 0
         try:
@@ -296,7 +301,7 @@ class Store:
     def prune_if_full(self) -> None:
         """Remove files if the store has become larger than its limit since the last call.
 
-        It lists the files only then, and once a day: of 20,000 files that takes 0.2 s.
+        It lists the files only then, and once a day: with 20,000 files that takes 0.2 s.
         """
         known, written = self._load_size(), self.written_bytes
         self.written_bytes = 0
@@ -306,7 +311,7 @@ class Store:
             self._save_size(known[0] + written, known[1])
 
     def _load_size(self) -> tuple[int, float] | None:
-        """Return the size in bytes as it is known, and when all files were listed; None if that is too long ago."""
+        """Return the known size in bytes, and when all files were last listed; None if that is too long ago."""
         with suppress(OSError, ValueError):
             size, listed = files.read_file(self._size_path, 1024).split()
             if 0.0 <= time.time() - float(listed) < _SCANNED_SECONDS:
@@ -319,9 +324,9 @@ class Store:
             files.replace_file(self._size_path, content, mode=files.PRIVATE_FILE)
 
     def prune(self, limit_bytes: int | None = None, *, spare_young: bool = True) -> tuple[int, int]:
-        """Remove the files that were not used for the longest time, if the store is larger than its limit.
+        """Remove the least recently used files, if the store is larger than its limit.
 
-        Indexes of files that no run has written for a month go in any case, and so do notes that are as old, on tasks
+        Indexes that no run has written for a month are removed in any case, and so are notes of that age on tasks
         without a result. Return how many other files and bytes were removed. `spare_young`: keep files of the last
         hour, up to twice the limit.
         """
@@ -349,7 +354,7 @@ class Store:
         return removed, removed_bytes
 
     def _remove_old_indexes_and_notes(self) -> None:
-        """Remove those that no run has written for a month, apart from notes on results that are there."""
+        """Remove indexes and notes that no run has written for a month, except notes on results that the store has."""
         for entry in (*_scan(os.fspath(self.index_folder)), *_scan(os.fspath(self.last_folder))):
             with suppress(OSError):
                 is_old = entry.stat(follow_symlinks=False).st_mtime < time.time() - _OLD_SECONDS
@@ -357,14 +362,14 @@ class Store:
                     os.unlink(entry.path)
 
     def _has_noted_result(self, path: str) -> bool:
-        """Return whether a file has notes on a task that name a result which is there; unchanged stages write none."""
+        """Return whether a file's notes name a result in the store; unchanged stages don't rewrite their notes."""
         with suppress(OSError, ValueError, KeyError, TypeError, BadEntry):
             keys = json.loads(_read_whole(path, LARGEST_NOTE_BYTES))["keys"]
             return any(self.contains(str(key)) for key in keys)
         return False
 
     def _touch(self, path: str, size_bytes: int | None) -> bool:
-        """Return whether a file is there whole, and record its use."""
+        """Return whether a file is present with its full size, and record its use."""
         try:
             state = os.stat(path, follow_symlinks=False)
             if size_bytes is not None and state.st_size != size_bytes:
@@ -374,7 +379,7 @@ class Store:
         except FileNotFoundError:
             return False
         except OSError:
-            pass  # a store that is only readable serves hits
+            pass  # a read-only store still serves hits
         return True
 
     def _write(self, path: str, content: bytes) -> None:
@@ -391,7 +396,7 @@ class Store:
 
 
 def _place(folder: str, name: str) -> str:
-    """Return the path of an entry or content. Raises BadEntry for a name that could lead out of the folder."""
+    """Return the path for an entry or content. Raises BadEntry for a name that could lead out of the folder."""
     if not is_digest(name):
         raise BadEntry(f"an entry of the cache names {name[:80]!r} in place of a digest")
     return os.path.join(folder, name[:2], name)

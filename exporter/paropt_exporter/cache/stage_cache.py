@@ -44,8 +44,8 @@ class StageCache:
     ```
     Guarantees: all methods return at once, except `end_run`; a result is kept only if its task succeeded and no input
     changed between the lookup and the moment after its end; errors of the disk cost a miss and one line, never a run; a
-    lookup that takes long (a slow disk, a huge input) delays no end of a run: its thread is left behind, with all that
-    it knows.
+    lookup that takes long (a slow disk, a huge input) delays no end of a run: its thread is left behind with its
+    state.
     """
 
     def __init__(self, setup: CacheSetup) -> None:
@@ -167,7 +167,7 @@ class _Locks:
 
 
 class _Tracing:
-    """Whether commands can be traced here, which is found out once, and said if they can't."""
+    """Finds out once whether commands can be traced here, and prints a line if they can't."""
 
     def __init__(self, setup: CacheSetup) -> None:
         self._setup = setup
@@ -215,7 +215,7 @@ class _RunCache:
         self._report(stage, report, lambda: self._find_results(stage, report))
 
     def keep(self, stage: PlannedStage, task: PlannedTask, result: KeptResult) -> None:
-        """Add the result of a task, which is kept when its stage has ended, or some time before."""
+        """Add the result of a task, which is kept when its stage has ended, or earlier."""
         looked_up = self._stages.get(stage.name)
         if looked_up is None or not isinstance(self._opened, _OpenParts):
             return
@@ -313,7 +313,7 @@ class _RunCache:
         return self._opened
 
     def _wait(self, stage: PlannedStage, wanted: Sequence[str], report: Report, held: Sequence[str] = ()) -> None:
-        """Look the stage up again once another run has ended it; `held`: the locks of it that are there already."""
+        """Look the stage up again once another run has ended it; `held`: the locks that it has already."""
         self._setup.say(f"{stage.name}: waits for another run of it")
         if self.given_up.is_set():
             self._locks.release(held)

@@ -1,4 +1,4 @@
-"""The keys of a stage's parts, as its files, tools and variables are at one moment; and their results summed up."""
+"""The keys of a stage's parts by its files, tools and variables at one moment, and the sums of the parts' results."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ from paropt_exporter.plan.stage_environment import build_command_environment, se
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
 _LONGEST_SCRIPT_BYTES = 1 << 16
-_MOST_LINKS = 8  # of scripts that name scripts as their interpreters
+_MOST_LINKS = 8  # in a chain of scripts that name scripts as their interpreters
 # npm, pnpm and yarn write the versions of all packages there.
 _NODE_PACKAGES = (".package-lock.json", ".pnpm/lock.yaml", ".yarn-integrity", ".yarn-state.yml")
 _PACKAGES = ("site-packages", "dist-packages")
 _SYSTEM_PACKAGES = compile_later(r"(?im)^include-system-site-packages\s*=\s*true")
-# In a RECORD: files that pip writes with the path of the environment or of the checkout in them.
+# In a RECORD: files into which pip writes the path of the environment or of the checkout.
 _PATHS_IN_RECORD = compile_later(
     r"^(?:\.\./)+bin/|/(?:direct_url\.json|RECORD|INSTALLER|REQUESTED|uv_cache\.json),|^__editable__"
 )
 
 
 class StagePart(Struct, frozen=True, eq=False):  # each is one object: the hash of a long command would cost more
-    """A part of a stage with a result of its own: a task, or one item of a batch. `owner` is the index of its task."""
+    """A part of a stage with its own result: a task, or one item of a batch. `owner`: the index of its task."""
 
     task: PlannedTask
     owner: int
@@ -63,8 +63,8 @@ class StagePart(Struct, frozen=True, eq=False):  # each is one object: the hash 
 class StageReading(Struct, frozen=True, kw_only=True):
     """A stage's parts with their keys. `listings` has the lists of files by digest.
 
-    With recorded inputs it has no list of the files that the parts share: that does for hits, not for tasks that run.
-    The keys of a stage with traced inputs are weak ones (`path_sets`), without any list.
+    With recorded inputs it lacks the list of the shared files, which suffices for hits, but not for tasks that run. A
+    stage with traced inputs has weak keys (`path_sets`), without any list.
     """
 
     stage: PlannedStage
@@ -88,7 +88,7 @@ class StageReading(Struct, frozen=True, kw_only=True):
 
 
 class StageReader:
-    """Reads the keys of stages, and compares their inputs with an earlier reading. One thread at a time uses it."""
+    """Reads the keys of stages, and compares inputs with an earlier reading. Only one thread may use it at a time."""
 
     def __init__(self, root: Path, states: FileStates, environ: Mapping[str, str], secret: bytes) -> None:
         self._root = root
@@ -97,7 +97,7 @@ class StageReader:
         self._secret = secret
 
     def read(self, stage: PlannedStage) -> StageReading:
-        """Return the keys of a stage's parts. Raises UnusableFile if something that it reads can't be compared."""
+        """Return the keys of a stage's parts. Raises UnusableFile if one of its inputs has no comparable state."""
         self._check_outputs(stage)
         parts, tools = list_parts(stage), self._identify_tools(stage)
         inputs = self._read_inputs(stage, parts)
@@ -116,7 +116,7 @@ class StageReader:
         return reading
 
     def read_recorded(self, stage: PlannedStage) -> StageReading | None:
-        """Return the keys of a stage whose shared files are all as its record has them, otherwise None.
+        """Return the keys of a stage if its record of shared files still holds, otherwise None.
 
         Raises UnusableFile.
         """
@@ -136,8 +136,8 @@ class StageReader:
     def _check_outputs(self, stage: PlannedStage) -> None:
         """Raise UnusableFile if the stage's outputs can't be restored.
 
-        If several tasks or stages write files of the same pattern, the result of one would have the files of all, as
-        they were at that time.
+        If several tasks or stages write files of the same pattern, the result of one would include the others' files,
+        as they were at that time.
         """
         if stage.shared_output:
             raise UnusableFile(f"another stage may write {stage.shared_output}, too: give each its own outputs")
@@ -164,7 +164,7 @@ class StageReader:
             raise UnusableFile(f"its output goes to {path}, and no file outside of the project is restored")
 
     def _name_record(self, stage: PlannedStage) -> str:
-        """Return a name that tells apart the stages whose walks or outputs differ."""
+        """Return a name for the stage's record, which differs if walks or outputs differ."""
         written = list_written(stage, os.fspath(self._root))
         return repr((FORMAT, stage.inputs, stage.needed_outputs, os.fspath(stage.cwd), written))
 
@@ -176,7 +176,9 @@ class StageReader:
         shared: str,
         own: Mapping[int, str],
     ) -> dict[StagePart, TaskKey]:
-        """Return the keys of parts. `shared`, `own`: digests of lists of files, of single parts by their index."""
+        """Return the keys of parts. `shared`: digests of the lists of shared files; `own`: those of single parts, by
+        index.
+        """
         stage_key = StageKey(
             cwd=get_relative_cwd(os.fspath(self._root), stage),
             outputs=(*stage.outputs, *list_output_file(stage, os.fspath(self._root))),
@@ -193,12 +195,12 @@ class StageReader:
         }
 
     def find_own_input(self, reading: StageReading) -> Miss | None:
-        """Return why a stage that writes a file that it reads has no result, or None."""
+        """Return why a stage that writes one of its own inputs has no result; None if it does not."""
         path = find_own_input(list_written(reading.stage, os.fspath(self._root)), reading.inputs)
         return None if path is None else Miss(CacheReason.OWN_INPUT, f"it writes its own input {path}: leave that out")
 
     def find_changes(self, reading: StageReading) -> dict[StagePart, Miss]:
-        """Return the parts whose results prove nothing, if they ran since a reading, each with the reason."""
+        """Return the parts whose results don't count since inputs changed after a reading, each with the reason."""
         stage, before = reading.stage, reading.inputs
         assert isinstance(before, StageInputs)
         try:
@@ -214,7 +216,7 @@ class StageReader:
         return {part: _build_edited(path) for part, path in own if path is not None}
 
     def _read_inputs(self, stage: PlannedStage, parts: Sequence[StagePart]) -> StageInputs:
-        if stage.traces_inputs:  # they are known when it has run
+        if stage.traces_inputs:  # its inputs are known only after it has run
             return StageInputs({})
         return read_inputs(self._states, stage, [part.task for part in parts])
 
@@ -237,7 +239,7 @@ class StageReader:
 
 
 def _iter_steps_without_items(task: PlannedTask) -> Iterator[tuple[str, ...]]:
-    """Yield the commands of a task without the words that are items: thousands would be looked for on PATH."""
+    """Yield the commands of a task without the words that are items, of which thousands would be looked up on PATH."""
     items = frozenset(task.items or (task.item,))
     for step in task.work.steps if isinstance(task.work, Commands) else ():
         yield (*step[:1], *(word for word in step[1:] if word not in items))
@@ -248,10 +250,10 @@ def _build_edited(name: str) -> Miss:
 
 
 def list_parts(stage: PlannedStage) -> tuple[StagePart, ...]:
-    """Return the parts of a stage that have results of their own.
+    """Return the parts of a stage that have their own results.
 
-    The items of a batch are such parts, since each run cuts its batches by the durations that it knows, unless an
-    output belongs to the batch as a whole.
+    The items of a batch are such parts, since each run may cut other batches, unless an output belongs to a whole
+    batch.
     """
     parts: list[StagePart] = []
     by_item = stage.template is not None and all(ITEM in pattern for pattern in stage.outputs)
@@ -298,13 +300,13 @@ class KeptTask(Struct, frozen=True):
 
 
 def miss_all(stage: PlannedStage, why: Miss) -> StageLookup:
-    """Return a lookup in which all tasks run for one reason."""
+    """Return a lookup in which all tasks run, for one reason."""
     missed = UncachedTask(reason=why.reason, note=why.text)
     return StageLookup(hits={}, misses={task.index: missed for task in stage.tasks}, note=why.text)
 
 
 def sum_up(reading: StageReading, found: Mapping[StagePart, KeptTask | Miss]) -> StageLookup:
-    """Return the tasks that are skipped, and those that run, of the results of their parts."""
+    """Return which tasks are skipped and which run, from the results of their parts."""
     hits: dict[int, CachedTask] = {}
     misses: dict[int, UncachedTask] = {}
     narrowed: dict[int, tuple[str, ...]] = {}
@@ -332,7 +334,7 @@ def sum_up(reading: StageReading, found: Mapping[StagePart, KeptTask | Miss]) ->
 
 
 def _merge_results(results: Sequence[KeptTask]) -> CachedTask:
-    """Return the result of a task from those of its parts, with each output once."""
+    """Return the result of a task from those of its parts, including each output once."""
     outputs = {result.entry.output: result.output for result in results}
     return CachedTask(output="".join(outputs.values()), seconds=sum(each.entry.seconds for each in results))
 
@@ -354,9 +356,9 @@ class Tools:
     """Reads the identities of programs and environments as they are now, so that an upgrade runs a stage again.
 
     A program is identified by its content. A script that pip wrote begins with the path of its environment's Python,
-    which differs between checkouts: its first line is replaced by the identity of that interpreter, and the packages
-    of its environment, virtual or not, count by their RECORD files. `#!/usr/bin/env python` stands for the `python` on
-    the stage's PATH.
+    which differs between checkouts, so its first line is replaced with the identity of that interpreter. The packages
+    of its environment, virtual or not, count by their RECORD files. `#!/usr/bin/env python` means the `python` on the
+    stage's PATH.
     """
 
     def __init__(self, root: Path, states: FileStates, home: str) -> None:
@@ -377,7 +379,7 @@ class Tools:
 
         `environment`: the virtual environment's folder. `python_version`: the version that pyenv's stubs start.
 
-        The packages of the environment have their names and versions under `packages`. Raises UnusableFile.
+        `packages` in the result has the names and versions of the environment's packages. Raises UnusableFile.
         """
         found: dict[str, str] = {}
         find = partial(_find_program, cwd=cwd, path=path, python_version=python_version)
@@ -391,9 +393,9 @@ class Tools:
         return found
 
     def identify_node_packages(self, cwd: str, find_written: Callable[[], InputPatterns]) -> dict[str, str]:
-        """Return the identities of npm's packages in a stage's folder and in those above it, up to the config's.
+        """Return the identities of npm's packages in a stage's folder and the folders above it, up to the config's.
 
-        `cwd` is relative to that. Packages among its outputs, which the stage installs itself, are left out.
+        `cwd` is relative to the latter. Packages among the outputs, which the stage itself installs, are left out.
         """
         found: dict[str, str] = {}
         parts = [] if cwd == "." or cwd.startswith("../") else cwd.split("/")
@@ -472,14 +474,14 @@ def _hash_texts(texts: Iterable[str]) -> str:
 
 
 def _hide_places(content: bytes, places: Iterable[bytes]) -> bytes:
-    """Replace the paths of the environment and the checkout, which differ between checkouts."""
+    """Replace the paths of the environment and the checkout in a content, since they differ between checkouts."""
     for place in places:
         content = content.replace(place, b".")
     return content
 
 
 def _iter_program_names(steps: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield the words that may be programs: all of each step, since `timeout 60 ruff check` starts two.
+    """Yield the words that may be programs, which are all words of each step: `timeout 60 ruff check` starts two.
 
     Relative paths after the first word are left out: they are files of the project, which count as inputs.
     """
@@ -491,7 +493,7 @@ def _iter_program_names(steps: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def _iter_line(line: str) -> Iterator[str]:
-    """Yield the words of a line for a shell, and those of lines within it, such as those of `sh -c`."""
+    """Yield the words of a line for a shell, and of lines within it, as of `sh -c`."""
     for part in _split_line(line.replace("`", " ")):
         if part != line and is_line(part):
             yield from _iter_line(part)
@@ -509,13 +511,13 @@ def _split_line(line: str) -> list[str]:
 
 
 def _iter_words_of_env(words: Sequence[str]) -> Iterator[str]:
-    """Yield the words of a script's first line that may be a program which `env` looks for on PATH."""
+    """Yield the words of a script's first line that may be a program for `env` to look up on PATH."""
     if os.path.basename(words[0]) == "env":
         yield from filter(None, (word.removeprefix("-S") for word in words[1:]))
 
 
 def _find_program(name: str, *, cwd: Path, path: str, python_version: str | None) -> str | None:
-    """Return the file of a program, or None for a word that is none. For a stub it is the program that this starts."""
+    """Return the file of a program; for a stub, the program that it starts; None if the word is not a program."""
     folders = [""] if "/" in name else path.split(os.pathsep)
     stub = None
     for full in (os.path.join(cwd, folder, name) for folder in folders):
@@ -530,7 +532,7 @@ def _find_program(name: str, *, cwd: Path, path: str, python_version: str | None
 
 
 def _find_environment_of_python(program: str) -> str | None:
-    """Return the folder of the environment whose interpreter a program is, virtual or not; None for other programs."""
+    """Return the folder of the environment, virtual or not, whose interpreter this is; None for other programs."""
     if not os.path.basename(program).startswith(("python", "pypy")):
         return None
     folder = os.path.dirname(os.path.dirname(program))
@@ -544,8 +546,8 @@ def _is_virtual(folder: str) -> bool:
 def _list_package_folders(folder: str, home: str) -> list[str]:
     """Return the folders from which an environment's interpreter imports packages.
 
-    Outside of virtual environments, as in containers, users' own packages count, and those in Debian's /usr/local. In
-    Fedora's lib64 are the packages with compiled modules.
+    Outside of virtual environments, as in containers, the user's packages count, and those in Debian's /usr/local. On
+    Fedora, lib64 has the packages with compiled modules.
     """
     places = [folder]
     if not _is_virtual(folder) or _SYSTEM_PACKAGES.search(os.fsdecode(_read_head(os.path.join(folder, "pyvenv.cfg")))):
@@ -557,7 +559,7 @@ def _list_package_folders(folder: str, home: str) -> list[str]:
 def _iter_package_folders(place: str) -> Iterator[str]:  # Path.glob takes ten times as long
     for library in (os.path.join(place, "lib"), os.path.join(place, "lib64")):
         if library.endswith("64") and os.path.islink(library):
-            continue  # to lib, as in a virtual environment
+            continue  # a link to lib, as in a virtual environment
         names: list[str] = []
         with suppress(OSError):
             names = os.listdir(library)

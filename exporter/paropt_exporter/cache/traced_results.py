@@ -3,7 +3,7 @@
     weak key -> path sets -> strong keys -> a result: a hit, once the sets under the weak key have proved themselves
     trace -> used paths -> path set -> strong key -> the result is kept
 
-In shadow mode, until two runs would have been hits and ended with equal outputs, such a task runs nevertheless.
+Until two runs would have been hits and ended with equal outputs, the task runs nevertheless (shadow mode).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from paropt_exporter.plan.structure import PlannedStage
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
 
-PROOFS = 2  # runs that would have been hits, before one is
+PROOFS = 2  # how many runs must have been hits in theory before one is skipped
 _MEMORY_FOLDERS = ("/var/tmp/", "/dev/shm/")  # nosec B108 # compared with paths; nothing is created there
 _NPM_CACHES = ("_logs", "_cacache", "_update-notifier-last-checked")
 _COARSE_CLOCK = 5  # CLOCK_REALTIME_COARSE: the kernel's clock of files
@@ -58,10 +58,10 @@ _WHOLE_SECONDS_NS = 2_000_000_000  # as coarse as the times of any file system (
 _USES = STAT | READ | LIST
 _HEAD_BYTES = 1 << 12
 _MOST_INTERPRETERS = 8
-_ELF_HEADER = struct.Struct("<16xHHIQQQIHHH")  # of 64-bit programs: type ... number of program headers
+_ELF_HEADER = struct.Struct("<16xHHIQQQIHHH")  # of 64-bit programs, from the type to the number of program headers
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 _PT_INTERP = 3
-# They count by other means, or hold no sources.
+# They count in other ways, or contain no sources.
 _OTHER_FOLDERS = CACHES | {".git", "node_modules"}
 
 
@@ -79,7 +79,7 @@ def explain_unproved(weak: TaskKey, proofs: int, notes: TaskNotes) -> Miss:
 
 
 class Candidates(Struct, frozen=True, kw_only=True):
-    """The strong keys of a task as the files are now, the last used first."""
+    """The strong keys of a task with the files' current states, the last used first."""
 
     manifest: Manifest
     keys: tuple[StrongKey, ...]
@@ -100,12 +100,12 @@ def explain_traced_miss(weak: TaskKey, candidates: Candidates, notes: TaskNotes,
 
 
 class TracedResults:
-    """The path sets of tasks, and what is known of them during a run. One thread at a time uses it."""
+    """The path sets of tasks, and their states during a run. Only one thread may use it at a time."""
 
     def __init__(
         self, store: Store, states: FileStates, environ: Mapping[str, str], own_files: Iterable[Path] = ()
     ) -> None:
-        """`own_files`: those that the exporter itself writes."""
+        """`own_files`: the files that the exporter itself writes."""
         self._own_files = frozenset(_iter_trace_names(own_files, os.path.realpath(states.folder)))
         self._store = store
         self._states = states
@@ -113,17 +113,18 @@ class TracedResults:
         self._sets = PathSets(store)
         self._now = PathStates(states)
         self._reader = TraceReader(states)
-        self._kept: dict[int, tuple[Trace, PathSet | Miss]] = {}  # by the trace: the items of a batch share one
+        # by the id of the trace, which the items of a batch share
+        self._kept: dict[int, tuple[Trace, PathSet | Miss]] = {}
         self.expected: dict[StagePart, Result] = {}  # in shadow mode, the results that would have been hits
 
     def refresh(self) -> None:
-        """Forget the states of files: they are read again."""
+        """Forget the states of files, so that they are read again."""
         self._now = PathStates(self._states)
         self._reader = TraceReader(self._states)
         self._kept.clear()
 
     def find_candidates(self, weak: TaskKey) -> Candidates:
-        """Return the keys under which a result may be."""
+        """Return the keys under which the store may have a result."""
         manifest = self._sets.load(weak)
         keys = (self._sets.build_key(weak, each, self._now) for each in manifest.sets)
         return Candidates(manifest=manifest, keys=tuple(key for key in keys if key is not None))
@@ -148,7 +149,7 @@ class TracedResults:
     def _keep_set(self, weak: TaskKey, trace: Trace, task: TracedTask) -> PathSet | Miss:
         """Keep the set of a trace, and the lists of the states of its paths.
 
-        The states are read between two comparisons of the files with the trace: they are those that the task saw.
+        The states are read between two comparisons of the files with the trace, so they are those that the task saw.
         """
         paths = self._reader.find_used_paths(trace, task)
         if isinstance(paths, Miss):
@@ -175,7 +176,7 @@ class TracedResults:
         self._sets.save(weak, Manifest(sets=(key.path_set, *others)[:MOST_SETS], proofs=proofs))
 
     def disprove(self, weak: TaskKey) -> None:
-        """Let the sets of a task prove themselves again: with equal inputs it had another end. Raises StoreUnusable."""
+        """Make a task prove its sets again, since it ended differently with equal inputs. Raises StoreUnusable."""
         self._sets.save(weak, replace(self._sets.load(weak), proofs=0))
 
     def _describe(self, stage: PlannedStage) -> TracedTask:
@@ -193,13 +194,13 @@ class TracedResults:
 
 
 def _iter_trace_names(paths: Iterable[Path], folder: str) -> Iterator[str]:
-    """Yield how a trace names files: without links on the way, and relative to the project's folder if below it."""
+    """Yield paths as a trace has them: with links resolved, and relative to the project's folder if inside it."""
     for path in paths:
         yield os.path.realpath(path).removeprefix(f"{folder}/")
 
 
 def _iter_cache_folders(variables: Mapping[str, str]) -> Iterator[str]:
-    """Yield the user's cache folder, and those of npm for logs and packages. Those that npx runs are no cache."""
+    """Yield the user's cache folder, and npm's folders for logs and packages. What npx runs is not a cache."""
     home = variables.get("HOME", "")
     npm = variables.get("npm_config_cache") or os.path.join(home, ".npm")
     user = variables.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
@@ -209,13 +210,13 @@ def _iter_cache_folders(variables: Mapping[str, str]) -> Iterator[str]:
 
 
 class TracedTask(Struct, frozen=True, kw_only=True):
-    """What a trace is compared with.
+    """The facts about a task with which its trace is compared.
 
     `outputs`: the patterns of the stage's outputs; `needed_outputs`: those of the stages that it needs. `caches`: the
-    names of tools' caches that these do not name. `temporary_folders`: there only the content of files counts.
-    `cache_folders` are left out. Both without links on the way, as the paths of a trace. `own_files` are the
-    exporter's: they change during a run, and count only if the task reads them. `allows_servers`: the result counts
-    though the task connected to some.
+    names of tools' caches, unless these patterns name them. `temporary_folders`: folders in which only the content of
+    files counts. `cache_folders`: folders to leave out. Links in both are resolved, as in traces. `own_files`: the
+    exporter's, which change during a run, and count only if the task reads them. `allows_servers`: the result counts
+    although the task connected to servers.
     """
 
     outputs: InputPatterns
@@ -228,9 +229,9 @@ class TracedTask(Struct, frozen=True, kw_only=True):
 
 
 class TraceReader:
-    """Turns traces into the paths that results depend on; for tasks that end at about the same time, from one thread.
+    """Turns the traces of tasks that end at about the same time into the paths that results depend on; for one thread.
 
-    For each path the trace has its state before the first use, which is compared with the state after the task:
+    For each path, the state before the first use, from the trace, is compared with the state after the task:
 
         before   after      the task wrote it   it is
         same     same       no                  an input: content, absence, or the names in a folder
@@ -250,7 +251,7 @@ class TraceReader:
         self._left_out: dict[str, bool] = {}
 
     def find_used_paths(self, trace: Trace, task: TracedTask) -> tuple[UsedPath, ...] | Miss:
-        """Return the paths that a task used as they are now, or why its result can't be kept."""
+        """Return the paths that a task used, in their current states, or why its result can't be kept."""
         if trace.problems:
             return _explain(f"not traceable: {trace.problems[0]}", len(trace.problems))
         if trace.servers and not task.allows_servers:
@@ -267,7 +268,7 @@ class TraceReader:
             return error.why
 
     def _name(self, path: bytes) -> str:
-        """Return a path as it is named in sets."""
+        """Return a path in the form of path sets."""
         text = os.fsdecode(path)
         for root in self._roots:
             if text.startswith(root):
@@ -277,7 +278,7 @@ class TraceReader:
         return text
 
     def _is_left_out(self, path: str) -> bool:
-        """Return whether a path is in a folder that holds no sources, or is such a folder."""
+        """Return whether a path is a folder without sources, or is inside one."""
         known = self._left_out.get(path)
         if known is None:
             parent = os.path.dirname(path)
@@ -323,9 +324,9 @@ class _Reading:
                 yield from self._judge_made(path, access, self._get_entry(path))
 
     def _is_needed_output(self, path: str) -> bool:
-        """Return whether a needed stage wrote a file that is in a cache, such as cargo's `target`.
+        """Return whether a file in a cache, such as cargo's `target`, is an output of a needed stage.
 
-        Tools put their own caches, such as `__pycache__`, beside the files that it wrote.
+        Not caches that tools put beside such outputs, such as `__pycache__`.
         """
         return self._task.needed_outputs.matches(path) and self._task.caches.isdisjoint(path.split("/"))
 
@@ -363,9 +364,9 @@ class _Reading:
             yield from (UsedPath(each) for each in _iter_interpreters(os.path.join(self._states.folder, path)))
 
     def _judge_made(self, path: str, access: Access, now: Entry | None) -> Iterator[UsedPath]:
-        """Judge a path that the task made, or that is in a folder which it made: the next run may find it.
+        """Judge a path that the task made, or that is in a folder which the task made: the next run may find it.
 
-        A file with a state before its first use came with a folder that the task moved there.
+        If a file had a state before its first use, it came with a folder that the task moved there.
         """
         if now == ABSENT:
             if access.state is None and access.is_used_unwritten(_USES) and not self._is_in_removed_folder(path):
@@ -376,9 +377,9 @@ class _Reading:
             yield UsedPath(path, own=_describe(now))
 
     def _judge_names(self, path: str, access: Access) -> UsedPath:
-        """Return a listed folder without the names that the task itself made or removed, and the exporter's own.
+        """Return a listed folder without the names that the task made or removed, and without the exporter's own.
 
-        Nor do its outputs count there: one that is gone is to be restored.
+        Outputs of the task are left out, too: if one is gone, a hit restores it.
         """
         now = set(self._list_names(path))
         before = {os.fsdecode(name) for name in access.names or ()}
@@ -393,7 +394,7 @@ class _Reading:
         return UsedPath(path, listed=True, own="/".join(sorted(own)))
 
     def _judge_output(self, path: str, access: Access) -> Iterator[UsedPath]:
-        """Yield an output of an earlier run if the task read it; as it was then, or else there is no result."""
+        """Yield an output of an earlier run if the task read it. If the task then changed it, there is no result."""
         if not (_is_file(access) and access.is_used_unwritten(READ)):
             return
         if access.is_used(WRITE) and not _is_unchanged(access, self._get_entry(path)):
@@ -407,7 +408,7 @@ class _Reading:
             raise _Unproved(CacheReason.EDITED, f"{path} can't be listed: {error.strerror}") from None
 
     def _check_age(self, path: str, state: tuple[object, ...], first_ns: int) -> None:
-        """Refuse a file that changed in the tick of the clock in which it was used: a later change would not show."""
+        """Refuse a file that changed in the same clock tick in which it was used: a later change would not show."""
         times = int(str(state[1])), int(str(state[2]))
         coarse = all(each % 1_000_000_000 == 0 for each in times)
         tick_ns = _WHOLE_SECONDS_NS if coarse else 2 * int(time.clock_getres(_COARSE_CLOCK) * 1e9)
@@ -431,7 +432,7 @@ class _Reading:
         return access is not None and access.state is None and access.is_used(WRITE)
 
     def _get_entry(self, path: str) -> Entry | None:
-        """Return the entry of a path; None for a file without a state that could be compared."""
+        """Return the entry of a path; None for a file without a comparable state."""
         if path not in self._now:
             try:
                 self._now[path] = self._states.take_entry(path)
@@ -443,10 +444,10 @@ class _Reading:
 def _may_hide_reads(
     moves: Sequence[tuple[str, str]], paths: Mapping[str, Access], temporary_folders: tuple[str, ...]
 ) -> bool:
-    """Return whether a task may have read files at places where the moves of folders put them.
+    """Return whether a task may have read files at paths where its moves of folders put them.
 
-    Its trace lacks the files' first places. Of temporary folders only the files that it opened count, so a move from
-    one to another hides nothing unless it opened a file below the new place. pytest so removes folders of earlier runs.
+    The trace lacks their original paths. In temporary folders only opened files count, so a move between two of them,
+    by which pytest removes folders of earlier runs, hides nothing unless the task opened a file below the new path.
     """
     if not all(path.startswith(temporary_folders) for move in moves for path in move):
         return True
@@ -472,7 +473,7 @@ def _iter_parents(path: str) -> Iterator[str]:
 
 
 def _is_unchanged(access: Access, now: Entry | None) -> bool:
-    """Return whether a path is as it was before its first use, or a file that the task wrote again as it was."""
+    """Return whether a path is as before its first use, or a file that the task rewrote with the same content."""
     if _is_same(access.state, now):
         return True
     if access.digest is None or now is None or not isinstance(access.state, tuple):
@@ -482,10 +483,10 @@ def _is_unchanged(access: Access, now: Entry | None) -> bool:
 
 
 def _is_same(before: object, now: Entry | None) -> bool:
-    """Return whether a path is as it was before its first use. Of a folder only its existence counts."""
+    """Return whether a path is as it was before its first use. For a folder only its existence counts."""
     if before is None or now == ABSENT:
         return before is None and now == ABSENT
-    if now is None:  # unreadable, or a device: unchanged as long as it has no state
+    if now is None:  # unreadable, or a device: unchanged if it had no state before, either
         return True
     if not isinstance(before, tuple):
         return False
@@ -513,7 +514,7 @@ def _explain(text: str, count: int) -> Miss:
 
 
 def _iter_interpreters(path: str) -> Iterator[str]:
-    """Yield the programs by which the kernel runs a program: of a script's first line, and the dynamic loader."""
+    """Yield the programs that the kernel needs to run a program: the interpreter of a script, the dynamic loader."""
     for _ in range(_MOST_INTERPRETERS):
         found = _find_interpreter(path)
         if not found:
@@ -543,10 +544,10 @@ def _find_interpreter(path: str) -> str:
 
 
 def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
-    """Return the files that a stage's last traced run read and that its inputs leave out, sorted."""
+    """Return the files that a stage's last traced run read but that its inputs leave out, sorted."""
     reads = Notes(store.last_folder, config.project).load_reads(stage.name)
     if not reads:
-        return []  # as of most stages: the outputs of thousands of stages would be listed for each of them
+        return []  # as for most stages: below, the outputs of thousands of stages would be listed for each
     # Here: runs need neither these nor subprocess, which they import.
     from paropt_exporter.plan.affected import list_input_patterns, list_output_patterns
 

@@ -1,7 +1,7 @@
-"""Find the programs that pyenv's stubs start: each stub is the same script, whatever version and packages it leads to.
+"""Find the programs that pyenv's stubs start: all stubs are the same script, whichever version they start.
 
-`~/.pyenv/shims/ruff` starts `~/.pyenv/versions/3.11.7/bin/ruff`. The version is that of PYENV_VERSION, else of the
-nearest `.python-version` in the folder and above it, else of `~/.pyenv/version`.
+`~/.pyenv/shims/ruff` starts `~/.pyenv/versions/3.11.7/bin/ruff`. The version comes from PYENV_VERSION, otherwise from
+the nearest `.python-version` in the folder or above it, otherwise from `~/.pyenv/version`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from paropt_exporter import files
 
-_SYSTEM = "system"  # the program that PATH has without the stubs
+_SYSTEM = "system"  # the program on PATH without the stubs
 _LONGEST_FILE_BYTES = 1 << 12
 
 
@@ -51,7 +51,7 @@ def _read_versions(top: str, cwd: Path) -> list[str]:
 
 
 def _iter_words(text: str) -> Iterator[str]:
-    """Yield the first word of each line that is no comment, as pyenv reads them."""
+    """Yield the first word of each line that is not a comment, as pyenv reads the file."""
     for line in text.splitlines():
         word = line.split(maxsplit=1)[0] if line.strip() else ""
         if word and not word.startswith("#") and "/" not in word and word != "..":
@@ -59,7 +59,7 @@ def _iter_words(text: str) -> Iterator[str]:
 
 
 def _find_version(versions: str, name: str) -> str | None:
-    """Return the folder of a version, or of the latest one that begins so: `3.11` stands for `3.11.7`."""
+    """Return the folder of a version, or of the latest one with that prefix: `3.11` means `3.11.7`."""
     if os.path.isdir(os.path.join(versions, name)):
         return os.path.join(versions, name)
     with suppress(OSError):

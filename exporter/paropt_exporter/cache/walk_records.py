@@ -1,8 +1,8 @@
-"""Records of walks: all that a stage's patterns found, in a form that shows fast whether all of it is as it was.
+"""Records of walks: everything that a stage's patterns found, in a form in which a change is found fast.
 
-A record has the names in each folder that was walked, and the size, times, inode and mode of each file that matched. If
-all of these are as they were, the list of files is too, whose digest it has: no pattern is compiled, no path matched,
-sorted or looked up. Of 10,000 files that takes 33 ms of CPU time instead of 80, of which the kernel needs 20.
+A record has the names in each walked folder, and the size, times, inode and mode of each matching file. If none of
+these has changed, neither has the list of files, whose digest the record has: no pattern is compiled, and no path is
+matched, sorted or looked up. For 10,000 files that takes 33 ms of CPU time instead of 80; the kernel needs 20 of them.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 from paropt_exporter.cache.file_states import Snapshot, Stamp, get_stamp
 from paropt_exporter.input_files import FoundFile, WalkedFolder
 
-# Its path with a slash; its names; which are files of the list; which are others; which of the others are folders.
+# Its path with a slash; its names; which of them are files of the list; which are not; which of the latter are folders.
 _Folder = tuple[str, list[str], bytes, bytes, bytes]
-# The digest of the list of files; each folder; the stamps of its files, in their order; those of single paths, None:
-# nothing was there.
+# The digest of the list of files; each folder; the stamps of its files, in order; those of single paths (None:
+# missing).
 Record = tuple[str, list[_Folder], bytes, dict[str, Stamp | None]]
 
 _STAMP_LENGTH = 5
-_REGULAR = 6  # parts of the entry of a regular file; that of a link has one more
+_REGULAR = 6  # the length of a regular file's entry; a link's is longer by one
 
 
 def build_record(
     listing: str, walked: Sequence[WalkedFolder], roots: Iterable[str], snapshot: Snapshot
 ) -> Record | None:
-    """Return the record of a walk that began at `roots`; None if it can't be checked fast, since there are links."""
+    """Return the record of a walk that began at `roots`; None if it can't be checked fast because of links."""
     if any(len(entry) != _REGULAR or entry[5] == "d" for entry in snapshot.values()):
         return None
     folders: list[_Folder] = []
@@ -61,7 +61,7 @@ def build_record(
 
 
 def is_unchanged(record: Record, folder: str, settings: Iterable[FoundFile]) -> bool:
-    """Return whether a walk would find the same files in the same states. `settings`: files that no pattern names."""
+    """Return whether a walk would find the same files in the same states. `settings`: files outside of the patterns."""
     _, folders, stamps, singles = record
     try:
         return (
@@ -69,7 +69,7 @@ def is_unchanged(record: Record, folder: str, settings: Iterable[FoundFile]) -> 
             and all(_read_single(folder, path) == stamp for path, stamp in singles.items())
             and _are_folders_unchanged(folder, folders, stamps)
         )
-    except OSError:  # a folder is gone, or can't be read: the walk itself has the message
+    except OSError:  # a folder is gone or unreadable: the walk itself reports it
         return False
 
 
@@ -95,7 +95,7 @@ def _are_folders_unchanged(folder: str, folders: Iterable[_Folder], stamps: byte
                 entries = [*listing]
             if [entry.name for entry in entries] != names:
                 return False
-            # A link to a folder counts as one: it would be walked, and a folder with links has no record.
+            # A link to a folder counts as a folder: it would be walked, and a folder with links has no record.
             if bytes(entry.is_dir() for entry in compress(entries, are_others)) != are_folders:
                 return False
             for entry, (size, mtime, ctime, inode, mode) in zip(compress(entries, are_files), stamp, strict=False):

@@ -111,7 +111,7 @@ def _check_socket_flags(flags: Flags) -> None:
 
 
 def build_plan_options(flags: Flags) -> PlanOptions:
-    """Return the options that need no look at the project: all but those of --failed and --affected."""
+    """Return the options that don't depend on the project's state: all but --failed and --affected."""
     from paropt_exporter.plan import PlanOptions, parse_bounds
 
     return PlanOptions(
@@ -150,7 +150,7 @@ def get_lane(flags: Flags) -> str:
 
 
 def format_again(flags: Flags) -> str:
-    """Return the flags that repeat what failed of a run; a stage with arguments is repeated as it was."""
+    """Return the flags that repeat the failed part of a run. Stages with arguments are repeated as they were."""
     words = [*(["--once"] if flags.once else []), *list_config_flags(flags)]
     words += [word for pattern in flags.stages for word in ("--stage", pattern)]
     words += ["--only"] if flags.only else []
@@ -175,9 +175,9 @@ def _parse_reports(flags: Flags) -> tuple[ReportOption, ...]:
 
 
 def resolve_path(flag: str, path: str | None, *, absolute: bool) -> Path | None:
-    """Return a flag's path, as it was given, which messages show, or absolute, since the current folder may change.
+    """Return a flag's path, as it was given, for messages, or absolute, in case the current folder changes.
 
-    Raises UsageError for an empty one, as of a variable that is not set, which would be the current folder.
+    Raises UsageError for an empty path, which an unset variable gives, and which would mean the current folder.
     """
     if path is None:
         return None
@@ -187,7 +187,7 @@ def resolve_path(flag: str, path: str | None, *, absolute: bool) -> Path | None:
 
 
 def _check_push_url(url: str | None) -> str | None:
-    """Return the URL of --push.url. Raises UsageError for an empty one, which would mean that of the config."""
+    """Return the URL of --push.url. Raises UsageError for an empty one, which would mean the config's URL."""
     if url == "":
         raise UsageError("--push.url: the URL is empty: correct it, or leave the flag out")
     return url

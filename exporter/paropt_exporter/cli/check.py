@@ -1,8 +1,7 @@
-"""`check`: report all faults of the config, and all programs and modules that it needs and this machine lacks."""
+"""`check`: report all faults of the config, and all programs and modules that it needs but this machine lacks."""
 
 from __future__ import annotations
 
-import glob
 import importlib
 import os
 import pkgutil
@@ -11,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -19,9 +18,10 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
 from paropt_exporter.cli import init
-from paropt_exporter.cli.formatting import format_faults
+from paropt_exporter.cli.formatting import find_columns_of_terminal, format_faults, wrap_for_terminal
 from paropt_exporter.config.placeholders import ITEM, ITEMS, drop_quoted
 from paropt_exporter.errors import ConfigError, UsageError, format_count
+from paropt_exporter.globs import GlobSearch
 from paropt_exporter.plan import NOTHING_TO_RUN, require_lane
 
 if TYPE_CHECKING:
@@ -29,21 +29,22 @@ if TYPE_CHECKING:
 
 _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
 _SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder
-# Scripts that look at failures themselves, or whose lines are no commands: here-documents.
+# Scripts that check for failures themselves, or some of whose lines are not commands: here-documents.
 _STOPS_AT_FAILURES = re.compile(
-    r"(?m)^\s*set\s+(?:[-+]?\w+\s+)*-(?:\w*e|o\s+errexit)|\|\|\s*(?:exit|return)\b|<<|\$\?|^#!"
+    r"(?m)^[ \t]*set[ \t]+(?:[-+]?\w+[ \t]+)*-(?:\w*e|o[ \t]+errexit)|\|\|\s*(?:exit|return)\b|<<|\$\?|^#!"
 )
-_CANT_FAIL_ALONE = re.compile(  # assignments, messages, beginnings of compounds, and commands with `||` or a next line
+_CANT_FAIL_ALONE = re.compile(  # assignments, messages, compound commands, and commands that continue or have a `||`
     r"^(?:export\s+)?(?:\w+=\S*(?:\s+|$))+$|^(?:echo|printf|unset)\b[^|&;]*$"
     r"|^(?:if|for|while|until|case|do|then|else|elif|trap|set)\b|\|\||(?:&&|\||[{(]|;;|\))$"
 )
 _ENDS = frozenset({"fi", "done", "esac", "}", ")"})
+_INDENT = 2  # of a wrapped line's rest
 _MOST_COMPARED = 100_000  # pairs of stages, which takes half a second
 _COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they ignore the jobserver
 
 
 def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextIO, stderr: TextIO) -> int:
-    """Print all faults and return 2, or report that there are none and return 0. `lane`: only its stages."""
+    """Print all faults and return 2, or report that there are none and return 0. `lane`: check only its stages."""
     if config_path is not None:
         init.refresh_schema(config_path)
     config, faults = _read_config(config_path, root)
@@ -53,13 +54,11 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
         require_lane(config, lane)
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
     stages = [stage for stage in config.stages if any(chosen.includes(stage) for chosen in lanes.values())]
-    for warning in _iter_warnings(config, lanes, stages):
-        print(f"warning: {warning}", file=stderr)
+    _print_wrapped([f"warning: {warning}" for warning in _iter_warnings(config, lanes, stages)], stderr)
     faults += _find_missing(config, stages)
     if not config.stages and not faults:
         faults.append(f"{config.path or 'no paropt.yml'}: {NOTHING_TO_RUN}")
-    for note in config.notes:
-        print(note, file=stderr if faults else stdout)
+    _print_wrapped(config.notes, stderr if faults else stdout)
     if faults:
         return _print_faults(faults, stderr)
     name = config.path or "no paropt.yml, built-in stages"
@@ -79,7 +78,7 @@ def _read_config(path: Path | None, root: Path) -> tuple[Config | None, list[str
 
 
 def _find_missing(config: Config, stages: list[Stage]) -> Iterator[str]:
-    """Yield a fault for each thing that the config needs and this machine lacks, with its place."""
+    """Yield a fault, with its place, for everything that the config needs but this machine lacks."""
     for stage in stages:
         yield from (f"{_get_place(config, stage)}: {fault}" for fault in _check_stage(config, stage))
     yield from (f"{config.path}: {fault}" for fault in _check_jobserver(config))
@@ -89,7 +88,7 @@ def _find_missing(config: Config, stages: list[Stage]) -> Iterator[str]:
 
 
 def _check_history(config: Config) -> Iterator[str]:
-    """Yield a fault if runs can't be recorded at the history's path. One that is damaged is repaired by a run."""
+    """Yield a fault if runs can't be recorded at the history's path. Damage is no fault: a run repairs it."""
     from paropt_exporter.errors import HistoryError
     from paropt_exporter.history import database
 
@@ -107,7 +106,7 @@ def _check_history(config: Config) -> Iterator[str]:
 
 
 def _check_host_config(config: Config) -> tuple[str, ...]:
-    """Return the faults of the host config, and the secrets that it does not let this config name."""
+    """Return the faults of the host config, and of secrets that this config names but the host config forbids."""
     from paropt_exporter.config.host_config import load_host_config
     from paropt_exporter.config.server_access import apply_host_config
 
@@ -136,8 +135,14 @@ def _check_web_config(config: Config) -> tuple[str, ...]:
 
 
 def _print_faults(faults: list[str], stderr: TextIO) -> int:
-    print(*format_faults(faults), format_count(len(faults), "fault"), sep="\n", file=stderr)
+    _print_wrapped([*format_faults(faults), format_count(len(faults), "fault")], stderr)
     return 2
+
+
+def _print_wrapped(lines: Iterable[str], stream: TextIO) -> None:
+    """Print lines, wrapped on a terminal."""
+    columns = find_columns_of_terminal(stream)
+    stream.writelines(f"{part}\n" for line in lines for part in wrap_for_terminal(line, columns, _INDENT))
 
 
 def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
@@ -207,7 +212,7 @@ def _suggest_remedy(program: str) -> str:
 
 
 def _search_path(program: str, folder: Path, path: str) -> str | None:
-    """Search a PATH like the stage does, with relative entries from the stage's folder."""
+    """Search a PATH as the stage would, with relative entries taken from the stage's folder."""
     entries = os.pathsep.join(os.path.join(folder, entry) for entry in path.split(os.pathsep))  # noqa: PTH118 -- a PATH is text
     return shutil.which(program, path=entries)
 
@@ -272,7 +277,7 @@ def _warn_unstoppable_calls(lanes: Mapping[str, Lane], stages: list[Stage]) -> I
 
 
 def _warn_wide_stages(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each stage that needs more slots than a lane has workers. One worker runs any stage."""
+    """Yield a warning for each stage that needs more slots than a lane has workers. A lane of one worker runs any."""
     from paropt_exporter import host
     from paropt_exporter.config.defaults import resolve_workers
 
@@ -286,7 +291,7 @@ def _warn_wide_stages(lanes: Mapping[str, Lane], stages: list[Stage]) -> Iterato
 
 
 def _warn_repeated_starts(stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each stage that starts a multi-file program once for each item."""
+    """Yield a warning for each stage that starts a program for each item, though it accepts several files."""
     from paropt_exporter.plan import start_up
 
     for stage in stages:
@@ -320,7 +325,7 @@ def _warn_repeated_items(stages: list[Stage]) -> Iterator[str]:
 
 
 def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each stage whose outputs its items or other stages write, too, so that no result is kept."""
+    """Yield a warning for each stage that is not cached because its items share outputs, or other stages write them."""
     from paropt_exporter.plan.stage_builder import is_cached, map_shared_outputs
 
     by_others = map_shared_outputs(config.stages)
@@ -336,7 +341,7 @@ def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:
 
 
 def _describe_shared_by_items(config: Config, stage: Stage) -> str:
-    """Return two items that may write the same file; of changed files, those count too that are unchanged now."""
+    """Return two items that may write the same file. If items are changed files, unchanged ones count as well."""
     if stage.items is None or not stage.outputs or stage.items.command is not None:
         return ""  # an items command is not run
     from paropt_exporter.config.values import Items
@@ -345,18 +350,19 @@ def _describe_shared_by_items(config: Config, stage: Stage) -> str:
 
     items = stage.items if stage.items.changed is None else Items(glob=stage.items.changed)
     folder = config.root / stage.cwd if stage.cwd else config.root
-    with suppress(ItemsError):  # which is reported
+    with suppress(ItemsError):  # reported as a fault
         return describe_shared_outputs(stage.outputs, find_items(items, cwd=folder, env={}))
     return ""
 
 
 def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each stage with a glob or, in a variable's value, a word that no shell replaces."""
+    """Yield a warning for each stage with a glob, or a variable reference in `env`, that no shell expands."""
+    search = GlobSearch()
     for stage in stages:
         folder = config.root / stage.cwd if stage.cwd else config.root
         commands = [] if stage.shell else [stage.run, *(stage.steps or ())]
         lines = [drop_quoted(command) for command in commands if isinstance(command, str)]
-        found = [word for line in lines for word in line.split() if _is_glob_with_files(word, folder)]
+        found = [word for line in lines for word in line.split() if _is_glob_with_files(word, folder, search)]
         if found:
             yield f"stage {stage.name!r}: no shell replaces {found[0]}: add `shell: true`, or quote it if that is meant"
         for name, value in stage.env.items():
@@ -364,8 +370,8 @@ def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]
                 yield f"stage {stage.name!r}: env.{name}: no shell replaces a part of its value: set it in the command"
 
 
-def _is_glob_with_files(word: str, folder: Path) -> bool:
-    return any(mark in word for mark in "*?") and bool(glob.glob(word, root_dir=folder))  # noqa: PTH207 -- paths too
+def _is_glob_with_files(word: str, folder: Path, search: GlobSearch) -> bool:
+    return any(mark in word for mark in "*?") and next(search.iter_matches(folder, word), None) is not None
 
 
 def _warn_ignored_failures(stages: list[Stage]) -> Iterator[str]:
@@ -396,9 +402,9 @@ def _warn_own_jobs(stages: list[Stage]) -> Iterator[str]:
 
 
 def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each pattern of inputs that matches no file: misspelled, it would hide changes.
+    """Yield a warning for each pattern of inputs that matches no file: a misspelled one would hide changes.
 
-    A file that another stage writes comes later.
+    Patterns of files that another stage writes are left out.
     """
     from paropt_exporter.input_files import ITEM, InputPatterns, join_pattern
     from paropt_exporter.plan.affected import list_output_patterns
@@ -491,13 +497,13 @@ def _get_place(config: Config, stage: Stage) -> str:
     return config.places.get(stage.name) or f"stage {stage.name}"
 
 
-# If a package's source has one of these, its modules may be anywhere, or be created by the import.
+# If a package's source contains one of these, its modules may be anywhere, or may be created by the import.
 _DYNAMIC = (b"__path__", b"sys.modules")
 _LARGEST_SOURCE_BYTES = 1_000_000
 
 
 def check_call(target: str, root: Path) -> Iterator[str]:
-    """Yield a fault if the module of a call is missing. Searches like a run, the config's folder first."""
+    """Yield a fault if the module of a call is missing. Searches as a run does, in the config's folder first."""
     module = target.partition(":")[0]
     if module in sys.modules:
         return  # such as os.path, which has no package
@@ -511,12 +517,12 @@ def check_call(target: str, root: Path) -> Iterator[str]:
             yield f"there is no module {name!r} for {target}: correct the name, or install it"
             return
         if _is_dynamic(spec):
-            return  # it may load the rest in its own way
+            return  # the package may load its modules in its own way
         folders = spec.submodule_search_locations or ()
 
 
 def _find_in_folders(name: str, folders: Sequence[str]) -> ModuleSpec | None:
-    """Return the first module or package of that name, or a namespace package of all folders of that name."""
+    """Return the first module or package of that name in the folders, otherwise a namespace package of all of them."""
     portions: list[str] = []
     for folder in folders:
         finder = pkgutil.get_importer(folder)
@@ -532,7 +538,7 @@ def _find_in_folders(name: str, folders: Sequence[str]) -> ModuleSpec | None:
 
 
 def _find_elsewhere(name: str) -> ModuleSpec | None:
-    """Return a built-in module, or one that an installed package's own finder knows."""
+    """Return a built-in module, or one that the finder of an installed package knows."""
     for finder in sys.meta_path:
         spec = finder.find_spec(name, None) if finder is not PathFinder else None
         if spec is not None:

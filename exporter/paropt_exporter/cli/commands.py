@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from paropt_exporter.plan import EarlierRuns, Plan, Retry
 
 _COMPLETED_RUNS = 20  # as many as `history` lists
-# Words that mean themselves in each shell: bash expands words that it completes, so it would run a `$(...)` in them.
+# Words that no shell expands. Bash expands words that it completes, and would run a `$(...)` in them.
 _PLAIN_WORD = compile_later(r"[\w@%+=:,./-]+")
 
 
 def run(flags: Flags) -> int:
     """Run the flags' command, or a lane without one, and return the exit code."""
     if flags.command is not None or flags.list or flags.dry_run:
-        gc.enable()  # a lane loads more modules first
+        gc.enable()  # before a lane, more modules load first
     match flags.command:
         case "init":
             from paropt_exporter.cli import init
@@ -128,15 +128,16 @@ def _run_cache(flags: Flags) -> int:
         raise UsageError(f"cannot read the cache {store.folder}: {denied}")
     if flags.action != "prune" and (flags.size is not None or flags.all):
         raise UsageError(f"cache {flags.action}: --size and --all are for prune")
+    output = flags.output or "text"
     if flags.action == "info":
-        return cache.run_info(store, output=flags.output or "text", stdout=sys.stdout)
+        return cache.run_info(store, output=output, stdout=sys.stdout)
     if flags.action == "verify":
-        return cache.run_verify(store, stdout=sys.stdout)
+        return cache.run_verify(store, output=output, stdout=sys.stdout)
     try:
         limit_bytes = 0 if flags.all else None if flags.size is None else parse_size(flags.size)
     except ValueError as error:
         raise UsageError(f"--size: {error}") from None
-    return cache.run_prune(store, limit_bytes=limit_bytes, stdout=sys.stdout)
+    return cache.run_prune(store, limit_bytes=limit_bytes, output=output, stdout=sys.stdout)
 
 
 def _build_plan(flags: Flags, loaded: Config) -> Plan:
@@ -164,7 +165,8 @@ def _run_list(flags: Flags) -> int:
 
     loaded = load_config(flags)
     lane, items = None, None
-    if flags.shard is not None or flags.failed or flags.deadline is not None:  # which stages these are, a plan knows
+    # only a plan knows the stages that these select
+    if flags.shard is not None or flags.failed or flags.deadline is not None:
         from paropt_exporter.plan.sharding import list_items
 
         plan = _build_plan(flags, loaded)
@@ -202,9 +204,9 @@ def _choose_listed(flags: Flags, loaded: Config) -> tuple[str | None, Sequence[S
 
 
 def _print_words(flags: Flags) -> int:
-    """Print names of the project for a completion script, one a line, without those that a shell would expand.
+    """Print names of the project for a completion script, one per line, without those that a shell would expand.
 
-    Raises UsageError for runs without a history.
+    Raises UsageError if there is no history with runs to name.
     """
     loaded = load_config(flags)
     for kind in flags.words:
@@ -226,7 +228,7 @@ def _build_change_finder(flags: Flags, loaded: Config) -> ChangeFinder | None:
 
 
 def _keep_affected(loaded: Config, stages: Sequence[Stage], changes: ChangeFinder) -> Sequence[Stage]:
-    """Return the affected ones of these stages, and say which these are."""
+    """Return those of the stages that are affected, and print them with the reasons."""
     from paropt_exporter.plan.affected import find_affected
 
     affected = find_affected(loaded, stages, changes)
@@ -252,7 +254,7 @@ def _load_retry(flags: Flags, loaded: Config, lane: str) -> Retry:
 
 
 def _load_earlier_runs(loaded: Config, lane: str) -> EarlierRuns:
-    """Return the facts from earlier runs that a shown plan has; none if the history can't be read."""
+    """Return the measurements of earlier runs that `plan` shows; none if the history can't be read."""
     from paropt_exporter.plan import EarlierRuns
 
     if not has_history(loaded):
@@ -336,7 +338,7 @@ def _run_log(flags: Flags) -> int:
 
 
 def _load_sequences(loaded: Config, runs: list[str]) -> Mapping[str, int]:
-    """Return the order in which runs began; without a history that can be read there is none."""
+    """Return each run's place in the order of starts; nothing if the history can't be read."""
     with suppress(HistoryError, UsageError), closing(open_history(loaded)) as history:
         return history.load_sequences(runs)
     return {}

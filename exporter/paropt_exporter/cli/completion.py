@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
-WORDS = ("lanes", "runs", "stages")  # of the project at hand
+WORDS = ("lanes", "runs", "stages")  # kinds of names in a project
 _ASK = "paropt-exporter completion bash --words"
-# The commands that print the words for a flag's value, one a line, by the value's name in the help.
+# The commands that print the words for a flag's value, one per line, by the value's name in the help.
 _COMMANDS = {
     "STAGE": ("stages", f"{_ASK} stages"),
     "LANE": ("lanes", f"{_ASK} lanes"),
@@ -18,7 +18,7 @@ _COMMANDS = {
     "RUN|STAGE[ITEM]": ("runs_and_stages", f"{_ASK} stages runs"),
 }
 _ZSH_COMMANDS = re.compile(r"(  _describe '[^\n]* commands' _commands\n)\}\n")
-# After `=` follows a file's name. The function of shtab can't say so: it is called in a sub-shell.
+# A file name follows `=`, without a space. shtab's function can't set that, since it is called in a subshell.
 _BASH_WITHOUT_SPACE = """
 {prefix}_without_space() {{
   {prefix} "$@"
@@ -42,7 +42,7 @@ def run(shell: str, parser: argparse.ArgumentParser, *, stdout: TextIO) -> int:
 
 
 def _build_words(function: str, command: str) -> dict[str, Any]:
-    """Return shtab's description of the words that a command prints; of none if it fails."""
+    """Return shtab's description of a completion by the words that a command prints; it has none if that fails."""
     import shtab
 
     words: dict[str, Any] = shtab.cmd(f"{command} 2>/dev/null")
@@ -76,7 +76,7 @@ def _build_report_kinds(prefix: str) -> dict[str, Any]:
 
 
 def _complete_words(script: str, shell: str, prefix: str, program: str, stages: Mapping[str, Any]) -> str:
-    """Add stages to the words that the script completes: shtab knows the commands alone."""
+    """Add stages to the words that the script completes: shtab knows only the commands."""
     match shell:
         case "bash":
             without_space = _BASH_WITHOUT_SPACE.format(prefix=prefix, program=program)
@@ -94,7 +94,7 @@ def _complete_words(script: str, shell: str, prefix: str, program: str, stages: 
 
 
 def _complete_values(parser: argparse.ArgumentParser, kinds: dict[str, Any]) -> None:
-    """Complete the values that a flag's help calls by a name of `kinds`."""
+    """Set the completion of each flag whose value has a name in `kinds`."""
     for action in parser._actions:  # argparse has no public list of its flags; shtab reads this one too
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def edit_config(config: Config, changes: Changes, *, by_hand: str) -> tuple[Path, bytes]:
-    """Return the config's file, links followed, and its new content. Writes nothing.
+    """Return the path of the config's file, with links resolved, and its new content. Writes nothing.
 
     `by_hand` is the remedy for the error message. Raises UsageError if the file can't be written or edited.
     """

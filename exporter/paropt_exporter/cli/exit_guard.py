@@ -62,15 +62,15 @@ def end_process(code: int) -> None:
     """Run the exit handlers and end the process; name threads that remain. Return if a call may have added handlers."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # another signal would only change the exit code
-    ExitGuard(code).__enter__()  # for the rest of the process
+    ExitGuard(code).__enter__()  # until the process ends
     is_abandoned = _has_abandoned_call()
     if not _list_remaining_threads() and not is_abandoned:
-        if not _has_run_call():  # all handlers are ours, and nothing is left for the interpreter's slow end
+        if not _has_run_call():  # all handlers are ours, and the interpreter's slow shutdown has nothing to do
             _run_with_limit((atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush), _HANDLERS_SECONDS)
             _exit(code)
         _limit_handlers(code)
         return
-    # Like the interpreter, but with a limit: executors stop idle threads, then wait for busy ones.
+    # As the interpreter does, but with a time limit: executors stop idle threads, then wait for busy ones.
     _run_with_limit(getattr(threading, "_threading_atexits", ()), _SETTLE_SECONDS)
     left = _list_remaining_threads()
     if left:
@@ -103,13 +103,13 @@ def _has_run_call() -> bool:
 
 
 def _has_abandoned_call() -> bool:
-    """Return whether a call still runs, in a daemon thread: the interpreter would abort if it prints at the end."""
+    """Return whether a call still runs in a daemon thread: if it prints at shutdown, the interpreter would abort."""
     calls = sys.modules.get("paropt_exporter.executors.calls")
     return calls is not None and bool(calls.restore_capture())
 
 
 def _list_remaining_threads() -> list[threading.Thread]:
-    """Return the threads for which the interpreter waits at its end."""
+    """Return the threads for which the interpreter waits at shutdown."""
     executors = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())
     return [
         thread
@@ -119,7 +119,7 @@ def _list_remaining_threads() -> list[threading.Thread]:
 
 
 def _run_with_limit(functions: Iterable[Callable[[], object]], seconds: float) -> None:
-    """Run functions one after another in a thread; return when they have ended, or when the time is over."""
+    """Run functions one after another in a thread; return when they have ended or the time is over."""
     thread = threading.Thread(target=lambda: [function() for function in functions], daemon=True)
     thread.start()
     thread.join(seconds)

@@ -1,4 +1,4 @@
-"""`explain`: show why a pool has its size. `replay`: let today's policy decide the recorded situations again."""
+"""`explain`: show why a pool has its size. `replay`: decide recorded observations again with today's policy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.autoscaling.decisions import (
+    KINDS,
     UNREADABLE,
     ReplayResult,
     UnknownObservation,
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
 _Key = tuple[str, str, bool]  # pool, kind, and whether the action is hold
 EXIT_DIFFERENT = 1  # of `replay`
-_INDENT = 21  # of lines that continue a sentence, which begins with a time
-_KINDS = ("lane", "pool", "query", "bounds")  # decisions about a size first, about its bounds last
+_INDENT = 21  # of the continuation lines of a sentence, which begins with a time
 
 
 def run_explain(history: History, *, pool: str | None, output: str, stdout: TextIO) -> int:
@@ -76,7 +76,7 @@ def _read_kind(decision: Decision) -> str:
 
 def _sort_key(key: _Key) -> tuple[str, int, bool]:
     pool, kind, holds = key
-    return pool, _KINDS.index(kind) if kind in _KINDS else len(_KINDS), holds
+    return pool, KINDS.index(kind) if kind in KINDS else len(KINDS), holds
 
 
 def _explain_decision(decision: Decision) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _explain_decision(decision: Decision) -> Iterator[str]:
     try:
         yield from [f"    {line}" for line in iter_explanation(decision)]
     except (UnknownObservation, *UNREADABLE):
-        yield "    its terms can't be told: another version recorded them, or somebody changed them"
+        yield "    its terms can't be read: another version recorded them, or they were edited"
 
 
 def _format_sentence(decision: Decision) -> str:
@@ -123,7 +123,7 @@ def _format_utc(decision: Decision) -> str:
 
 
 def run_replay(history: History, *, pool: str | None, since_seconds: float, output: str, stdout: TextIO) -> int:
-    """Print how today's policy decides the situations since a wall time. Returns 1 if any differs, otherwise 0."""
+    """Print how today's policy decides observations since a wall time. Returns 1 if a decision differs, otherwise 0."""
     recorded = [
         decision for decision in history.load_decisions(pool=pool, since_seconds=since_seconds) if decision.situation
     ]

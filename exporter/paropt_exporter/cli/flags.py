@@ -46,12 +46,12 @@ exit codes, the first that applies:
 DASHES = "--"
 _CACHE_ACTIONS = ("info", "prune", "verify")
 _EVERYWHERE = {"config_file", "color", "log_level", "log_format", "quiet"}  # quiet: without the line `config ../…`
-# The flags of a run that `plan` reads before its name.
+# The flags of a run that may precede the command `plan`.
 _OF_A_PLAN = {
     "stages", "skip", "only", "failed", "affected", "deadline", "dry_run", "strategy", "workers", "fail_fast",
     "keep_going",
 }  # fmt: skip
-# Flags of other runners for the same thing, whose names are not similar. After a blank stands the value.
+# Dissimilar flags of other runners for the same thing, with ours. Our value follows a blank.
 _FLAGS_OF_OTHERS = {
     "--jobs": "-j", "--parallel": "-j", "--concurrency": "-j", "--exclude": "--skip", "--skip-env": "--skip",
     "--no-deps": "--only", "--continue": "--keep-going", "--bail": "--fail-fast", "--exitfirst": "--fail-fast",
@@ -66,12 +66,12 @@ _FLAGS_OF_OTHERS = {
     "-f": "--config.file", "-k": "--keep-going", "-l": "--list", "-n": "--dry-run", "-p": "-j", "-P": "-j",
     "-t": "--stage", "-w": "--watch", "-x": "--fail-fast",
 }  # fmt: skip
-_FLAGS_OF_COMMANDS = {"-f": ("--follow", "--force")}  # which come before those above where a command has them
+_FLAGS_OF_COMMANDS = {"-f": ("--follow", "--force")}  # they take precedence over those above in commands that have them
 _LEAST_SIMILAR = 0.7  # of names without their dashes; 0.6 suggests --quiet for --junit
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Wraps texts of one line, and shows others as they are."""
+    """Wraps texts of one line, and leaves others unchanged."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if "\n" in text else super()._fill_text(text, width, indent)
@@ -84,12 +84,12 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self.color = False  # from Python 3.14 on argparse colours its help, and our streams would escape that
+        self.color = False  # from Python 3.14 on argparse colours its help, but our streams escape control characters
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # the types of argparse
         self._given = tuple(sys.argv[1:] if args is None else args)
         flags, unknown = super().parse_known_args(args, namespace)
-        if unknown and self.prog != PROGRAM:  # a sub-command: otherwise the message would point to the help of all
+        if unknown and self.prog != PROGRAM:  # a sub-command: argparse's own message would refer to the main help
             words = " ".join(unknown)
             if self.prog == f"{PROGRAM} plan" and not words.startswith("-"):
                 self.error(f"plan takes no stage: `{PROGRAM} --dry-run {words}` shows the plan of such a run")
@@ -113,7 +113,7 @@ class Parser(argparse.ArgumentParser):
         return parser
 
     def format_positional(self) -> str:
-        """Return the positional arguments as a usage shows them, each after a blank."""
+        """Return the positional arguments as in a usage line, each after a blank."""
         forms = {argparse.OPTIONAL: " [{}]", argparse.ZERO_OR_MORE: " [{} ...]"}
         return "".join(
             forms.get(str(action.nargs), " {}").format(action.metavar or action.dest)
@@ -130,7 +130,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE)
 
     def _print_error(self, message: str) -> None:
-        """Print one line, or an object if the given words have `--log.format json`."""
+        """Print one line, or a JSON object if the command line has `--log.format json`."""
         words = " ".join(self._given).replace("=", " ")
         if "--log.format json" not in words:
             print_message(f"{PROGRAM}: {message}")
@@ -162,7 +162,7 @@ class Parser(argparse.ArgumentParser):
         return None
 
     def _suggest_for_short_flag(self, flag: str) -> str:
-        """Return the remedy for a flag with one dash: another flag, or the place of the arguments of commands."""
+        """Return a suggestion for an unknown flag with one dash: another flag, or `--` before commands' arguments."""
         ours = self._find_flag_of_others(flag[:2])
         near = self._find_near_flag(f"-{flag}") if len(flag) > 2 else ours
         if self.prog != PROGRAM or (near and near != ours):
@@ -185,9 +185,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the flags of a command line. `stages` has the positional words, `arguments` the words after `--`.
+    """Return the flags of a command line. `stages` are the positional words, `arguments` the words after `--`.
 
-    The first positional word names a sub-command, or otherwise a stage.
+    If the first positional word names a sub-command, its parser reads the rest.
     """
     given = sys.argv[1:] if arguments is None else [*arguments]
     top = build_parser()
@@ -203,9 +203,9 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Names
 
 
 def _reject_run_flags(leading: argparse.Namespace, top: Parser, command: str) -> None:
-    """End with an error if a flag before a command is for running a lane: `--dry-run init --force` would write.
+    """Exit with an error if a flag for running a lane precedes a command: `--dry-run init --force` would write.
 
-    A command shares the flags that have no default in its own parser: they may be before or after it.
+    Flags without a default in the command's own parser are shared with it, and may precede or follow it.
     """
     parser = top.get_command(command)
     shared = _EVERYWHERE | {action.dest for action in parser.options.values() if action.default is argparse.SUPPRESS}
@@ -244,7 +244,7 @@ def build_parser() -> Parser:
 
 
 def _add_global_flags(parser: Parser, *, defaults: bool) -> None:
-    """Add the flags that are valid before and after a sub-command. After it they have no defaults."""
+    """Add the flags that are valid before and after a sub-command. Its own parser has no defaults for them."""
     group = parser.add_argument_group("for all commands")
     group.add_argument(
         "--config.file",
@@ -394,7 +394,7 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
 
 
 def _add_endpoint_flags(top: Parser, *, after_command: bool = False) -> None:
-    """Add the flags of the endpoint; after a command they have no defaults, and only a run has --web.linger."""
+    """Add the flags of the endpoint. After a command they have no defaults. Only a run has --web.linger."""
     unset: dict[str, Any] = {"default": argparse.SUPPRESS} if after_command else {}
     web = top.add_argument_group("the endpoint")
     web.add_argument(
@@ -577,7 +577,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
         choices=SHELLS,
         help="to use it now: source <(paropt-exporter completion bash), paropt-exporter completion fish | source",
     )
-    completion.add_argument("--words", nargs="+", choices=WORDS, help=argparse.SUPPRESS)  # which the scripts ask for
+    completion.add_argument("--words", nargs="+", choices=WORDS, help=argparse.SUPPRESS)  # used by the scripts
     for command in commands.choices.values():
         command.usage = command.usage or f"{command.prog}{command.format_positional()} [flags]"
 
@@ -604,7 +604,7 @@ def _add_cache_flags(cache: Parser) -> None:
         "--size", metavar="SIZE", help="for prune: the size to reach (default: $PAROPT_CACHE_SIZE or 5GB)"
     )
     kept.add_argument("--all", action="store_true", help="for prune: remove everything")
-    _add_output_flag(cache, "for info: print text or JSON (default: text)")
+    _add_output_flag(cache)
 
 
 def _add_history_flags(history: Parser) -> None:
@@ -770,7 +770,7 @@ def _add_generate_flags(generate: Parser) -> None:
 
 
 def _parse_ref(text: str) -> str:
-    """Refuse an empty commit, as of a variable that is not set: it would mean the main branch."""
+    """Refuse an empty commit, which an unset variable gives: it would mean the main branch."""
     if not text:
         raise argparse.ArgumentTypeError("the commit is empty: correct it, or leave it out")
     return text
@@ -827,7 +827,7 @@ class Words(Struct, frozen=True, kw_only=True):
 
 
 def split_words(words: Sequence[str], options: Mapping[str, argparse.Action]) -> Words:
-    """Split a command line. `options` has the flags with their actions, which decide about values.
+    """Split a command line. `options` are the flags with their actions, which say whether they take a value.
 
     argparse can't collect positional words between flags if a sub-command may be among them.
     """

@@ -11,16 +11,17 @@ from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.terminal import visible
 
 _LINE_ENDS = compile_later(r"\r\n|[\n\t\v\f\r\x85\u2028\u2029]")
-_WORDS_WITH_SPACES = compile_later(r" *(?:[^ ]*\d min (?=\d\d s))?[^ ]+(?: s[:,;)]*(?= |$))?")  # durations stay whole
-_WITHOUT_WIDTH = frozenset({"Mn", "Me", "Cf"})  # marks above and below, as of Thai vowels; joiners in emoji
-_FEWEST_COLUMNS = 30  # of a terminal for which lines are wrapped
-_FEWEST_OF_LAST = 15  # columns of the last cells of a table, which are cut
-_FEWEST_SHOWN_OF_LAST = 8  # in less, no word could be read
-_MOST_FAULTS = 100  # more would scroll the first ones off the screen
+# durations stay on one line
+_WORDS_WITH_SPACES = compile_later(r" *(?:[^ ]*\d min (?=\d\d s))?[^ ]+(?: s[:,;)]*(?= |$))?")
+_WITHOUT_WIDTH = frozenset({"Mn", "Me", "Cf"})  # marks above and below letters, such as Thai vowels; joiners in emoji
+_FEWEST_COLUMNS = 30  # the narrowest terminal for which lines are wrapped
+_FEWEST_OF_LAST = 15  # the narrowest last column of a table, whose cells are cut
+_FEWEST_SHOWN_OF_LAST = 8  # in fewer columns, no word would be readable
+_MOST_FAULTS = 100  # further ones would scroll the first ones off the screen
 
 
 def format_faults(faults: Sequence[str]) -> list[str]:
-    """Return the first faults, and a line with the number of the others."""
+    """Return the first faults, and a line with the number of further ones."""
     left = len(faults) - _MOST_FAULTS
     return [*faults[:_MOST_FAULTS], *([f"… and {format_count(left, 'more fault')}"] if left > 0 else [])]
 
@@ -45,7 +46,7 @@ def format_line(line: str) -> str:
 
 
 def count_columns(text: str) -> int:
-    """Return the text's width in terminal columns. Chinese, Japanese, Korean and emoji take two each."""
+    """Return the text's width in terminal columns. Chinese, Japanese and Korean letters and emoji take two each."""
     if text.isascii():
         return len(text)
     return sum(_get_width(character) for character in text)
@@ -57,14 +58,14 @@ def pad_text(text: str, width: int) -> str:
 
 
 def wrap_for_terminal(line: str, columns: int | None, indent: int) -> list[str]:
-    """Return a line wrapped for a terminal; whole without a terminal (None), or on one with very few columns."""
+    """Return a line wrapped for a terminal; unchanged if there is none (None), or if it has very few columns."""
     return [line] if columns is None or columns < _FEWEST_COLUMNS else wrap_line(line, columns, indent)
 
 
 def wrap_line(line: str, columns: int, indent: int) -> list[str]:
-    """Return a line as lines of at most so many columns, broken between words; all but the first are indented.
+    """Break a line between words into lines of at most `columns`; all but the first are indented.
 
-    Runs of spaces stay as they are, and a word that is too long stays whole: the terminal breaks it.
+    Runs of spaces are kept. A word that is too long stays whole, and the terminal breaks it.
     """
     if count_columns(line) <= columns:
         return [line]
@@ -87,7 +88,7 @@ def format_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> l
 
 
 def find_columns_of_terminal(stream: TextIO) -> int | None:
-    """Return the width of the terminal; None if the stream is none."""
+    """Return the width of the terminal; None if the stream is not a terminal."""
     if not stream.isatty():
         return None
     import shutil  # here: for terminals only
@@ -98,9 +99,9 @@ def find_columns_of_terminal(stream: TextIO) -> int | None:
 def format_fitting_table(
     headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], columns: int | None, *, dispensable: Sequence[str]
 ) -> list[str]:
-    """Return a table for a terminal, without those of the `dispensable` columns, in this order, that do not fit.
+    """Return a table for a terminal; `dispensable` columns are left out, in this order, until it fits.
 
-    It has all of them without a terminal (None).
+    If there is no terminal (None), it has all columns.
     """
     kept = [*range(len(headers))]
     for name in ("", *dispensable):
@@ -115,9 +116,9 @@ def format_fitting_table(
 def format_cut_table(
     headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], columns: int | None, *, dispensable: Sequence[str]
 ) -> list[str]:
-    """Return a table as `format_fitting_table` does, whose last column is cut to the width that the others leave.
+    """Return a table as `format_fitting_table` does, with its last column cut to the width that is left.
 
-    The last column is left out if hardly any width is left for it.
+    If hardly any width is left, the last column is left out.
     """
     if columns is None:
         return format_table(headers, rows)
@@ -132,7 +133,7 @@ def format_cut_table(
 
 
 def cut_line(text: str, longest: int) -> str:
-    """Return the text on one line of at most so many characters; a cut text ends with …."""
+    """Return the text on one line of at most `longest` characters; a cut text ends with …."""
     line = format_line(" ".join(text.split()))
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 

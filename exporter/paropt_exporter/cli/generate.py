@@ -16,9 +16,10 @@ _KUBERNETES_FOLDER = PurePosixPath("deploy/kubernetes/base/generated")
 
 
 def run(kinds: Sequence[str], out: Path | None, options: Options, *, stdout: TextIO) -> int:
-    """Write the files of the given kinds, or of all, below `out`. Files that are up to date stay untouched.
+    """Write the files of the given kinds, or of all, below `out`. Files that are up to date are not rewritten.
 
-    Without both it is a UsageError: all kinds in the current folder could replace a project's own docs/runbook.md.
+    Raises UsageError if neither is given: all kinds, in the current folder, could overwrite a project's
+    docs/runbook.md.
     """
     if not kinds and out is None:
         raise UsageError(f"generate: name what to write ({', '.join(KINDS)}), or add --out DIR to write everything")
@@ -83,7 +84,7 @@ def _render_dashboards(options: Options) -> Files:
 
 
 def _render_kubernetes_objects(options: Options) -> Files:
-    """Return the PrometheusRules and ConfigMaps of the Kubernetes base, whatever format the options have.
+    """Return the PrometheusRules and ConfigMaps of the Kubernetes base, regardless of the format in the options.
 
     The other files of the base contain no metric names and are not generated.
     """

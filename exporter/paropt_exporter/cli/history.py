@@ -135,7 +135,7 @@ def _find_run(history: History, run_id: str) -> RunSummary:
 
 
 def _describe_empty(history: History) -> str:
-    """Return a line that names the projects with runs: a folder that was renamed is another project."""
+    """Return a line that names the projects with runs: after a folder was renamed, it counts as another project."""
     projects = history.load_projects()
     if not projects:
         return "no runs yet\n"
@@ -173,7 +173,7 @@ def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
         format_time(summary.started_timestamp_seconds),
         summary.lane,
         "interrupted" if gone else _format_result(summary.result),
-        # For a killed run only the time of its last event is known.
+        # The end of a killed run is unknown, only the time of its last event.
         f"{'> ' if gone or summary.reason == KILLED else ''}{summary.duration_seconds:.1f} s",
         str(summary.total_tasks),
         str(summary.failed_tasks),
@@ -244,7 +244,7 @@ def _format_duration(stage: StageSummary | None) -> str:
 
 
 def _is_cached(stage: StageSummary) -> bool:
-    """Whether all of a stage was skipped, not only some of its items."""
+    """Return whether a whole stage was skipped, not only some of its items."""
     return stage.cached and not stage.attempts
 
 
@@ -278,8 +278,8 @@ def run_what_if(
 ) -> int:
     """Print a run's predicted duration with each number of workers. Returns 0.
 
-    `run_id` is None for the latest run. Raises UsageError if there is no such run, if it was cut short, or if it ran
-    no task.
+    `run_id` is None for the latest run. Raises UsageError if there is no such run, or if it was cut short or ran no
+    task.
     """
     from paropt_exporter.engine.what_if import count_most_at_once
 
@@ -386,9 +386,9 @@ def _what_if_to_json(
 
 
 def run_flaky(history: History, config: Config, *, lane: str | None, output: str, stdout: TextIO) -> int:
-    """Print the stages of a lane, or of all, that failed and passed with the same files; the most flaky first.
+    """Print the stages of a lane, or of all lanes, that failed and passed with the same files, the flakiest first.
 
-    `output`: "text" or "json". Quarantines follow. Returns 0.
+    Then print the quarantines. `output`: "text" or "json". Returns 0.
     """
     found = history.load_flakiness(lane)
     ordered = dict(sorted(found.items(), key=lambda each: (-each[1].interval[0], each[0])))
@@ -420,7 +420,7 @@ def _list_quarantines(config: Config, stage: str) -> list[Quarantine]:
 
 
 def _format_quarantines(config: Config, columns: int | None) -> str:
-    """Return a line for each item in quarantine, also of those whose quarantine is over."""
+    """Return a line for each quarantined item, including those whose quarantine is over."""
     found = [(stage.name, each) for stage in config.stages for each in stage.quarantine]
     if not found:
         return ""
@@ -469,10 +469,10 @@ def _flaky_to_json(place: tuple[str, str], flaky: Flakiness, quarantines: Sequen
 
 
 def run_merge(history: History, project: str, paths: Sequence[Path], *, stdout: TextIO, stderr: TextIO) -> int:
-    """Merge the histories of shards, and check that they were parts of one split.
+    """Merge the histories and reports of shards, and check that they were parts of one split.
 
-    Returns 0, 1 if shards don't fit together, or 3 if a file can't be used; that is reported, and the
-    others are merged.
+    Returns 0; 1 if shards don't fit together; or 3 if a file can't be used, which is reported while the others are
+    merged.
     """
     from paropt_exporter.history.merging import read_source
 
@@ -515,7 +515,7 @@ def _is_same_file(path: Path, other: Path) -> bool:
 
 
 def _iter_shard_faults(runs: Sequence[ShardRun]) -> Iterator[str]:
-    """Yield a line for each lane whose shards, the last ones of each file, are not all parts of one split."""
+    """Yield a line for each lane whose shards, the last one of each file, are not all parts of one split."""
     lanes: dict[str, dict[tuple[str, int], set[int]]] = defaultdict(lambda: defaultdict(set))
     for one in runs:
         lanes[one.lane][one.split, one.count].add(one.index)

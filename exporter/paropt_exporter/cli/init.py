@@ -1,4 +1,4 @@
-"""`init`: write a commented paropt.yml for the project at hand."""
+"""`init`: write a commented paropt.yml for the project."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ lanes:
 # inputs, outputs, cache, pass_env.
 stages:
 """
-_LINTING = "quality_gates"  # a change of documents can't break the other stages
+_LINTING = "quality_gates"  # changes of documents can't break other stages
 _SOURCE_READERS = frozenset({_LINTING, "type_checking"})  # linters and type checkers
 _SOURCES = ("**/*.py", "**/*.pyi")
 _DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
@@ -65,8 +65,8 @@ _TAIL = """
 def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     """Write the config `path` for the project in its folder, and the schema for editors.
 
-    Returns 2, unless `force` is given, if there is a config already, or if no tool is used here, but folders below are
-    projects or a config above applies; otherwise 0.
+    Returns 0; or 2, unless `force` is given, if there is already a config, or if no tool is used here while folders
+    below are projects or a config above applies.
     """
     from paropt_exporter.config.detect import detect_stages
     from paropt_exporter.config.locate import find_projects_below
@@ -118,7 +118,7 @@ def _find_config_above(folder: Path) -> Path | None:
     """Return the config of a folder above that applies in this one, relative to it, or None."""
     from paropt_exporter.config.locate import discover, is_above
 
-    with suppress(UsageError):  # a faulty one does not apply
+    with suppress(UsageError):  # an invalid one does not apply
         found = discover(None, {"HOME": os.environ.get("HOME", "")}, folder=folder)
         return found if is_above(found) else None
     return None
@@ -135,10 +135,10 @@ def render_config(detected: DetectedStages, root: Path) -> str:
 
 
 def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
-    """Return the keys that let stages be skipped, by stage.
+    """Return the keys to propose for skipping unchanged stages, by stage.
 
-    Python's linters and type checkers read sources, and settings, which always count. The files that tests and build
-    tools read are not known: all count that git does not ignore, or all that there are.
+    Python's linters and type checkers read sources, and settings, which always count. Which files tests and build tools
+    read is not known, so all files count, without those that git ignores.
     """
     from paropt_exporter.config.detect import BUILD_TOOLS, SLOW_TOOLS
     from paropt_exporter.git import find_top_folder
@@ -158,7 +158,7 @@ def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
 def _has_files(patterns: InputPatterns, root: Path) -> bool:
     try:
         return bool(patterns.find_readable_files(str(root)))
-    except OSError:  # such as of /proc, to which a link leads
+    except OSError:  # such as in /proc, to which a link leads
         return False
 
 
@@ -176,6 +176,8 @@ def _render_stage(stage: Stage, proposal: str | None) -> str:
         lines.append(f"    # items: {{glob: {pattern}}}")
     elif stage.run is not None:
         lines.append(f"    run: {_format_command(stage.run)}")
+    if stage.shell:
+        lines.append("    shell: true                  # it replaces patterns such as *.py by files")
     if stage.cwd is not None:
         lines.append(f"    cwd: {_format_word(stage.cwd)}")
     if stage.env:
@@ -187,8 +189,10 @@ def _render_stage(stage: Stage, proposal: str | None) -> str:
 
 
 def _format_command(command: str | tuple[str, ...]) -> str:
-    """Return words as a plain line if YAML reads that as the same words, otherwise as a list."""
-    words = command if isinstance(command, tuple) else (command,)
+    """Return words as a plain line if YAML reads that as the same words, otherwise as a list; a line in quotes."""
+    if isinstance(command, str):
+        return _quote(command)
+    words = command
     if all(_PLAIN_WORD.fullmatch(word) for word in words) and (len(words) > 1 or words[0].lower() not in _BOOLEANS):
         return " ".join(words)
     return f"[{', '.join(map(_quote, words))}]"
@@ -199,7 +203,7 @@ def _format_word(word: str) -> str:
 
 
 def _quote(word: str) -> str:
-    """Return a word in YAML's double quotes, with escapes for characters that can't be seen or that YAML refuses."""
+    """Return a word in YAML's double quotes; characters that are invisible or that YAML refuses are escaped."""
     quoted = json.dumps(word, ensure_ascii=False)
     return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in quoted)
 
@@ -232,7 +236,7 @@ def write_schema(root: Path) -> None:
 
 
 def _load_schema() -> str:
-    """Return the schema as an earlier command has kept it, or render it."""
+    """Return the schema that an earlier command stored, or render it."""
     from paropt_exporter.config.parsed_configs import ParsedConfigs
 
     kept = ParsedConfigs(os.environ)
@@ -246,14 +250,14 @@ def _load_schema() -> str:
 
 
 def refresh_schema(config_path: Path) -> None:
-    """Write the schema that a config refers to. A fresh clone has none, and one of an earlier version is wrong."""
+    """Write the schema that a config refers to: a fresh clone has none, and an earlier version's is wrong."""
     with suppress(OSError):  # an unwritable folder is not a fault of the config
         if files.is_file(config_path) and _refers_to_schema(config_path):
             write_schema(config_path.parent)
 
 
 def write_file(path: Path, text: str) -> None:
-    """Replace the file atomically. A link is replaced, not followed. A note may name a file that is no UTF-8."""
+    """Replace the file atomically. A link is replaced, not followed. File names in notes may not be valid UTF-8."""
     files.replace_file(path, text.encode(errors="replace"))
 
 

@@ -38,7 +38,8 @@ def run(
 ) -> int:
     """Print lanes and stages as "text" or "json", or only the names of the stages. Returns 0.
 
-    `lane`: only this lane and its stages. `items`: only these stages, of a plan, with the number of items of each.
+    `lane`: print only this lane and its stages. `items`: print only these stages, which are from a plan, with their
+    numbers of items.
     """
     lanes = {name: chosen for name, chosen in config.lanes.items() if lane in (None, name)}
     stages = [

@@ -21,8 +21,8 @@ from paropt_exporter.task_logs.log_reader import DAMAGE_ERRORS, LoggedAttempt, L
 
 _LATEST = "latest"
 _KNOWN_RUNS = 5  # in an error message
-_SEARCHED_RUNS = 20  # for a stage that the latest run does not have: a log may be large
-_YEAR_DIGITS = 4  # an id begins with a year: fewer digits may be a stage's name
+_SEARCHED_RUNS = 20  # for a stage that the latest run lacks; not more, since logs may be large
+_YEAR_DIGITS = 4  # an id begins with a year; fewer digits may be a stage's number
 _FOLLOW_SECONDS = 0.2  # between two reads of a growing log
 
 
@@ -36,7 +36,7 @@ class LogRequest(Struct, frozen=True, kw_only=True):
 
 
 class _Filter(Struct, frozen=True):
-    """Selects attempts of a run. `item` is an item, a part of its name or its number, or "" for all."""
+    """Selects attempts of a run. `item` is an item's name, a part of it, or the item's number; "" for all."""
 
     stage: str
     item: str
@@ -63,9 +63,9 @@ def run(
 ) -> int:
     """Print the requested output from the logs in `folder`. Returns 0. With `follow` it blocks until the run has ended.
 
-    `lives` tells whether the process of a run, by its id, is alive. `wait` waits for a number of seconds.
-    `load_sequences` returns the order in which runs began, of those that the history has. Raises UsageError if the run
-    or the stage has no log.
+    `lives` returns whether the process of a run, by its id, is alive. `wait` waits for a number of seconds.
+    `load_sequences` returns the place of each run in the order of starts, if the history has it. Raises UsageError if
+    the run or the stage has no log.
     """
     run_id, stage = _resolve_words(folder, wanted, load_sequences)
     name, _, item = stage.partition("[")
@@ -108,7 +108,7 @@ def _resolve_words(
         return found, words[1] if len(words) > 1 else ""
     if len(words) > 1 or (len(words[0]) >= _YEAR_DIGITS and any(each.startswith(words[0]) for each in runs)):
         latest = ", ".join(runs[-_KNOWN_RUNS:])
-        # The names of runs begin with a digit, those of most stages do not.
+        # Ids of runs begin with a digit, the names of most stages do not.
         is_stage = len(words) > 1 and not words[0][:1].isdigit()
         item = f"; an item stands in brackets: log {shlex.quote(f'{words[0]}[{words[1]}]')}" if is_stage else ""
         raise UsageError(f"no log, or more than one, matches run {words[0]!r}; the latest are {latest}{item}")
@@ -116,9 +116,10 @@ def _resolve_words(
 
 
 def _move_latest_to_end(runs: list[str], sequences: Mapping[str, int]) -> list[str]:
-    """Put the run that began last at the end: by name it may be another one of its second, or of a clock set back.
+    """Put the run that began last at the end. The order of names can be wrong within a second, or if a clock was set
+    back.
 
-    A run that the history lacks is newer, if its name is last.
+    A run that the history lacks counts as newer if its name comes last.
     """
     if runs[-1] not in sequences:
         return runs
@@ -135,7 +136,7 @@ def _find_run(word: str, runs: list[str]) -> str | None:
 
 
 def _read_lane(folder: Path, run_id: str) -> str:
-    """Return the lane of a run, "" if its log is damaged or gone."""
+    """Return the lane of a run; "" if its log is damaged or missing."""
     try:
         with closing(open_log(folder, run_id)) as file:
             reader = LogReader(file)
@@ -161,7 +162,7 @@ def _print(reader: LogReader, choice: _Filter, run_id: str, folder: Path, stdout
 
 
 def _choose_attempts(attempts: list[LoggedAttempt], choice: _Filter) -> list[LoggedAttempt]:
-    """Return the attempts of the item with this name, or with this number, or of all with the word in their names."""
+    """Return the attempts of the item with this name or number, or else of all items whose names contain the word."""
     own = [attempt for attempt in attempts if replace(choice, failed=False).matches(attempt)]
     named = [attempt for attempt in own if attempt.item == choice.item]
     meant = named or [attempt for attempt in own if str(attempt.task) == choice.item] or own
@@ -189,7 +190,7 @@ def _explain_no_output(
 
 
 def _find_run_of_stage(folder: Path, stage: str, *, before: str) -> str | None:
-    """Return the last run before another one that has output of a stage, of the latest runs."""
+    """Return the last run before `before` that has output of a stage, among the latest runs; None if there is none."""
     runs = list_runs(folder)
     earlier = runs[: runs.index(before)] if before in runs else []
     for run_id in reversed(earlier[-_SEARCHED_RUNS:]):
@@ -223,7 +224,7 @@ def _follow(
 
 
 class _LinePrinter:
-    """Prints new output in whole lines. The unfinished line of each attempt waits for its end."""
+    """Prints new output in whole lines. The unfinished last line of each attempt is kept until it ends."""
 
     def __init__(self, reader: LogReader, choice: _Filter, stdout: TextIO) -> None:
         self._reader = reader
@@ -238,7 +239,7 @@ class _LinePrinter:
         self._stdout.flush()
 
     def print_rest(self) -> None:
-        """Print unfinished lines, or with `failed` the output of failed attempts, which are known only now."""
+        """Print unfinished lines; with `failed`, the output of failed attempts, which are known only at the end."""
         if self._choice.failed:
             for attempt in self._reader.attempts.values():
                 if self._choice.matches(attempt):

@@ -8,7 +8,7 @@ import sys
 
 from paropt_exporter.cli import PROGRAM, format_version
 
-# All other modules load in functions: `main` can handle a Ctrl-C then, and has turned collections off.
+# All other modules load within functions: by then `main` can handle a Ctrl-C, and garbage collection is off.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from paropt_exporter.cli.plain_flags import Flags
 
-_GC_THRESHOLD = 10_000  # CPython's 700 makes 436 collections in a lane of 1,000 stages, this 34
+_GC_THRESHOLD = 10_000  # in a lane of 1,000 stages, CPython's 700 leads to 436 collections, this to 34
 _EXIT_INTERRUPTED = 130  # EXIT_SIGNAL_BASE + SIGINT: `errors` may be the module that was being loaded
 _NO_THREAD = "can't start new thread"  # CPython's message
 
@@ -24,7 +24,7 @@ _NO_THREAD = "can't start new thread"  # CPython's message
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code. All errors are handled here.
 
-    Without `arguments` it takes those of the process, and does not return if a call left running threads.
+    Without `arguments` it uses those of the process, and does not return if a call left threads running.
     """
     if arguments is None:
         gc.set_threshold(_GC_THRESHOLD)
@@ -89,12 +89,12 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
             _print_error(flags, *format_faults(error.faults), prefix="")
         else:
             _print_error(flags, str(error), failed=bool(error.exit_code))
-        _flush_output(ours[0], error.exit_code)  # what was printed before it; the error says more than a full disk
+        _flush_output(ours[0], error.exit_code)  # the output before the error; this error matters more than a full disk
         return error.exit_code
     except BrokenPipeError:
         streams.discard_output(ours[0])
         return EXIT_BROKEN_PIPE
-    except Exception as error:  # the boundary: a bug of ours is one line, or a traceback at level debug
+    except Exception as error:  # the boundary: our own bugs give one line, or a traceback at level debug
         if isinstance(error, OSError) and (code := _flush_output(ours[0], 0, error)):
             return code
         if flags.log_level == "debug":
@@ -107,9 +107,9 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
 
 
 def _print_error(flags: Flags, *lines: str, prefix: str = f"{PROGRAM}: ", failed: bool = True) -> None:
-    """Print lines to stderr; with JSON logs each is an object, for collectors that parse all of stderr.
+    """Print lines to stderr; with JSON logs, each as an object, for collectors that parse all of stderr.
 
-    `failed`: whether the command failed. It has not if there was nothing to run.
+    `failed`: whether the command failed. If there was nothing to run, it did not.
     """
     if flags.log_format != "json":
         from paropt_exporter.cli import streams
@@ -123,7 +123,7 @@ def _print_error(flags: Flags, *lines: str, prefix: str = f"{PROGRAM}: ", failed
 
 
 def _restore_streams(ours: tuple[TextIO, TextIO]) -> None:
-    """Put our streams back: a call may have replaced them, even by None. Abandoned calls keep printing elsewhere."""
+    """Restore our streams: a call may have replaced them, even with None. Abandoned calls keep printing to theirs."""
     calls = sys.modules.get("paropt_exporter.executors.calls")
     if calls is None or not calls.restore_capture():
         sys.stdout, sys.stderr = ours
@@ -141,21 +141,21 @@ def _dispatch(flags: Flags) -> int:
 
 
 def _import_msgspec() -> None:
-    """Import msgspec without two modules of which it needs nothing.
+    """Import msgspec without two modules that it does not need.
 
-    Of typing_extensions it uses only names that `typing` has too since Python 3.11. It imports it wherever it is
-    installed, which takes 8 of the 110 ms of a short run: `inspect`, `ast`, `dis`. The standard library's uuid asks
-    platform for the system's name, and since Python 3.13 no longer: that takes 2 ms to compile regular expressions.
+    It imports typing_extensions if that is installed, but uses only names that `typing` has since Python 3.11; the
+    import, with `inspect`, `ast` and `dis`, takes 8 of the 110 ms of a short run. Before Python 3.13 the standard
+    library's `uuid` imports `platform`, for the system's name, which takes 2 ms to compile regular expressions.
     """
     from types import SimpleNamespace
 
     if sys.version_info < (3, 13):
         _import_with("uuid", "platform", SimpleNamespace(system=lambda: os.uname().sysname))
-    _import_with("msgspec", "typing_extensions", None)  # None: the import system's own mark of a missing module
+    _import_with("msgspec", "typing_extensions", None)  # None is how the import system marks a missing module
 
 
 def _import_with(name: str, other: str, stand_in: object) -> None:
-    """Import a module that gets a stand-in for another one, unless that is loaded."""
+    """Import a module while another one, unless it is loaded already, is replaced by a stand-in."""
     if other in sys.modules:
         return
     from importlib import import_module
@@ -177,11 +177,11 @@ def _require_current_folder() -> None:
 
 
 def _flush_output(stdout: TextIO, code: int, raised: OSError | None = None) -> int:
-    """Flush standard output, and return the exit code, or another one if that fails or a write to it has `raised`."""
+    """Flush standard output. Return the exit code, or another one if this fails, or if a write has `raised`."""
     from paropt_exporter.cli import streams
 
     try:
-        if raised is not None and streams.is_write_error(raised, stdout):  # of more than the buffer holds
+        if raised is not None and streams.is_write_error(raised, stdout):  # a write of more than the buffer can hold
             raise raised
         stdout.flush()
     except BrokenPipeError:

@@ -1,7 +1,7 @@
 """Parse the usual command lines without argparse, which takes 15 ms to load and to build its parsers.
 
-`flags` defines the command line. This module knows the defaults and the flags of a lane's run, and leaves every other
-word to it: sub-commands, help, faults, and rare flags. A test compares both on all flags.
+`flags` defines the command line. This module knows only the defaults and the common flags for running a lane; `flags`
+parses command lines with anything else: sub-commands, help, faults, rare flags. A test compares the two on all flags.
 """
 
 from __future__ import annotations

@@ -35,13 +35,13 @@ _NOTHING = "nothing to run in this shard"
 _NO_MEMORY_BOUND = 1 << 62
 # Left out in this order until the table fits the terminal.
 _DISPENSABLE = ("pool", "order", "number", "needs", "work", "limit", "tasks")
-_CLOSING_INDENT = 11  # of lines that continue another one below the table
+_CLOSING_INDENT = 11  # of continuation lines below the table
 
 
 def run(plan: Plan, *, output: str, stdout: TextIO, previews: Sequence[Preview] | None = None) -> int:
     """Print a plan as "text" or "json". Returns 0, or 2 if a stage can't run.
 
-    `previews`: what the cache would do with each task of the cached stages; None: not asked for.
+    `previews`: whether the cache would skip each task of the cached stages, and why not; None: not requested.
     """
     if output == "json":
         shown = to_json(plan) if previews is None else {**to_json(plan), "cache": to_builtins(list(previews))}
@@ -56,9 +56,9 @@ def run(plan: Plan, *, output: str, stdout: TextIO, previews: Sequence[Preview] 
 
 
 def to_text(plan: Plan, *, columns: int | None = None, hits: frozenset[str] = frozenset()) -> str:
-    """Return the plan as aligned lines.
+    """Return the plan as a table with lines below it.
 
-    `columns`: the width of the terminal, which the table keeps within. `hits`: the stages that the cache would skip,
+    `columns`: the width of the terminal, which the table does not exceed. `hits`: the stages that the cache would skip,
     which take no time.
     """
     stages = (replace(stage, expected_seconds=0.0) if stage.name in hits else stage for stage in plan.stages)
@@ -200,7 +200,7 @@ def _iter_closing_lines(plan: Plan) -> Iterator[str]:
         yield f"estimated  unknown: no stage has {'succeeded' if failed else 'run'} yet"
     else:
         sequential = sum(_get_expected_seconds(stage) for stage in _list_runnable(plan))
-        without = "".join(_without(plan))
+        without = "".join(_iter_omissions(plan))
         yield f"estimated  {format_seconds(estimate)} (one after another {format_seconds(sequential)}){without}"
     yield from _iter_shard_lines(plan)
     for stage in plan.stages:
@@ -267,8 +267,8 @@ def _split_to_json(plan: Plan) -> dict[str, object]:
     }
 
 
-def _without(plan: Plan) -> Iterator[str]:
-    """Yield the stages that the estimate leaves out, with the reason."""
+def _iter_omissions(plan: Plan) -> Iterator[str]:
+    """Yield clauses that name the stages that the estimate leaves out, with the reasons."""
     unknown = [stage for stage in _list_runnable(plan) if stage.expected_seconds is None]
     for why, failed in (("not run yet", False), ("never succeeded", True)):
         names = [stage.name for stage in unknown if stage.never_succeeded is failed]
@@ -327,7 +327,7 @@ def _stage_to_json(place: int, stage: PlannedStage) -> dict[str, object]:
         "timeout_seconds": stage.timeout_seconds,
         "retries": stage.retries,
         "backoff_seconds": stage.backoff_seconds,
-        "env": dict.fromkeys(stage.env, HIDDEN),  # values may be secrets, and a CI job's log is public
+        "env": dict.fromkeys(stage.env, HIDDEN),  # values may be secrets, and the log of a CI job may be public
         "cwd": str(stage.cwd),
         "output_file": str(stage.output_file) if stage.output_file else None,
         "locks": sorted(stage.locks),

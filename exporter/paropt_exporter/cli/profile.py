@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _HEADERS = ("strategy", "workers", "seconds", "spread", "speed-up", "cores", "memory/task")
 _BAR_CHARACTERS = 30
-_INDENT = 13  # of lines that continue the recommendation
+_INDENT = 13  # of the recommendation's continuation lines
 _WHERE_CALLS_RUN = (Strategy.THREAD, Strategy.PROCESS)
 _ONE_SIZE = "a stage of one task says nothing about its lane: split its work (items)"
 
@@ -55,7 +55,8 @@ def run(
         if _has_one_task(candidates[0]):
             raise UsageError(f"--write: {_ONE_SIZE}")
         likely = {"strategy": "thread", "workers": {"min": 1, "max": 1, "start": 1}}
-        edit_config(config, {"lanes": {wanted.lane: likely}}, by_hand=_by_hand(wanted.lane))  # before anything runs
+        # raises before anything runs
+        edit_config(config, {"lanes": {wanted.lane: likely}}, by_hand=_by_hand(wanted.lane))
     stderr.write(f"profiling {stage.name} of lane {wanted.lane}, alone and without its needs\n")
     with Signals() as signals:
         try:
@@ -109,7 +110,7 @@ def _find_stage(config: Config, wanted: ProfileRequest) -> tuple[Lane, Stage]:
 
 
 def _plan_candidates(config: Config, wanted: ProfileRequest, lane: Lane, stage: Stage) -> list[Plan]:
-    """Return the stage's plan for each strategy. Commands need only one: they run alike with all."""
+    """Return the stage's plan for each strategy. Commands need only one, since they run alike with all of them."""
     strategies = wanted.strategies
     if not strategies and lane.strategy is Strategy.SEQUENTIAL:
         raise UsageError(
@@ -128,7 +129,7 @@ def _plan_candidates(config: Config, wanted: ProfileRequest, lane: Lane, stage: 
 
 
 def _has_one_task(plan: Plan) -> bool:
-    """Return whether the stage is one task for any number of workers. Items in one batch count as several tasks."""
+    """Return whether the stage is one task with any number of workers. Items in one batch count as several tasks."""
     (stage,) = plan.stages
     return len(stage.tasks) == 1 and len(stage.tasks[0].items) < 2
 
@@ -171,7 +172,7 @@ def _format_text(
 
 
 def _iter_table(points: Sequence[Point], columns: int | None) -> Iterator[str]:
-    """Yield a row for each point, with a bar as long as the terminal leaves room for, if there is any."""
+    """Yield a row for each point, with a bar if the terminal has room for one."""
     measured = [*stage_profiler.iter_speed_ups(points)]
     rows = [_HEADERS, *(_build_row(point, times) for point, times in measured)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -50,7 +50,7 @@ def open_history(loaded: Config) -> History:
 
 
 def has_history(loaded: Config) -> bool:
-    """Return whether something is in the history's place, or may be: opening it then says what is wrong."""
+    """Return whether something is, or may be, at the history's path: opening it then reports what is wrong."""
     try:
         loaded.history_path.lstat()
     except (FileNotFoundError, NotADirectoryError):

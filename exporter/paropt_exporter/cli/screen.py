@@ -44,9 +44,9 @@ log = logging.getLogger(__name__)
 SIGN_OF_LIFE_SECONDS = 30.0  # CI systems cancel jobs without output for minutes
 _RICH_STYLES = {"": "none", RED: "red", YELLOW: "yellow", GREEN: "green"}
 _TIME_COLUMNS = 9  # of the time of day and a space before each line
-_SHOWN_LINES = 40  # the last lines of a failed task's output: a screenful
-_FOLDED_LINES = 200  # of one that is folded
-_SHOWN_CHARACTERS = 1000  # of each line; one line may be the whole kept output
+_SHOWN_LINES = 40  # the last lines of a failed task's output: about a screenful
+_FOLDED_LINES = 200  # of folded output
+_SHOWN_CHARACTERS = 1000  # of each line; all of the kept output may be one line
 
 
 class ConsoleScreen:
@@ -76,13 +76,14 @@ class ConsoleScreen:
         self._quiet = quiet
         self._again = again
         self._log_flags = log_flags
-        self._output_cut = False  # whether more was printed by what failed than was shown
+        self._output_cut = False  # whether failed tasks printed more than was shown
         self._out_colored, self._err_colored = color(self._out.is_terminal), color(self._err.is_terminal)
         self._json_output = json_output
         self._json_logs = json_logs
         self._format_group: Callable[[str, str], str] | None = None
-        self._default_limits: frozenset[str] = frozenset()  # of which no line has told yet
+        self._default_limits: frozenset[str] = frozenset()  # lanes' default limits that no line has mentioned yet
         self._failed: dict[str, TaskRecord] = {}
+        self._waiting: set[str] = set()  # stages that have not started
         self._usual: dict[str, float] = {}  # seconds by stage, from its last runs
         self._flakiness: dict[str, Flakiness] = {}
         self._clock = SystemClock()
@@ -110,7 +111,7 @@ class ConsoleScreen:
         return self._err_writer.write_count + self._out_writer.write_count
 
     def notify_when_shown(self, tell: Callable[[], None]) -> None:
-        """Call `tell`, from another thread, each time that all output is written."""
+        """Call `tell`, from another thread, whenever all output is written."""
         self._tell_shown = tell
 
     def close(self, timeout_seconds: float) -> bool:
@@ -145,7 +146,8 @@ class ConsoleScreen:
         known = {} if plan.partial else {stage.name: stage.expected_seconds for stage in plan.stages}
         self._usual = {stage: seconds for stage, seconds in known.items() if seconds is not None}
         self._flakiness = {stage.name: stage.flakiness for stage in plan.stages if stage.flakiness is not None}
-        stages = sum(not stage.skip for stage in plan.stages)
+        self._waiting = {stage.name for stage in plan.stages if not stage.skip}
+        stages = len(self._waiting)
         if self._quiet:
             return
         fields = {"event": "run_started", "lane": plan.lane, "stages": stages, "strategy": plan.strategy.value}
@@ -159,6 +161,8 @@ class ConsoleScreen:
         self._err_writer.put(lambda: self._start_progress(live))
 
     def observe(self, event: Event) -> None:
+        if isinstance(event, StageStarted | StageRecord):
+            self._waiting.discard(event.stage)
         match event:
             case StageStarted() if self._verbose:
                 fields = {"event": "stage_started", "stage": event.stage, "pool": event.pool}
@@ -171,7 +175,7 @@ class ConsoleScreen:
                 near = f"has run {event.limit.warn_seconds:g} s of the {event.limit.max_seconds:g} s its SLA allows"
                 origin, key = "", "sla" if event.stage else "total"
                 if (event.stage or "") in self._default_limits:
-                    self._default_limits = frozenset()  # one line says it
+                    self._default_limits = frozenset()  # one line mentions them
                     off = f"lanes: {{{event.lane}: {{{key}: null}}}}"
                     origin = f" (the lane's default; `{off}` in paropt.yml turns it off)"
                 self._show_line(f"{what} {word if event.broken else near}{origin}", YELLOW, _describe_limit(event))
@@ -265,7 +269,7 @@ class ConsoleScreen:
                 text += f"; {summary.format_quarantined(record)}"
             self._show_line(text, fields=fields)
         else:
-            word = "failed" if record.result.bad else "ended"  # the message has the kind: timed out, killed, stopped
+            word = "failed" if record.result.bad else "ended"  # the message says how: timed out, killed, stopped
             color = RED if record.result.bad else ""
             self._show_line(f"{record.stage} {word} after {took}: {message}", color, fields)
 
@@ -311,8 +315,8 @@ class ConsoleScreen:
             return
         if self._err.is_terminal and not self._json_logs:
             console = _build_console(colored=self._err_colored)
-            if console.is_terminal and not console.is_dumb_terminal:  # on others rich shows no table
-                self._table = _LiveTable(live, console)
+            if console.is_terminal and not console.is_dumb_terminal:  # rich shows no table on dumb terminals
+                self._table = _LiveTable(live, lambda: len(self._waiting), console)
                 self._err_writer.set_tick(self._table.refresh, self._refresh_seconds)
                 return
         self._err_writer.set_tick(lambda: self._show_still_running(live), SIGN_OF_LIFE_SECONDS)
@@ -325,39 +329,45 @@ class ConsoleScreen:
 
     def _show_still_running(self, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         running = ", ".join(f"{stage.stage} {stage.tasks_ended}/{stage.tasks}" for stage in live())
-        self._show_line(f"still running: {running}" if running else "still waiting")
+        waiting = f", {_format_waiting(count)}" if (count := len(self._waiting)) else ""
+        self._show_line(f"still running: {running}{waiting}" if running else "still waiting")
 
 
 class _LiveTable:
-    """A live table of the running stages on a terminal, below the printed lines and stderr.
+    """A live table of the running stages on a terminal, below the printed lines and stderr, and how many others wait.
 
     Only one thread uses it. Others may print to stderr at the same time.
     """
 
-    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], console: Console) -> None:
+    def __init__(
+        self, live: Callable[[], tuple[LiveStage, ...]], count_waiting: Callable[[], int], console: Console
+    ) -> None:
         from rich.live import Live
 
         self._stages = live
+        self._count_waiting = count_waiting
         self._rows: tuple[LiveStage, ...] = ()
         self._console = console
         self._view = Live(
             console=self._console,
             get_renderable=self._render,
-            auto_refresh=False,  # rich's own thread takes its locks in another order than a printing thread
+            auto_refresh=False,  # rich's refresh thread acquires its locks in another order than a printing thread
             transient=True,
             redirect_stdout=False,
         )
         self._view.start()
-        console.show_cursor()  # rich hides it: after Ctrl-Z or kill -9 the shell would have none
+        console.show_cursor()  # rich hides the cursor, and after Ctrl-Z or kill -9 the shell would have none
 
     def print(self, text: str, color: str = "") -> None:
-        self._rows = self._stages()
-        with suppress(OSError):  # the terminal is closed; the work goes on
-            # Whole lines, wrapped by the terminal, so that a copied line is the original one.
+        drawn, self._rows = self._rows, self._stages()
+        with suppress(OSError), self._console:  # an OSError: the terminal is closed; the work goes on
+            if [stage.stage for stage in drawn] != [stage.stage for stage in self._rows]:
+                self._view.refresh()  # rich would print the line above the table as it was drawn last
+            # Whole lines, which the terminal wraps, so that a copied line is the original.
             self._console.print(visible(text), soft_wrap=True, style=_RICH_STYLES[color])
 
     def refresh(self) -> None:
-        self._rows = self._stages()  # without the console's lock, for which threads that log may wait
+        self._rows = self._stages()  # outside of the console's lock, for which logging threads may wait
         with suppress(OSError), self._console:
             self._view.refresh()
 
@@ -369,19 +379,28 @@ class _LiveTable:
         from rich.table import Table as RichTable
 
         table = RichTable.grid(padding=(0, 2))
-        room = self._console.height // 2  # the other half shows ended stages
+        room = self._console.height // 2  # ended stages are shown in the other half
         for stage in self._rows[:room]:
             table.add_row(*_build_cells(stage), style="yellow" if _is_near_its_limit(stage) else "none")
-        if left := len(self._rows[room:]):
-            table.add_row("…", f"{left} more running")
+        left, waiting = len(self._rows[room:]), self._count_waiting()
+        others = [f"{left} more running"] if left else []
+        others += [_format_waiting(waiting)] if waiting else []
+        if others:
+            table.add_row("…", ", ".join(others))
         return table
 
 
 def _build_cells(stage: LiveStage) -> tuple[str, ...]:
     done = f"{stage.tasks_ended}/{stage.tasks}" if stage.tasks > 1 else ""
-    limit = f"of {stage.sla.max_seconds:g} s" if stage.sla else ""
-    share = f"{stage.cores:.1f} cores" if stage.elapsed_seconds > 1 else ""
-    return "·", visible(stage.stage), done, f"{stage.elapsed_seconds:.0f} s", limit, share
+    elapsed, expected = stage.elapsed_seconds, stage.predicted_seconds
+    about = f"of ~{expected:.0f} s" if expected is not None and expected >= max(elapsed, 1.0) else ""
+    limit = f"limit {stage.sla.max_seconds:g} s" if stage.sla else ""
+    share = f"{stage.cores:.1f} cores" if elapsed > 1 else ""
+    return "·", visible(stage.stage), done, f"{elapsed:.0f} s", about, limit, share
+
+
+def _format_waiting(stages: int) -> str:
+    return f"{format_count(stages, 'stage')} {'waits' if stages == 1 else 'wait'}"
 
 
 def _is_near_its_limit(stage: LiveStage) -> bool:
@@ -389,9 +408,10 @@ def _is_near_its_limit(stage: LiveStage) -> bool:
 
 
 def _build_console(*, colored: bool) -> Console:
-    """Return a console to which one thread at a time writes.
+    """Return a console to which only one thread writes at a time.
 
-    Rich computes the lines to erase before it writes. A second thread in between would leave or erase a line.
+    Rich computes the lines to erase before it writes. If a second thread wrote in between, a line would stay or be
+    erased.
     """
     from rich.console import Console
 
@@ -417,7 +437,7 @@ def _format_time_of_day(clock: Clock) -> str:
 def open_screen(
     *, verbose: bool, quiet: bool, json_output: bool, json_logs: bool, again: str, log_flags: str, color: str
 ) -> ConsoleScreen:
-    """Return a screen on stdout and stderr, also for log lines. `quiet`: only failures, warnings and the summary."""
+    """Return a screen on stdout and stderr that shows log lines, too. `quiet`: only failures, warnings, the summary."""
     screen = ConsoleScreen(
         out=sys.stdout,
         err=sys.stderr,
@@ -433,7 +453,7 @@ def open_screen(
     return screen
 
 
-# The fields of events in JSON log lines, so that programs need not parse sentences.
+# Fields of JSON log lines, so that programs need not parse sentences.
 
 
 def _describe_run(record: RunRecord) -> dict[str, object]:

@@ -44,10 +44,10 @@ _DISPENSABLE = ("HELD", "WANTED", "SHARE")  # left out in this order until the t
 
 
 def run_serve(request: ServeRequest, environ: MutableMapping[str, str]) -> int:
-    """Serve until a signal; return 0. A stalled reader of stderr holds up neither the page nor the end."""
+    """Serve until a signal; return 0. A stalled reader of stderr delays neither the page nor the exit."""
 
     def print_line(line: str) -> None:
-        with suppress(OSError):  # the reader has gone
+        with suppress(OSError):  # the reader has closed stderr
             print(line, file=sys.stderr, flush=True)
 
     def queue_line(line: str) -> None:

@@ -43,7 +43,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     margin: float
 
     def compute_limit(self, durations: Sequence[float]) -> float | None:
-        """Return the limit, rounded up to a round number, or None if there are too few runs."""
+        """Return the limit, rounded up, or None if there are too few runs."""
         if len(durations) < FEWEST_RUNS:
             return None
         wanted = compute_quantile(durations, self.quantile) * (1 + self.margin)
@@ -52,7 +52,7 @@ class Rule(Struct, frozen=True, kw_only=True):
 
 
 class Proposal(Struct, frozen=True, kw_only=True):
-    """The durations of a stage, or of the lane if `stage` is None, and the limit for them."""
+    """The durations of a stage, or of the lane if `stage` is None, and the limit proposed for it."""
 
     lane: str
     stage: str | None
@@ -123,7 +123,7 @@ def _build_changes(config: Config, proposals: Sequence[Proposal]) -> dict[str, A
 
 
 def _build_limits(lane: Lane, limits: dict[str, object]) -> object:
-    """Add limits by stage to a lane's. A single limit of the lane becomes the limit of all other stages."""
+    """Return a lane's limits with those of stages added. Its single limit, if any, becomes that of all other stages."""
     if isinstance(lane.sla, Mapping):
         return limits
     return Replacement({**({ALL_STAGES: _to_yaml(lane.sla)} if lane.sla is not None else {}), **limits})
@@ -131,7 +131,7 @@ def _build_limits(lane: Lane, limits: dict[str, object]) -> object:
 
 def _build_value(proposal: Proposal) -> object:
     now = proposal.now
-    assert proposal.seconds is not None  # it is a change
+    assert proposal.seconds is not None  # changes have a limit
     return _to_yaml(Sla(max=proposal.seconds) if now is None else replace(now, max=proposal.seconds))
 
 

@@ -48,7 +48,7 @@ def run(root: Path, request: ControlRequest, *, lane: str | None, pid: int | Non
 
 
 def _find_running(root: Path) -> tuple[list[RunningExporter], list[str]]:
-    """Return the exporters that answer, and the errors of those that don't. Skips sockets of dead exporters.
+    """Return the exporters that answer, and the errors of those that don't. Sockets of dead exporters are skipped.
 
     Raises OSError if the folder of the sockets can't be read.
     """

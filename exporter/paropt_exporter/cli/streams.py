@@ -1,4 +1,4 @@
-"""Prepare standard output and error: for any locale, without control characters, and for readers that leave."""
+"""Prepare standard output and error for any locale, for foreign control characters, and for readers that leave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
 _FALLBACK = "paropt-spelled"
-_SPELLED = {"·": "-", "…": "...", "—": "-"}  # our own characters; others become a question mark
+_SPELLED = {"·": "-", "…": "...", "—": "-"}  # replacements of our own characters; others become a question mark
 _LAST_STANDARD_DESCRIPTOR = 2
 
 
@@ -29,7 +29,7 @@ def prepare_streams() -> tuple[TextIO, TextIO]:
 
 
 def discard_output(stream: TextIO) -> None:
-    """Redirect a stream to /dev/null with its buffer, so that the interpreter's last flush succeeds."""
+    """Redirect a stream to /dev/null, so that the interpreter's last flush of its buffer succeeds."""
     with suppress(OSError, ValueError):  # a closed stream, or one without a descriptor
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -37,7 +37,7 @@ def discard_output(stream: TextIO) -> None:
 
 
 class VisibleStream:
-    """A text stream that escapes control characters (`terminal.visible`), and on GitHub's runners their commands.
+    """A text stream that escapes control characters (`terminal.visible`), and workflow commands on GitHub's runners.
 
     Commands print everything through it, so that foreign text can control neither the terminal nor the runner. Only
     rich, whose own escapes must reach the terminal, writes to the stream behind it, which it finds as
@@ -93,7 +93,7 @@ def is_same_file(first: TextIO, second: TextIO) -> bool:
 class LineStream:
     """A stream for lines that goes silent after an error, so that output never fails the work.
 
-    `fault` is the reason of the last one, or None after a broken pipe: a reader that left (`| head`) is not an error.
+    `fault` is the last error's reason; None after a broken pipe, since a reader that left (`| head`) is not an error.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -107,14 +107,14 @@ class LineStream:
 
     @property
     def columns(self) -> int | None:
-        """The width of the terminal, or None for another kind of stream or a terminal that tells none."""
+        """The width of the terminal; None for another kind of stream, or if the terminal does not report one."""
         try:
             return (os.get_terminal_size(self._stream.fileno()).columns or None) if self.is_terminal else None
         except (OSError, ValueError):  # a closed stream
             return None
 
     def resume(self) -> None:
-        """Print again after a fault, such as a full disk, which may be over by now."""
+        """Print again after a fault that may be over by now, such as a full disk."""
         self._open = self._open or self.fault is not None
 
     def write_line(self, text: str) -> None:
@@ -146,7 +146,7 @@ class LineStream:
 
 
 def print_message(text: str) -> None:
-    """Print a message to stderr if that is open. On a terminal, its lines break between words."""
+    """Print a message to stderr, if that is open. On a terminal, lines break between words."""
     from paropt_exporter.cli.formatting import wrap_for_terminal  # here: few commands fail
 
     stream = LineStream(sys.stderr)
@@ -155,7 +155,7 @@ def print_message(text: str) -> None:
 
 
 def _occupy_standard_descriptors() -> None:
-    """Open closed standard descriptors. Otherwise the next opened file gets one, and children write into it."""
+    """Open closed standard descriptors. Otherwise a file that is opened next gets one, and children write into it."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD_DESCRIPTOR:
         pass
     os.close(descriptor)
@@ -163,13 +163,13 @@ def _occupy_standard_descriptors() -> None:
 
 def _make_usable(stream: TextIO | None) -> TextIO:
     if stream is None:
-        # It lives as long as the process.
+        # They stay open until the process ends.
         return open(os.devnull, "w", encoding="utf-8", errors=_FALLBACK)  # noqa: PTH123
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     if isinstance(stream.buffer, io.RawIOBase) and stream in (sys.__stdout__, sys.__stderr__):
-        # With PYTHONUNBUFFERED text goes straight to write(2), and a signal may lose a part of it. This is only for
-        # Python's own streams: our buffer would close a stream that somebody put in their place.
+        # With PYTHONUNBUFFERED, text goes directly to write(2), and a signal may lose a part of it. Only Python's own
+        # streams are replaced: our buffer would close a stream that a caller has put in their place.
         buffered = io.BufferedWriter(stream.buffer)
         return io.TextIOWrapper(buffered, stream.encoding, _FALLBACK, line_buffering=True)
     stream.reconfigure(errors=_FALLBACK)

@@ -21,19 +21,19 @@ from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, T
 from paropt_exporter.plan import Flakiness
 
 _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
-_BAD, _LATE, _GOOD, _SKIPPED = range(4)  # in their order in the summary
+_BAD, _LATE, _GOOD, _SKIPPED = range(4)  # in the order of the summary
 _TOLD_PACE = 1.1  # a smaller speed-up is noise
 _HINTS_FROM_SECONDS = 1.0  # shorter runs need no tuning
-_NAMES_WIDTH = 40  # half a terminal; longer names don't widen the column
+_NAMES_WIDTH = 40  # half the width of a terminal; longer names don't widen the column
 MESSAGES_WIDTH = 160  # two lines of a terminal; a message may name a very long item
-_FEW = 20  # stages: each has a line; of more a screen could not hold the bad news
+_FEW = 20  # up to so many stages have a line each; with more, the bad news might not fit on the screen
 _MOST_OF_FEW = {_BAD: _FEW, _LATE: _FEW, _GOOD: _FEW, _SKIPPED: _FEW}
 _MOST_OF_MANY = {_BAD: 10, _LATE: 5, _GOOD: 3, _SKIPPED: 2}
-_FEW_BAD = 3  # stages that failed: each shows several findings; of more, one each
-_FACTS_INDENT, _FOOTER_INDENT = 6, 11  # of lines that continue another one
+_FEW_BAD = 3  # up to so many failed stages show several findings each; with more, one each
+_FACTS_INDENT, _FOOTER_INDENT = 6, 11  # of continuation lines
 _COPIED = frozenset({"metrics", "output", "again"})
-_NAMED = 10  # stages without a line of their own
-_SLOWER_RATIO, _SLOWER_SECONDS = 2.0, 1.0  # than usual by both: a smaller difference is the machine's noise
+_NAMED = 10  # how many stages without their own line are named
+_SLOWER_RATIO, _SLOWER_SECONDS = 2.0, 1.0  # slower than usual by both; smaller differences are noise of the machine
 
 
 def format_summary(
@@ -47,12 +47,12 @@ def format_summary(
     flakiness: Mapping[str, Flakiness] = MappingProxyType({}),
     columns: int | None = None,
 ) -> str:
-    """Return the summary. `failed` has, by stage, the first bad task, whose findings are shown.
+    """Return the summary. `failed` has each stage's first bad task, whose findings are shown.
 
-    `again`: the flags that run the failed part again. `log_flags`: those that print the whole output, "" if all of
-    it was shown. `usual`: the seconds that stages take by their last runs. `flakiness`: of the stages that were
-    flaky in them. `columns`: of the terminal. Findings, commands and addresses are not wrapped to them, so that they
-    can be copied.
+    `again`: the flags that run the failed part again. `log_flags`: the flags of `log` that print the whole output; ""
+    if all of it was shown. `usual`: the seconds that stages took in their last runs. `flakiness`: that of stages that
+    were flaky in those runs. `columns`: the width of the terminal. Findings, commands and addresses are not wrapped, so
+    that they can be copied.
     """
     most = _MOST_OF_FEW if len(run.stages) <= _FEW else _MOST_OF_MANY
     few_bad = sum(_classify_stage(stage) == _BAD for stage in run.stages) <= _FEW_BAD
@@ -102,8 +102,9 @@ def find_usual_seconds(stage: StageRecord, usual: Mapping[str, float]) -> float 
 
 
 def _choose_telling_lines(task: TaskRecord, stage: StageRecord, *, most: int | None) -> Iterator[str]:
-    """Yield the lines that tell why a stage failed, at most so many; None: all that are chosen."""
-    from paropt_exporter.findings import choose_excerpt  # here: its patterns take 20 ms, and a good run needs none
+    """Yield up to `most` lines that show why a stage failed; None: all that are chosen."""
+    # here: its patterns take 20 ms to compile, and a successful run needs none
+    from paropt_exporter.findings import choose_excerpt
 
     message = format_line(stage.message)
     for line in choose_excerpt(task.output)[:most]:
@@ -123,7 +124,7 @@ def format_headline(run: RunRecord) -> str:
         ratio = run.sequential_seconds / run.duration_seconds
         pace = f" (one after another {format_seconds(run.sequential_seconds)}: {ratio:.1f}x)"
     if run.interrupted and run.reason.startswith(word):
-        word = run.reason  # it names the signal
+        word = run.reason  # the name of the signal
     explained = run.critical_sla or run.result is Result.CANCELLATION
     why = f": {run.reason}" if explained and word != run.reason else ""
     skipped = f", {len(run.stages) - ran} skipped" if ran < len(run.stages) else ""
@@ -136,7 +137,7 @@ def format_headline(run: RunRecord) -> str:
 
 
 def format_lane(run: RunRecord) -> str:
-    """Return the lane's name, with the shard if the run is of one."""
+    """Return the lane's name, with the shard if the run is one."""
     return run.lane if run.shard is None else f"{run.lane} shard {run.shard}"
 
 
@@ -156,9 +157,9 @@ def _classify_stage(stage: StageRecord) -> int:
 
 
 def _format_remaining(stages: Sequence[StageRecord], *, all_named: bool) -> str:
-    """Sum up stages of one kind that have no line of their own; the slowest stands first.
+    """Sum up stages of one kind that have no line of their own, the slowest first.
 
-    `all_named`: each exception to a success has its name here.
+    `all_named`: name every stage that was not a plain success.
     """
     kind = _classify_stage(stages[0])
     if kind == _GOOD:
@@ -180,7 +181,7 @@ def _choose_mark(stage: StageRecord) -> str:
 def _format_facts(
     stage: StageRecord, usual: Mapping[str, float], flakiness: Mapping[str, Flakiness], reason: str
 ) -> str:
-    """Return the facts after a stage's name. `reason`: why the lane was stopped, which the headline says; or ""."""
+    """Return the facts after a stage's name. `reason`: why the lane was stopped, which the headline shows; or ""."""
     if stage.result is Result.SKIP:
         return "skipped" if reason and stage.message == reason else f"skipped: {_format_message(stage)}"
     if stage.cached:
@@ -200,7 +201,7 @@ def _format_facts(
         facts.append(format_quarantined(stage))
     if before := find_usual_seconds(stage, usual):
         facts.append(f"slower than usual ({format_seconds(before)})")
-    broke_lane = reason and reason == f"{stage.stage} {stage.message}"  # and its message names the limit
+    broke_lane = reason and reason == f"{stage.stage} {stage.message}"  # its message names the limit
     if stage.sla is not None and (stage.warned or stage.broken) and not broke_lane:
         limit = f"SLA {stage.sla.max_seconds:g} s"
         facts.append(f"{limit}, broken" if stage.broken else f"{limit}, warned at {stage.sla.warn_seconds:g} s")
@@ -213,7 +214,7 @@ def format_saved(stage: StageRecord) -> str:
 
 
 def format_quarantined(stage: StageRecord) -> str:
-    """Return the items in quarantine that failed in a stage; "" for none."""
+    """Return the quarantined items that failed in a stage; "" if there are none."""
     return (
         f"failed in quarantine: {format_line(', '.join(stage.quarantined)[:MESSAGES_WIDTH])}"
         if stage.quarantined
@@ -231,7 +232,7 @@ def _format_cache_facts(stage: StageRecord) -> str:
 
 
 def _format_flakiness(stage: StageRecord, known: Flakiness | None) -> str:
-    """Return how flaky a stage is that was flaky in this run, or that failed and was flaky before; "" for others."""
+    """Return the flakiness of a stage that was flaky now, or that failed and was flaky before; "" for others."""
     if known is None:
         return "flaky: failed, then passed with the same files" if stage.flaky_attempts else ""
     if not stage.flaky_attempts and not stage.result.bad:
@@ -256,7 +257,7 @@ def _iter_footer(run: RunRecord, metrics_url: str, again: str, log: str) -> Iter
     if log:
         yield "output", log
     if run.result is not Result.SUCCESS:
-        # After a deadline --failed would leave out the stages that the run has left out.
+        # After --deadline, --failed would leave out the same stages again.
         is_incomplete = run.result is Result.CANCELLATION and not run.interrupted
         yield "again", again.removesuffix(" --failed") if is_incomplete else again
 
@@ -280,7 +281,7 @@ def _iter_hints(run: RunRecord) -> Iterator[tuple[str, str]]:
 
 
 def _is_same_advice(found: Bottleneck, slowest: Bottleneck) -> bool:
-    """Return whether two bottlenecks have one cause: a slow stage is often uneven, and makes its lane uneven."""
+    """Return whether two bottlenecks have the same cause: a slow stage is often uneven, and makes its lane uneven."""
     return found.stage == slowest.stage or (found.stage is None and found.kind == "uneven")
 
 

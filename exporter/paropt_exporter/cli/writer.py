@@ -1,4 +1,4 @@
-"""Write output in a thread of its own, so that a stalled reader blocks only that thread."""
+"""Write output in a separate thread, so that a stalled reader blocks only that thread."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class BackgroundWriter:
     put -> queue -> thread: write, write, ... with a regular tick in between
       '--- over MOST_CHARACTERS: dropped, and counted in a line after the queue
     ```
-    Guarantees: `put` never waits for the reader; writes never overlap. If no thread can be started, `put` writes
-    itself, without ticks.
+    Guarantees: `put` never waits for the reader; writes never overlap. If no thread can be started, `put` writes in the
+    calling thread, and there are no ticks.
     """
 
     def __init__(self, name: str, *, say: Callable[[str], None], tell_idle: Callable[[], None]) -> None:
-        """Start the thread. It reports dropped lines to `say`, and calls `tell_idle` when the queue is empty."""
+        """Start the thread. It calls `say` with a line about dropped lines, and `tell_idle` when the queue is empty."""
         self._say = say
         self._tell_idle = tell_idle
         self._inline = threading.RLock()  # guards: writing without a thread
@@ -72,7 +72,7 @@ class BackgroundWriter:
             self._changed.notify_all()
 
     def set_tick(self, action: Callable[[], None] | None, seconds: float = _NEVER_SECONDS) -> None:
-        """Call `action` every `seconds` while the queue is empty, or never with None. Only writes may call this."""
+        """Call `action` every `seconds` while the queue is empty; None: never. Only writes may call this."""
         self._tick, self._tick_seconds = action, seconds
         self._next_tick_seconds = time.monotonic() + seconds
 
@@ -109,7 +109,7 @@ class BackgroundWriter:
             job = self._wait_for_next()
             try:
                 job()
-            except Exception:  # a bug in showing must not fail the work
+            except Exception:  # a bug in the screen must not fail the work
                 log.exception("the screen failed")
             with self._changed:
                 self._is_writing = False

@@ -1,6 +1,6 @@
 """Find, read and check `paropt.yml`, or detect the stages of a project that has none.
 
-Names load on first use (PEP 562), so that only commands that validate a config pay for pydantic and PyYAML.
+Names load on first use (PEP 562), so that only commands that validate a config load pydantic and PyYAML.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from paropt_exporter.config.values import Push as Push
     from paropt_exporter.config.values import Stage as Stage
     from paropt_exporter.config.values import Workers as Workers
-else:  # with this function in sight a type checker would accept any misspelt name as Any
+else:  # if a type checker saw this function, it would accept any misspelt name as Any
     _OF_LOADER = ("Config", "load_config", "read_config", "read_valid_parts", "reread_config")
     _OF_VALUES = ("Lane", "Push", "Stage", "Workers")
 

@@ -57,7 +57,7 @@ def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
 
 
 def _check_list_lengths(stages: list[RawStage], lanes: dict[str, dict[str, object]], listed: object) -> Iterator[Fault]:
-    """Yield a fault for each list that is empty or too long. Pydantic would count only the entries without faults."""
+    """Yield a fault for each list that is empty or too long. Pydantic would count only the valid entries."""
     if len(stages) > MOST_STAGES:
         message = f"{len(stages):,} stages are more than {MOST_STAGES:,}, the most allowed"
         yield Fault(location=("stages",), message=message)
@@ -146,7 +146,7 @@ def _check_limits(lane: str, keys: dict[str, object], stages: list[RawStage]) ->
 
 
 def _list_members(lane: dict[str, object], stages: list[RawStage]) -> list[str]:
-    """Return the names of a lane's stages. A number names the stage that has it, unless it is another stage's name."""
+    """Return the names of a lane's stages. A number means the stage with that number, unless it is a stage's name."""
     names = {str(stage.get("number")): raw_yaml.get_name(stage) for _, stage in stages if raw_yaml.get_name(stage)}
     names |= {name: name for name in raw_yaml.list_names(stages)}
     return [names.get(word, word) for word in raw_yaml.list_words(lane.get("stages"))]
@@ -254,7 +254,7 @@ def _find_cycles(stages: list[RawStage]) -> Iterator[Fault]:
 
 
 def _drop_startable(needs: _Needs) -> _Needs:
-    """Remove the stages that can start. Return the others, each with those of its needs that can't start either."""
+    """Remove the stages that can start. Return the others, each with its needs that can't start, either."""
     needs = {name: [need for need in wanted if need in needs] for name, wanted in needs.items()}
     unmet = {name: len(wanted) for name, wanted in needs.items()}
     dependents: dict[str, list[str]] = {}
@@ -271,7 +271,7 @@ def _drop_startable(needs: _Needs) -> _Needs:
 
 
 def _follow_needs(needs: _Needs) -> list[list[str]]:
-    """Return the cycles that the first needs of the stages lead to. Each stage here has at least one need."""
+    """Return the cycles that are reached by following each stage's first need. Each stage here has a need."""
     found: list[list[str]] = []
     seen: set[str] = set()
     for start in needs:

@@ -1,4 +1,4 @@
-"""Parse the files in which a project keeps the commands that it runs on itself."""
+"""Parse the files with a project's own commands: those of tox, nox, make, just, task, scripts and workflows."""
 
 from __future__ import annotations
 
@@ -23,29 +23,33 @@ _SCRIPTS = tuple((f"scripts/{name}{end}", name) for name in ("lint", "check", "t
 PROCESSES = re.compile(r"(?:-n\s*|--numprocesses[= ]\s*)(auto|logical|[1-9]\d*)")
 
 _FACTOR = re.compile(r"^([\w!{},.\[\]-]+):\s+")  # tox: `tests: pytest` holds for environments with the factor `tests`
-_POSARGS = re.compile(r"\{(?:pos)?args(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]{}]*\]posargs\}")
+_POSARGS = re.compile(r"\{(?:pos)?args(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]{}]*\]posargs\}|(?<!\S)\[\](?!\S)")
 _ROOTS = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?")
+_ROOT_IN_VALUE = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?([^:;,\s]*)")
 _TOX_VARIABLE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.*\S)")
-_INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")  # tox: where it has installed the project
-_TERMINAL = re.compile(r"\{tty:[^{}:]*+:?([^{}]*)\}")  # tox: with a terminal the first value, otherwise the second
+# tox: options, unless a variable has others
+_TOX_DEFAULT = re.compile(r"\{env:\w+:(-[^{}]*)\}")
+# tox: the folder in which it has installed the project
+_INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")
+_TERMINAL = re.compile(r"\{tty:[^{}:]*+:?([^{}]*)\}")  # tox: the first value on a terminal, otherwise the second
 _RECIPE = re.compile(r"""@?([A-Za-z0-9_][\w. -]*+)(?:[^:="']|=?"[^"]*"|=?'[^']*')*+:(?!=)""")
 _PREREQUISITES = re.compile(r"^([A-Za-z0-9][\w-]*)(?: [^:=\n]*)?:(?![=:])([\w. \t-]*)", re.MULTILINE)
 # Targets before the tests that install something or check something else.
 _NO_PREPARATION = re.compile(
     r"\.?(\w+[-_])?(install|dev|deps|dependencies|v?env|sync|setup|init|lint|format|fmt|check|clean|help)([-_]\w+)?"
 )
-_PARAMETER = re.compile(r"""(\w+)=("[^"]*"|'[^']*')""")  # of a justfile's recipe, with its default
+_PARAMETER = re.compile(r"""(?<!\w)(\w++)=("[^"]*"|'[^']*')""")  # of a justfile's recipe, with its default
 _CONDITION = re.compile(
     r"\{\{ *if (?:[^{}]|\{[^{}]*\})*\}\}"
 )  # in a justfile, for options of the program that starts others
 _VARIABLE = re.compile(r"\$\((\w+)\)|\$\{(\w+)\}|\{\{ *(\w+) *\}\}|\$(\w+)")
-_DEFAULT = re.compile(r"\$\{\w+:?-([^{}$]*)\}|\$\$\{\w+:?-([^{}$]*)\}")  # of a shell variable, in a makefile with $$
+_DEFAULT = re.compile(r"\$\{\w+:?-([^{}$]*)\}|\$\$\{\w+:?-([^{}$]*)\}")  # of a shell variable; in a makefile with $$
 _ALL_ARGUMENTS = re.compile(r'"?\$(?:[@*]|\{[@*]\})"?')  # of a script or recipe
 _ARGUMENTS = re.compile(r"\w*(args|tests?|opts|options|flags)", re.IGNORECASE)  # variables for a command line to set
 _ASSIGNMENT = re.compile(r"^(?:export +)?([A-Za-z_]\w*) *[:?]{0,2}=[ \t]*(.*)$", re.MULTILINE)
 _COMPUTED_OPTION = re.compile(
     r"(?<!\S)--[\w-]{1,99}[ =][\"']?\$\{\{[^{}]*\}\}[\"']?(?!\S)"
-)  # in a workflow, as of its matrix
+)  # in a workflow, such as values of its matrix
 _EXPORT = re.compile(r"""export +([A-Za-z_]\w*)=("[^"]*"|'[^']*'|[^\s"']*)\s*(?:#.*)?""")
 _DEEPEST_VARIABLE = 5
 LONGEST_LINE = 10_000  # characters with its variables; a longer one counts as empty
@@ -55,10 +59,10 @@ _LONGEST_NOXFILE = 200_000  # characters; Python takes a second to parse them
 
 
 class CommandLine(Struct, frozen=True, kw_only=True):
-    """A line or the words of a command, and the environment, session, target or job that has it.
+    """A command as a line or words, and the environment, session, target or job to which it belongs.
 
-    `folder` is the one in which it runs, "" for the project's; `before` has the commands that prepare it: tox's
-    commands_pre, or targets of make. `note`: why it is not used, with no text.
+    `folder`: where it runs, "" for the project's folder; `before`: the commands that prepare it, such as tox's
+    commands_pre or targets of make. `note`: why it is not used; it then has no text.
     """
 
     text: str | Words = ""
@@ -93,7 +97,7 @@ def parse_just_recipes(text: str) -> dict[str, list[str]]:
 
 
 def parse_taskfile(text: str) -> dict[str, list[str]]:
-    """Return the lines of each task of a Taskfile that needs neither variables nor answers; none of a faulty file."""
+    """Return the lines of each task of a Taskfile that needs no variables or answers; nothing for a faulty file."""
     try:
         tasks = raw_yaml.as_mapping(raw_yaml.as_mapping(Document(text).value).get("tasks"))
     except Unreadable:
@@ -123,7 +127,7 @@ def _iter_parameters(recipe: str) -> Iterator[tuple[str, str]]:
 
 
 def _fill_parameters(line: str, parameters: Mapping[str, str]) -> str:
-    """Replace the parameters of a justfile's recipe by their defaults, unless the line is too long to be used."""
+    """Replace the parameters of a justfile's recipe with their defaults, unless the line becomes too long."""
     if len(line) > LONGEST_LINE:
         return line
     return re.sub(r"\{\{ *(\w+) *\}\}", lambda match: parameters.get(match[1], match[0]), line)
@@ -142,7 +146,7 @@ def _parse_recipe_lines(text: str, runner: str) -> Iterator[CommandLine]:
 
 def _parse_script(text: str, group: str) -> Iterator[CommandLine]:
     variables = dict(_ASSIGNMENT.findall(text))
-    own = {name for names in _VARIABLE.findall(text) for name in names}  # those that the script itself uses
+    own = {name for names in _VARIABLE.findall(text) for name in names}  # names that the script itself uses
     env: dict[str, str] = {}
     for line in text.replace("\\\n", " ").splitlines():
         if (exported := _EXPORT.fullmatch(line)) and exported[1] not in own:
@@ -151,7 +155,7 @@ def _parse_script(text: str, group: str) -> Iterator[CommandLine]:
 
 
 def _fill_variables(line: str, variables: Mapping[str, str], depth: int = 0) -> str:
-    """Replace variables by their values in the file. Those that a command line may set are empty without one."""
+    """Replace variables with their values in the file. Those that a command line may set are empty by default."""
     known: dict[str, str] = {}
 
     def fill(match: re.Match[str]) -> str:
@@ -176,7 +180,7 @@ def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
             continue
         whole = ChainMap(section, base)  # a copy for each of many sections would take minutes
         folder = _read_folder(whole.get("change_dir") or whole.get("changedir"))
-        env = _parse_tox_variables(whole.get("set_env") or whole.get("setenv") or "")
+        env = _parse_tox_variables(whole.get("set_env") or whole.get("setenv") or "", folder)
         before = "; ".join(filter(_prepares, _iter_tox_lines(whole.get("commands_pre", ""))))
         for line in _iter_tox_lines(section["commands"]):
             factor = _FACTOR.match(line)
@@ -186,29 +190,38 @@ def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
 
 
 def _prepares(line: str) -> bool:
-    """Return whether a line of commands_pre holds for all environments, and does more than to print a version."""
-    return _FACTOR.match(line) is None and not line.endswith(" --version")
+    """Return whether a line of commands_pre is for all environments, and does more than prepare output."""
+    return _FACTOR.match(line) is None and not line.endswith((" --version", "coverage erase"))
 
 
 def _iter_tox_lines(text: str) -> Iterator[str]:
     return filter(None, map(str.strip, text.replace("\\\n", " ").splitlines()))
 
 
-def _parse_tox_variables(text: str) -> dict[str, str]:
-    """Return the variables that hold for all environments, not only for those with a factor (`slow: NAME = value`)."""
+def _parse_tox_variables(text: str, folder: str) -> dict[str, str]:
+    """Return the variables for all environments, without those for a factor (`slow: NAME = value`).
+
+    Paths in them are relative to the folder in which the commands run.
+    """
+    above = "/".join(".." for part in folder.split("/") if part not in ("", "."))
     pairs = (match.groups() for line in text.replace("\\\n", "").splitlines() if (match := _TOX_VARIABLE.match(line)))
-    return {name: _ROOTS.sub("", value) or "." for name, value in pairs}
+    return {name: _ROOT_IN_VALUE.sub(lambda match: _join(above, match[1]), value) for name, value in pairs}
+
+
+def _join(folder: str, below: str) -> str:
+    return "/".join(filter(None, (folder, below.strip("/")))) or "."
 
 
 def _fill_tox_line(line: str) -> str:
-    """Replace tox's arguments by their default if that names files or processes of pytest-xdist, else by nothing."""
+    """Replace tox's arguments with their default if that names files or pytest-xdist's processes, else with nothing."""
 
     def fill(match: re.Match[str]) -> str:
         default = (match[1] or "").strip()
         names_files = any(not word.startswith("-") for word in default.split())
         return default if names_files or PROCESSES.fullmatch(default) else ""
 
-    return _INSTALLED.sub(".", _ROOTS.sub("", _TERMINAL.sub(r"\1", _POSARGS.sub(fill, line)))).replace("{/}", "/")
+    filled = _TOX_DEFAULT.sub(r"\1", _TERMINAL.sub(r"\1", _POSARGS.sub(fill, line)))
+    return _INSTALLED.sub(".", _ROOTS.sub("", filled)).replace("{/}", "/")
 
 
 def _parse_setup_cfg(text: str) -> Iterator[CommandLine]:
@@ -225,7 +238,7 @@ def _parse_tox_table(tox: Mapping[str, object]) -> Iterator[CommandLine]:
         folder = _read_folder(whole.get("change_dir"))
         env = {key: value for key, value in raw_yaml.as_mapping(whole.get("set_env")).items() if isinstance(value, str)}
         prepared = (_iter_tox_words(raw_yaml.as_list(words)) for words in raw_yaml.as_list(whole.get("commands_pre")))
-        before = "; ".join(map(" ".join, prepared))
+        before = "; ".join(filter(_prepares, map(" ".join, prepared)))
         for words in raw_yaml.as_list(table["commands"]):
             text = tuple(_iter_tox_words(raw_yaml.as_list(words)))
             yield CommandLine(text=text, group=name, folder=folder, env=env, before=before)
@@ -321,12 +334,28 @@ def _parse_noxfile(text: str) -> Iterator[CommandLine]:
 
     inside = {id(node): function for function in functions for node in ast.walk(function)}
     elsewhere = {function for function in functions if any(map(_changes_folder, ast.walk(function)))}
+    with_arguments = {id(node) for each in ast.walk(module) for node in _iter_with_arguments(each)}
     for node in ast.walk(module):
+        if id(node) in with_arguments:
+            continue
         function = inside.get(id(node))
         if isinstance(node, ast.Call) and _is_session_call(node, "run") and function not in elsewhere:
             words = _read_words(node.args, read_lists(function))
             if words is not None:
                 yield CommandLine(text=words, group=function.name if function else "", env=_read_variables(node))
+
+
+def _iter_with_arguments(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield all of an `if session.posargs:` that runs only with arguments on nox's command line."""
+    match node:
+        case ast.If(test=ast.Attribute(attr="posargs"), body=only):
+            pass
+        case ast.If(test=ast.UnaryOp(op=ast.Not(), operand=ast.Attribute(attr="posargs")), orelse=only):
+            pass
+        case _:
+            return
+    for statement in only:
+        yield from ast.walk(statement)
 
 
 def _is_session_call(node: ast.AST, *names: str) -> bool:
@@ -358,7 +387,7 @@ def _read_list(value: ast.expr) -> Words | None:
             return _read_list(default)
         case ast.Attribute(attr="posargs"):
             return ()
-        case ast.IfExp(body=body, orelse=orelse):  # only processes of pytest-xdist, which decide nothing about tests
+        case ast.IfExp(body=body, orelse=orelse):  # only pytest-xdist's processes, which don't select tests
             either = [words for each in (body, orelse) if (words := _read_list(each))]
             return either[0] if len(either) == 1 and PROCESSES.fullmatch(" ".join(either[0])) else None
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
@@ -371,7 +400,7 @@ def _read_list(value: ast.expr) -> Words | None:
 def _read_words(arguments: Iterable[ast.expr], lists: Mapping[str, Words]) -> Words | None:
     """Return the words of a call, or None if one is computed, or if there are too many.
 
-    Computed lists and options are left out: they add to arguments.
+    Computed lists and options are left out, since they only add arguments.
     """
     words: list[str] = []
     for each in arguments:

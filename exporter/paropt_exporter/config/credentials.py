@@ -13,16 +13,16 @@ from paropt_exporter.config.values import Access
 from paropt_exporter.errors import ParoptError
 
 LARGEST_SECRET_BYTES = 1 << 16
-_SHORTEST_HIDDEN = 4  # characters: to hide shorter ones would make messages unreadable, and protect nothing
+_SHORTEST_HIDDEN = 4  # characters: hiding shorter ones would make messages unreadable, and protect nothing
 HIDDEN = "***"
 
 
 class SecretError(ParoptError):
-    """A secret is missing or no header can hold it. The message names its file or variable."""
+    """A secret is missing, or can't be in a header. The message names its file or variable."""
 
 
 def read_secret(file: Path | None, variable: str | None) -> str:
-    """Return a password or token from a file or an environment variable, without the line break at its end.
+    """Return a password or token from a file or an environment variable, without a trailing line break.
 
     Raises SecretError.
     """
@@ -41,7 +41,7 @@ def read_secret(file: Path | None, variable: str | None) -> str:
 
 
 def build_headers(server: Access, root: Path = Path("/")) -> dict[str, str]:
-    """Return the headers of a request with their secrets, which are read now, since they are rotated.
+    """Return the headers of a request. Their secrets are read now, since secrets rotate.
 
     Paths are relative to `root`. Raises SecretError.
     """
@@ -64,7 +64,7 @@ def _build_authorization(server: Access, root: Path) -> str:
 
 
 def _read_header(file: Path | None, variable: str | None) -> str:
-    """Return a secret that a header takes as it is. Raises SecretError."""
+    """Return a secret that can be in a header unchanged. Raises SecretError."""
     secret = read_secret(file, variable)
     if not secret.isascii():
         raise SecretError(f"the secret in {file or f'${variable}'} is not one line of ASCII text")
@@ -72,7 +72,7 @@ def _read_header(file: Path | None, variable: str | None) -> str:
 
 
 def list_secrets(headers: Mapping[str, str], named: Iterable[str]) -> tuple[str, ...]:
-    """Return the texts to hide of a request's headers: those of Authorization and of the `named` ones."""
+    """Return the secret texts in a request's headers: in Authorization, and in the `named` ones."""
     found = [headers[name] for name in named if name in headers]
     value = headers.get("Authorization", "")
     scheme, _, secret = value.partition(" ")
@@ -83,9 +83,9 @@ def list_secrets(headers: Mapping[str, str], named: Iterable[str]) -> tuple[str,
 
 
 def list_url_secrets(url: str) -> tuple[str, ...]:
-    """Return the texts to hide of a URL: user, password, query and the values in it, as written and decoded.
+    """Return the secret texts in a URL: user, password, query and its values, as written and decoded.
 
-    User and password are among them also as requests sends them, in the Authorization header.
+    User and password are also included in the form of an Authorization header, in which requests sends them.
     """
     try:
         parts = urlsplit(url)
@@ -101,7 +101,7 @@ def list_url_secrets(url: str) -> tuple[str, ...]:
 
 
 def hide_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return a text from a server or a library without these secrets."""
+    """Return a text from a server or library with these secrets removed."""
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= _SHORTEST_HIDDEN:
             text = text.replace(secret, HIDDEN)

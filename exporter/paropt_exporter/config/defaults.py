@@ -10,7 +10,7 @@ from paropt_exporter.config.units import MOST_WORKERS
 from paropt_exporter.config.values import Lane, Sla, Workers
 from paropt_exporter.events import Strategy
 
-# Far more workers than cores speed up commands that wait, and 32 threads cost a few MB. Processes hold memory each and
+# Far more workers than cores speed up commands that wait, and 32 threads cost a few MB. Processes need memory each, and
 # help only while cores are free.
 _AUTO_MAX = 32
 _AUTO_MAX_PER_CORE = 4

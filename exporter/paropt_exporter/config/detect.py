@@ -1,7 +1,7 @@
 """Build stages 2-6 from the tools that a project uses.
 
-A tool counts if the project shows signs of it (its configuration, a dependency, files) and it is installed here. A
-linter that is only installed says nothing about the project.
+A tool counts if the project shows signs of it (its configuration, a dependency, files) and if it is installed here. A
+linter that is merely installed says nothing about the project.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from paropt_exporter.config.values import Items, Stage
 
 _MOST_CALLS = 8  # of one tool in a stage
 _CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--add-noqa"})
-_INSTALLS = frozenset({"--install-types", "--non-interactive"})  # options of mypy, which then downloads packages
+_INSTALLS = frozenset({"--install-types", "--non-interactive"})  # options with which mypy downloads packages
+_REPORTS_OF_MYPY = re.compile(r"--(?:[a-z]+(?:-[a-z]+)?-report|junit-xml)(?==|$)")  # such as --html-report DIR
 _ONLY_CHECKS = frozenset({"--check", "--check-only", "--diff"})
 _VALUES_OF_MYPY = frozenset(
     {"--config-file", "--cache-dir", "--python-version", "--python-executable", "--platform", "--exclude"}
@@ -34,12 +35,12 @@ _VALUES_OF_MYPY = frozenset(
 )
 _RECURSIVE = frozenset({"-r", "--recursive"})
 _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
-_WATCHES = re.compile(  # react-scripts watches unless a variable says that it runs in CI
-    r"(.*(?<!\S)(--watch(All)?|watch)|(?!.*\bCI=\w).*(?<!\S)react-scripts test)(?![\w=-])(?!.*--watch(All)?=false)"
-)
-BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "task", "go", "cargo"})  # which may read any file
+_WATCHES = re.compile(r"(?<!\S)(?:--watch(?:All)?|watch|(?P<react>react-scripts test))(?![\w=-])")
+_WATCHES_NO_MORE = re.compile(r"--watch(?:All)?=false")  # whatever is before it
+_RUNS_IN_CI = re.compile(r"\bCI=\w")  # react-scripts watches unless this variable says that it runs in CI
+BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "task", "go", "cargo"})  # they may read any file
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
-# Variables for coverage, colours and installers, which decide nothing about tests.
+# Variables for coverage, colours and installers, which don't affect tests.
 _OF_TOOLS = re.compile(
     r"(COVERAGE|COV_|CODECOV|PIP_|UV_|POETRY_|PDM_|HATCH|TOX|NOX|PRE_COMMIT|VIRTUALENV|.*COLORS?$|.*_VERSION$|CI$|DIFF_AGAINST"
     r"|MYPY|PYTHONDONTWRITEBYTECODE)"
@@ -60,7 +61,7 @@ class DetectedStages(Struct, frozen=True, kw_only=True):
 def join_items(stage: Stage) -> Stage:
     """Return a detected stage with one command for all its items.
 
-    One pytest is right for every suite: click's files fail when they run apart, though it uses pytest-xdist.
+    A single pytest is right for every suite: click's files fail if they run separately, although it uses pytest-xdist.
     """
     if stage.items is None or stage.items.glob is None or not isinstance(stage.run, tuple):
         return stage
@@ -80,7 +81,7 @@ class _LanguageTool(Struct, frozen=True, kw_only=True):
 class _BuiltInStage(Struct, frozen=True, kw_only=True):
     """One built-in stage with the Python tools, npm scripts, make targets and tools of other languages for it.
 
-    All Python tools are used that the project calls itself, otherwise the first of `tools` that it is configured for.
+    All Python tools that the project itself calls are used, otherwise the first of `tools` for which it is configured.
     A tool in `languages` is used if the project has nothing else for the stage.
     """
 
@@ -143,7 +144,7 @@ _BUILT_IN_STAGES = (
 
 
 _TOOLS = {tool for kind in _BUILT_IN_STAGES for tool in kind.tools + kind.called}
-_PREPARES = frozenset({"install", "sync", "make", "pre-commit"})
+_PREPARES = frozenset({"install", "sync", "make", "pre-commit", "tox", "nox"})  # or runs commands of other files
 
 
 def detect_stages(root: Path) -> DetectedStages:
@@ -185,31 +186,39 @@ def detect_stages(root: Path) -> DetectedStages:
     else:
         notes += _describe_projects(root, filter(project.has_tests_in, project.projects_below))
     ordered = tuple(sorted(stages, key=lambda stage: stage.number))
-    in_lines = tuple(" ".join(note.splitlines()) for note in notes)  # names of files may have line breaks
+    in_lines = tuple(" ".join(note.splitlines()) for note in notes)  # file names may contain line breaks
     return DetectedStages(stages=ordered, notes=in_lines, lacks_programs=lacks_programs)
 
 
 def _describe_unused_hooks(project: Project, stages: Iterable[Stage]) -> list[str]:
-    """Return notes on the commands of pre-commit's hooks whose programs no stage runs, and no built-in one knows."""
+    """Return notes on commands of pre-commit hooks whose programs no stage runs, and no built-in stage knows."""
     commands = (command for stage in stages for command in (stage.run, *(stage.steps or ())))
-    known = _TOOLS | {command[0] for command in commands if isinstance(command, tuple)}  # such as make
+    called = {command[0] for command in commands if isinstance(command, tuple)}  # such as make
+    targets: dict[Words, set[str]] = {}
+    for each in project.commands.commands:
+        if each.file in (*MAKEFILES, *JUSTFILES):
+            targets.setdefault((project.target_runner, each.group), set()).add(each.words[0])
     hooks = (each for each in project.commands.commands if each.file == pre_commit.FILE)
-    unused = (each for each in hooks if each.words[0] not in known and not each.runs_tests)
+    unused = (
+        each for each in hooks
+        if each.words[0] not in _TOOLS | called and not each.runs_tests
+        and not targets.get(each.words, {""}) <= called
+    )  # fmt: skip
     return [f"{each.file}: no stage runs `{shlex.join((*each.python, *each.words))}`" for each in unused]
 
 
 def _describe_projects(root: Path, below: Iterable[Path]) -> list[str]:
-    """Return a note on each project below, whose stages are its own."""
+    """Return a note on each project below, which has its own stages."""
     commands = ((each, "" if has_config(root / each) else " init") for each in islice(below, _MOST_PROJECTS))
     return [f"{each} is a project of its own: run `paropt-exporter{command}` there" for each, command in commands]
 
 
 _MOST_PROJECTS = 20  # of a repository in the notes: a screenful
-_BESIDE = 10  # added to the number of a stage for each further stage of its kind
+_BESIDE = 10  # is added to a stage's number for each further stage of its kind
 
 
 def _divide_work(commands: list[Words]) -> tuple[list[Words], list[tuple[str, list[Words]]]]:
-    """Return the commands of a stage, and those of slow tools, which get stages of their own to run side by side."""
+    """Return the commands of a stage, and those of slow tools, which get separate stages to run in parallel."""
     slow = [tool for tool in dict.fromkeys(words[0] for words in commands) if tool in SLOW_TOOLS]
     if slow and commands[0][0] == slow[0] and all(words[0] in SLOW_TOOLS for words in commands):
         slow = slow[1:]
@@ -219,6 +228,11 @@ def _divide_work(commands: list[Words]) -> tuple[list[Words], list[tuple[str, li
 
 def _build_stage(project: Project, number: int, name: str, commands: list[Words]) -> Stage:
     env, cwd = _choose_environment(project, name, commands)
+    lines = tuple(_make_shell_line(project, words) for words in commands) if cwd is None else ()
+    if any(map(str.__ne__, lines, map(shlex.join, commands))):
+        if len(lines) > 1:
+            return Stage(number=number, name=name, steps=lines, env=env, shell=True)
+        return Stage(number=number, name=name, run=lines[0], env=env, shell=True)
     if len(commands) > 1:
         return Stage(number=number, name=name, steps=tuple(commands), env=env, cwd=cwd)
     own = _run_tests_in_parallel(project, commands[0])
@@ -227,6 +241,12 @@ def _build_stage(project: Project, number: int, name: str, commands: list[Words]
         return Stage(number=number, name=name, run=own, env=env, cwd=cwd)
     run = (*commands[0][: _count_start(commands[0])], "-q", ITEMS)
     return Stage(number=number, name=name, run=run, items=Items(glob=pattern), env=env)
+
+
+def _make_shell_line(project: Project, command: Words) -> str:
+    """Return a command as a line for a shell, which replaces the patterns in it by paths, such as `*.py`."""
+    pairs = zip(("", *command), command, strict=False)
+    return " ".join(word if project.is_pattern(before, word) else shlex.quote(word) for before, word in pairs)
 
 
 def _choose_environment(project: Project, name: str, commands: list[Words]) -> tuple[dict[str, str], str | None]:
@@ -263,7 +283,7 @@ def _describe_missing_programs(names: list[str]) -> str:
 
 
 def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], list[str]]:
-    """Return the project's own commands for its tests, otherwise one for the runner that its files speak of."""
+    """Return the project's own commands for its tests, otherwise one for the runner that its files mention."""
     choose = _choose_own_tests if project.own_tests else _choose_usual_tests
     commands = choose(project, integration=kind.name == "integration_tests")
     if not commands:
@@ -271,7 +291,7 @@ def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], l
         return [], [f"no command of the project runs {apart} alone"] if apart is not None else []
     other = not _count_start(commands[0]) or not _runs_pytest(project)
     if other and _choose_target(project, kind)[0] is not None:
-        return [], []  # the make target may prepare what its tests need
+        return [], []  # the make target may prepare the tests
     if not project.has_program("python") and project.has_program("python3"):
         commands = [("python3", *words[1:]) if words[0] == "python" else words for words in commands]
     programs = ("pytest" if _count_start(words) else words[0] for words in commands)
@@ -286,7 +306,7 @@ def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], l
 
 
 def _describe_preparation(project: Project) -> list[str]:
-    """Return a note on the commands that the project runs before its tests, which a stage does not run."""
+    """Return a note on the commands that the project runs before its tests and that no stage runs."""
     own = project.own_tests[:1]
     return [
         f"{each.file} runs `{each.before}` before the tests: add it to the stage's steps if they need it"
@@ -311,13 +331,13 @@ _MOST_FOLDERS = 4  # in a note
 def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
     """Return the project's commands for its tests.
 
-    Integration tests in a folder of their own become a stage of their own if one plain command runs all tests, or if
-    another command runs them.
+    Integration tests in a separate folder become a separate stage if one plain command runs all tests, or if another
+    command runs them.
     """
     own, separate = project.own_tests, project.integration_tests
-    calls = [project.drop_reports(each.words[1:]) for each in own if each.words[0] == "pytest"]
-    if len(calls) < len(own):
+    if any(each.words[0] != "pytest" for each in own):
         return [] if integration else [(*each.python, *each.words) for each in own]
+    calls = [*dict.fromkeys(project.drop_reports(each.words[1:]) for each in own)]
     start = (*own[0].python, "pytest", "-q")  # `python -m pytest` finds modules in the current folder
     targets = [word for word in calls[0] if project.has_path(word)]
     plain = len(calls) == 1 and not own[0].folder and not selects_tests(calls[0])
@@ -331,7 +351,7 @@ def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
 
 
 def _count_start(command: Words) -> int:
-    """Return how many words start pytest: 1 for `pytest`, 3 for `python -m pytest`, 0 for other programs."""
+    """Return how many words name pytest: 1 for `pytest`, 3 for `python -m pytest`, 0 for other programs."""
     if command[0] == "pytest":
         return 1
     return command.index("pytest") + 1 if command[0] in ("python", "python3") and "pytest" in command else 0
@@ -346,14 +366,14 @@ def _choose_usual_tests(project: Project, *, integration: bool) -> list[Words]:
 
 
 def _runs_pytest(project: Project) -> bool:
-    """Return whether any file of the project speaks of pytest: its tests may need another runner."""
+    """Return whether any file of the project mentions pytest; otherwise its tests may need another runner."""
     return project.uses("pytest") or bool(project.commands.find("pytest"))
 
 
 def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> tuple[Words | None, list[str]]:
-    """Return the call of an npm script, unless it only runs a tool that the stage runs already."""
+    """Return the call of an npm script, unless it only runs a tool that the stage already runs."""
     named = [script for script in kind.scripts if script in project.scripts]
-    script = next((each for each in named if not _WATCHES.match(project.scripts[each])), None)
+    script = next((each for each in named if not _watches_files(project.scripts[each])), None)
     if script is None and named and not work:
         return None, [f"package.json has the script {named[0]!r}, but it watches files, and would not end"]
     if script is None or any(_mentions_word(project.scripts[script], words[0]) for words in work):
@@ -363,6 +383,13 @@ def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> 
     if project.lacks_node_modules:
         return None, [f"package.json has the script {script!r}, but no node_modules: {project.script_runner} install"]
     return (project.script_runner, "run", script), []
+
+
+def _watches_files(script: str) -> bool:
+    """Return whether an npm script waits for changes of files, and does not end."""
+    *_, start = 0, *(match.end() for match in _WATCHES_NO_MORE.finditer(script))
+    runs_in_ci = _RUNS_IN_CI.search(script) is not None
+    return any(match["react"] is None or not runs_in_ci for match in _WATCHES.finditer(script, start))
 
 
 def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None, list[str]]:
@@ -380,7 +407,7 @@ def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None,
 
 
 def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
-    """Return a note on the commands of a linting target that are no calls of tools that the stages run."""
+    """Return a note on the commands of a linting target that the stages don't run."""
     target = next((target for target in kind.targets if target in project.targets), None)
     if target is None or kind.name in _TEST_STAGES:
         return []
@@ -396,7 +423,7 @@ def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
 
 
 def _describe_unused_tools(project: Project, kind: _BuiltInStage, work: Iterable[Words]) -> list[str]:
-    """Return a note on the tools that the project has settings for, if a stage runs another one in their place."""
+    """Return a note on the tools for which the project has settings, if a stage runs another tool instead."""
     called = {words[0] for words in work}
     unused = [tool for tool in kind.tools if tool not in called and project.uses(tool)]
     what = "for which the project has settings: add it to paropt.yml if it counts"
@@ -424,30 +451,26 @@ def _choose_usual_calls(project: Project, tool: str) -> list[Words]:
         case "mypy":
             return [project.mypy_targets]
         case "bandit":
-            # One line a finding. The default report ends with "Files skipped (0):", which a summary would show.
+            # One line for each finding. The default report ends with "Files skipped (0):", which a summary would show.
             return [("-q", "-f", "custom", "-r", *project.sources)]
     return [()]
 
 
 def _choose_own_calls(project: Project, tool: str) -> list[Words]:
-    """Return the arguments with which the first file that does so has the tool check something and change nothing."""
+    """Return the arguments from the first file that calls the tool so that it checks without changing files."""
     files = [
         [words for words in calls if not _CHANGES_FILES.intersection(words) and project.has_files(words)]
         for calls in project.commands.find_by_file(tool)
     ]
     if tool == "mypy":
-        files = [[tuple(word for word in words if word not in _INSTALLS) for words in calls] for calls in files]
+        files = [_keep_checks_of_mypy(calls) for calls in files]
     match tool:
         case "ruff":
             return _choose_ruff_calls(project, files)
         case "black" | "isort":
             return _find_first(files, lambda words: bool(_ONLY_CHECKS.intersection(words)) and _has_targets(words))
         case "mypy":
-            calls = _find_first(files, _names_targets_of_mypy)
-            if calls and not (project.mypy_has_targets and any(() in each for each in files)):
-                return calls
-            plain = _find_first(files, lambda words: not _names_targets_of_mypy(words))[:1]
-            return [(*words, *project.mypy_targets) for words in plain]
+            return _choose_mypy_calls(project, files)
         case "bandit":
             calls = _find_first(files, lambda words: not _RECURSIVE.isdisjoint(words))
             return calls or [(*words, "-r", *project.sources) for words in _find_first(files, bool)[:1]]
@@ -456,6 +479,36 @@ def _choose_own_calls(project: Project, tool: str) -> list[Words]:
         case "ty" | "pyrefly":
             return _find_first(files, lambda words: words[:1] == ("check",))
     return _find_first(files, _has_targets)
+
+
+def _choose_mypy_calls(project: Project, files: list[list[Words]]) -> list[Words]:
+    """Return the calls of one file: those that name what to check, beside others if mypy's configuration lists that."""
+    first = next(filter(None, files), [])
+    if project.mypy_has_targets and not all(map(_names_targets_of_mypy, first)):
+        return first[:_MOST_CALLS]
+    calls = _find_first(files, _names_targets_of_mypy)
+    if calls and not (project.mypy_has_targets and any(() in each for each in files)):
+        return calls
+    plain = _find_first(files, lambda words: not _names_targets_of_mypy(words))[:1]
+    return [(*words, *project.mypy_targets) for words in plain]
+
+
+def _keep_checks_of_mypy(calls: Iterable[Words]) -> list[Words]:
+    """Return calls of mypy without options to install packages and to write reports.
+
+    A call that writes a report is left out beside others, since it checks the same.
+    """
+    kept = [tuple(word for word in words if word not in _INSTALLS) for words in calls]
+    plain = [words for words in kept if not any(map(_REPORTS_OF_MYPY.match, words))]
+    return plain or [*dict.fromkeys(map(_drop_reports_of_mypy, kept))]
+
+
+def _drop_reports_of_mypy(arguments: Words) -> Words:
+    pairs = zip(("", *arguments), arguments, strict=False)
+    return tuple(
+        word for before, word in pairs
+        if not _REPORTS_OF_MYPY.match(word) and not _REPORTS_OF_MYPY.fullmatch(before)
+    )  # fmt: skip
 
 
 def _choose_ruff_calls(project: Project, files: list[list[Words]]) -> list[Words]:
@@ -470,14 +523,14 @@ def _choose_ruff_calls(project: Project, files: list[list[Words]]) -> list[Words
 
 
 def _drop_output_format(arguments: Words) -> Words:
-    """Return ruff's arguments without a format for a CI server, which people and the summary read less well."""
+    """Return ruff's arguments without a format for CI servers, which people and the summary can't read as well."""
     option = "--output-format"
     pairs = zip(("", *arguments), arguments, strict=False)
     return tuple(word for before, word in pairs if option not in (before, word.partition("=")[0]))
 
 
 def _find_first(files: list[list[Words]], accept: Callable[[Words], bool]) -> list[Words]:
-    """Return the accepted calls of the first file that has any."""
+    """Return the accepted calls from the first file that has any."""
     return next((found for calls in files if (found := list(filter(accept, calls)))), [])[:_MOST_CALLS]
 
 
@@ -486,7 +539,7 @@ def _has_targets(arguments: Words) -> bool:
 
 
 def _names_targets_of_mypy(arguments: Words) -> bool:
-    """Return whether a word is neither an option nor the value of one, as in `--config-file mypy.ini`."""
+    """Return whether a word is neither an option nor an option's value, as in `--config-file mypy.ini`."""
     pairs = zip(("", *arguments), arguments, strict=False)
     return any(not word.startswith("-") and before not in _VALUES_OF_MYPY for before, word in pairs)
 
@@ -496,7 +549,7 @@ def _mentions_word(text: str, word: str) -> bool:
 
 
 def _run_tests_in_parallel(project: Project, command: Words) -> Words:
-    """Return the command of tests with the processes of pytest-xdist that the project's own command has."""
+    """Return the command for tests with pytest-xdist's options from the project's own command."""
     own = project.own_tests
     as_own = len(own) == 1 and own[0].words[0] == "pytest" and bool(read_xdist_options(own[0].words[1:]))
     start = _count_start(command)
@@ -511,7 +564,7 @@ def _runs_all_unit_tests(project: Project, command: Words) -> bool:
 
 
 def _choose_batched_files(project: Project, command: Words) -> str | None:
-    """Return the glob of unit tests that are to run in batches, or None if one pytest should run them all."""
+    """Return the glob of unit tests to run in batches, or None if one pytest should run them all."""
     return project.unit_test_files if _runs_all_unit_tests(project, command) else None
 
 

@@ -14,9 +14,9 @@ from paropt_exporter.config.units import LARGEST_FILE_BYTES, format_value
 MOST_VALUES = 1_000_000  # after aliases are followed: 10,000 stages of 100 values
 DEEPEST = 50  # levels; a config needs 6
 LONGEST_NUMBER = 300  # characters; int() rejects 4,300 digits
-# Characters: Linux takes no longer word of a command, and to split a line takes time with the square of its words.
+# Characters: Linux's limit for a word of a command; splitting a line takes time with the square of its words.
 LONGEST_TEXT = 128 * 1024
-_TEXT_OF_A_VALUE = 10  # so many characters of a text count as a value more
+_TEXT_OF_A_VALUE = 10  # so many characters of a text count as one more value
 
 _PREFIX = "tag:yaml.org,2002:"
 _STRING, _INT, _FLOAT, _BOOL, _NULL, _MERGE = (
@@ -94,7 +94,7 @@ def decode_text(content: bytes) -> str:
 class Document:
     """One YAML document: its plain `value`, and the line and column of each part.
 
-    Aliases share one value. Their expanded size is counted first, so that a file whose aliases multiply is rejected
+    Aliases share one value. Their expanded size is counted first, so that a file with exploding aliases is rejected
     before anything walks through it.
     """
 
@@ -111,7 +111,7 @@ class Document:
             raise Unreadable(self._faults)
 
     def locate(self, fault: Fault) -> PlacedFault:
-        """Return the fault with its line and column. Parts of its location that the file lacks are left out."""
+        """Return the fault with its line and column. If the file lacks it, the nearest part counts."""
         node, mark, location = self._root, None, []
         for part in fault.location:
             key, child = self._get_child(node, part)
@@ -192,7 +192,7 @@ class Document:
         if known is not None:
             return known
         own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-        self._pairs[id(node)] = own  # ends the recursion of a mapping that is merged into itself
+        self._pairs[id(node)] = own  # ends the recursion if a mapping is merged into itself
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
             if key.tag == _MERGE:
@@ -276,7 +276,8 @@ def _describe_problem(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
     if error.context and "single document" in error.context:
         return "a second document (---) begins here: a config is one document"
     if error.problem and error.problem.startswith("found undefined alias"):
-        return "invalid YAML: an alias (*) that no anchor (&) defines"  # its name may be a secret that begins with *
+        # don't show its name: it may be a secret that begins with *
+        return "invalid YAML: an alias (*) that no anchor (&) defines"
     said = f"invalid YAML: {error.problem}" + (f", {error.context}" if error.context else "")
     return said + next((f": {remedy}" for part, remedy in _REMEDIES if part in said), "")
 

@@ -19,7 +19,7 @@ _PLAIN = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 
 class CannotEdit(ParoptError):
-    """The values can't be set without changing others, given the way in which the file is written."""
+    """The values can't be set without changing others, because of how the file is written."""
 
     exit_code = EXIT_USAGE
 
@@ -41,7 +41,7 @@ class _Edit(Struct, frozen=True):
 def edit_text(text: str, changes: Changes) -> str:
     """Return a file's text with the changes. Raises CannotEdit if anything else would change.
 
-    A key that the file has gets the new value; a new key goes to the end of its mapping. The result is parsed and
+    The value of an existing key is replaced; a new key is added at the end of its mapping. The result is parsed and
     compared with the intended values.
     """
     try:

@@ -11,7 +11,7 @@ from paropt_exporter.lazy_patterns import compile_later
 
 Location = tuple[str | int, ...]
 _PLAIN_KEY = compile_later(r"[\w-]+")
-MOST_FAULTS = 1000  # of a kind that are looked for: a hundred are shown, and each may look for similar names
+MOST_FAULTS = 1000  # the most faults of a kind to find: a hundred are shown, and each may search for similar names
 _LONGEST_KEY = 60
 _MOST_COMPARED = 500  # names; 10,000 wrong ones against 10,000 known took 35 s
 _MOST_LISTED = 20
@@ -62,7 +62,7 @@ def suggest_name(word: object, known: Collection[str]) -> str:
 
 
 def format_key(key: str) -> str:
-    """Return a key as it may be shown: short, in quotes unless it is a word, and without the value of a variable."""
+    """Return a key for messages: short, in quotes unless it is a word, and without the value of a variable."""
     if _PLAIN_KEY.fullmatch(key) and len(key) <= _LONGEST_KEY:
         return key
     name, equals, _ = key.partition("=")

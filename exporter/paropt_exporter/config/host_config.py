@@ -3,8 +3,9 @@
     /etc/paropt-exporter/config.yml  +  $XDG_CONFIG_HOME/paropt-exporter/config.yml  +  PAROPT_ALLOW_CREDENTIALS
     or, in place of both files, the one that PAROPT_HOST_CONFIG names
 
-Entries add up; where both files give the same key or URL, the user's wins. A project's `paropt.yml` is never one of
-them: files must belong to this user or root and be closed to writes of others, and relative paths are refused.
+Entries are combined; if both files have the same key or URL, the user's wins. A project's `paropt.yml` is never one of
+them: the files must belong to this user or root, and others must not be able to write to them; relative paths are
+refused.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class HostConfig(Struct, frozen=True, kw_only=True):
-    """The host's settings; all paths are absolute. `paths` are the files that they come from."""
+    """The host's settings; all paths are absolute. `paths`: the files from which they were read.
+
+    `user_file`: where a user adds entries, as messages show it.
+    """
 
     file: HostFile = HostFile()
     paths: tuple[Path, ...] = ()
+    user_file: str = f"~/.config/{_USER_FILE}"
 
     def find_server(self, url: str) -> Server | None:
         """Return the entry of the server with the longest path that contains this URL."""
@@ -61,7 +66,8 @@ def load_host_config(environ: Mapping[str, str], *, system_file: Path = SYSTEM_F
     """Return the host's settings. Raises ConfigError with all faults of the files, and UsageError for a variable."""
     read: list[tuple[Path, HostFile]] = []
     faults: list[str] = []
-    for path in _list_candidates(environ, system_file):
+    candidates = _list_candidates(environ, system_file)
+    for path in candidates:
         try:
             content = _read_trusted(path)
         except ConfigError as error:
@@ -83,7 +89,11 @@ def load_host_config(environ: Mapping[str, str], *, system_file: Path = SYSTEM_F
     allowed = tuple(Permission(url=url) for url in environ.get(ALLOW_VARIABLE, "").split())
     for entry in allowed:
         _check_allowed(entry.url or "")
-    return HostConfig(file=replace(merged, allow=(*merged.allow, *allowed)), paths=tuple(path for path, _ in read))
+    return HostConfig(
+        file=replace(merged, allow=(*merged.allow, *allowed)),
+        paths=tuple(path for path, _ in read),
+        **({"user_file": str(candidates[-1])} if candidates else {}),
+    )
 
 
 def _list_candidates(environ: Mapping[str, str], system_file: Path) -> list[Path]:
@@ -149,7 +159,7 @@ def _parse(content: bytes, path: Path, environ: Mapping[str, str]) -> HostFile:
 
 
 def _make_absolute(file: HostFile, folder: Path, environ: Mapping[str, str]) -> HostFile:
-    """Return the settings with absolute paths: relative ones begin in the file's folder, `~` is the home folder."""
+    """Return the settings with absolute paths: relative ones start in the file's folder, `~` is the home folder."""
 
     def resolve(path: str) -> str:
         if path == "~" or path.startswith("~/"):
@@ -203,5 +213,5 @@ def _check_allowed(url: str) -> None:
 
 
 def _is_within(root: Path, folder: str) -> bool:
-    """Return whether `root` is this folder or below it, links followed on both sides."""
+    """Return whether `root` is this folder or below it, with links resolved on both sides."""
     return root.resolve().is_relative_to(Path(folder).resolve())

@@ -73,7 +73,7 @@ def reread_config(path: Path) -> Config:
 
 
 def load_config(path: Path | None, *, root: Path, environ: Mapping[str, str]) -> Config:
-    """Return the same as `read_config`, without validation if the user's cache has this content as a valid one."""
+    """Return the same as `read_config`, without validation if the user's cache knows this content as valid."""
     if path is None or not is_file(path):  # the content of a pipe may be secret
         return read_config(path, root=root)
     content, cores = _read_content(path, open_for_reading), host.count_cpu_workers()
@@ -91,7 +91,7 @@ def _get_compared_memory(file: CheckedFile) -> int:
 
 
 def read_valid_parts(path: Path, *, root: Path) -> Config | None:
-    """Return the keys and stages without faults of a file that `read_config` rejected. Nothing of it may run.
+    """Return the valid keys and stages of a file that `read_config` rejected. Nothing in it may run.
 
     `check` uses them to look for further faults. None if the file can't be read a second time, or has no values.
     """
@@ -141,13 +141,13 @@ def _validate(content: bytes, path: Path) -> CheckedFile:
 
 @contextmanager
 def _disable_plugins() -> Iterator[None]:
-    """Spare pydantic's search for plugins, which reads the metadata of every installed distribution."""
+    """Skip pydantic's search for plugins, which reads the metadata of every installed distribution."""
     if _PLUGIN_SWITCH in os.environ:
         yield
         return
     os.environ[_PLUGIN_SWITCH] = "1"
     collects = gc.isenabled()
-    gc.disable()  # collections during the import of pydantic find nothing
+    gc.disable()  # garbage collections during the import of pydantic would find nothing
     try:
         yield
     finally:
@@ -168,12 +168,12 @@ def _build_from_file(file: CheckedFile, path: Path, root: Path) -> Config:
 
 
 def _check_output_files(config: Config) -> Config:
-    """Return the config. Raises ConfigError if a run would empty the config or the history, as a stage's `file`."""
+    """Return the config. Raises ConfigError if a stage's `file` is the config or the history, which it would empty."""
     named = [(stage, stage.file) for stage in config.stages if stage.file is not None]
     if not named:
         return config
     files, folders = _list_own_files(config)
-    resolve = cache(os.path.realpath)  # of a thousand files most are in one folder
+    resolve = cache(os.path.realpath)  # most of a thousand files are in one folder
     faults = tuple(
         f"{config.places[stage.name]}.file: {format_value(name)} is {owner}, and each run empties the file of a "
         "stage: name another one"
@@ -233,7 +233,7 @@ def _build_config(file: CheckedFile, *, path: Path | None, root: Path) -> Config
 
 
 def _resolve_stage_numbers(lanes: Mapping[str, Lane], stages: tuple[Stage, ...]) -> dict[str, Lane]:
-    """Replace the stage numbers in the lanes by names."""
+    """Replace the stage numbers in the lanes with names."""
     names = {str(stage.number): stage.name for stage in stages} | {stage.name: stage.name for stage in stages}
     return {
         name: replace(lane, stages=tuple(names.get(word, word) for word in lane.stages))
@@ -246,7 +246,7 @@ def _resolve_stage_numbers(lanes: Mapping[str, Lane], stages: tuple[Stage, ...])
 def _choose_project_name(root: Path) -> str:
     """Return the folder's name, with an underscore for each character that a name may not have."""
     if re.fullmatch(r"\w[\w.-]{0,60}", root.name, re.ASCII):
-        return root.name  # as most are, and the patterns below take 2 ms to compile
+        return root.name  # as is most common: the patterns below take 2 ms to compile
     name = re.sub(r"[\s\"'`\\]|[^\x20-\U0010ffff]", "_", root.name)[:LONGEST_NAME].lstrip("-") or "project"
     return name if re.match(NAME_PATTERN, name) and name.isprintable() else "project"
 

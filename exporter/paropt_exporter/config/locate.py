@@ -103,9 +103,9 @@ def _find_in(folder: Path) -> Path | None:
 def _walk_up(folder: Path, home: str) -> Iterator[Path]:
     """Yield a folder and the folders above it, up to the root of a repository.
 
-    The search stops before the home folder, before a folder that every user may write to and before one of another
-    user, so that no commands from other users' files run. The owner of the first folder is no other user: that one's
-    commands run anyway.
+    The search stops before the home folder, before a folder to which every user may write and before another user's
+    folder, so that no commands from other users' files run. The owner of the first folder doesn't count as another
+    user, since that owner's commands run anyway.
     """
     yield folder
     owners = {0, os.geteuid()}

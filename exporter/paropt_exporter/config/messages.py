@@ -37,7 +37,7 @@ _BOUNDS = {
 }
 
 
-# Keys in make-like runners and in CI systems, whose names are not similar. The first key that the section has is meant.
+# Dissimilar keys of other runners and CI systems, with ours. Of several, the first one that the section has is meant.
 _KEYS_OF_OTHERS = {
     "after": "needs", "depends": "needs", "depends_on": "needs", "dependson": "needs", "dependencies": "needs",
     "deps": "needs", "requires": "needs", "wait_for": "needs", "cmd": "run", "command": "run", "entry": "run",
@@ -55,7 +55,7 @@ _KEYS_OF_OTHERS = {
 _ANCHORS = ": keys that begin with x- may hold values for YAML's anchors (x-defaults: &defaults {timeout: 5m})"
 _TOLERATED = ": to ignore a failure, end the command with `|| true` and add `shell: true`"
 _CONDITION = ": stages have no conditions: give the lanes different `stages`, or test a variable with `shell: true`"
-# What to do about keys that have no equivalent.
+# The remedies for keys without an equivalent.
 _KEYS_WITHOUT_EQUIVALENT = {
     "parallel": ": leave it out: all stages run in parallel, apart from those that `needs` puts in order",
     "before": ": write `needs` into the other stage", "allow_failure": _TOLERATED, "continue-on-error": _TOLERATED,
@@ -184,7 +184,7 @@ def _explain_entries(found: Mapping[str, object], location: Location) -> str:
 
 
 def _format_found(found: object, location: Location) -> str:
-    """Return a wrong value for a message, except for a text where a secret may stand.
+    """Return a wrong value for a message, unless it is a text that may be a secret.
 
     A file that is one text may be a token: a checkout can have a link to it as its config, or name it as web config.
     """
@@ -193,7 +193,7 @@ def _format_found(found: object, location: Location) -> str:
 
 
 def _explain_boolean(message: str, found: object, written: str | None) -> str:
-    """Explain `yes`, which YAML 1.1 reads as a boolean, and `true` in place of a text."""
+    """Explain `yes`, which YAML 1.1 reads as a boolean, and `true` instead of a text."""
     if not isinstance(found, bool) or written is None or written.lower() in ("true", "false"):
         return ": quote it if you mean the word" if message.startswith("expected a string, found the boolean") else ""
     return f" (YAML reads {written} as a boolean: quote it if you mean the word)"

@@ -1,8 +1,8 @@
 """Keep the values of valid configs between runs, in the user's cache folder.
 
-A lane of one short stage spent 0.15 of 0.5 CPU seconds on pydantic, PyYAML and the checks. An entry has all that the
-validity of its values depends on: the content of the file, the program's version and source files, the cores, and the
-memory if a stage asks for some. It counts only if all of them are the same now.
+A lane of one short stage spent 0.15 of 0.5 CPU seconds on pydantic, PyYAML and the checks. An entry includes everything
+on which the validity of its values depends: the content of the file, the program's version and source files, the cores,
+and the memory if a stage needs some. It counts only if all of these are still the same.
 
 Nothing in an entry is trusted blindly: the folder and the file must belong to this user and be closed to all others,
 the file is JSON with a checksum, and an entry with any fault is the same as none. Entries are written by renaming, one
@@ -102,10 +102,10 @@ class ParsedConfigs:
         if self._folder is None:
             return
         text = json.dumps(entry, separators=(",", ":"))
-        with suppress(OSError):  # a cache that can't be written costs time, and nothing else
+        with suppress(OSError):  # a cache that can't be written only costs time
             if not _may_create(self._folder):
                 return
-            # The store of results lies in the same folder, and refuses one that others may write to.
+            # The store of results is in the same folder, and refuses a folder to which others may write.
             files.make_private_folders(self._folder.parent, self._folder)
             if _is_private(self._folder.lstat(), stat.S_IFDIR):
                 content = f"{zlib.crc32(text.encode()):08x}{text}".encode()
@@ -122,17 +122,17 @@ def _find_folder(environ: Mapping[str, str]) -> Path | None:
 
 
 def _choose_name(path: Path, program: object) -> str:
-    """Return the name of a config's entry. Two configs may get the same one, and then replace each other's entry."""
+    """Return the name of a config's entry. If two configs have the same one, they replace each other's entry."""
     readable = os.path.abspath(path).replace("/", "%")[-_LONGEST_NAME:]  # noqa: PTH100 -- keeps links
     return f"{zlib.crc32(repr(program).encode()):08x}{readable}"
 
 
 def _choose_schema_name(program: object) -> str:
-    return f"{zlib.crc32(repr(program).encode()):08x}schema"  # a config's name has a % there
+    return f"{zlib.crc32(repr(program).encode()):08x}schema"  # other entries have a % there
 
 
 def _describe_program() -> list[object]:
-    """Return what identifies the program that checks configs. Different ones keep entries beside each other."""
+    """Return the identity of the program that checks configs. Entries of different programs are kept side by side."""
     return [_FORMAT, __version__, _describe_sources()]
 
 
@@ -155,7 +155,9 @@ def _read_own_file(folder: Path, name: str) -> bytes:
 
 
 def _may_create(folder: Path) -> bool:
-    """Return whether to make a missing folder: root makes none in another user's home, where only it could write."""
+    """Return whether to make a missing folder. root makes none in another user's home, whose owner couldn't write
+    there.
+    """
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return there.stat().st_uid == os.geteuid() or os.geteuid() != 0
 
@@ -174,7 +176,7 @@ def _parse_entry(content: bytes) -> dict[str, object]:
 
 
 def _encode(value: object) -> object:
-    """Return a value as JSON knows it. A list begins with the name of its type, "" for a tuple."""
+    """Return a value in JSON types. A list begins with the name of its type, "" for a tuple."""
     if isinstance(value, Strategy):
         return ["Strategy", value.value]
     if isinstance(value, tuple):

@@ -12,11 +12,18 @@ ARGS = "{args}"  # the arguments after -- on the command line
 SHELL = ("/bin/sh", "-c")  # reads the line of a stage with `shell: true`
 _ANY_PLACEHOLDER = "|".join(map(re.escape, (ITEM, ITEMS, ARGS)))
 _PLACEHOLDER = compile_later(_ANY_PLACEHOLDER)
-# Tokens that change the meaning of the text after them, as POSIX shells read a line.
-_TOKEN = compile_later(rf"\\.|'|\"|`|\$\(|\(|\)|(?:(?<=[\s;&|(])|^)#|<<|{_ANY_PLACEHOLDER}", re.DOTALL)
-_NAMES = {"'": "quotes", '"': "quotes", "`": "backquotes", "#": "a comment", "<<": "a here-document"}
+# Tokens that change the meaning of the text after them, as POSIX shells and bash read a line.
+_TOKEN = compile_later(
+    rf"\\(?:{_ANY_PLACEHOLDER}|.)|'|\"|`|\$?\(\(|\$\(|\(|\)|\$(?:\{{[!#]?\w*)?\[|\[|\]"
+    rf"|(?:(?<=[\s;&|(])|^)#|(?<=[)<>])#|<<|{_ANY_PLACEHOLDER}",
+    re.DOTALL,
+)
+_NAMES = {
+    "'": "quotes", '"': "quotes", "`": "backquotes", "#": "a comment", "<<": "a here-document", "\\": "an escape",
+    "((": "an arithmetic expression", "[": "an arithmetic expression",
+}  # fmt: skip
 _ENDS = {"'": compile_later("'|$"), "#": compile_later("\n|$")}  # tokens up to there have no meaning
-_ALL_THE_WAY_IN = ("`", "<<")  # they change backslashes and dollars at any depth inside
+_ALL_THE_WAY_IN = ("`", "<<", "((", "[")  # they change backslashes and dollars, or the result, at any depth inside
 _QUOTED = compile_later(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\[^\n]""", re.DOTALL)
 
 
@@ -26,11 +33,12 @@ def drop_quoted(line: str) -> str:
 
 
 def find_unprotected(line: str) -> tuple[str, str] | None:
-    """Return the first placeholder that is inside quotes, a comment or a here-document, with its surroundings' name.
+    """Return the first placeholder in surroundings in which its quotes don't protect it, with their name.
 
-    Each value is quoted for the shell. Inside other quotes, its own quotes would end them.
+    Each value is quoted for the shell. Inside other quotes, its own quotes would end them, a backslash takes its first
+    one away, and arithmetic expressions know none.
     """
-    inside: list[str] = []  # the open tokens, the innermost last: " ` << (
+    inside: list[str] = []  # the open tokens, the innermost last: " ` << ( (( [
     at = 0
     while (token := _TOKEN.search(line, at)) is not None:
         text, at = token[0], token.end()
@@ -39,12 +47,22 @@ def find_unprotected(line: str) -> tuple[str, str] | None:
             around = next((each for each in _ALL_THE_WAY_IN if each in inside), innermost)
             if around in _NAMES:
                 return text, _NAMES[around]
+        elif text[0] == "\\":
+            if _PLACEHOLDER.fullmatch(text, 1):
+                return text[1:], _NAMES["\\"]
         elif text in _ENDS and innermost != '"':
             end = _ENDS[text].search(line, at)
             if end is not None:
                 if found := _PLACEHOLDER.search(line, at, end.start()):
                     return found[0], _NAMES[text]
-                at = end.end()
+                # After a parenthesis, `#` begins a comment in some places only.
+                at = at if line[token.start() - 1 : token.start()] in (")", "<", ">") and text == "#" else end.end()
+        elif text == ")" and innermost == "((":
+            if line[at : at + 1] == ")":
+                at += 1
+                inside.pop()
+            else:
+                inside[-1] = "("  # a command in two parentheses
         else:
             _track_nesting(inside, text)
     return None
@@ -54,9 +72,11 @@ def _track_nesting(inside: list[str], text: str) -> None:
     innermost = inside[-1] if inside else ""
     if text == "`" and "`" in inside:
         del inside[inside.index("`") :]
-    elif (text == '"' and innermost == '"') or (text == ")" and innermost == "("):
+    elif (text, innermost) in ((")", "("), ("]", "["), ('"', '"')):
         inside.pop()
-    elif text in ("`", "$(") or (text in ('"', "(") and innermost != '"'):
-        inside.append(text.lstrip("$"))
-    elif text == "<<" and innermost != '"' and inside[-2:] != ["(", "("]:  # in $((1 << 2)) it shifts
+    elif text[0] == "$" or text == "`" or (text in ('"', "(", "((") and innermost != '"'):
+        inside.append("[" if text[-1] == "[" else text.lstrip("$"))
+    elif text == "[" and "[" in inside:
+        inside.append("[")
+    elif text == "<<" and innermost not in ('"', "((", "["):  # in $((1 << 2)) it shifts
         inside.append("<<")

@@ -67,7 +67,13 @@ def _read(text: str) -> object:
 def _build_command(name: str, hook: Mapping[str, object]) -> CommandLine:
     """Return the command of a hook, or a note if it checks files that a command line can't name."""
     start, everything = _HOOKS[name]
+    own = _read_entry(hook.get("entry"), start)
+    usual = () if "entry" in hook else _USUAL_ARGUMENTS.get(name, ())
+    given = tuple(raw_yaml.list_words(hook["args"])) if "args" in hook else usual
     files, exclude = (str(hook.get(key) or "") for key in ("files", "exclude"))
+    if hook.get("pass_filenames") is False:  # the patterns only decide when it runs
+        files = exclude = ""
+        everything = () if _names_targets(given) else everything
     targets = everything if not files or _ALL_FILES.fullmatch(files) else _read_folders(files)
     left_out = _leave_out(start[0], exclude) if exclude else ()
     for key, found in (("exclude", left_out), ("files", targets)):
@@ -78,12 +84,15 @@ def _build_command(name: str, hook: Mapping[str, object]) -> CommandLine:
             )
     assert targets is not None
     assert left_out is not None
-    own = _read_entry(hook.get("entry"), start)
-    usual = () if "entry" in hook else _USUAL_ARGUMENTS.get(name, ())
-    given = raw_yaml.list_words(hook["args"]) if "args" in hook else usual
     words = (*(own or start), *(word for word in given if word not in start))
     kept = (word for word in words if word not in _CHANGES)
     return CommandLine(text=(*kept, *left_out, *targets), group=GROUP)
+
+
+def _names_targets(arguments: Words) -> bool:
+    """Return whether a word is surely no option's value."""
+    pairs = zip(("", *arguments), arguments, strict=False)
+    return any(word[:1] != "-" and ("/" in word or word == "." or before[:1] != "-") for before, word in pairs)
 
 
 def _read_folders(pattern: str) -> Words | None:

@@ -41,13 +41,14 @@ _TEST_GROUPS = tuple(
     re.compile(names, re.IGNORECASE)
     for names in (
         r"|(run[-_]?)?(unit[-_]?)?tests?([-_](all|unit|impl|suite))*|unit|pytest|unittests?",
-        r"ci|checks?|cov|coverage|tests?[-_]?cov(erage)?|build|python|linux|ubuntu|main|all|default|pre-commit",
+        r"ci|checks?|(no|with)?cov|coverage|tests?[-_]?cov(erage)?|build|python|linux|ubuntu|main|all|default|pre-commit",
     )
 )
 _PYTHON_FACTOR = re.compile(r"(?:\d|py)[\w.]*")  # of a tox environment: py313, pypy3, 3.14t
 _TEST_RUNNERS = frozenset(
     {"pytest", "unittest", "nose2", "trial", "twisted.trial", "stestr", "virtue", "ward", "zope-testrunner", "green"}
 )
+_TEST_MODULE = re.compile(r"(?:\w+\.)+(?:run_?)?tests?")  # python -m tornado.test
 _TEST_SCRIPT = re.compile(r"(?:[\w.-]+/)*(?:run[-_]?)?(?:all[-_]?)?tests?(?:[-_]?all)?\.py")
 
 
@@ -71,7 +72,8 @@ class ProjectCommand(Struct, frozen=True, kw_only=True):
         program, arguments = self.words[0], self.words[1:]
         if program in ("django", "django-admin", "manage.py") or program.endswith("/manage.py"):
             return arguments[:1] == ("test",)
-        return program in _TEST_RUNNERS or (bool(self.python) and _TEST_SCRIPT.fullmatch(program) is not None)
+        script = _TEST_MODULE if self.python[-1:] == ("-m",) else _TEST_SCRIPT
+        return program in _TEST_RUNNERS or (bool(self.python) and script.fullmatch(program) is not None)
 
 
 class ProjectCommands(Struct, frozen=True, kw_only=True):

@@ -31,10 +31,14 @@ from paropt_exporter.config.pytest_arguments import drop_reports
 from paropt_exporter.config.tool_options import read_tool_options
 from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment
 from paropt_exporter.files import exists, is_file, is_folder, read_start
+from paropt_exporter.globs import GlobSearch
 
 _MOST_WORKFLOWS = 20
+_PATTERN = re.compile(r"(?!-)(?:[\w.-]+/)*[\w.-]*[*?[][\w.*?[\]-]*", re.ASCII)  # of names in one folder, for any shell
+_TAKES_PATTERN = re.compile(
+    r"-[a-zA-Z]|--[\w-]*(?:exclude|ignore|include|omit|pattern|match|glob|file|path|source)[\w-]*"
+)
 _MOST_TEST_FILES = 50  # that are read
-_MOST_RECURSIONS = 2  # `**` in a pattern: each multiplies the time by the number of folders
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
 _MENTIONS = (
     "pyproject.toml",
@@ -49,6 +53,7 @@ _MENTIONS = (
 _LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
 SHELL_WORDS = frozenset(
     {"cd", "test", "if", "for", "while", "set", "export", "exec", "eval", "source", "case", "rm", "echo", "true"}
+    | {"touch", "mkdir", "mv", "cp", "printf"}
 )
 _MARKERS = {
     "ruff": ("ruff.toml", ".ruff.toml"),
@@ -61,6 +66,7 @@ _MARKERS = {
 _TEST_FILES = ("test_*.py", "*_test.py")  # as pytest finds them
 _NO_SOURCES = frozenset({"tests", "test", "docs", "doc", "build", "dist", "node_modules", "venv", "site-packages"})
 _INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "integration_tests", "test/integration")
+_EXAMPLES = frozenset({"example", "examples", "demo", "demos", "sample", "samples", "benchmarks"})
 # Options that several runs of a part each can't honour: own workers, an own order, an end at the first failure, one
 # file for all results.
 _WHOLE_RUN = re.compile(
@@ -83,6 +89,7 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._search = GlobSearch()
 
     def uses(self, tool: str) -> bool:
         """Return whether the project has a configuration file of this tool, or lists it as a dependency."""
@@ -117,7 +124,16 @@ class Project:
     def has_files(self, arguments: Words) -> bool:
         """Return whether all paths among the arguments exist."""
         paths = (word.partition("::")[0] for word in arguments if "/" in word and not word.startswith("-"))
-        return all(map(self.has_path, paths))
+        return all(self.has_path(path) or self._has_match(path) for path in paths)
+
+    def is_pattern(self, before: str, word: str) -> bool:
+        """Return whether a shell would replace a word by paths. The patterns of an option are usually in quotes."""
+        return _TAKES_PATTERN.fullmatch(before) is None and self._has_match(word)
+
+    def _has_match(self, pattern: str) -> bool:
+        """Return whether a word is a pattern of names in one folder here, and finds one."""
+        inside = ".." not in pattern.split("/") and _PATTERN.fullmatch(pattern) is not None
+        return inside and bool(self._list_files(pattern))
 
     def has_path(self, word: str) -> bool:
         return exists(self._root / word)
@@ -146,7 +162,13 @@ class Project:
         words = command.words if command.python[-1:] != ("-m",) else command.words[1:]
         paths = (word.partition("::")[0] for word in words if not word.startswith("-"))
         inside = not os.path.isabs(command.folder) and ".." not in command.folder.split("/")  # noqa: PTH117 -- a text
-        return inside and is_folder(folder) and all(exists(folder / path) for path in paths if "/" in path)
+        return (
+            inside
+            and is_folder(folder)
+            and all(
+                exists(folder / path) or (not command.folder and self._has_match(path)) for path in paths if "/" in path
+            )
+        )
 
     def leave_out_environment(self, tool: str, arguments: Words) -> Words:
         """Return the arguments of a linter, with an option that keeps it out of the virtual environment inside.
@@ -202,11 +224,9 @@ class Project:
         """The folders of the Python sources: `src`, or packages at the top or one level below, or `.`."""
         if is_folder(self._root / "src"):
             return ("src",)
-        packages = [folder.name for folder in self._list_folders(self._root) if is_file(folder / "__init__.py")]
-        holders = [
-            folder.name for folder in self._list_folders(self._root)
-            if any(is_file(inner / "__init__.py") for inner in self._list_folders(folder))
-        ]  # fmt: skip
+        folders = [folder for folder in self._list_folders(self._root) if folder.name not in _EXAMPLES]
+        packages = [folder.name for folder in folders if _is_package(folder)]
+        holders = [folder.name for folder in folders if any(map(_is_package, self._list_folders(folder)))]
         return tuple(packages or holders or (".",))
 
     @cached_property
@@ -240,7 +260,8 @@ class Project:
         folders = ["*" if source == "." else f"{source}/**" for source in self.sources]
         patterns = [f"{folder}/{name}" for folder in folders for name in ("tests", "test")]
         found = sorted({path.relative_to(self._root) for pattern in patterns for path in self._list_files(pattern)})
-        own = (path for path in found if not any(map(path.is_relative_to, self.projects_below)))
+        below = {*self.projects_below}
+        own = (path for path in found if below.isdisjoint((path, *path.parents)))
         named = (path.as_posix() for path in own if not any(map(_is_copied, path.parts)))
         return [folder for folder in named if _is_text(folder) and self._has_tests(self._root / folder)]
 
@@ -281,7 +302,8 @@ class Project:
     @cached_property
     def _test_files(self) -> tuple[str, ...]:
         """The patterns of the names of test files."""
-        named = self._pytest_options.get("python_files", "").split()
+        # pathlib refuses `**.py` before Python 3.13.
+        named = [re.sub(r"\*+", "*", each) for each in self._pytest_options.get("python_files", "").split()]
         return tuple(pattern for pattern in named if re.fullmatch(r"[\w*?.-]+", pattern)) or _TEST_FILES
 
     @cached_property
@@ -293,9 +315,7 @@ class Project:
     @cached_property
     def has_test_paths(self) -> bool:
         """Whether pytest's configuration names the folders of the tests, and one of them exists."""
-        return any(
-            self._list_files(path) if set("*?[") & set(path) else self.has_path(path) for path in self._test_paths
-        )
+        return any(next(self._search.iter_matches(self._root, path), None) is not None for path in self._test_paths)
 
     @cached_property
     def has_tests(self) -> bool:
@@ -465,14 +485,7 @@ class Project:
         return [path for path in named if not exists(path / "pyvenv.cfg")]
 
     def _list_files(self, pattern: str) -> list[Path]:
-        # `**name` is `*name`, as for pytest; pathlib refuses it before Python 3.13.
-        parts = [part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/")]
-        if parts.count("**") > _MOST_RECURSIONS:
-            return []
-        try:
-            return [*self._root.glob("/".join(parts))]
-        except (OSError, ValueError):
-            return []
+        return [self._root / path for path in self._search.iter_matches(self._root, pattern)]
 
     def _read_text(self, name: str) -> str:
         path = self._root / name
@@ -508,6 +521,10 @@ def _add_folder(arguments: Words, folder: str, options: tuple[str, ...], usual: 
             given = value if equals else "".join(arguments[at + 1 : at + 2])
             return (*arguments[:at], f"{options[0]}={given},{folder}", *arguments[at + (1 if equals else 2) :])
     return (*arguments, f"{options[0]}={','.join(filter(None, (usual, folder)))}")
+
+
+def _is_package(folder: Path) -> bool:
+    return is_file(folder / "__init__.py") or is_file(folder / "__init__.pyi")
 
 
 def _is_copied(folder: str) -> bool:

@@ -34,7 +34,6 @@ _HEADERS_OF_HOST = (
     "transfer-encoding", "upgrade",
 )  # fmt: skip
 _PREFIXES_OF_HOST = ("proxy-", "x-forwarded-")
-_USER_FILE = "~/.config/paropt-exporter/config.yml"
 
 _Access = TypeVar("_Access", bound=Access)
 
@@ -83,14 +82,16 @@ def _choose_access(
     server = host.find_server(url)
     if server is not None:
         return _use_host_credentials(access, server), []
-    if ours or host.allows_credentials(url, root):
+    if ours:
         return access, []
     if host.file.only_known_urls and not host.knows_url(url):
-        message = f"this host allows no other servers than those of its host config: add this one to {_USER_FILE}"
+        message = f"this host allows no other servers than those of its host config: add this one to {host.user_file}"
         return access, [_build_fault((*place, "url"), message)]
+    if host.allows_credentials(url, root):
+        return access, []
     message = (
-        f"a paropt.yml may not send a secret of this host to a URL of its choice: in {_USER_FILE} list the server with "
-        f"its credentials (servers), or allow this project its own (allow: [{{repository: {root}}}]; or set "
+        f"a paropt.yml may not send a secret of this host to a URL of its choice: in {host.user_file} list the server "
+        f"with its credentials (servers), or allow this project its own (allow: [{{repository: {root}}}]; or set "
         f"{ALLOW_VARIABLE} to the URL)"
     )
     return access, [_build_fault(place + key, message) for key in _list_credentials(access)]
@@ -108,7 +109,7 @@ def _check_cluster(config: Config, host: HostConfig) -> list[Fault]:
         return []
     message = (
         "a paropt.yml may not send variables of this host to a cluster of its choice: allow this project to, in "
-        f"{_USER_FILE} (allow: [{{repository: {config.root}}}])"
+        f"{host.user_file} (allow: [{{repository: {config.root}}}])"
     )
     return [_build_fault(("dask", "pass_env"), message)]
 

@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 from paropt_exporter.config import messages, raw_yaml
 from paropt_exporter.config.faults import Fault, Location
@@ -24,6 +25,17 @@ _OPERATOR = re.compile(r"&&|\|\||[;&](?!\S)|(?<!\S)(?:\|(?!\S)|(?:\d+|&)?[<>]+)|
 # Variables, commands and the home folder, outside of quotes.
 _SUBSTITUTION = re.compile(r"\$(?:\w+|\{[^}\s]*\}?|\([^)]*\)?)|`[^`]*`?|(?<!\S)~(?:/\S*)?(?!\S)")
 
+# The programs that take a script as an argument, the option before it, and options with a value of their own.
+_SHELL = re.compile(r"(?:ba|da|a|z|[mp]?k|fi)?sh")
+_NO_OPTION = re.compile("(?!)")
+_INTERPRETERS = (
+    (_SHELL, re.compile(r"-[A-Za-z]*c"), re.compile(r"[-+][A-Za-z]*[oO]")),
+    (re.compile(r"(?:python|pypy)[\d.]*"), re.compile(r"-[A-Za-z]*c"), re.compile(r"-[A-Za-z]*[WX]")),
+    (re.compile(r"(?:perl|ruby|node|lua)[\d.]*"), re.compile(r"-[A-Za-z]*e|--eval"), _NO_OPTION),
+    (re.compile(r"php[\d.]*"), re.compile(r"-r"), _NO_OPTION),
+)
+_MOST_OPTIONS = 20  # of such a program
+
 
 def check_stage(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
     """Yield the faults of one stage's run, call, steps and items."""
@@ -32,6 +44,8 @@ def check_stage(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
     yield from _check_kind(place, stage)
     for where, command in _iter_commands(place, stage):
         yield from _check_command(where, command, shell=stage.get("shell") is True)
+        if "list" not in raw_yaml.as_mapping(stage.get("items")):  # whose items the config's author knows
+            yield from _check_script(where, command)
     yield from _check_items(place, stage)
     yield from _check_arguments(place, stage)
     yield from _check_cache(place, stage)
@@ -72,8 +86,39 @@ def _check_command(place: Location, command: object, *, shell: bool) -> Iterator
     elif isinstance(command, str) and shell and (found := find_unprotected(command)) is not None:
         item, around = found
         each = "each argument" if item == ARGS else "each item"
-        message = f"{item} is in {around}: {each} is quoted already, and in them its name could be run as code"
-        yield Fault(location=place, message=f"{message}; take {item} out of them")
+        message = f"{item} is in {around}: {each} is quoted already, and there its name could be run as code"
+        yield Fault(location=place, message=f"{message}; take {item} out")
+
+
+def _check_script(place: Location, command: object) -> Iterator[Fault]:
+    """Yield a fault if an item is a part of a script. One that is the whole script is meant to be run."""
+    words = _split_words(command)
+    program, script = _find_script(words) if any(ITEM in word for word in words) else ("", "")
+    if ITEM not in script or script == ITEM:
+        return
+    if _SHELL.fullmatch(program):
+        argument = f"{program} -c '... \"$1\"' {program} {ITEM}"
+        remedy = f"write the script itself and add `shell: true`, or pass the item as an argument: {argument}"
+    else:
+        remedy = f"pass the item as an argument, behind the script: {program} ... {ITEM}"
+    yield Fault(location=place, message=f"{ITEM} is in a script of {program}: its name could be run as code; {remedy}")
+
+
+def _find_script(words: Sequence[str]) -> tuple[str, str]:
+    """Return the first interpreter of a command that gets a script as an argument, and the script; otherwise two ""."""
+    for index, word in enumerate(words):
+        program, has_script = word.rpartition("/")[2], False
+        for names, option, option_with_value in _INTERPRETERS:
+            if not names.fullmatch(program):
+                continue
+            for before, each in pairwise(words[index : index + _MOST_OPTIONS]):
+                if each.startswith(("-", "+")):
+                    has_script = has_script or option.fullmatch(each) is not None
+                elif not option_with_value.fullmatch(before):
+                    if has_script:
+                        return program, each
+                    break
+    return "", ""
 
 
 def _check_line(place: Location, line: str) -> Iterator[Fault]:

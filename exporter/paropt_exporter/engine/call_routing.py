@@ -1,4 +1,4 @@
-"""Choose threads or processes for the calls of lanes, by what each call has shown before."""
+"""Choose threads or processes for the calls of lanes, by earlier measurements of each call."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class CallRouting:
-    """The router of each lane, which lasts from run to run.
+    """The router for the calls of plans; it keeps its measurements from run to run.
 
-    `profiles`: a file of measurements of earlier processes, read for the first plan with calls; None: there is none.
+    `profiles`: a file with measurements of earlier processes, read for the first plan with calls; None: there is none.
     """
 
     def __init__(self, profiles: Path | None) -> None:
@@ -26,7 +26,7 @@ class CallRouting:
         self._targets: dict[str, frozenset[str]] = {}  # of the stages' calls
 
     def prepare(self, plan: Plan) -> None:
-        """Choose for the calls of this plan from now on."""
+        """Route the calls of this plan from now on."""
         self._targets = {stage.name: targets for stage in plan.stages if (targets := _get_call_targets(stage))}
         self._router = self._get_router(plan) if self._targets else None
 
@@ -36,12 +36,12 @@ class CallRouting:
         return self._router.choose(target)
 
     def learn(self, target: str, measured: Measurement, *, concurrent: int) -> None:
-        """Learn from an ended call. `concurrent`: how many calls shared its interpreter's lock, with itself."""
+        """Learn from an ended call. `concurrent`: how many calls, including itself, shared its GIL."""
         if self._router is not None:
             self._router.learn(target, measured, concurrent=concurrent)
 
     def is_gil_bound(self, stage: str) -> bool:
-        """Whether the stage's calls were measured to be CPU-bound Python in threads."""
+        """Return whether the stage's calls were measured to be CPU-bound Python in threads."""
         router = self._router
         return router is not None and any(router.is_gil_bound(target) for target in self._targets.get(stage, ()))
 

@@ -17,7 +17,7 @@ class FlakyAttempts(Struct):
     _failed: dict[int, tuple[str, ...]] = field(default_factory=dict)  # by task, after its first attempt
 
     def add(self, record: TaskRecord) -> None:
-        """Add an ended attempt; attempts that were stopped, and results from the cache, prove nothing."""
+        """Add an ended attempt. Stopped attempts and cached results prove nothing, and are ignored."""
         if record.cached:
             return
         passed = record.result is Result.SUCCESS
@@ -30,7 +30,7 @@ class FlakyAttempts(Struct):
             self.items.update(self._failed.pop(record.task))
 
     def conclude(self, stage: PlannedStage, result: Result) -> tuple[int, tuple[str, ...]]:
-        """Return the flaky attempts and items, those of earlier runs included that the stage's success proves."""
+        """Return the flaky attempts and items, including those of earlier runs that the stage's success proves."""
         opened = stage.open_failures
         if opened is None or result is not Result.SUCCESS or not _covers(stage, opened):
             return self.flaky_attempts, tuple(sorted(self.items))
@@ -38,7 +38,7 @@ class FlakyAttempts(Struct):
 
 
 def _covers(stage: PlannedStage, opened: OpenFailures) -> bool:
-    """Return whether the stage runs all that failed: a shard, or `--failed`, has some of its items."""
+    """Return whether the stage runs everything that failed: in a shard, or with `--failed`, it has only some items."""
     if stage.scope is Scope.ARGUMENTS:
         return False
     if stage.scope is not Scope.ITEMS:
@@ -53,7 +53,8 @@ def _covers(stage: PlannedStage, opened: OpenFailures) -> bool:
 def is_known_flaky(stage: PlannedStage, failed: TaskRecord) -> bool:
     """Return whether earlier runs show that the failure of an attempt may be flaky.
 
-    In a stage with items, only failures of items that have been flaky may be; in others, any failure.
+    In a stage with items, only items that were flaky before can fail flakily; in other stages, any failure can be
+    flaky.
     """
     known = stage.flakiness
     if known is None or not known.flaky_attempts:

@@ -1,4 +1,4 @@
-"""The engine's one place to wait, for messages from workers and signals and for timers."""
+"""The only place where the engine waits: for messages from workers and signals, and for timers."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from paropt_exporter.clock import Clock
 
 # The longest single wait; a lock in CPython takes no timeout beyond about 292 years.
 _LONGEST_WAIT_SECONDS = 3600.0
-# A timer this late shows that the exporter was stopped (SIGSTOP, Ctrl-Z) or starved. Results of that time get a moment
-# to arrive before timeouts and limits are checked by a clock that ran on.
+# A timer this late shows that the exporter was stopped (SIGSTOP, Ctrl-Z) or starved, while the clock ran on. Results
+# from that time get a moment to arrive before timeouts and limits are checked.
 _LATE_SECONDS = 1.0
 _NEWS_SECONDS = 1.0
 
 
 class Inbox(Protocol):
-    """The queue on which the engine waits. A fake's clock jumps to `until` when no earlier message is due."""
+    """The queue on which the engine waits. In a fake, the clock jumps to `until` if no earlier message is due."""
 
     def post(self, message: object) -> None:
         """Add a message; from any thread and from signal handlers."""
 
     def receive(self, until: float | None) -> list[object]:
-        """Wait for messages until the monotonic moment `until` (None: without end); return all that there are."""
+        """Wait for messages until the monotonic moment `until` (None: forever); return all that have arrived."""
 
 
 class QueueInbox:
-    """An inbox on a `SimpleQueue`, whose `put` may interrupt its own `get`, so that signal handlers may post."""
+    """An inbox with a `SimpleQueue`, whose `put` is safe in a signal handler that interrupts its `get`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -55,7 +55,7 @@ class QueueInbox:
 
 
 class Timers:
-    """Actions due at monotonic moments. An action checks for itself whether its reason still holds.
+    """Actions due at monotonic moments. Each action itself checks whether its reason still applies.
 
     Guarantees: actions fire in the order of their moments; actions of one moment in the order in which they were
     scheduled. After a pause of the whole process none fires before _NEWS_SECONDS are over.
@@ -64,7 +64,7 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._ticket = itertools.count()
-        self._late_moment: float | None = None  # of the timer that was late
+        self._late_moment: float | None = None  # when the late timer was noticed
         self._resumes_at = -math.inf
 
     @property

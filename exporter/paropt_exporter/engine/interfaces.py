@@ -37,7 +37,7 @@ class RunningAttempt(Protocol):
         """Terminate it, and kill it after the grace (0: at once). Returns at once; may be called again."""
 
     def give_up(self) -> None:
-        """Settle it by other means, since it has not ended though it was killed. Returns at once."""
+        """Settle it by other means, since it has not ended although it was killed. Returns at once."""
 
     def outcome(self) -> Outcome:
         """Return its outcome, once its future is done."""
@@ -53,16 +53,16 @@ class Workers(Protocol):
         """Return the pool in which a task would start now."""
 
     def get_pool_size(self, pool: str) -> int:
-        """Return how many tasks `pool` may have at once now."""
+        """Return how many tasks `pool` can have at once now."""
 
     def running(self) -> tuple[RunningTask, ...]:
-        """Return the running tasks, measured up to this moment; from any thread."""
+        """Return the running tasks, measured until now; from any thread."""
 
     def get_pool_uses(self) -> tuple[PoolUse, ...]:
         """Return the use of the pools since the run began."""
 
     def is_gil_bound(self, stage: str) -> bool:
-        """Whether the stage's calls were measured to be CPU-bound Python in threads."""
+        """Return whether the stage's calls were measured to be CPU-bound Python in threads."""
 
     def get_abandoned_calls(self) -> tuple[str, ...]:
         """Return the labels of abandoned calls that still run in their threads."""
@@ -83,10 +83,10 @@ class UncachedTask(Struct, frozen=True, kw_only=True):
 
 
 class StageLookup(Struct, frozen=True, kw_only=True):
-    """The tasks of a stage, by index: those that are skipped, and those that run.
+    """The tasks of a stage, by index: which are skipped, and which run.
 
-    `narrowed` has the items that are left of a batch of which others are skipped, which `saved_seconds` took. `note`
-    says in a line why the first task runs. `traces`: those that run are traced.
+    `narrowed`: for batches of which some items are skipped, the items left; `saved_seconds`: how long the skipped items
+    took. `note`: one line on why the first task runs. `traces`: whether the tasks that run are traced.
     """
 
     hits: Mapping[int, CachedTask]
@@ -98,7 +98,7 @@ class StageLookup(Struct, frozen=True, kw_only=True):
 
 
 class KeptResult(Struct, frozen=True, kw_only=True):
-    """The final result of a task that ran, offered to the cache. `item_seconds`: of the items of a batch, if known.
+    """The final result of a task that ran, offered to the cache. `item_seconds`: those of a batch's items, if known.
 
     `trace`: the files that it used, if it was traced.
     """
@@ -127,7 +127,7 @@ class StageCache(Protocol):
 
 
 class Stop(Struct, frozen=True):
-    """A request to end the run. `reason` goes into records; `now`: KILL at once; `interrupted`: by the user."""
+    """A request to end the run. `reason`: for records; `now`: KILL at once; `interrupted`: the user asked for it."""
 
     reason: str
     now: bool = False
@@ -135,15 +135,15 @@ class Stop(Struct, frozen=True):
 
 
 class Wake(Struct, frozen=True):
-    """A message without content, after which the engine starts tasks by the new size, limits or admission."""
+    """A message without content, after which the engine applies a new size, limits or admission."""
 
 
 class Admission(Struct, frozen=True, kw_only=True):
     """The tasks for which there are cores beside the running ones. Demands are in cores.
 
-    `floor`: so many tasks may run at once whatever their demands. `stages`, `tasks`: demands of a stage's next task,
-    and of running tasks by label; other demands are unknown. `held`: stages of which no task may start now, since they
-    compute under an interpreter's lock that is taken. `stuck`: tasks of unknown demand have waited for a while, so that
+    `floor`: how many tasks may run at once whatever their demands. `stages`, `tasks`: the demands of a stage's next
+    task, and of running tasks by label; other demands are unknown. `held`: stages that may not start tasks now, since
+    they compute in threads and the GIL is saturated. `stuck`: tasks of unknown demand have waited for a while, so that
     one of them may start even if running tasks want more than all cores.
     """
 
@@ -164,9 +164,10 @@ class MachineShare(Struct, frozen=True, kw_only=True):
 
 
 class MachineUsage(Struct, frozen=True, kw_only=True):
-    """The demand of a run under the share `number`. Cores count tasks that compute; wanted amounts include held ones.
+    """The demand of a run under the share `number`. Cores are those of computing tasks; wanted amounts include held
+    ones.
 
-    `memory_wanted_bytes` is for one more task beside those that run.
+    `memory_wanted_bytes`: for one more task beside the running ones.
     """
 
     number: int
@@ -190,8 +191,8 @@ class MachineLink(Protocol):
 class StageCounts(Struct, frozen=True, kw_only=True):
     """Counts of a running stage. `busy_seconds`, `delay_seconds` (runnable without a core) and `ended` only grow.
 
-    Busy time includes running attempts up to now, the delay only ended ones. `fastest_seconds`: the shortest time of a
-    successful attempt without its delay; 0: there is none yet.
+    Busy time includes running attempts until now, the delay only ended ones. `fastest_seconds`: the shortest time of a
+    successful attempt, without its delay; 0: there is none yet.
     """
 
     stage: str
@@ -204,12 +205,12 @@ class StageCounts(Struct, frozen=True, kw_only=True):
 
 
 class Demand(Struct, frozen=True, kw_only=True):
-    """The controller's view of a run: the waiting tasks in the order of their starts, and the running ones.
+    """The controller's view of a run: the waiting tasks in the order in which they will start, and the running ones.
 
     `left_seconds` is the time until the lane breaks its total (None: it has none). `work_seconds` is the known
     remaining work, and `path_seconds` its longest chain; 0 unless the deadline is the objective. `rescue_size` is the
     size that would save a stage which is about to break its limit; 0: no stage is at risk, or none can be saved.
-    `slots`: of each task of a stage; 1 if it is missing. The work is in seconds of one slot.
+    `slots`: the slots of a task, by stage; 1 for missing stages. Work is in seconds of one slot.
     """
 
     ready: tuple[tuple[str, str, int], ...]  # (pool, stage, number of tasks)
@@ -225,7 +226,7 @@ class Demand(Struct, frozen=True, kw_only=True):
     slots: Mapping[str, int] = field(default_factory=dict)
 
     def average_slots(self) -> float | None:
-        """Return the slots of a task, on average over running and waiting ones; None if there is none."""
+        """Return the mean slots of a task, over running and waiting tasks; None if there are none."""
         tasks = [(stage, count) for _, stage, count in self.ready] + [(stage, 1) for _, stage, _, _ in self.running]
         number = sum(count for _, count in tasks)
         return sum(self.slots.get(stage, 1) * count for stage, count in tasks) / number if number else None

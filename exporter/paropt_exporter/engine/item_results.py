@@ -1,4 +1,4 @@
-"""Give each item of a batch its result and duration, from the runner's JUnit report or else from the batch itself."""
+"""Give each item of a batch its result and duration, from the runner's JUnit report or otherwise from the batch."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _FAILED, _NO_TESTS = 1, 5  # pytest's exit codes for failed tests, and for no te
 _SHOWN_ITEMS = 3
 _MOST_REPORT_BYTES = 64 << 20  # 300,000 test cases; parsing takes a second, in which the lane starts nothing
 _LONGEST_TEST_SECONDS = 1e6
-_LONGEST_NAME, _MOST_PARTS = 1000, 40  # of a test: to look one up takes time with the square of its parts
+_LONGEST_NAME, _MOST_PARTS = 1000, 40  # of a test: a look-up takes time proportional to the square of its parts
 _MOST_LOOKUPS = 10_000_000  # of parts of names: three seconds; 300,000 names of eight parts need 9.6 million
 # pytest's message if it ended before all tests had run: "!!!!!!!! stopping after 1 failures !!!!!!!!".
 _ENDED_EARLY = re.compile(r"^!+ \S.* !+\s*$", re.MULTILINE)
-_LONG_SHARE, _LONG_SECONDS = 0.01, 0.05  # of a batch, which has a hundred long tests at most
+_LONG_SHARE, _LONG_SECONDS = 0.01, 0.05  # of a batch, which so has at most a hundred long tests
 _BAD = ("failure", "error")
 # A first or last case that takes that much longer than nine tenths of so many cases has fixtures of the session.
 _SESSION_CASES, _SESSION_SECONDS, _SESSION_RATIO = 20, 1.0, 10.0
@@ -59,10 +59,10 @@ class ItemReport(Struct, kw_only=True):
 class Report(Struct, frozen=True, kw_only=True):
     """A runner's report of a batch.
 
-    `seconds`: from the runner's own start, its import, to its end, without the session's fixtures, which each command
-    makes.
+    `seconds`: from the end of the runner's own start-up, its import, to its end, without the session's fixtures, which
+    each command sets up.
 
-    The time of a case includes its part of the time between all cases: collecting and reporting a case takes a runner
+    The time of a case includes an equal part of the time between cases: collecting and reporting a case takes a runner
     about a millisecond, many times as long as a brief case runs.
     """
 
@@ -75,7 +75,7 @@ class Report(Struct, frozen=True, kw_only=True):
         return any(each.failed for each in self.items.values())
 
     def long_tests(self, item: str) -> dict[str, float]:
-        """Return the tests of a file that took much of the batch, with their seconds."""
+        """Return the tests of a file that took a large part of the batch, with their seconds."""
         least = max(_LONG_SECONDS, _LONG_SHARE * self.seconds)
         took = self.items[item].tests
         # pytest deselects by prefix: an id that is a prefix of another one can't be deselected alone.
@@ -84,10 +84,10 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 class UndelayedTime:
-    """How long a batch would have run with a core to itself, up to a time. Times are monotonic seconds.
+    """How long a batch would have run until a given time with a core to itself. Times are monotonic seconds.
 
-    The samples of its command show when it waited for a core: other work may have slowed down some tests only. Between
-    two samples, and without any, the wait is spread evenly.
+    The samples of its command show when it waited for a core, since other work may have slowed down only some tests.
+    Between two samples, or if there are none, the wait is spread evenly.
     """
 
     def __init__(self, measured: Measurement | None) -> None:
@@ -100,7 +100,7 @@ class UndelayedTime:
             self._add_samples(measured.samples or [(measured.ended_seconds, total)])
 
     def get(self, at: float) -> float:
-        """Return the seconds that it would have run up to this time; outside of it, with the ratio of the whole."""
+        """Return the seconds that it would have run until `at`; outside of its duration, by the overall ratio."""
         times, undelayed = self._times, self._undelayed
         if not times[0] <= at < times[-1]:
             return undelayed[-1] * (at - times[0]) / (times[-1] - times[0])
@@ -129,7 +129,7 @@ def add_item_results(outcome: Outcome, items: Sequence[str], path: Path | None, 
     undelayed = UndelayedTime(outcome.measurement)
     report = _take_report(path, items, undelayed) if path is not None else None
     if report is not None and outcome.exit_code == _NO_TESTS and not alone and not report.failed:
-        # If all tests of a file are skipped at its import, the whole suite does not fail, so its batch does not either;
+        # If all tests of a file are skipped at import, the whole suite would not fail, so its batch does not, either;
         # the stage fails if none of its batches had a test.
         outcome = replace(outcome, result=Result.SUCCESS, message="")
     ended, duration = undelayed.ended_seconds, undelayed.duration_seconds
@@ -145,13 +145,13 @@ def add_item_results(outcome: Outcome, items: Sequence[str], path: Path | None, 
 
 
 def read_report(path: Path, items: Sequence[str], undelayed: UndelayedTime | None = None) -> Report | None:
-    """Read a JUnit report and sum it up by item (a path or a test's id); None if it can't be read or assigned.
+    """Read a JUnit report and sum it up by item (a path or a test's id); None if it is unreadable or unassignable.
 
-    `undelayed`: of the batch; its command ended just after the report's last case. None: its times count as they are.
+    `undelayed`: the batch's; its command ended just after the report's last case. None: use the times unchanged.
 
     Test cases are matched by their dotted names: `tests/test_a.py` is `tests.test_a`, or `pkg.tests.test_a` if the
-    runner counts from a folder further up, or `test_a` if it counts from one further down. Cases of no item are left
-    out, unless one of them failed.
+    runner counts from a folder further up, or `test_a` if it counts from one further down. Cases without an item are
+    left out, unless one of them failed.
     """
     parser = _ReportParser(items)
     try:
@@ -166,7 +166,9 @@ def read_report(path: Path, items: Sequence[str], undelayed: UndelayedTime | Non
 
 
 def _build_report(parser: _ReportParser, undelayed: UndelayedTime) -> Report:
-    """Sum up the cases, which ran one after another. Those of parallel runners overlap: all have the same wait."""
+    """Sum up the cases, which ran one after another. If the runner was parallel, they overlap, and all have equal
+    waits.
+    """
     cases, busy, end = parser.matched, sum(case.seconds for case in parser.matched), undelayed.ended_seconds
     between = max(0.0, parser.seconds - busy) / len(cases) if cases else 0.0
     start = end - parser.seconds
@@ -187,10 +189,10 @@ def _build_report(parser: _ReportParser, undelayed: UndelayedTime) -> Report:
 
 
 def _find_usual_seconds(cases: Sequence[_Case]) -> float:
-    """Return the seconds that nine tenths of the cases don't exceed; infinity if there are too few.
+    """Return the 90 % quantile of the cases' seconds; infinity if there are too few.
 
-    The first case makes the fixtures of the session, such as a database, and the last one ends them. Each command takes
-    that time, whichever cases it runs, so it belongs to its start.
+    The first case sets up the session's fixtures, such as a database, and the last one tears them down. Each command
+    needs that time, whichever cases it runs, so it counts as start-up.
     """
     if len(cases) < _SESSION_CASES:
         return math.inf
@@ -198,7 +200,7 @@ def _find_usual_seconds(cases: Sequence[_Case]) -> float:
 
 
 class _UnusableReport(Exception):
-    """A report that can't be read, or that assigns a failure to no item."""
+    """A report is unreadable, or has a failure that belongs to no item."""
 
 
 class _Case(Struct, frozen=True):
@@ -283,12 +285,12 @@ def _take_report(path: Path, items: Sequence[str], undelayed: UndelayedTime) -> 
     try:
         return read_report(path, items, undelayed)
     finally:
-        with suppress(OSError):  # gone, or a folder made by a test; the folder of all reports is removed at the end
+        with suppress(OSError):  # missing, or a folder made by a test; the folder of all reports is removed at the end
             path.unlink()
 
 
 def _is_complete(outcome: Outcome, report: Report) -> bool:
-    """Whether the report explains the batch's end: the report of a batch that was cut off lacks tests."""
+    """Return whether the report explains how the batch ended: if it was cut off, the report lacks tests."""
     if outcome.result is Result.SUCCESS:
         return True
     return outcome.exit_code == _FAILED and report.failed and not _ENDED_EARLY.search(outcome.output)
@@ -302,7 +304,7 @@ def _build_message(outcome: Outcome, items: Sequence[ItemRecord]) -> str:
 
 
 def _index_names(items: Sequence[str]) -> dict[str, str]:
-    """Return the items by their dotted names, and by each end of a name that only one item has."""
+    """Return the items by their dotted names, and by each suffix of a name that only one item has."""
     whole = {_get_dotted_name(item): item for item in items}
     ends: dict[str, set[str]] = {}
     for name, item in whole.items():
@@ -338,7 +340,7 @@ def _find_item(case: Mapping[str, str], by_name: Mapping[str, str]) -> tuple[str
 
 
 def _iter_ends(name: str) -> Iterator[str]:
-    """Yield a dotted name, then without its first parts, since the runner may count from a folder further up."""
+    """Yield a dotted name, then its suffixes, since the runner may count from a folder further down."""
     while name:
         yield name
         name = name.partition(".")[2]
@@ -357,7 +359,7 @@ def _get_dotted_name(item: str) -> str:
 
 
 def _parse_seconds(text: str | None) -> float:
-    """Return a report's duration; 0 if it is no valid one."""
+    """Return a report's duration in seconds; 0 if it is invalid."""
     try:
         found = float(text or 0.0)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Pass a run's events on to observers: in order, and in a burst together."""
+"""Pass a run's events on to observers: in order, and those of a burst together."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ log = logging.getLogger(__name__)
 
 _Argument = TypeVar("_Argument")
 
-# How many times in a row the engine passes on its events at once, and the time between two times after that: tasks of
-# 2 ms share transactions of the history, which would cost more than the tasks. Stages of a second never wait.
+# How often in a row the engine passes on events at once, and the interval after that: tasks of 2 ms share transactions
+# of the history, which would otherwise cost more than the tasks. Events of stages that take a second never wait.
 _MOST_AT_ONCE = 10
 BURST_SECONDS = 0.02
 
 
 class Observer(Protocol):
-    """Takes each event once, in order, on the thread on which it happened; should return soon.
+    """Receives each event once, in order, on the thread on which it happened; it should return soon.
 
-    It may have a method `observe_all` for several events at once, if these cost it less together.
+    It may have a method `observe_all` for several events, if they are cheaper together.
     """
 
     def observe(self, event: Event) -> None: ...
@@ -35,7 +35,7 @@ class Observers:
 
         hold(event) -> held events --flush, or emit by any thread--> each observer takes all of them, then the next does
 
-    Guarantees: an observer that raises loses only that event, or those that it took at once; its first error is logged,
+    Guarantees: an observer that raises loses only that event, or those of one `observe_all`; its first error is logged,
     all are counted; no method raises.
     """
 
@@ -48,7 +48,7 @@ class Observers:
         self._dropped = dict.fromkeys(observers, 0)
 
     def emit(self, event: Event) -> None:
-        """Pass on an event, after those that are held."""
+        """Pass on the held events and then this one."""
         with self._lock:
             self._held.append(event)
             self._pass_on()
@@ -89,9 +89,10 @@ class Observers:
 class EventStream:
     """Passes events on at once or, in a burst, together with later ones.
 
-    `hold` takes each event, and `flush` passes on those that it holds; None: `hold` passes them on itself.
-    `_MOST_AT_ONCE` times in a row at once, then once in BURST_SECONDS: no event waits for longer than that. It is the
-    generic cell rate algorithm (ITU-T I.371): `_due_seconds` is when the next turn would come if turns were even.
+    `hold` receives each event, and `flush` passes on the held ones; `flush` None: `hold` itself passes them on. Events
+    are passed on at once up to `_MOST_AT_ONCE` times in a row, then once in BURST_SECONDS, so that no event waits
+    longer. This is the generic cell rate algorithm (ITU-T I.371): `_due_seconds` is when the next turn would be if
+    turns were even.
     """
 
     def __init__(self, clock: Clock, hold: Callable[[Event], None], flush: Callable[[], None] | None) -> None:
@@ -112,7 +113,7 @@ class EventStream:
             self._flush()
 
     def flush_in_turn(self) -> float | None:
-        """Pass on the events that are held, or return the moment at which to do so; None: none are held any more."""
+        """Pass on the held events, or return the moment at which to do so; None: no events are held."""
         if not self._holds_events or self._flush is None:
             return None
         now = self._clock.monotonic()

@@ -57,7 +57,7 @@ class OpenStages:
                 self._notify_dependent(dependent, name, succeeded=succeeded)
 
     def pop_lost(self) -> tuple[StageState, list[str]] | None:
-        """Return the first stage in plan order that can't start any more, and its failed needs; None: there is none."""
+        """Return the first stage in plan order that can no longer start, and its failed needs; None without one."""
         self._failed = {name: failed for name, failed in self._failed.items() if name in self._open}
         if not self._failed:
             return None
@@ -98,7 +98,7 @@ def measure_usage(
     cores: float,
     is_at_limit: Callable[[StageState], bool],
 ) -> MachineUsage:
-    """Return the demand of the running tasks, and of those that could start, under the share `number` of the machine.
+    """Return the demand of the running and startable tasks, under the share `number` of the machine.
 
     `slots` and `cores`: the most that the run may use. `is_at_limit`: whether no more tasks of a stage may start now.
     """
@@ -134,7 +134,7 @@ def measure_demand(
     ends_seconds: float | None,
     work: bool,
 ) -> Demand:
-    """Return the startable tasks in the order of their starts, the running ones, and the remaining work.
+    """Return the startable tasks in the order in which they will start, the running ones, and the remaining work.
 
     `ends_seconds`: the moment at which the lane breaks its total. `work`: whether to sum the remaining work.
     """
@@ -169,7 +169,7 @@ def _compute_longest_path(states: Sequence[StageState], now: float) -> float:
 
 
 def _compute_rescue_size(states: Iterable[StageState], now: float, size: int) -> int:
-    """Return the smallest size that saves every stage at risk that more workers can save; 0: there is none."""
+    """Return the smallest size that saves all stages at risk that more workers can save; 0 if there are none."""
     more = [
         extra * state.plan.slots for state in states if state.started and (extra := state.count_rescue_workers(now)) > 0
     ]

@@ -18,7 +18,7 @@ E = TypeVar("E", bound=BaseException)
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """The result of one attempt with details for a person."""
+    """The result of one attempt, with details for people."""
 
     result: Result
     message: str = ""
@@ -61,7 +61,7 @@ def build_not_started(pool: str, label: str, error: BaseException) -> NotStarted
 
 def read_future(future: Future[object]) -> Outcome:
     """Read the outcome from a future of any pool, which must be done. Never raises."""
-    if future.cancelled():  # not by its exception: a call may raise CancelledError too
+    if future.cancelled():  # not by its exception, since a call may raise CancelledError, too
         return Outcome(result=Result.CANCELLATION, message="cancelled before it started")
     error = future.exception(timeout=0)
     value = future.result(timeout=0) if error is None else None
@@ -110,7 +110,7 @@ def _read_exception(error: BaseException, measurement: Measurement | None) -> Ou
 
 
 def _is_a(error: BaseException, kind: type[E]) -> TypeGuard[E]:
-    """Check an exception's class without `isinstance`, which reads `__class__`: a class may define it to raise."""
+    """Check an exception's class without `isinstance`, which reads `__class__`: a class can make that raise."""
     return issubclass(type(error), kind)
 
 

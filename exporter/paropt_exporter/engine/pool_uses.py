@@ -38,12 +38,12 @@ class PoolUses:
         return tuple(self._uses)
 
     def clear(self) -> None:
-        """Forget the run before."""
+        """Forget the previous run."""
         with self._lock:
             self._uses.clear()
 
     def note_size(self, name: str, pool: TimedPool, size: int, reason: str) -> None:
-        """Note the size of a pool, whose use begins with the first one."""
+        """Note the size of a pool; its use begins with the first size."""
         use = self._uses.get(name)
         if use is None:
             began = get_worker_time(pool)
@@ -86,6 +86,6 @@ def _build_record(name: str, use: _Use) -> PoolUse:
 
 
 def _note_rest(use: _Use) -> None:
-    """Note the worker time of a pool without tasks, once."""
+    """Note the worker time of a pool once its last task has ended."""
     if not use.running and use.rested is None:
         use.rested = get_worker_time(use.pool)

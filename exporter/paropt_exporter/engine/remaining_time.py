@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# An overdue stage is expected to run on for a tenth of its age, so that a prediction never says "now".
+# An overdue stage is expected to run for another tenth of its age, so that a prediction never says "now".
 OVERDUE_RATIO = 0.1
 
 
@@ -16,10 +16,10 @@ def estimate_stage_remaining_seconds(
     ages_seconds: Sequence[float],
     waiting: int,
 ) -> float | None:
-    """Return how long a stage will still run; None: unknown.
+    """Return how many seconds a stage will still run; None: unknown.
 
-    `task_seconds`: how long one task takes (None: unknown); `ages_seconds`: how long each running task has run;
-    `waiting`: tasks that have not begun. `expected_seconds`: the stage's duration in earlier runs, used if
+    `task_seconds`: the duration of one task (None: unknown); `ages_seconds`: the age of each running task; `waiting`:
+    the number of tasks that have not begun. `expected_seconds`: the stage's duration in earlier runs, used if
     `task_seconds` is unknown.
     """
     if task_seconds is not None:
@@ -30,9 +30,9 @@ def estimate_stage_remaining_seconds(
 
 
 def estimate_remaining_seconds(task_seconds: float, ages_seconds: Sequence[float], waiting: int, workers: int) -> float:
-    """Return when the last of equally long tasks ends if each free worker takes the next one.
+    """Return the seconds until the last of equally long tasks ends if each free worker takes the next one.
 
-    The first workers to become free take one task more, r_i + (waiting // N + 1) d; the others r_i + (waiting // N) d.
+    The workers that become free first run one task more, r_i + (waiting // N + 1) d; the others r_i + (waiting // N) d.
     """
     left = sorted(estimate_left_seconds(task_seconds, age) for age in ages_seconds)
     idle = max(0, workers - len(left))
@@ -49,7 +49,7 @@ def estimate_left_seconds(expected_seconds: float, age_seconds: float) -> float:
 
 
 def count_workers_within(seconds: float, task_seconds: float, ages_seconds: Sequence[float], waiting: int) -> int:
-    """Return the smallest number of workers that end all tasks in time, provided that one worker for each task does."""
+    """Return the smallest number of workers that ends all tasks in time, if one worker for each task would."""
     least, most = max(1, len(ages_seconds)), len(ages_seconds) + waiting
     while least < most:
         middle = (least + most) // 2

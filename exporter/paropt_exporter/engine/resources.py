@@ -14,10 +14,10 @@ class Resources:
     """Slots, memory, cores, locks and exclusiveness of one run.
 
     Guarantees: two stages that share a lock never overlap; an exclusive stage overlaps with no other; running tasks
-    never hold more slots or memory than there are, except for a single task that fits nowhere: it runs alone. Under an
-    Admission, no task starts without cores for its demand as known then. Under a MachineShare, computing tasks start
-    within it; without any core none starts, and tasks that only wait start at any time. A size that a person has fixed
-    is kept once there is a core.
+    never hold more slots or memory than there are, except for a single task that never fits: it runs alone. Under an
+    Admission, no task starts unless cores are left for its demand as known then. Under a MachineShare, computing tasks
+    start only within it, and none without any core; tasks that only wait start at any time. A size that a person has
+    fixed is kept once there is a core.
     """
 
     def __init__(self, memory_bytes: int, share: MachineShare | None = None) -> None:
@@ -26,7 +26,7 @@ class Resources:
         self._memory_held = 0
         self._slots_held = 0
         self._stages: dict[str, PlannedStage] = {}
-        self._restrictive: dict[str, PlannedStage] = {}  # those of them beside which some stages can't run
+        self._restrictive: dict[str, PlannedStage] = {}  # the running stages beside which some others can't run
         self._pools: Counter[str] = Counter()
         self._admission: Admission | None = None
         self._tasks: dict[str, tuple[str, float | None]] = {}  # label -> stage, demand in cores
@@ -34,7 +34,7 @@ class Resources:
         self._least: frozenset[float | None] = frozenset()
 
     def set_admission(self, admission: Admission | None) -> bool:
-        """Allocate cores by these demands from now on; None: ignore cores. Return whether they are new."""
+        """Allocate cores by these demands from now on; None: ignore cores. Return whether the admission has changed."""
         if admission is self._admission:
             return False
         self._admission = admission
@@ -53,7 +53,7 @@ class Resources:
 
     @property
     def cores_held(self) -> float:
-        """The demand of the running tasks that compute, in cores."""
+        """The demand in cores of the running tasks that compute."""
         return UNKNOWN_DEMAND * len(self._tasks) if self._admission is None else self._cores.computing
 
     @property
@@ -71,7 +71,7 @@ class Resources:
         return demand if demand >= WAITING_DEMAND else 0.0
 
     def is_within_share(self, stage: PlannedStage) -> bool:
-        """Whether the run's share of the machine has room for one more task of the stage."""
+        """Return whether the run's share of the machine has room for one more task of the stage."""
         share = self._share
         if share is None:
             return True
@@ -89,7 +89,8 @@ class Resources:
         """Set the stages that may start tasks under this Admission, for `has_cores_left`."""
         if self._admission is None:
             return
-        demands = set(map(self._admission.stages.get, stages))  # in C: there may be a thousand, at each new admission
+        # `map` is fast: there may be a thousand stages, at each new admission
+        demands = set(map(self._admission.stages.get, stages))
         known = [demand for demand in demands if demand is not None]
         least = [min((demand for demand in known if demand < WAITING_DEMAND), default=None)]
         least.append(min((demand for demand in known if demand >= WAITING_DEMAND), default=None))
@@ -115,7 +116,7 @@ class Resources:
         return self._pools[pool]
 
     def can_begin_stage(self, stage: PlannedStage) -> bool:
-        """Whether locks and exclusiveness let the stage begin beside the running ones."""
+        """Return whether locks and exclusiveness let the stage begin beside the running ones."""
         if not self._stages:
             return True
         if stage.exclusive:
@@ -123,11 +124,11 @@ class Resources:
         return not any(other.exclusive or other.locks & stage.locks for other in self._restrictive.values())
 
     def has_slot(self, size: int) -> bool:
-        """Whether there is a slot for a task of one slot, or no task runs. `size`: the lane's slots now."""
+        """Return whether there is room for a task of one slot, or no task runs. `size`: the lane's slots now."""
         return self._slots_held == 0 or self._slots_held < size
 
     def can_begin_task(self, stage: PlannedStage, *, size: int) -> bool:
-        """Whether one more task of the stage fits. `size`: the lane's slots now."""
+        """Return whether one more task of the stage fits. `size`: the lane's slots now."""
         if not self.is_within_share(stage):
             return False
         if self._slots_held == 0:
@@ -136,7 +137,7 @@ class Resources:
         return enough_memory and self._slots_held + stage.slots <= size and self.has_cores_for(stage.name)
 
     def has_cores_for(self, stage: str) -> bool:
-        """Whether there are cores for one more task of the stage."""
+        """Return whether there are cores for one more task of the stage."""
         admission = self._admission
         if admission is None or len(self._tasks) < admission.floor:
             return True
@@ -170,5 +171,5 @@ def _waits(demand: float | None) -> bool:
 
 
 def needs_much_room(stage: PlannedStage) -> bool:
-    """Whether smaller stages could starve the stage by overtaking it."""
+    """Return whether smaller stages could starve the stage by overtaking it."""
     return bool(stage.slots > 1 or stage.memory_bytes or stage.exclusive)

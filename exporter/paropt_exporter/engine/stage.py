@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from paropt_exporter.engine.outcome import Outcome
 
 _LONGEST_ITEM_CHARACTERS = 300  # of an item in a message
-_LEAST_AGE_SECONDS = 1.0  # of an attempt, for its cores: its CPU time is measured about once a second
-# The stage gets the first of these results that one of its tasks has.
+_LEAST_AGE_SECONDS = 1.0  # of an attempt before its cores are shown: its CPU time is measured about once a second
+# The stage's result is the first of these that one of its tasks has.
 _WORST_FIRST = (Result.ERROR, Result.TIMEOUT, Result.FAILURE, Result.CANCELLATION, Result.SUCCESS)
 
 
@@ -67,7 +67,7 @@ class Attempt(Struct, eq=False, weakref=True):
         return self.outcome
 
     def set_verdict(self, result: Result, message: str) -> None:
-        """Note why the run stops the attempt, unless it was stopped before, or has ended and waits for the cache."""
+        """Note why the run stops the attempt, unless it was stopped before or has ended and waits for the cache."""
         if self.verdict is None and self.outcome is None:
             self.verdict = (result, message)
 
@@ -76,7 +76,7 @@ class Attempt(Struct, eq=False, weakref=True):
         return self.running.started_seconds or self.submitted_seconds
 
     def build_kept_result(self, now: float) -> KeptResult:
-        """Build the result for the cache, of an attempt that has ended at the monotonic moment `now`."""
+        """Build the result for the cache from an attempt that has ended at the monotonic moment `now`."""
         outcome = self.read_outcome()
         return KeptResult(
             succeeded=outcome.result is Result.SUCCESS and not outcome.exit_code,
@@ -127,13 +127,14 @@ class Attempt(Struct, eq=False, weakref=True):
 
 
 def _list_item_records(task: PlannedTask, outcome: Outcome, result: Result) -> tuple[ItemRecord, ...]:
-    """Return the items of a batch; `result` is that of the attempt, which they share unless a report tells them apart.
+    """Return the records of a batch's items; `result` is the attempt's, which items share unless a report has their
+    own.
 
-    It is not the outcome's own if the run has stopped the attempt.
+    It differs from the outcome's if the run has stopped the attempt.
     """
     if outcome.start_up_seconds is not None:
         return outcome.items
-    if not outcome.items:  # it was not started
+    if not outcome.items:  # the attempt was not started
         return tuple(ItemRecord(item=item, result=result, seconds=None) for item in task.items)
     return tuple(replace(each, result=result) for each in outcome.items)
 
@@ -150,13 +151,13 @@ class Finals(Struct):
     """Sums of a stage's final records, since 100,000 records with their output would fill the memory."""
 
     count: int = 0
-    cached: int = 0  # of them, tasks that were skipped
+    cached: int = 0  # how many of them were skipped
     seconds: float = 0.0
     saved_seconds: float = 0.0
     fastest_seconds: float = 0.0
     slowest_seconds: float = 0.0
     counts: Counter[Result] = field(default_factory=Counter)
-    without_tests: int = 0  # batches without a test, which alone are no failure
+    without_tests: int = 0  # batches without a test; unless all are, this is not a failure
     first: dict[Result, str] = field(default_factory=dict)  # the message of the first task with each result
 
     @property
@@ -214,7 +215,7 @@ class StageState(Struct, eq=False):
     delay_seconds: float = 0.0
     fastest_seconds: float = 0.0
     memory_peak_bytes: int = 0
-    task_peak_bytes: int = 0  # of tasks with a process of their own
+    task_peak_bytes: int = 0  # of tasks in separate processes
     started_seconds: float | None = None
     started_timestamp_seconds: float | None = None
     last_ended_seconds: float = 0.0
@@ -223,13 +224,13 @@ class StageState(Struct, eq=False):
     pool: str = ""
     gil_bound: bool = False
     asked_cache: bool = False
-    awaits_cache: bool = False  # for its answer
+    awaits_cache: bool = False  # whether it waits for the cache's answer
     misses: Mapping[int, UncachedTask] = field(default_factory=dict)
     cache_note: str = ""
     scope: Scope = Scope.ALL
     flaky: FlakyAttempts = field(default_factory=FlakyAttempts)
     quarantined: list[str] = field(default_factory=list)
-    name: str = ""  # the plan's: it is read a hundred times for each stage of a large lane
+    name: str = ""  # the plan's, as a plain attribute: in a large lane it is read a hundred times for each stage
 
     def __post_init__(self) -> None:
         self.name = self.plan.name
@@ -278,7 +279,7 @@ class StageState(Struct, eq=False):
             self.finals.add(record)
 
     def is_forgiven(self, record: TaskRecord) -> bool:
-        """Return whether a task's last attempt has failed that does not fail the stage: its item is in quarantine."""
+        """Return whether a task's last attempt failed but does not fail the stage, since its item is in quarantine."""
         failed = record.result in (Result.FAILURE, Result.TIMEOUT)
         return record.final and failed and record.item in self.plan.quarantine
 
@@ -291,7 +292,7 @@ class StageState(Struct, eq=False):
         return find_worst_result(results)
 
     def _without_tests(self) -> bool:
-        """Whether the runner found no test in any batch of the whole stage. Other shards may have found some."""
+        """Whether the runner found no tests in any batch of the whole stage. Other shards may have found some."""
         return 0 < self.finals.count == self.finals.without_tests and self.plan.scope is not Scope.ITEMS
 
     def count_not_run(self) -> int:
@@ -312,7 +313,7 @@ class StageState(Struct, eq=False):
 
     def build_record(self, run_id: str, lane: str) -> StageRecord:
         """Build the record of a stage that has ended."""
-        # A stage that succeeds though an item failed proves none of its earlier failures flaky.
+        # If a stage succeeds although an item failed, it proves none of its earlier failures flaky.
         proven = Result.FAILURE if self.quarantined else self.compute_result()
         flaky_attempts, flaky_items = self.flaky.conclude(self.plan, proven)
         self.record = StageRecord(
@@ -376,7 +377,7 @@ class StageState(Struct, eq=False):
         return records
 
     def narrow_task(self, task: PlannedTask, record: TaskRecord) -> PlannedTask:
-        """Return the task of a retry: of a batch with known item results, only the items that did not succeed."""
+        """Return the task of a retry: if the results of a batch's items are known, only those that did not succeed."""
         bad = tuple(each.item for each in record.items if each.result is not Result.SUCCESS)
         if self.plan.template is None or not bad or len(bad) == len(task.items):
             return task
@@ -428,7 +429,7 @@ class StageState(Struct, eq=False):
         return max(0.0, self.last_ended_seconds - self.started_seconds) if self.started_seconds is not None else 0.0
 
     def close(self, run_id: str, lane: str, result: Result, why: str) -> StageRecord:
-        """End a stage that never started: skipped, with an error in its plan, or with cached results only."""
+        """End a stage that never started: it was skipped, has an error in its plan, or has only cached results."""
         self.ready.clear()
         self.record = StageRecord(
             run_id=run_id,
@@ -450,7 +451,7 @@ class StageState(Struct, eq=False):
         return self.record
 
     def estimate_task_seconds(self) -> float | None:
-        """Return how long one task takes, by the tasks that ended in this run, otherwise by earlier runs."""
+        """Return how long one task takes, by the tasks that have ended in this run, otherwise by earlier runs."""
         if self.finals.ran:
             return self.finals.seconds / self.finals.ran
         return self.plan.expected_seconds if len(self.plan.tasks) == 1 else self.plan.expected_task_seconds
@@ -479,7 +480,7 @@ class StageState(Struct, eq=False):
         return seconds * self.plan.slots
 
     def estimate_longest_task_seconds(self, now: float) -> float:
-        """Return how long the last task runs at least, with any number of workers."""
+        """Return how long at least the last task will still run, with any number of workers."""
         task_seconds = self.estimate_task_seconds()
         if task_seconds is None or not self.unfinished:
             return 0.0
@@ -544,7 +545,7 @@ class StageState(Struct, eq=False):
 def compute_demand(record: TaskRecord, *, gil_bound: bool) -> float:
     """Return the CPU demand of an attempt in cores.
 
-    In threads no clock shows the wait for the interpreter's lock, so work that only computes counts as one core.
+    In threads no clock shows the wait for the GIL, so work that only computes counts as one core.
     """
     if gil_bound and record.pool == THREADS:
         return 1.0
@@ -552,15 +553,14 @@ def compute_demand(record: TaskRecord, *, gil_bound: bool) -> float:
 
 
 def _names_items(record: TaskRecord) -> bool:
-    """Whether the message of a failed batch names its failed items, since its runner reported them."""
+    """Return whether the message of a failed batch names its failed items, since its runner reported them."""
     return record.start_up_seconds is not None and len(record.items) > 1
 
 
 def compute_alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:
     """Return how long an attempt would have taken with the machine to itself, without its wait for a core.
 
-    In threads no delay shows the wait for the interpreter's lock, so work that only computes would have taken its CPU
-    time.
+    In threads no delay shows the wait for the GIL, so work that only computes would have taken its CPU time.
     """
     if gil_bound and record.pool == THREADS:
         return min(record.cpu_seconds, record.duration_seconds)
@@ -568,7 +568,7 @@ def compute_alone_seconds(record: TaskRecord, *, gil_bound: bool) -> float:
 
 
 def build_timing(record: TaskRecord) -> TaskTiming:
-    """Return when an attempt ran and how much CPU it used."""
+    """Return when an attempt ran and how much CPU time it used."""
     return TaskTiming(
         stage=record.stage,
         task=record.task,
@@ -580,6 +580,6 @@ def build_timing(record: TaskRecord) -> TaskTiming:
 
 
 def find_worst_result(results: Iterable[Result]) -> Result:
-    """Return the result of a whole whose parts have these results; SUCCESS without parts."""
+    """Return the result of a stage or batch whose parts have these results; SUCCESS without parts."""
     found = frozenset(results)
     return next((result for result in _WORST_FIRST if result in found), Result.SUCCESS)

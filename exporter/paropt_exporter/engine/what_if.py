@@ -1,7 +1,7 @@
 """Compute how long an ended run would have taken with another number of workers: pure functions.
 
 List scheduling (Graham, 1966) by the engine's own rules, on cores that a fair scheduler shares: while more threads are
-runnable than there are cores, computing takes so many times longer, and waiting does not. `--what-if`, advice, `plan`
+runnable than there are cores, computing takes proportionally longer, but waiting does not. `--what-if`, advice, `plan`
 and simulations use it.
 """
 
@@ -23,18 +23,18 @@ from paropt_exporter.plan import PlannedStage
 
 _Task = TypeVar("_Task")
 
-_ENDED_SECONDS = 1e-9  # a task has ended with less than this left, by rounding
-# Of computing time. So much delay occurs with spare cores too, by wake-ups and moves between cores; a longer delay
-# shows that other processes filled the cores.
+_ENDED_SECONDS = 1e-9  # a task with less than this left has ended: the rest is rounding
+# Of computing time. So much delay occurs even with spare cores, from wake-ups and moves between cores; a longer delay
+# shows that other processes used the cores.
 _CERTAIN_DELAY_RATIO = 0.25
 _CROWDING_STEPS = 50  # Newton's method needs about five
 _CROWDING_PRECISION = 1e-9
 
 
 class RecordedTask(Struct, frozen=True, kw_only=True):
-    """One task as it would run with the machine to itself, for `seconds` with a demand of `cpu_demand` cores.
+    """One task as it would run alone on the machine, for `seconds` with a demand of `cpu_demand` cores.
 
-    `gil_bound`: it also shares one interpreter with all other tasks that are.
+    `gil_bound`: it also shares one GIL with all other such tasks.
     """
 
     stage: str
@@ -50,17 +50,17 @@ class _Running(Struct, eq=False):
 
 
 class Workload(Struct, frozen=True, kw_only=True):
-    """The tasks of a recorded run. `other_threads`: how many threads of other processes were runnable meanwhile."""
+    """The tasks of a recorded run. `other_threads`: how many threads of other processes were runnable, on average."""
 
     tasks: tuple[RecordedTask, ...]
     other_threads: float = 0.0
 
 
 def build_workload(timings: Sequence[TaskTiming], cores: float) -> Workload:
-    """Return one task for all attempts of each task of a run, without its waits for a core.
+    """Return one task for each task of a run, with all its attempts and without its waits for a core.
 
-    Waits that the run's own threads don't account for come from other processes. These compete again, so the result
-    is for a machine as busy as it was.
+    Waits that the run's own threads don't explain come from other processes. These compete again, so the result is for
+    a machine that is as busy as it was.
     """
     attempts: dict[tuple[str, int], list[TaskTiming]] = {}
     for timing in timings:
@@ -72,10 +72,10 @@ def build_workload(timings: Sequence[TaskTiming], cores: float) -> Workload:
 def compute_makespan(
     workload: Workload, stages: Sequence[PlannedStage], *, workers: int, cores: float, memory_bytes: int
 ) -> float:
-    """Return how many seconds the workload takes with so many workers, without the time that the engine takes.
+    """Return how many seconds the workload takes with `workers`, without the engine's own time.
 
     `stages`: in the engine's order. Needs, locks, slots, memory and exclusiveness apply; tasks of one stage start in
-    their own order.
+    order.
     """
     tasks: dict[str, list[RecordedTask]] = {stage.name: [] for stage in stages}
     for task in workload.tasks:
@@ -96,7 +96,7 @@ def compute_makespan(
 
 
 def count_most_at_once(intervals: Iterable[tuple[float, float]]) -> int:
-    """Return how many of the intervals (begin, end) overlap at most; one that begins at another's end does not."""
+    """Return how many intervals (begin, end) overlap at most; one that begins at another's end does not overlap it."""
     changes = sorted((moment, change) for begin, end in intervals for moment, change in ((begin, 1), (end, -1)))
     most = now = 0
     for _, change in changes:
@@ -106,7 +106,7 @@ def count_most_at_once(intervals: Iterable[tuple[float, float]]) -> int:
 
 
 class StartedTask(Struct, Generic[_Task], frozen=True, eq=False):
-    """A task that runs. `label` is unique within the run."""
+    """A running task. `label` is unique within the run."""
 
     stage: PlannedStage
     label: str
@@ -119,8 +119,8 @@ class ListScheduler(Generic[_Task]):
     ```
     queued --start_tasks--> running --end_task--> ended      a stage's last end makes its dependents startable
     ```
-    Guarantees: a stage starts only after all stages that it needs have ended (a need without tasks counts as ended);
-    tasks of one stage start in their order; `resources` decides whether a task fits, as in a real run. For one thread.
+    Guarantees: a stage starts only after all stages that it needs have ended (one without tasks counts as ended); tasks
+    of one stage start in order; `resources` decides whether a task fits, as in a real run. For one thread.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class ListScheduler(Generic[_Task]):
         return tuple(self._stages[stage].queue)
 
     def start_tasks(self, size: int, limits: Mapping[str, int] = MappingProxyType({})) -> Sequence[StartedTask[_Task]]:
-        """Start as many tasks as fit into `size` slots, at most `limits` of a stage at once, and return them."""
+        """Start as many tasks as fit into `size` slots, with at most `limits` of a stage at once; return them."""
         started: list[StartedTask[_Task]] = []
         may_begin = True
         for position in tuple(self._startable):
@@ -172,7 +172,7 @@ class ListScheduler(Generic[_Task]):
         return started
 
     def end_task(self, started: StartedTask[_Task]) -> None:
-        """Free the resources of a task; make the dependents of its stage startable if it was the last one."""
+        """Free the resources of a task. If it was the last of its stage, make the stage's dependents startable."""
         stage = self._stages[started.stage.name]
         self.resources.end_task(stage.plan, stage.plan.pool, started.label)
         stage.running -= 1
@@ -211,7 +211,8 @@ class _Stage(Struct, Generic[_Task], eq=False):
 def _estimate_other_threads(timings: Sequence[TaskTiming], cores: float) -> float:
     """Return how many threads of other processes were runnable on average while the run's tasks computed.
 
-    A fair scheduler stretches computing by runnable threads / cores, so others = cores * stretch - own threads.
+    A fair scheduler stretches computing by the runnable threads over the cores, so others = cores * stretch - own
+    threads.
     """
     computing = [task for task in timings if task.cpu_seconds > 0 and not task.gil_bound]
     cpu = sum(task.cpu_seconds for task in computing)
@@ -242,7 +243,7 @@ class _RunnableThreads:
         self._sums = [*accumulate(((until - since) * level for since, until, level in gaps), initial=0.0)]
 
     def compute_mean(self, task: TaskTiming) -> float:
-        """Return the mean over a task's time, itself included."""
+        """Return the mean over a task's time, including itself."""
         if task.duration_seconds <= 0:
             return task.runnable_ratio
         return (self._sum_until(task.ended_seconds) - self._sum_until(task.started_seconds)) / task.duration_seconds
@@ -254,7 +255,7 @@ class _RunnableThreads:
 
 def _build_task(stage: str, attempts: Sequence[TaskTiming]) -> RecordedTask:
     cpu = sum(task.cpu_seconds for task in attempts)
-    if any(task.gil_bound for task in attempts):  # no clock measures the wait for the interpreter's lock: it computes
+    if any(task.gil_bound for task in attempts):  # no clock measures the wait for the GIL: count it as computing
         return RecordedTask(stage=stage, seconds=cpu, cpu_demand=1.0, gil_bound=True)
     times = ((CoreTime(task.cpu_seconds, task.run_delay_seconds), task.duration_seconds) for task in attempts)
     seconds = sum(starmap(compute_undelayed_seconds, times))
@@ -262,9 +263,9 @@ def _build_task(stage: str, attempts: Sequence[TaskTiming]) -> RecordedTask:
 
 
 def _compute_rates(tasks: Sequence[RecordedTask], cores: float, other_threads: float) -> list[float]:
-    """Return how fast each task progresses; 1 is the pace with the machine to itself.
+    """Return how fast each task progresses; 1 is its pace alone on the machine.
 
-    Tasks that share one interpreter share its lock first, and compete for the cores as one thread.
+    Tasks that share one interpreter first share its GIL, and together compete for the cores as one thread.
     """
     if not any(task.cpu_demand for task in tasks):
         return [1.0] * len(tasks)
@@ -292,7 +293,7 @@ def _solve_crowding(demands: Sequence[float], cores: float, other_threads: float
     computing = [(demand, min(1.0, demand)) for demand in demands]
     for _ in range(_CROWDING_STEPS):
         excess, slope = other_threads / crowding - cores, other_threads / crowding**2
-        for demand, ratio in computing:  # `_compute_rate`, written out: advice on a long run solves this for each task
+        for demand, ratio in computing:  # `_compute_rate`, inlined: advice on a long run solves this for each task
             rate = 1.0 / (1.0 - ratio + ratio * crowding)
             excess += demand * rate
             slope += demand * ratio * rate * rate

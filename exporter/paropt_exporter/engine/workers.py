@@ -44,22 +44,22 @@ from paropt_exporter.plan import (
 from paropt_exporter.plan.stage_environment import build_command_environment
 
 if TYPE_CHECKING:
-    from tempfile import TemporaryDirectory
-
     from paropt_exporter.engine.call_routing import CallRouting
+    from paropt_exporter.engine.temporary_folder import TemporaryFolder
     from paropt_exporter.executors.base import CallPool, RemotePool, WorkerPool
     from paropt_exporter.executors.calls import CallOutcome
 
 log = logging.getLogger(__name__)
 
 _OUTPUT_CHUNK_BYTES = 1 << 16
-_WORKERS_END_SECONDS = 3.0  # an idle worker goes within 50 ms, if no exit handler of a call takes its time
+_WORKERS_END_SECONDS = 3.0  # an idle worker exits within 50 ms, unless an exit handler of a call takes longer
 
-_ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE, Strategy.DASK)  # with dask the calls of `local: true`
+# with dask, this is for the calls of stages with `local: true`
+_ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE, Strategy.DASK)
 
 
 class ItemBatch(Struct, frozen=True, kw_only=True):
-    """The items of an attempt, and the file for its runner's report (None: the runner is not asked for one)."""
+    """The items of an attempt, and the file for its runner's report (None: no report was requested)."""
 
     items: tuple[str, ...]
     report: Path | None
@@ -97,7 +97,7 @@ class PoolAttempt(Struct, frozen=True):
 
 
 class _RunState:
-    """The run of a plan, as far as the pools need it. `size`, `reason` and `tasks` are those of the last resize."""
+    """The pools' view of a plan's run. `size`, `reason` and `tasks` are those of the last resize."""
 
     def __init__(self, plan: Plan, size: int) -> None:
         self.plan = plan
@@ -107,20 +107,21 @@ class _RunState:
         self.pools = get_pool_names(plan)
         stages = {name: _list_stages_for(plan, name) for name in self.pools}
         self.most = {name: max(1, sum(len(stage.tasks) for stage in own)) for name, own in stages.items()}
-        self._tasks_by_slots = {  # of each pool's stages: (slots, tasks), the narrowest first
+        self._tasks_by_slots = {  # by pool: (slots, tasks) of its stages, with the fewest slots first
             name: tuple(sorted((stage.slots, len(stage.tasks)) for stage in own)) for name, own in stages.items()
         }
-        if plan.strategy is Strategy.DASK:  # the lane's size is that of the cluster, this host stays as small as it is
+        # the lane's size is the cluster's; pools on this host are bounded by its own cores
+        if plan.strategy is Strategy.DASK:
             here = self.most.keys() - {DASK}
             self.most |= {name: min(self.most[name], host.count_cpu_workers()) for name in here}
         self.lacks_processes = False  # whether the system has refused a process pool
-        self.attempts: Counter[str] = Counter()  # started ones, by the label of their task
-        self.own_environment = None if THREADS in self.pools else copy_environment()  # if no task can change it
+        self.attempts: Counter[str] = Counter()  # started attempts, by the label of their task
+        self.own_environment = None if THREADS in self.pools else copy_environment()  # None if tasks can change it
         self.environments: dict[str, Mapping[str, str]] = {}  # of commands, by stage
         self.output_files: dict[str, OutputFile] = {}  # by stage
 
     def is_optional(self, name: str) -> bool:
-        """Whether the pool is created only once a task is routed to it: a routed lane may never need processes."""
+        """Return whether the pool is created only when a task is routed to it: a lane may never need processes."""
         return name == PROCESSES and self.plan.strategy in _ROUTED
 
     def get_pool_sizes(self, size: int) -> dict[str, int]:
@@ -137,7 +138,7 @@ class _RunState:
 
     def _count_busy_workers(self, name: str, size: int) -> int:
         """Return how many workers of a pool can be busy in a lane of `size` slots, at least 1."""
-        if name == DASK:  # its size is in slots: the cluster places tasks that take several of them
+        if name == DASK:  # its size is in slots, since the cluster places tasks that take several
             return max(1, min(size, sum(slots * tasks for slots, tasks in self._tasks_by_slots[name])))
         count = 0
         for slots, tasks in self._tasks_by_slots[name]:
@@ -171,22 +172,22 @@ class PoolWorkers:
     ) -> None:
         """Create no pool yet. `memory`: a file of call profiles, read before the first calls and written by `close`.
 
-        `logs`: keeps the whole output of commands. `open_cluster`: returns a pool of other hosts of a size.
+        `logs`: keeps the whole output of commands. `open_cluster`: returns a pool on other hosts, of a given size.
         """
         self._open_cluster = open_cluster
         self._remote: RemotePool | None = None
         self._logs = logs
         self._lock = threading.Lock()  # guards: _pools against other threads
         self._pools: dict[str, WorkerPool] = {}
-        self._call_pools: dict[str, CallPool] = {}  # those of `_pools` that take calls
-        self._commands: CommandPool | None = None  # likewise, the one that takes commands
+        self._call_pools: dict[str, CallPool] = {}  # the pools of `_pools` that take calls
+        self._commands: CommandPool | None = None  # likewise, the pool that takes commands
         self._uses = PoolUses()
         self._run: _RunState | None = None  # None before the first plan
         self._thread_calls = ThreadCalls(self._list_helper_pids)
         self._watched = False
         self._memory = memory
         self._routing: CallRouting | None = None  # None before the first plan with calls
-        self._temporary: TemporaryDirectory[str] | None = None
+        self._temporary: TemporaryFolder | None = None
         self._temporary_numbers = itertools.count(1)
 
     def prepare(self, plan: Plan, size: int) -> None:
@@ -200,7 +201,8 @@ class PoolWorkers:
             self._routing.prepare(plan)
         needed = [name for name in run.pools if name in self._pools or not run.is_optional(name)]
         missing = [name for name in needed if name not in self._pools]
-        if len(missing) > 1:  # one worker for each before any gets more: the system may have only a few threads left
+        # each pool gets one worker before any gets more, since the system may have only a few threads left
+        if len(missing) > 1:
             for name in missing:
                 self._make_pool(name, 1)
         for name in missing:
@@ -231,7 +233,7 @@ class PoolWorkers:
         """Set the pools' targets for a lane of `size`; return (pool, old, new) for each that changed.
 
         `tasks`: how many of the lane's tasks each pool gets; None: any number. No pool gets more workers than it may
-        have tasks of the plan at once. Never interrupts running tasks.
+        have tasks of the plan at once. Running tasks are never interrupted.
         """
         run = self._current
         run.size, run.reason, run.tasks = size, reason, tasks
@@ -252,7 +254,7 @@ class PoolWorkers:
         return {name: self._pools[name].target for name in self._uses.pools()}
 
     def release_workers(self, size: int) -> None:
-        """End processes that calls left running, and release workers that only the run needed."""
+        """End processes that calls have left running, and release workers that only this run needed."""
         self._thread_calls.end_strays()
         if self._watched and not self._thread_calls.has_running:
             SUPERVISOR.stop_watching()
@@ -261,15 +263,16 @@ class PoolWorkers:
                 self._resize_pool(name, size, "bounds")
 
     def close(self) -> None:
-        """Shut all pools down without waiting for abandoned threads and the workers that these keep."""
+        """Shut down all pools, without waiting for abandoned threads and workers that these keep alive."""
         for pool in tuple(self._pools.values()):
             if left := pool.kill_workers(_WORKERS_END_SECONDS):
                 log.warning("calls left threads running in workers: killed", extra={"workers": ", ".join(left)})
-        if self._watched and not self._thread_calls.has_running:  # a running call's processes must not outlive us
+        # otherwise stay watched: the processes of a running call must not outlive us
+        if self._watched and not self._thread_calls.has_running:
             self._watched = False
             SUPERVISOR.release()
         if self._temporary is not None:
-            self._temporary.cleanup()
+            self._temporary.close()
         if self._routing is not None:
             self._routing.save_profiles()
 
@@ -372,7 +375,7 @@ class PoolWorkers:
         return None if self._logs is None else self._logs.open_sink(stage.name, task.index, label, task.item, number)
 
     def _log_whole_output(self, stage: PlannedStage, task: PlannedTask, label: str, number: int, path: Path) -> None:
-        """Move the output of a call that printed much into the logs; of less, its record has everything."""
+        """Move the output of a call that printed much into the logs. If it printed less, its record has everything."""
         with suppress(OSError), path.open("rb") as file:  # there is no file if the call printed little
             with Capture(sink=self._open_sink(stage, task, label, number)) as capture:
                 while chunk := file.read(_OUTPUT_CHUNK_BYTES):
@@ -380,7 +383,7 @@ class PoolWorkers:
             path.unlink()
 
     def _get_environment(self, stage: PlannedStage) -> Mapping[str, str]:
-        """Return the environment of the stage's commands: as it is when the first one of the run starts."""
+        """Return the environment of the stage's commands, as it is when its first command of this run starts."""
         run = self._current
         if stage.name not in run.environments:
             # A copy costs as much as a record in the history; only calls in threads can change the environment.
@@ -397,23 +400,22 @@ class PoolWorkers:
         return self._current.output_files.setdefault(stage.name, made)
 
     def _make_temporary_path(self, suffix: str) -> Path | None:
-        """Return a path for a temporary file, or None if no folder can be made for it: the run needs none."""
+        """Return a path for a temporary file; None if no folder can be made, since a run can do without."""
         if self._temporary is None:
             try:
-                from tempfile import TemporaryDirectory  # here, as calls: few lanes need them
-
+                from paropt_exporter.engine.temporary_folder import TemporaryFolder  # here, as calls: few lanes need it
                 from paropt_exporter.plan import pytest_support
 
-                self._temporary = TemporaryDirectory(prefix=pytest_support.FOLDER_PREFIX, ignore_cleanup_errors=True)
+                self._temporary = TemporaryFolder(pytest_support.FOLDER_PREFIX)
             except OSError as error:
                 log.debug("no folder for temporary files", extra={"err": str(error)})
                 return None
-        return Path(self._temporary.name) / f"{next(self._temporary_numbers)}{suffix}"
+        return self._temporary.path / f"{next(self._temporary_numbers)}{suffix}"
 
     def _start_call(self, stage: PlannedStage, task: PlannedTask, work: Call, label: str) -> PoolAttempt:
         name, pool = self._choose_call_pool(work.target)
         root = str(self._current.plan.root)
-        # Not of processes: their statistics take a walk over /proc, and a call in one has no lock to wait for.
+        # Not for processes: their statistics need a walk over /proc, and calls in them don't share a GIL.
         before = pool.statistics().cpu_seconds if isinstance(pool, ThreadPool) else 0.0
         stopped = TaskStopped(f"{label} was stopped")
         whole = self._make_temporary_path(".out") if self._logs is not None else None
@@ -437,7 +439,7 @@ class PoolWorkers:
         return PoolAttempt(name, label, future, stop)
 
     def _start_supervisor(self) -> None:
-        """Make the supervisor kill the processes of calls with this process, and report those of calls in threads."""
+        """Prepare for child processes of calls, and have the supervisor kill them if this process dies."""
         self._thread_calls.prepare()
         if not self._watched:
             self._watched = True
@@ -458,7 +460,7 @@ class PoolWorkers:
         except (RuntimeError, OSError) as error:  # the system has no resources for a process pool
             if not run.is_optional(name) or THREADS not in self._pools:
                 raise
-            if not run.lacks_processes:  # the engine asks before each start of a task
+            if not run.lacks_processes:  # log it once: the engine asks before each start of a task
                 log.warning("no processes for calls: they stay in threads", extra={"err": str(error)})
             run.lacks_processes = True
             self._get_pool(THREADS)
@@ -470,7 +472,7 @@ class PoolWorkers:
         if measured is None or self._routing is None:
             return
         concurrent = 1
-        if isinstance(pool, ThreadPool):  # processes share no interpreter's lock
+        if isinstance(pool, ThreadPool):  # processes don't share a GIL
             used = pool.statistics().cpu_seconds - cpu_seconds_before
             wall = measured.ended_seconds - measured.started_seconds
             if used >= FULL_LOCK_CORES * (wall - measured.run_delay_seconds):
@@ -525,7 +527,7 @@ def _build_batch(stage: PlannedStage, task: PlannedTask, report: Path | None) ->
 
 
 def _fill_outputs(patterns: tuple[str, ...], task: PlannedTask) -> tuple[str, ...]:
-    """Return the patterns of one task's outputs, with its items in place of `{item}`."""
+    """Return the patterns of one task's outputs, with its items instead of `{item}`."""
     if not patterns:
         return ()
     from paropt_exporter.input_files import fill_item
@@ -535,14 +537,14 @@ def _fill_outputs(patterns: tuple[str, ...], task: PlannedTask) -> tuple[str, ..
 
 
 def _list_programs(plan: Plan) -> tuple[str, ...]:
-    """Return the programs that the plan's remote commands start first, without those that are in the tree."""
+    """Return the programs with which the plan's remote commands begin, without those inside the project."""
     works = [task.work for stage in plan.stages if stage.remote is not None for task in stage.tasks]
     steps = [step for work in works if isinstance(work, Commands) for step in work.steps]
     return tuple(dict.fromkeys(step[0] for step in steps if "/" not in step[0]))
 
 
 def _log_left_processes(label: str, future: Future[CallOutcome]) -> None:
-    """Log the processes that a call left running, which were ended."""
+    """Log the processes that a call left running and that were ended."""
     if future.cancelled():
         return
     error = future.exception()
@@ -564,7 +566,7 @@ def _create_call_pool(name: str, size: int) -> CallPool:
 
         return ProcessPool(size)
     threads = ThreadPool(size, thread_name_prefix="paropt-threads")
-    threads.start_first_thread()  # a lane without a thread ends here, with its reason
+    threads.start_first_thread()  # if no thread can start, the lane ends here, with the reason
     return threads
 
 

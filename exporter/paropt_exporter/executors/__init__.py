@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # type checkers know the name; the supervisor and workers have no need of typing
+TYPE_CHECKING = False  # type checkers know the name; the supervisor and workers don't need typing
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.adaptive.adaptive_pool import AdaptivePool as AdaptivePool
@@ -41,7 +41,7 @@ _HOMES = {
     "thread_only": "paropt_exporter.executors.adaptive.routing",
 }
 
-if not TYPE_CHECKING:  # a checker that saw this function would take every misspelt name for an Any
+if not TYPE_CHECKING:  # if a type checker saw this function, it would accept any misspelt name as Any
 
     def __getattr__(name):
         if name not in _HOMES:

@@ -29,9 +29,9 @@ REPORT_PATH = "@paropt-report@"  # in the environment of a remote command: a tem
 
 
 def check_size(size: int, most: int, workers: str) -> int:
-    """Return the size of a pool. Raises TypeError if it is no integer, and ValueError if it is out of range.
+    """Return the size of a pool. Raises TypeError if it is not an integer, and ValueError if it is out of range.
 
-    Half of the cores, `os.cpu_count() / 2`, is no integer: a pool that counts its workers would never have as many.
+    `os.cpu_count() / 2` is not an integer: with 2.5, the number of workers would never equal the size.
     """
     try:
         number = index(size)
@@ -43,7 +43,7 @@ def check_size(size: int, most: int, workers: str) -> int:
 
 
 def check_arguments(max_workers: int, initializer: object) -> None:
-    """Raise the errors of the standard library's executors for these arguments of theirs."""
+    """Raise the standard library's errors for invalid arguments of an executor."""
     if max_workers <= 0:
         raise ValueError("max_workers must be greater than 0")
     if initializer is not None and not callable(initializer):
@@ -60,11 +60,11 @@ RESIZE_REASONS = (
 class RemoteTaskOptions(Struct, frozen=True, kw_only=True):
     """How a task of a stage runs on another host.
 
-    `folder` is relative to the root of the project; `env` has the only variables that travel; `memory_bytes` must be
-    free on its host; `outputs` are patterns of the files that come back, relative to the root. `programs`: a folder
-    that comes first on PATH where there is one, absolute or relative to the root. The whole output goes to
-    `output_file` and the sink of `open_sink`, the runner's report to `report`, all on this host and before the future
-    settles.
+    `folder`, where it runs, is relative to the root of the project; of the environment only `env` is sent;
+    `memory_bytes` must be free on the host; `outputs` are patterns of the files that are sent back, relative to the
+    root. `programs`: a folder to put first on PATH, if there is one on the host; absolute or relative to the root. The
+    whole output goes to `output_file` and the sink of `open_sink`, the runner's report to `report`, on this host and
+    before the future settles.
     """
 
     folder: str = ""
@@ -79,7 +79,7 @@ class RemoteTaskOptions(Struct, frozen=True, kw_only=True):
 
     @property
     def keeps_output(self) -> bool:
-        """Whether the whole output comes back."""
+        """Whether the whole output is sent back."""
         return self.output_file is not None or self.open_sink is not None
 
 
@@ -99,12 +99,12 @@ class WorkerPool(Protocol):
 
     @property
     def busy(self) -> int:
-        """The number of workers that hold a task."""
+        """The number of workers that have a task."""
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Set the target and return at once. Surplus workers exit now if idle, otherwise after their task.
 
-        ValueError if the size or the reason is none that the pool accepts.
+        Raises ValueError if the pool does not accept the size or the reason.
         """
 
     def statistics(self) -> PoolStatistics:
@@ -135,7 +135,7 @@ class RemotePool(WorkerPool, Protocol):
         """The child processes of this one that belong to the pool."""
 
     def begin_run(self, programs: tuple[str, ...]) -> None:
-        """Give the workers the files as they are now, and check that they have the programs. Blocks."""
+        """Send the workers the files as they are now, and check that they have the programs. Blocks."""
 
     def submit_commands(
         self, label: str, steps: Sequence[Sequence[str]], *, options: RemoteTaskOptions = ...

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 FILE_CHARACTERS = 1 << 24  # of the whole output in a file: a call that prints without end must not fill the disk
-KEPT_CHARACTERS = 1 << 16  # of the end of a call's output, as for a command
-# The results of functions of which no line has run yet.
+KEPT_CHARACTERS = 1 << 16  # of the kept end of a call's output, as for a command
+# The results of functions whose body has not run.
 _UNSTARTED = {
     CoroutineType: "an async function, whose body has not run: call it with asyncio.run in another function",
     AsyncGeneratorType: "an async generator function, whose body has not run: iterate over it in another function",
     GeneratorType: "a generator function, whose body has not run: iterate over it in another function",
 }
-_TRACEBACK_FRAMES = 20  # the innermost: enough to see the user's own code under a deep framework
+_TRACEBACK_FRAMES = 20  # the innermost ones: enough to reach the user's own code below a deep framework
 
 
 class CallOutcome(Struct, frozen=True, kw_only=True):
-    """A call that returned. `output` is the end of its output, `left` names the processes that it left running."""
+    """A call that returned. `output`: the end of its output; `left`: names of the processes that it left running."""
 
     output: str
     left: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class CallOutcome(Struct, frozen=True, kw_only=True):
 def run_call_in_process(
     root: str, target: str, arguments: tuple[str, ...], output_path: str | None = None
 ) -> CallOutcome:
-    """Run a call as the only task of a worker process: all children of the process belong to it, and end with it."""
+    """Run a call as the only task of a worker process: all children of the process are the call's, and end with it."""
     termination = child_processes.Termination(child_processes.list_own_children)
     return run_call(
         root,
@@ -61,13 +61,14 @@ def run_call(
     end_leftovers: Callable[[], tuple[str, ...]] = tuple,
     output_path: str | None = None,
 ) -> CallOutcome:
-    """Call `target` (`module:function`, dots after the colon reach into classes), `root` first on the import path.
+    """Call `target` (`module:function`; dots after the colon reach into classes), with `root` first on the import path.
 
     `end_leftovers` ends the processes that the call left running and returns their names. Raises CallNotFound if the
     function does not exist, and CallFailed if the function or its module raises anything: with a message, the end of
     the output and of a traceback that begins with the user's own code, and the names.
 
-    `output_path`: a file for the whole output and the traceback, made only if the output is longer than the kept end.
+    `output_path`: a file for the whole output and the traceback; it is created only if the output is longer than the
+    kept end.
     """
     tail = _OutputTail(output_path)
     try:
@@ -100,18 +101,18 @@ def _run_function(root: str, target: str, arguments: tuple[str, ...], tail: _Out
     if unstarted is None or _is_made_by(returned, function):
         return None
     if not isinstance(returned, AsyncGeneratorType):
-        returned.close()  # or Python warns that nothing awaited it
+        returned.close()  # otherwise Python warns that it was never awaited
     return CallFailed(f"call {target!r}: it is {unstarted}", tail.text())
 
 
 def _is_made_by(returned: object, function: Callable[..., Any]) -> bool:
-    """Return whether a generator is one that the function made, as by an expression, and so not its own body."""
+    """Return whether the function made a generator, such as by an expression, instead of being a generator function."""
     code = getattr(returned, "gi_code", None) or getattr(returned, "ag_code", None)
     return code is not None and code is not getattr(function, "__code__", None)
 
 
 def _format_user_traceback(error: BaseException) -> str:
-    """Return the end of the traceback, from the user's own code on. Never raises, whatever the class does."""
+    """Return the end of the traceback, from the user's own code on. Never raises, whatever the error's class does."""
     import traceback  # here: workers that run no call of a plan do not need it
 
     try:
@@ -216,7 +217,7 @@ class _OutputTail(io.TextIOBase):
             file.close()
 
     def _write_to_file(self, text: str) -> None:
-        """Write to the file from the moment on at which the parts no longer hold everything; under the lock."""
+        """Write to the file, once the text is longer than the kept parts; under the lock."""
         self._written += len(text)
         if self._path is None or self._written <= KEPT_CHARACTERS:
             return
@@ -224,14 +225,14 @@ class _OutputTail(io.TextIOBase):
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._file = open(os.open(self._path, flags, 0o600), "wb", buffering=0)  # noqa: PTH123, SIM115
-            except OSError:  # the whole is lost, the end is kept
+            except OSError:  # the whole output is lost, its end is kept
                 self._path = None
                 return
             self._append("".join(self._parts))
         self._append(text)
 
     def _append(self, text: str) -> None:
-        """Append to the file as far as it may grow; under the lock."""
+        """Append to the file up to its largest size; under the lock."""
         if self._file is None or self._file_characters >= FILE_CHARACTERS:
             return
         kept = text[: FILE_CHARACTERS - self._file_characters]
@@ -327,7 +328,7 @@ class _StreamCapture:
                 return
             del self._tails[threading.get_ident()]
             if not self._tails and self._streams is not None:
-                # A stream that other code has put in their place stays.
+                # Keep a stream that other code has put in their place.
                 out, err = self._streams
                 sys.stdout = out.real if sys.stdout in (out, None) else sys.stdout
                 sys.stderr = err.real if sys.stderr in (err, None) else sys.stderr
@@ -344,7 +345,7 @@ _capture = _StreamCapture()  # module state, since sys.stdout belongs to the pro
 
 
 def restore_capture() -> bool:
-    """Let abandoned calls print to their own output, whatever the streams are by now; return whether there are any."""
+    """Let abandoned calls print to their own output, whatever the streams are now. Return whether there are any."""
     return _capture.restore()
 
 

@@ -13,7 +13,7 @@ from time import monotonic
 
 from paropt_exporter.executors import procfs
 
-LINGER_SECONDS = 0.2  # as for commands: left processes may exit by themselves, like a `tee` that still writes
+LINGER_SECONDS = 0.2  # as for commands: left processes may exit by themselves, such as a `tee` that still writes
 LEFT_GRACE_SECONDS = 2.0  # as for commands: from SIGTERM to SIGKILL for left processes
 _MAX_KILL_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a worker
 _POLL_SECONDS = 0.1  # between two scans of /proc for new processes, and the delay of a signal
@@ -24,8 +24,8 @@ class Termination:
 
         alive --term_at--> SIGTERM to each process found --kill_at--> SIGKILL to each process found --> none left
 
-    Each scan starts from the processes that `roots` returns, and from known descendants, also if their parent has
-    ended. It identifies a process by pid and start time, so that it signals no other process that gets the same pid.
+    Each scan starts from the processes that `roots` returns, and from known descendants, even if their parent has
+    ended. It identifies a process by pid and start time, and so never signals another process that gets the same pid.
     """
 
     def __init__(self, roots: Callable[[], Iterable[int]]) -> None:
@@ -58,7 +58,7 @@ class Termination:
         return alive
 
     def wait(self) -> None:
-        """Return when all have exited, or some time after SIGKILL at the latest."""
+        """Return when all have exited, or at the latest a few seconds after SIGKILL."""
         while (alive := self.advance(now := monotonic())) and now < self.kill_at + _MAX_KILL_SECONDS:
             wait_for_exit(alive, _POLL_SECONDS)
 
@@ -87,7 +87,7 @@ def end_leftovers(termination: Termination) -> tuple[str, ...]:
 
 
 def name_processes(pids: Iterable[int]) -> tuple[str, ...]:
-    """Return the program and the pid of each process, for messages."""
+    """Return each process's program and pid, for messages."""
     return tuple(f"{procfs.read_command_name(pid)} (pid {pid})" for pid in pids)
 
 
@@ -108,7 +108,8 @@ def wait_for_exit(pids: Iterable[int], seconds: float) -> None:
     poll = select.poll()
     with contextlib.ExitStack() as stack:
         for pid in pids:
-            # An error means that it has exited, or that no descriptor is left: then the call waits the whole time.
+            # An error means that the process has exited or, if all fail, that no descriptors are left: then wait the
+            # whole time.
             with contextlib.suppress(OSError):
                 handle = os.pidfd_open(pid)
                 stack.callback(os.close, handle)

@@ -1,9 +1,9 @@
 """Sample from /proc how long the threads of a process ran, and how long they were runnable without a core.
 
 The kernel adds a wait for a core to `schedstat` only when the wait ends. Until then the state of the thread shows it: a
-thread waits now if it is runnable at two samples in a row, did not give up its core in between, and was credited with
-less than the time between them. So the CPU demand of a thread that only computes is one core, whether it gets a core or
-a twelfth of one.
+thread is waiting if it is runnable at two samples in a row, did not give up its core in between, and was credited with
+less than the time between them. So the CPU demand of a thread that only computes is one core, whether it gets a whole
+core or a twelfth of one.
 
 The supervisor of commands imports this module, so it imports almost nothing itself.
 """
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_NOTICEABLE_SECONDS = 0.005  # `schedstat` of a running thread is late by up to one tick, which is less
+_NOTICEABLE_SECONDS = 0.005  # the `schedstat` of a running thread lags by up to one tick, which is less than this
 _THREADS_FIELD, _START_FIELD, _MEMORY_FIELD = 17, 19, 21  # of /proc/PID/stat, after the command's name
 _TICK_SECONDS = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
 class ThreadTime:
-    """One thread, in seconds: `run` and `wait` from `schedstat`; `wanted` is their sum with the current wait.
+    """The times of one thread, in seconds: `run` and `wait` from `schedstat`; `wanted` is their sum plus the current
+    wait.
 
     `pending` is the part of the current wait that `schedstat` does not contain yet. A thread that is runnable at two
     samples may have slept in between; its count of voluntary switches shows it, and is read only if it matters. `age`:
@@ -58,13 +59,14 @@ class ThreadTime:
     def sample(
         self, schedstat: tuple[float, float], *, runnable: bool, now: float, switches: Callable[[], int | None]
     ) -> None:
-        """Take the values of `schedstat` and the state at the monotonic time `now`; `switches` reads the count."""
+        """Add a sample: `schedstat` and the state at the monotonic time `now`; `switches` reads the count if needed."""
         run, wait = schedstat
         passed, credited = now - self.at, (run - self.run) + (wait - self.wait)
         pending = 0.0
         missing = passed + self.pending - credited
         suspected = runnable and self.runnable and missing > _NOTICEABLE_SECONDS
-        if suspected and (run == self.run or self._stayed_runnable(switches())):  # a thread must run to fall asleep
+        # a thread must run before it can fall asleep
+        if suspected and (run == self.run or self._stayed_runnable(switches())):
             pending = missing
         self.wanted += min(max(0.0, credited + pending - self.pending), passed)
         self.run, self.wait, self.pending, self.runnable, self.at = run, wait, pending, runnable, now
@@ -77,7 +79,7 @@ class ThreadTime:
 class ProcessTime:
     """All threads of one process, from sample to sample. Ended threads count with their last sample.
 
-    `born`: when the process started, if it has just started: then its first sample needs no read.
+    `born`: when the process started, if that was just now, so that its first sample needs no read.
     """
 
     __slots__ = ("_ended_run", "_ended_wait", "_threads", "pid")
@@ -158,11 +160,11 @@ class TreeTime:
 
     @property
     def empty(self) -> bool:
-        """Whether the last sample found no process."""
+        """Whether the last sample found no processes."""
         return not self._processes
 
     def sample(self, roots: Iterable[int], now: float) -> None:
-        """Sample the trees below the processes `roots`, the roots included."""
+        """Sample the trees of the processes `roots`, including the roots."""
         left, present = [str(pid) for pid in roots], set[str]()
         self.memory_bytes = 0
         while left:
@@ -191,5 +193,5 @@ class TreeTime:
 
 
 def read_age(start_ticks: str) -> float:
-    """Return the seconds since a process started, at least: the kernel rounds its start down to a tick."""
+    """Return an upper bound of the seconds since a process started: the kernel rounds its start down to a tick."""
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - (int(start_ticks) + 1) * _TICK_SECONDS)

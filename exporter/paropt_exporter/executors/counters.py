@@ -17,7 +17,7 @@ from paropt_exporter.executors.base import RESIZE_REASONS
 class WorkerCounters:
     """Plain numbers that one worker writes and other threads only read: the hot path takes no lock.
 
-    No Struct: to write an attribute of one takes twice as long, 50 ns, which each task does twice.
+    Not a Struct: writing an attribute of one takes twice as long, 50 ns, and each task does it twice.
     """
 
     __slots__ = ("busy_seconds", "cancelled", "errors", "failed", "succeeded")
@@ -51,7 +51,7 @@ class PoolSnapshot(Struct, frozen=True, kw_only=True):
     slot_seconds: float
     cpu_seconds: float
     run_delay_seconds: float
-    running: int | None = None  # tasks, where workers may hold several
+    running: int | None = None  # tasks, if a worker may have several
 
 
 class PoolCounters:
@@ -59,7 +59,7 @@ class PoolCounters:
 
     Guarantees:
       * A total never decreases from one call of `build_statistics` to the next, though workers run meanwhile.
-      * `submitted` is the sum of queued, running and ended tasks: exact at rest, and it costs submit() nothing.
+      * `submitted` is the sum of queued, running and ended tasks. It is exact at rest, and costs submit() nothing.
     """
 
     def __init__(self, name: str) -> None:
@@ -81,7 +81,7 @@ class PoolCounters:
 
     def build_statistics(self, snapshot: PoolSnapshot, workers: WorkerCounters, busy_seconds: float) -> PoolStatistics:
         """Build the statistics. Read `workers`, the counters of live workers, before `snapshot`: a task that ends
-        between the two is then missed once, not counted twice.
+        between the two reads is then missed once instead of counted twice.
         """
         workers.add(self.exited)
         finished = {result: int(self._at_least(result, count)) for result, count in workers.count_by_result().items()}
@@ -128,7 +128,7 @@ class TimedPool(Protocol):
 
 
 class WorkerTime(Struct, frozen=True):
-    """Seconds of worker time: busy, and available."""
+    """Worker time in seconds: busy, and available."""
 
     busy_seconds: float = 0.0
     slot_seconds: float = 0.0
@@ -145,12 +145,12 @@ class WorkerTime(Struct, frozen=True):
 
 
 class WorkerTimeMeter(Struct):
-    """The worker time of batches, one after another. Each pool counts until its own last task has ended.
+    """The worker time of consecutive batches of work. In each, a pool counts until its own last task has ended.
 
     begin() ──> note_idle() after each task ──> end() ──> begin() ...
 
-    So the threads of an ADAPTIVE pool do not count as available after the work has moved to processes. Not
-    thread-safe: the caller's lock protects it.
+    So the threads of an ADAPTIVE pool don't count as available after the work has moved to processes. Not thread-safe:
+    the caller's lock must protect it.
     """
 
     total: WorkerTime = WorkerTime()
@@ -169,7 +169,7 @@ class WorkerTimeMeter(Struct):
                 self._at_idle[pool.name] = get_worker_time(pool)
 
     def get_total(self, pools: Sequence[TimedPool]) -> WorkerTime:
-        """Return the worker time of all batches, with the current one so far."""
+        """Return the worker time of all batches, including the current one so far."""
         total = self.total
         if self._at_start is None:
             return total
@@ -191,7 +191,7 @@ class WorkerTimeMeter(Struct):
 def get_worker_time(pool: TimedPool) -> WorkerTime:
     """Return the worker time of a pool since its start."""
     read: Callable[[], WorkerTime] | None = getattr(pool, "get_worker_time", None)
-    if read is not None:  # without the other statistics, which take reads of /proc
+    if read is not None:  # not `statistics()`, which reads /proc
         return read()
     statistics = pool.statistics()
     return WorkerTime(statistics.busy_seconds, statistics.slot_seconds)

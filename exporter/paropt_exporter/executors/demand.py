@@ -11,18 +11,18 @@ from msgspec import Struct
 from paropt_exporter.cpu_demand import CoreTime, cpu_demand
 from paropt_exporter.events import RunningTask
 
-WINDOW_SECONDS = 0.05  # the shortest time that a demand is measured over: three samples of a young command
-_TASK_SECONDS = 0.15  # time constant of a running task's demand: it must show soon that start-up is over
+WINDOW_SECONDS = 0.05  # the shortest time over which a demand is measured: three samples of a young command
+_TASK_SECONDS = 0.15  # time constant of a running task's demand, which must soon show that start-up is over
 _GROUP_SECONDS = 2.0  # time constant of a group's demand: a wrong value fades within this time
-_PRIOR_SECONDS = 0.25  # of a task's time in this run weigh as much as all earlier runs
-# Beside N - 1 others in threads a CPU-bound task gets 1/N of the interpreter's lock, so its demand c reads 1/N.
-# Measured 0.51, 0.27 and 0.15 for N = 2, 4, 8. So a sum c * N of 0.8 of a core may be CPU-bound tasks.
+_PRIOR_SECONDS = 0.25  # so much of the tasks' time in this run weighs as much as all earlier runs
+# Among N tasks in threads, a CPU-bound task gets 1/N of the GIL's time, so its demand c reads 1/N: measured 0.51, 0.27
+# and 0.15 for N = 2, 4, 8. So from a sum c * N of 0.8 of a core on, the tasks may be CPU-bound.
 FULL_LOCK_CORES = 0.8
-_LONGEST_SECONDS = 1.0  # the most that an ended task counts: one long task must not outweigh the present
+_LONGEST_SECONDS = 1.0  # the most time for which an ended task counts: one long task must not outweigh recent ones
 
 
 class Sample(Struct, frozen=True):
-    """The core time of a running task up to the monotonic time `at`; `thread_seconds` of it in a thread of a pool."""
+    """The core time of a running task up to the monotonic time `at`; `thread_seconds` of it in a pool's thread."""
 
     at: float
     core_time: CoreTime
@@ -32,15 +32,15 @@ class Sample(Struct, frozen=True):
 class DemandMeter:
     """CPU demand in cores, by running task and by group of similar tasks: the stages of a lane, functions of a pool.
 
-    Guarantees: a task has a demand of its own only after samples over a whole window, and a missing sample changes
-    nothing. A group's demand is the mean over the recent run time of its tasks, and first of all the prior demand.
+    Guarantees: a task has its own demand only after samples over a whole window, and a missing sample changes nothing.
+    A group's demand is the mean over the recent run time of its tasks, and initially the demand of earlier runs.
     """
 
     def __init__(self, groups: Mapping[str, float] = MappingProxyType({})) -> None:
         """Start with the demands that earlier runs measured, by group."""
-        self._window_starts: dict[Hashable, Sample] = {}  # task -> where its window began
+        self._window_starts: dict[Hashable, Sample] = {}  # by task: the first sample of its window
         self._tasks: dict[Hashable, float] = {}
-        self._threads: dict[Hashable, float] = {}  # task -> the part of its demand under the interpreter's lock
+        self._threads: dict[Hashable, float] = {}  # by task: the part of its demand under the GIL
         self._groups = {group: _GroupDemand(demand) for group, demand in groups.items()}
 
     def sample(self, tasks: Mapping[Hashable, tuple[str, Sample]], now: float) -> None:
@@ -63,7 +63,7 @@ class DemandMeter:
         for demands, measured in ((self._tasks, wanted), (self._threads, threads)):
             known = demands.get(task, measured)
             demands[task] = known + newest * (measured - known)
-        # Waits for the interpreter's lock are no waits for a core; in a process each such thread would use a core.
+        # Waits for the GIL don't show as waits for a core; in its own process, each such thread would use a core.
         elsewhere = max(wanted, 1.0) if self._competes_for_lock(task) else wanted
         self._groups.setdefault(group, _GroupDemand(None)).add(elsewhere, seconds, now)
 
@@ -75,7 +75,7 @@ class DemandMeter:
         return total >= FULL_LOCK_CORES and competing > 1 and self._threads[task] >= mean / 2
 
     def learn_ended(self, ended: Iterable[tuple[str, int, float, float]], now: float) -> None:
-        """Take the totals of ended tasks: (group, number of tasks, wanted core seconds, wall seconds)."""
+        """Learn from ended tasks: (group, number of tasks, wanted core seconds, wall seconds)."""
         for group, count, wanted_seconds, wall_seconds in ended:
             self._groups.setdefault(group, _GroupDemand(None)).add_ended(count, wanted_seconds, wall_seconds, now)
 
@@ -86,7 +86,7 @@ class DemandMeter:
     def get_thread_demand(self, task: Hashable, group: str) -> float:
         """Return the part of a running task's demand in a thread of a pool, at least the mean of its group.
 
-        In one short window the interpreter's lock is distributed unevenly: the mean is more reliable.
+        Within one short window the GIL is distributed unevenly, so the mean is more reliable.
         """
         return max(self._threads.get(task, 0.0), self.get_group_demand(group) or 0.0)
 
@@ -104,7 +104,7 @@ def build_samples(tasks: Iterable[RunningTask], now: float) -> dict[Hashable, tu
 
 
 def _sample(task: RunningTask, now: float) -> Sample:
-    # A thread keeps the interpreter's lock while it waits for a core.
+    # A thread keeps the GIL while it waits for a core.
     threads = task.thread_run_seconds and task.thread_run_seconds + task.run_delay_seconds
     at = now if task.sampled_seconds is None else task.sampled_seconds
     return Sample(at, task.core_time, threads)

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from concurrent.futures._base import (  # the states that the library's own wait() and as_completed() compare with
+from concurrent.futures._base import (  # the states with which the library's wait() and as_completed() compare
     CANCELLED,
     CANCELLED_AND_NOTIFIED,
     FINISHED,
@@ -30,7 +30,7 @@ Usage = tuple[str, int, float, float, float, float, int]
 _NEW, _STARTED, _SETTLING, _STOPPED = range(4)
 _CLAIM_TRIES, _CLAIM_SECONDS = 10_000, 1e-4  # a claim takes less than a microsecond, once its thread runs
 _condition_lock = threading.RLock()  # guards: the creation of a future's condition and lists
-# Another thread may hold it during the fork.
+# Another thread may hold the lock during the fork.
 os.register_at_fork(after_in_child=_condition_lock._at_fork_reinit)  # type: ignore[attr-defined]  # as in the library
 
 
@@ -48,7 +48,7 @@ class TaskFuture(Future[T]):
         one of them sees the other, and then the condition decides.
     """
 
-    # Class attributes instead of an __init__: most futures never need an attribute of their own for most of these.
+    # Class attributes instead of an __init__: most futures never set most of these.
     _state: str = PENDING
     _result: Any = None
     _exception: BaseException | None = None
@@ -74,12 +74,12 @@ class TaskFuture(Future[T]):
                 made = self._own_condition
         return made
 
-    if not TYPE_CHECKING:  # a property in place of the stubs' attribute would be refused by as_completed's protocol
+    if not TYPE_CHECKING:  # as_completed's protocol would refuse a property in place of the attribute in the type stubs
         _condition = property(_get_condition)
 
     @property
     def measurement(self) -> Measurement | None:
-        """The task's measurement; None before it ended, and for tasks too short to be measured one by one."""
+        """The task's measurement; None before it has ended, and for tasks too short to be measured individually."""
         if self._usage is None:
             return None
         worker, pid, started, ended, cpu, delay, memory = self._usage
@@ -94,7 +94,7 @@ class TaskFuture(Future[T]):
         )
 
     def __reduce__(self) -> NoReturn:
-        """Refuse, as a standard Future does, though this one may have no lock: a copy would never settle."""
+        """Refuse to be pickled, as a standard Future does because of its lock: a copy would never settle."""
         raise TypeError("cannot pickle a future: pass its result")
 
     def result(self, timeout: float | None = None) -> T:
@@ -168,11 +168,11 @@ class TaskFuture(Future[T]):
         return self._settle_shared(condition, None, error)
 
     def force_exception(self, error: BaseException) -> bool:
-        """Settle with `error` now, whatever the outcome of the task will be; return False if the task has ended."""
+        """Settle with `error` now, whatever the task's later outcome; return False if the task has ended."""
         return self.mark_failed(error) and self.notify_waiters()
 
     def mark_failed(self, error: BaseException) -> bool:
-        """Do the part of `force_exception` that runs no code of the user; `notify_waiters` follows if it is True."""
+        """Do the part of `force_exception` that runs no user code. If it returns True, call `notify_waiters` next."""
         self._wait_for_claim()
         with self._condition:
             if self._state not in (PENDING, RUNNING) or self._progress in (_SETTLING, _STOPPED):
@@ -183,7 +183,7 @@ class TaskFuture(Future[T]):
             return True
 
     def notify_waiters(self) -> bool:
-        """Tell waiting threads that the future has settled, and call its callbacks; return True."""
+        """Notify waiting threads that the future has settled, and call its callbacks; return True."""
         condition = self._condition
         with condition:
             self._wake_waiters(condition)
@@ -194,11 +194,13 @@ class TaskFuture(Future[T]):
         """Fail a task that no worker will take; return False if it was cancelled or stopped before."""
         if self.force_exception(error):
             return True
-        self.start_running(0.0)  # tells waiting threads of a cancellation
+        self.start_running(0.0)  # notifies waiting threads of a cancellation
         return False
 
     def fail_on_exit(self, error: BaseException) -> bool:
-        """Settle with `error`, whatever the task's outcome, once its worker has exited; False if the task has ended."""
+        """Settle with `error`, whatever the task's outcome, once its worker has exited. Return False if the task has
+        ended.
+        """
         with self._condition:
             if self._state != RUNNING or self._progress in (_SETTLING, _STOPPED):
                 return False
@@ -206,16 +208,16 @@ class TaskFuture(Future[T]):
             return True
 
     def reset_to_pending(self) -> None:
-        """Make a task pending again that its worker has claimed but not run, so that another worker can claim it."""
+        """Make a task pending again that a worker has claimed but not run, so that another worker can claim it."""
         with self._condition:
-            if self._state in (PENDING, RUNNING):  # PENDING: an interrupt came in the middle of the claim
+            if self._state in (PENDING, RUNNING):  # PENDING: an interrupt came during the claim
                 self._state, self.started_seconds = PENDING, None
                 self._progress = _NEW
 
     def _wait_for_claim(self) -> None:
-        """Wait while a worker is between the two writes of `start_running`: its second one would undo FINISHED.
+        """Wait while a worker is between the two writes of `start_running`, the second of which would undo FINISHED.
 
-        The bound is for a signal handler or finalizer that stops a task which its own thread is claiming.
+        The wait is bounded, in case a signal handler or finalizer stops a task which its own thread is claiming.
         """
         for _ in range(_CLAIM_TRIES):
             with self._condition:
@@ -235,7 +237,7 @@ class TaskFuture(Future[T]):
         return not fails
 
     def _wake_waiters(self, condition: threading.Condition) -> None:
-        """Wake the threads that wait for this future; under the lock of its condition."""
+        """Wake the threads that are waiting for this future; under the lock of its condition."""
         for waiter in self._waiters:
             if self._exception is None:
                 waiter.add_result(self)
@@ -264,7 +266,7 @@ class TaskFuture(Future[T]):
 
 
 def get_label(function: Callable[..., Any]) -> str:
-    """Return the label of a function's tasks in errors and listings. Never raises: a proxy may at each look."""
+    """Return the label of a function's tasks in errors and listings. Never raises, though reading a proxy may."""
     name = _read_text(function, "__qualname__")
     if name is not None:
         return name
@@ -278,7 +280,7 @@ def get_module(function: Callable[..., Any]) -> str:
 
 
 def unwrap_partial(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function inside functools.partial. The attribute `func` of others does not count: mocks nest it."""
+    """Return the function inside functools.partial. `func` of other types doesn't count: mocks nest it."""
     while issubclass(type(function), partial):
         function = function.func  # type: ignore[attr-defined]  # mypy narrows no type by issubclass
     return function

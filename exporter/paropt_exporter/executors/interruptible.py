@@ -1,4 +1,4 @@
-"""How the executors with worker processes end them at a Ctrl-C in their `with` block."""
+"""End the worker processes of executors at a Ctrl-C in their `with` block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class InterruptibleExecutor(Executor):
-    """An executor that ends its workers after a Ctrl-C, which reaches neither them nor its queued tasks."""
+    """An executor that ends its workers after a Ctrl-C, which reaches neither the workers nor queued tasks."""
 
     def terminate_workers(self) -> None:
         """Shut down, cancel the queued tasks, and end the workers. Does not block."""
@@ -19,7 +19,7 @@ class InterruptibleExecutor(Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Shut down. After a Ctrl-C in the block, or while this waits for the tasks, call `terminate_workers` first."""
+        """Shut down. After a Ctrl-C, in the block or while waiting for tasks here, call `terminate_workers` first."""
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             self.terminate_workers()
             return super().__exit__(kind, error, trace)

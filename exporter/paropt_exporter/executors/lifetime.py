@@ -18,18 +18,18 @@ class PoolState(Protocol):
 
     def close(self, *, cancel_futures: bool = False, refusal: str = ...) -> None: ...
 
-    def join(self) -> None: ...
+    def join(self) -> object: ...
 
     def reset_after_fork(self) -> None: ...
 
 
 # Module state, since the interpreter has one exit hook and one fork hook.
 _pools: weakref.WeakSet[PoolState] = weakref.WeakSet()
-# They pass their tasks on to other pools, so they close first.
+# Pools that pass their tasks on to other pools, and so close first.
 _schedulers: weakref.WeakSet[PoolState] = weakref.WeakSet()
 
-_exiting = threading.Event()  # set when the main thread has ended
-_closed = threading.Event()  # set when all pools have been closed after that
+_exiting = threading.Event()  # set after the main thread has ended
+_closed = threading.Event()  # set after all pools have then been closed
 
 FORK_SERVERS = ForkServers()  # one fork server serves all pools of the process
 
@@ -40,7 +40,7 @@ AFTER_FORK_MESSAGE = "this pool belongs to the parent process: make a new one af
 def register(pool: PoolState, *, schedules: bool = False) -> None:
     """Close `pool` and finish its tasks before the interpreter exits, as the standard library does.
 
-    A pool that an exit handler makes takes no tasks: the interpreter would not wait for them.
+    A pool that an exit handler makes accepts no tasks, since the interpreter would not wait for them.
     """
     (_schedulers if schedules else _pools).add(pool)
     if _closed.is_set():
@@ -48,7 +48,7 @@ def register(pool: PoolState, *, schedules: bool = False) -> None:
 
 
 def starts_threads() -> bool:
-    """Return whether a thread can start now. After the main thread Python 3.12.0 and 3.12.1 start none (gh-113964)."""
+    """Return whether a thread can start now. Python 3.12.0 and 3.12.1 start none after the main thread (gh-113964)."""
     return not _exiting.is_set() or not (3, 12) <= sys.version_info < (3, 12, 2)
 
 
@@ -57,18 +57,18 @@ def _close_at_exit() -> None:
     seen: set[PoolState] = set()
     _close_all(seen)
     _closed.set()
-    _close_all(seen)  # those that another thread registered before it could see the event
+    _close_all(seen)  # pools that another thread registered before it could see the event
     FORK_SERVERS.close()
 
 
 def _close_all(seen: set[PoolState]) -> None:
-    """Close and join all pools, also those that their tasks make meanwhile."""
+    """Close and join all pools, including those that their tasks make meanwhile."""
     while _close_new(_schedulers, seen) or _close_new(_pools, seen):
         pass
 
 
 def _close_new(pools: weakref.WeakSet[PoolState], seen: set[PoolState]) -> bool:
-    """Close and join the pools that were not seen before; return whether there were any."""
+    """Close and join the pools that are not in `seen`; return whether there were any."""
     new = [pool for pool in _list_pools(pools) if pool not in seen]
     seen.update(new)
     for pool in new:
@@ -90,6 +90,6 @@ def _reset_after_fork() -> None:
     FORK_SERVERS.reset_after_fork()
 
 
-# Like the standard library's executors: before the functions of atexit, which may not submit any more.
+# As the standard library's executors do: before atexit's functions, which may no longer submit tasks.
 getattr(threading, "_register_atexit", atexit.register)(_close_at_exit)
 os.register_at_fork(after_in_child=_reset_after_fork)

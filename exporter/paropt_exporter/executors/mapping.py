@@ -1,4 +1,4 @@
-"""Implement Executor.map with submit: results in order, chunks, a bounded buffer, and cancellation at the end."""
+"""Implement Executor.map by submit: results in order, chunks, a bounded buffer, and cancellation of the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def has_own_submit(pool: Executor, base: type[Executor]) -> bool:
-    """Return whether a subclass or the instance replaces `submit`: `map` must call it then, as in the library."""
+    """Return whether a subclass or the instance replaces `submit`, which `map` must call then, as in the library."""
     return "submit" in vars(pool) or type(pool).submit is not base.submit
 
 
@@ -39,7 +39,7 @@ def map_in_order(
 ) -> Iterator[T]:
     """Submit all chunks now, or the first `buffersize`. The iterator returns results in order and cancels the rest.
 
-    `takes_chunks`: if `chunksize` is above 1, `submit` makes a task of the function and a chunk that calls it for each.
+    `takes_chunks`: if `chunksize` is above 1, `submit` itself makes a task from the function and a chunk of arguments.
     """
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
@@ -67,7 +67,7 @@ def _iter_results(source: Iterator[Future[Any]], deadline: float | None, buffers
     def results() -> Iterator[Any]:
         try:
             while pending:
-                yield take()  # no name for the result: only the consumer keeps it alive
+                yield take()  # no local name for the result, so that only the consumer keeps it alive
         finally:
             while pending:
                 pending.pop().cancel()

@@ -1,6 +1,6 @@
-"""JSON by the standard library's C functions alone: its package `json` imports `re` and `enum`.
+"""JSON by the standard library's C functions only: its package `json` imports `re` and `enum`.
 
-For the frames between commands and the supervisor, a process that starts in half the time without the package.
+It serves for the frames between the exporter and the supervisor, which starts in half the time without the package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The log of the pools, which never raises: the code that logs also settles tasks and keeps workers alive."""
+"""The pools' logger, which never raises, since the code that logs also settles tasks and keeps workers alive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CALLER = 2  # frames from the logger to the caller: `log` below is the first
 
 
 class PoolLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger that drops a record if a handler or filter of the program raises an exception for it."""
+    """A logger that drops a record for which a handler or filter of the program raises an exception."""
 
     def __init__(self, name: str) -> None:
         super().__init__(logging.getLogger(name))

@@ -1,7 +1,7 @@
 """Read processes and threads from /proc: state, CPU time, waits for a core, memory and children.
 
-A /proc of another pid namespace, as in a sandbox that shares that of its host, shows each process under a number that
-no system call of this process takes. It counts as none.
+A /proc of another pid namespace, as in a sandbox that shares its host's /proc, shows processes under numbers that mean
+nothing to this process's system calls. It counts as missing.
 
 The supervisor and worker processes import this module, so it imports almost nothing itself.
 """
@@ -15,7 +15,7 @@ _ENDED_STATES = "ZX"
 _STATE_FIELD, _THREADS_FIELD = 0, 17  # of the fields that `read_stat` returns
 _LOCK_LIMIT = b"Max file locks"  # in /proc/PID/limits
 _NO_FOLDER = "/proc/none"
-_READ_BYTES = 8192  # more than a stat, a status or a schedstat ever has
+_READ_BYTES = 8192  # more than the length of any stat, status or schedstat
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -34,7 +34,7 @@ def has_own_proc() -> bool:
 
 
 def locate(process: int | str) -> str:
-    """Return the folder of a process ("self": this one); one that does not exist if /proc shows other processes."""
+    """Return the folder of a process ("self": this one); a missing folder if /proc is of another pid namespace."""
     return f"/proc/{process}" if process == "self" or has_own_proc() else _NO_FOLDER
 
 
@@ -63,8 +63,8 @@ def read_schedstat(path: str) -> tuple[float, float] | None:
 def sample_schedstat(path: str) -> tuple[float, float, float]:
     """Return the monotonic time of the sample, and the seconds that a thread ran and waited for a core until then.
 
-    If the kernel does not provide them, both are 0. Before and after the read itself the caller may wait long for the
-    interpreter's lock.
+    If the kernel does not provide them, both are 0. The time is taken next to the read itself: before and after it, the
+    caller may wait long for the GIL.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -79,7 +79,7 @@ def sample_schedstat(path: str) -> tuple[float, float, float]:
 
 
 def read_stat(process: int | str) -> list[str] | None:
-    """Return the fields of /proc/PID/stat after the command name, which may hold any text; None if it has exited."""
+    """Return the fields of /proc/PID/stat after the command name, which may be any text; None if it has exited."""
     try:
         text = _read(f"{locate(process)}/stat").decode("latin-1")
     except OSError:
@@ -90,7 +90,7 @@ def read_stat(process: int | str) -> list[str] | None:
 def has_ended(fields: list[str]) -> bool:
     """Return whether a process with these fields of `read_stat` has exited.
 
-    While other threads of it live, a process whose main thread has exited has the state of a zombie too.
+    A process whose main thread has exited looks like a zombie, too, while its other threads live.
     """
     return fields[_STATE_FIELD] in _ENDED_STATES and int(fields[_THREADS_FIELD]) <= 1
 
@@ -115,7 +115,7 @@ def read_voluntary_switches(folder: str) -> int | None:
 
 
 def list_pids() -> list[str]:
-    """Return the pids of all processes, with other names in /proc; empty if there is no /proc."""
+    """Return the names in /proc, including the pids of all processes; empty if there is no /proc."""
     return _list_folder("/proc") if has_own_proc() else []
 
 
@@ -125,7 +125,7 @@ def list_threads(process: int | str) -> list[str]:
 
 
 def list_thread_children(thread: int) -> tuple[int, ...]:
-    """Return the child processes that a thread of this process started, by its native id, zombies too.
+    """Return the child processes, including zombies, that a thread of this process (a native id) started.
 
     Empty if the thread has exited: another thread has inherited its children. A child that starts or exits meanwhile
     may be missing, or hide another one: read twice if it matters.
@@ -134,7 +134,7 @@ def list_thread_children(thread: int) -> tuple[int, ...]:
 
 
 def list_child_pids(process: int | str, *, threads: int | None = None) -> list[str]:
-    """Return the child processes of all threads of a process, zombies too; `threads`: their number, if known.
+    """Return the child processes of all threads of a process, including zombies; `threads`: their number, if known.
 
     An exiting thread hands its children to the first thread in the list. In reverse order, a child that moves during
     the scan is read twice rather than never.
@@ -146,7 +146,7 @@ def list_child_pids(process: int | str, *, threads: int | None = None) -> list[s
 
 
 def list_children(process: int | str) -> set[int]:
-    """Return the child processes of a process ("self": this one), of all its threads, zombies too."""
+    """Return the child processes of all threads of a process ("self": this one), including zombies."""
     return set(map(int, list_child_pids(process)))
 
 
@@ -179,7 +179,7 @@ def read_variables(process: int | str, name: str) -> list[str]:
     """
     content = read_file(f"{locate(process)}/environ")
     beginning = f"{name}=".encode()
-    if beginning not in content:  # in most processes, which need not be split
+    if beginning not in content:  # as in most processes: avoid splitting the content
         return []
     return [entry.decode("latin-1") for entry in content.split(b"\0") if entry.startswith(beginning)]
 
@@ -240,9 +240,9 @@ def add_descendants(roots: set[str], parents: dict[str, str]) -> set[str]:
 
 
 def measure_trees(roots: set[int]) -> dict[int, tuple[float, int]]:
-    """Return CPU seconds and memory bytes of each root's process tree, with one scan of /proc.
+    """Return the CPU seconds and memory bytes of each root's process tree, from one scan of /proc.
 
-    CPU time includes reaped descendants (in the figures of their parents) and live ones.
+    CPU time includes live descendants and, through their parents' figures, reaped ones.
     """
     found = _read_processes()
     owner: dict[int, int] = {}
@@ -256,7 +256,7 @@ def measure_trees(roots: set[int]) -> dict[int, tuple[float, int]]:
 
 
 def measure_descendants_cpu(root: int) -> float:
-    """Return the CPU time of a process's descendants that are not reaped yet, zombies too."""
+    """Return the CPU time of a process's descendants that are not reaped yet, including zombies."""
     found = _read_processes()
     owner: dict[int, int] = {}
     return sum(cpu for pid, (_, cpu) in found.items() if pid != root and _find_root(pid, found, {root}, owner) == root)
@@ -267,7 +267,7 @@ def _find_root(pid: int, found: dict[int, tuple[int, float]], roots: set[int], o
     root = pid
     while root not in roots and root not in owner and root in found:
         path.append(root)
-        owner[root] = 0  # the processes are read one after another: the chain may be a circle
+        owner[root] = 0  # the processes are read one after another, so the chain may be a circle
         root = found[root][0]
     root = root if root in roots else owner.get(root, 0)
     owner.update(dict.fromkeys(path, root))
@@ -275,7 +275,7 @@ def _find_root(pid: int, found: dict[int, tuple[int, float]], roots: set[int], o
 
 
 def _read_processes() -> dict[int, tuple[int, float]]:
-    """Return the parent and the CPU seconds, reaped children included, of every process."""
+    """Return the parent and the CPU seconds, including reaped children, of every process."""
     found: dict[int, tuple[int, float]] = {}
     for name in list_pids():
         fields = read_stat(name) if name.isdigit() else None

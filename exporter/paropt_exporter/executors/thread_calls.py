@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_RETURN_SECONDS = 0.2  # a call that waited for an ended process returns or raises within this time
+_RETURN_SECONDS = 0.2  # within this time, a call that waited for an ended process returns or raises
 _KILL_REPEAT_SECONDS = 1.0  # after SIGKILL: a call that starts process after process must not block its worker
-_MAX_KILL_SECONDS = 5.0  # after SIGKILL: nor must a process that waits in the kernel
+_MAX_KILL_SECONDS = 5.0  # after SIGKILL: a process that waits in the kernel must not block it either
 _POLL_SECONDS = 0.1
 
 
@@ -51,7 +51,7 @@ class ThreadCall:
         self._calls.add(self)
         try:
             self._claim_thread()
-            from paropt_exporter.executors.calls import run_call  # here: shows that code of the user has run
+            from paropt_exporter.executors.calls import run_call  # here: if it is loaded, user code may have run
 
             with descriptors.kept_limit():
                 outcome = run_call(root, target, arguments, end_leftovers=self._end_leftovers, output_path=output_path)
@@ -86,7 +86,7 @@ class ThreadCall:
             self._abandon_now(future, now)
 
     def _abandon_now(self, future: TaskFuture[CallOutcome], now: float) -> None:
-        """Kill the processes and abandon the call, since no thread will do so after the grace."""
+        """Kill the processes and abandon the call now, since no thread would do so after the grace."""
         with self._lock:
             self._abandoned = True
             self._termination.stop(0.0, now)
@@ -139,9 +139,9 @@ class ThreadCall:
 class ThreadCalls:
     """The calls that run in threads of this process.
 
-    Guarantees: the processes of a call end with it, or with its stop. The kernel does not show the call of some
-    processes (children of threads that the call started, orphans of its processes): these strays are ended with the
-    call if it is the only one, otherwise by `end_strays`. Children that existed before `prepare` stay.
+    Guarantees: the processes of a call end when it ends or is stopped. For some processes the kernel does not show to
+    which call they belong (children of threads that the call started, orphans of its processes): these strays are ended
+    with the call if no other call runs, otherwise by `end_strays`. Children that existed before `prepare` stay.
     """
 
     def __init__(self, list_exempt: Callable[[], set[int]]) -> None:
@@ -184,7 +184,7 @@ class ThreadCalls:
         return self._list_exempt_pids() | child_processes.list_helpers()
 
     def list_strays(self) -> set[int]:
-        """Return the children of threads that belong to no pool; none between runs, when they are not of calls."""
+        """Return the children of threads that belong to no pool; none between runs, when they don't come from calls."""
         if not self._prepared:
             return set()
         ours = list_pool_threads()
@@ -194,7 +194,7 @@ class ThreadCalls:
         return found - self._before - self.list_exempt()
 
     def end_strays(self) -> None:
-        """End the processes that calls have left at the end of a run. Blocks until they have exited."""
+        """At the end of a run, end the processes that calls have left. Blocks until they have exited."""
         left = child_processes.end_leftovers(child_processes.Termination(self.list_strays))
         if left:
             log.warning("calls left processes behind: ended", extra={"processes": join_names(left)})
@@ -218,7 +218,7 @@ class ThreadCalls:
             return True
 
     def _watch_stopped(self) -> None:
-        """Poll stopped calls until each has ended: /proc sends no notice of new processes."""
+        """Poll stopped calls until each has ended, since /proc does not notify of new processes."""
         while (calls := self._get_stopping()) is not None:
             now = monotonic()
             ended = {call for call in calls if call.advance(now)}

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 
 _RETRY_SECONDS = 1.0  # after the system refused a thread or descriptors
-_NEWS_SECONDS = 5 * _RETRY_SECONDS  # without a refusal: the next one is worth a line
+_NEWS_SECONDS = 5 * _RETRY_SECONDS  # after so long without a refusal, the next one is logged
 
 
 class PoolThread(threading.Thread):
-    """A worker thread of one of this package's pools: a daemon, but not to its own code.
+    """A worker thread of one of this package's pools: a daemon, except that its own code sees it as none.
 
-    A thread that a task starts inherits the flag. The interpreter would not wait for it at its end.
+    Threads that a task starts inherit the flag, and the interpreter would not wait for daemons at exit.
     """
 
     runs = False
@@ -55,14 +55,16 @@ class ThreadGroup:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all threads, as a forked child must: it has none, and the lock may have been held at the fork."""
+        """Forget all threads. A forked child must do so: it has none of them, and the lock may have been held at the
+        fork.
+        """
         self._changed = threading.Condition()  # guards: everything below; its lock is reentrant
         self._threads: set[threading.Thread] = set()
-        self._leaving: deque[threading.Thread] = deque()  # have ended their work, but may not have exited
-        self._starting: dict[str, int] = {}  # thread name: ident of the thread that starts it
+        self._leaving: deque[threading.Thread] = deque()  # threads that have ended their work, but may not have exited
+        self._starting: dict[str, int] = {}  # by the thread's name: the ident of the thread that starts it
         self._refused_seconds: float | None = None  # when the system refused a thread; None: no thread is missing
         self._last_refused_seconds = -math.inf
-        self._is_shortage_new = False  # whether no line about it is in the log yet
+        self._is_shortage_new = False  # whether it has not been logged yet
 
     def announce(self, name: str) -> None:
         """Announce a thread, so that a concurrent shutdown waits for its start."""
@@ -81,7 +83,7 @@ class ThreadGroup:
         except BaseException:  # an interrupt; raised again
             with self._changed:
                 if not thread.runs:
-                    self._threads.discard(thread)  # if it starts after all, it does nothing
+                    self._threads.discard(thread)  # if it does start, it does nothing
             raise
         finally:
             with self._changed:
@@ -89,9 +91,9 @@ class ThreadGroup:
                 self._changed.notify_all()
 
     def withdraw_unstarted(self, names: Iterable[str]) -> set[str]:
-        """Return those of the names whose threads the calling thread was to start and, due to an error, has not.
+        """Return those of the names whose threads the calling thread should have started, but has not, due to an error.
 
-        They are not announced any more.
+        They are no longer announced.
         """
         me = threading.get_ident()
         with self._changed:
@@ -109,15 +111,16 @@ class ThreadGroup:
             work()
         finally:
             with self._changed:
-                while self._leaving and not self._leaving[0].is_alive():  # the eldest: all would be quadratic
+                # the oldest only: to check all would take quadratic time
+                while self._leaving and not self._leaving[0].is_alive():
                     self._leaving.popleft()
                 self._leaving.append(threading.current_thread())
                 self._threads.discard(threading.current_thread())
-                if len(self._threads) <= 1:  # the one that is left may be the one that joins
+                if len(self._threads) <= 1:  # the last one may be the one that joins
                     self._changed.notify_all()
 
     def forget_thread(self, ident: int) -> None:
-        """Remove a thread, so that `join` does not wait for it, even if it does already."""
+        """Remove a thread, so that `join` does not wait for it, even if it is already waiting."""
         with self._changed:
             self._threads.difference_update([thread for thread in tuple(self._threads) if thread.ident == ident])
             self._changed.notify_all()
@@ -127,7 +130,7 @@ class ThreadGroup:
         self._threads.add(threading.current_thread())
 
     def clear_shortage(self) -> None:
-        """Note that the pool tries again to start all missing threads."""
+        """Note that the pool retries starting all missing threads."""
         self._refused_seconds = None
 
     def note_shortage(self) -> None:
@@ -137,7 +140,7 @@ class ThreadGroup:
         self._refused_seconds = self._last_refused_seconds = now
 
     def take_shortage_news(self) -> bool:
-        """Return whether to log the shortage: True once, however often the system refuses threads in it."""
+        """Return whether to log the shortage: True once, however often the system refuses threads during it."""
         news, self._is_shortage_new = self._is_shortage_new, False
         return news
 
@@ -156,9 +159,10 @@ class ThreadGroup:
         return threading.current_thread() in self._threads
 
     def join(self, timeout_seconds: float | None = None) -> bool:
-        """Join all threads but the caller, also those that start meanwhile, and return whether all have exited.
+        """Join all threads but the caller, including those that start meanwhile. Return whether all have exited.
 
-        Without a timeout one of these threads returns False at once: another one may wait for it meanwhile.
+        If one of these threads calls this without a timeout, it returns False at once, since another may be waiting for
+        it.
         """
         if timeout_seconds is None and self.has_current():
             return False
@@ -173,7 +177,7 @@ class ThreadGroup:
         return not any(thread.is_alive() for thread in leaving)
 
     def _has_others(self, me: int) -> bool:
-        """Return whether a thread other than the one whose identifier is `me` starts or works; under the lock."""
+        """Return whether a thread other than `me`, an identifier, is starting or working; under the lock."""
         if any(starter != me for starter in self._starting.values()):
             return True
         return any(thread.ident != me for thread in _list_alive(self._threads))
@@ -184,5 +188,5 @@ def _list_alive(threads: Iterable[threading.Thread]) -> list[threading.Thread]:
 
 
 def _left(end: float) -> float | None:
-    """Return the seconds until `end`, 0 if it is over, and None for no end."""
+    """Return the seconds until `end`: 0 if it has passed, None if there is no end."""
     return None if math.isinf(end) else max(0.0, end - monotonic())

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-# Metrics text shrinks to a twentieth at any level; the lowest takes a third of the default level's time.
+# Metrics text shrinks to a twentieth at any level; the lowest level takes a third of the time of the default one.
 _LEVEL = 1
-# Of lines in a block. Smaller blocks compress worse (2 % at this size), larger ones change more often.
+# Of the lines in a block. Smaller blocks compress worse (by 2 % at this size), larger ones change more often.
 _BLOCK_BYTES = 128 * 1024
 _HEAD = b"\x1f\x8b\x08\0\0\0\0\0\x04\xff"  # RFC 1952: deflate, no name, no time, the fastest level, unknown system
 _END = b"\x03\0"  # RFC 1951: an empty last block
@@ -20,7 +20,7 @@ Parts = Sequence[Sequence[bytes]]
 
 
 class _Block(Struct, frozen=True):
-    """Some lines, compressed without reference to other blocks: blocks can be joined in any order."""
+    """Some lines, compressed without reference to other blocks, so that blocks can be joined in any order."""
 
     lines: Sequence[bytes]
     compressed: bytes
@@ -41,10 +41,10 @@ class PageCompressor:
         self._blocks: dict[tuple[int, int], _Block] = {}  # by the number of the part and of the block's first line
 
     def compress(self, parts: Parts) -> bytes:
-        """Return a page in gzip's format. `parts` are the lines of each family; they should keep their numbers."""
+        """Return a page in gzip's format. `parts` are the lines of each family; a family should keep its position."""
         before, self._blocks = self._blocks, {}
         for number, lines in enumerate(parts):
-            # Lines of one family have about the same size. A power of 2 stays the same when they grow a little.
+            # Lines of one family have about the same size. A power of 2 stays the same when they grow slightly.
             count = 1 << (_BLOCK_BYTES // max(1, len(lines[-1]))).bit_length() if lines else 1
             for first in range(0, len(lines), count):
                 chosen, block = lines[first : first + count], before.get((number, first))
@@ -70,5 +70,5 @@ def _join_blocks(blocks: Sequence[_Block]) -> bytes:
 
 
 def _combine_checksums(checksum: int, block: _Block) -> int:
-    """Return the CRC-32 of a text and a block after it. It is linear, so that as many zeros can stand for the block."""
+    """Return the CRC-32 of a text followed by a block. CRC-32 is linear, so as many zeros can stand for the block."""
     return zlib.crc32(bytes(block.size_bytes), checksum ^ _ALL_ONES) ^ _ALL_ONES ^ block.checksum

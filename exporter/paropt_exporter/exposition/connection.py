@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from paropt_exporter.exposition.tls import TlsSocket
 
 _CHUNK_BYTES = 16 * 1024  # received at once; a request's head is no larger
-_SMALL_BYTES = 16 * 1024  # a body up to this size is sent together with its head, in one packet where it fits
-# The kernel buffers this much of a response that it has not sent. Without a bound it takes 2.5 MB for each connection;
-# this is enough to keep a fast reader busy.
+_SMALL_BYTES = 16 * 1024  # a body up to this size is sent together with its head, if possible in one packet
+# How much of an unsent response the kernel buffers. Without a bound it takes 2.5 MB for each connection; this is enough
+# to keep a fast reader busy.
 UNSENT_BYTES = 256 * 1024
 DRAIN_SECONDS = 2.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -55,8 +55,8 @@ class Connection:
 
     `client` identifies the peer (see `eviction.identify_client`). `progress_seconds` is when the connection was
     accepted, ended its handshake or last sent part of its response. `page` is the large body that it is still sending,
-    shared with the other connections that send the same one; it is empty for small bodies. `rendered` is the response
-    that it belongs to. `events` are the selector events that the connection waits for.
+    which connections share that send the same one; it is empty for small bodies. `rendered` is the response with that
+    body. `events` are the selector events that the connection waits for.
 
     DRAINING exists because the kernel resets a connection that is closed with unread input, and the client may then
     lose the response: for example the 414 while it is still sending its 10 MB request line.
@@ -78,7 +78,7 @@ class Connection:
     ) -> None:
         accepted.setblocking(False)
         with suppress(OSError):  # a Unix socket has neither option
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # send a head before its page
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # send a head at once, before its page
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._plain = accepted
         self._tls: TlsSocket | None = None
@@ -146,7 +146,7 @@ class Connection:
         return self.phase in (Phase.CHECKING_PASSWORD, Phase.WAITING_FOR_PAGE)
 
     def start_response(self, head: bytes, body: bytes) -> None:
-        """Start to send a response. Connections that send the same large body share it without copies."""
+        """Start to send a response. Connections that send the same large body share it without copying."""
         self.phase = Phase.SENDING
         self.events = selectors.EVENT_WRITE
         self._inbox.clear()
@@ -156,7 +156,7 @@ class Connection:
             self._outbox = [memoryview(head + body)]
 
     def send(self, *, now_seconds: float) -> bool:
-        """Send as much as the socket accepts; start to drain when all is sent. Return whether it is."""
+        """Send as much as the socket accepts, and start to drain once all is sent. Return whether it is."""
         try:
             while self._outbox:
                 sent = self._channel.send(self._outbox[0])
@@ -171,7 +171,7 @@ class Connection:
         self.phase = Phase.DRAINING
         self.events = selectors.EVENT_READ
         self.deadline_seconds = min(self.deadline_seconds, now_seconds + DRAIN_SECONDS)
-        with suppress(OSError):  # the client has read it all, and closed the connection
+        with suppress(OSError):  # the client has read everything and closed the connection
             self._channel.shutdown(socket.SHUT_WR)
         return True
 
@@ -184,7 +184,9 @@ class Connection:
             self._set_events(blocked, selectors.EVENT_READ)
 
     def close(self) -> None:
-        """Close the socket. A partly sent response ends with a reset, so that the kernel frees its buffer at once."""
+        """Close the socket. If a response was sent only in part, reset the connection: the kernel frees its buffer at
+        once.
+        """
         if self._outbox:
             with suppress(OSError):
                 self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -193,7 +195,7 @@ class Connection:
         self.page, self.rendered = b"", None
 
     def _start_tls(self) -> TlsSocket:
-        """Wrap the socket in TLS when the client's first byte has arrived: an idle client then costs no TLS state."""
+        """Wrap the socket in TLS once the client's first byte has arrived: until then a client costs no TLS state."""
         first = self._plain.recv(1, socket.MSG_PEEK)
         if not first:
             raise EOFError

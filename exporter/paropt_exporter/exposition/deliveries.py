@@ -19,9 +19,10 @@ Deliver = Callable[[bytes], None]
 
 
 class Sinks:
-    """The sinks of each run's final page: a function for each target. Counts deliveries by others, such as OTLP, too.
+    """The sinks of each run's final page: a function for each target. Other deliveries, such as OTLP's, are counted,
+    too.
 
-    Guarantees: a target that fails is logged and counted, and the others are served all the same.
+    Guarantees: a target that fails is logged and counted, and the other targets still receive the page.
     """
 
     def __init__(self, targets: Mapping[str, Deliver]) -> None:
@@ -47,7 +48,7 @@ class Sinks:
             self._failing[target] = failed
 
     def find_failing(self) -> Mapping[str, bool]:
-        """Return whether the last delivery to each target failed, without targets that had none."""
+        """Return for each target that had a delivery whether the last one failed."""
         with self._lock:
             return dict(self._failing)
 

@@ -1,7 +1,7 @@
-"""Listen from the start, and load the HTTP server when the first client connects.
+"""Listen from the start, but load the HTTP server only when the first client connects.
 
-The server and its parts take 15 ms to load and three threads; a lane of a second has often ended before a scrape. Until
-then the kernel's queue holds clients, and one thread waits for them.
+The server takes 15 ms to load and needs three threads, and a lane that takes a second often ends before any scrape.
+Until the first client connects, one thread waits; the kernel's queue holds clients meanwhile.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 5.0  # between attempts to start the server, which may lack a thread or a descriptor
-_CLOSE_SECONDS = 2.0  # to load the server, which a client has just asked for
+RETRY_SECONDS = 5.0  # between attempts to start the server, for which the system may lack a thread or a descriptor
+_CLOSE_SECONDS = 2.0  # to finish loading the server, if a client has just connected
 
 
 class NoEndpoint:
-    """The place of an endpoint in a process that leaves its page to another one, at `url`."""
+    """Stands for the endpoint in a process whose page another process serves, at `url`, or that has none ("")."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -40,7 +40,7 @@ class NoEndpoint:
 
 
 class Endpoint:
-    """Listening sockets, and from the first client on the `Server` that serves them.
+    """Listening sockets, and from the first client on a `Server` that serves them.
 
     waiting --a client connects--> serving --close--> closed
        `----------close----------------------------------^
@@ -89,8 +89,8 @@ class Endpoint:
         while not any(descriptor == self._closed for descriptor, _ in poll.poll()):
             try:
                 self._server = self._start_server()
-            except Exception:  # the boundary of a thread: without a page the lane runs on
-                if not failed:  # said once, not at every try
+            except Exception:  # the boundary of a thread: the lane runs on without a page
+                if not failed:  # logged once, not at every attempt
                     log.exception("the endpoint could not start: it is tried again")
                 failed = True
             else:

@@ -1,8 +1,8 @@
 """Choose which connections to close when there are too many of them, or too many bytes of unread pages.
 
-A scraper needs its connection for a moment only. So the victim belongs to the client with the most connections, and is
-the one of them that has made no progress for the longest time. A client that leaves pages unread costs one rendering a
-second: its scrapes share a page.
+A scraper needs its connection only for a moment. So the victim is one of the client with the most connections, the one
+that has made no progress for the longest time. A client that leaves pages unread costs at most one rendering a second:
+its scrapes share a page.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from paropt_exporter.exposition.connection import Connection, Phase
 from paropt_exporter.exposition.routes import RenderedPage, Scrape
 
 _IPV6_PREFIX = 64  # the network that one IPv6 client usually has
-# A scraper's next packet arrives within this time of the accept and of each part of its response.
+# A scraper's next packet arrives within this time after the accept and after each part of its response.
 GRACE_SECONDS = 0.25
-STALLED_READERS = 4  # more than a scraper, a browser and a person's commands on one host leave by chance
+STALLED_READERS = 4  # more than a scraper, a browser and manual requests on one host leave by chance
 SHARED_SECONDS = 1.0  # the shortest interval of scrapes in use
 
 
@@ -39,7 +39,7 @@ def choose_victim(connections: Collection[Connection], *, now_seconds: float) ->
     """Return the connection to close for a new one; None if none may be closed yet.
 
     Connections that wait for a page are never closed; those that wait for a password check only if their client has no
-    others.
+    other ones.
     """
     idlest = min(_find_candidates(connections), key=_compute_grace_end_seconds, default=None)
     return idlest if idlest is not None and _compute_grace_end_seconds(idlest) <= now_seconds else None
@@ -60,8 +60,8 @@ def choose_stalled_readers(
 ) -> tuple[Connection, ...]:
     """Return connections to close, so that the pages of the others take at most `allowed_bytes`, if possible.
 
-    A page is freed when its last reader is closed. So all readers of a page are closed together: of pages that no
-    reader has read from after `idle_since_seconds`, the longest idle first.
+    A page is freed when its last reader is closed, so all readers of a page are closed together. The candidates are
+    pages from which no reader has read since `idle_since_seconds`; the longest idle ones come first.
     """
     groups = sorted(_group_by_page(connections), key=_find_last_read_seconds)
     excess_bytes = sum(len(group[0].page) for group in groups) - allowed_bytes
@@ -82,10 +82,10 @@ def find_next_stall_seconds(connections: Iterable[Connection]) -> float:
 def find_shared_page(
     connections: Iterable[Connection], scrape: Scrape, *, client: str, now_seconds: float
 ) -> RenderedPage | None:
-    """Return the page that answers a scrape of a client without a rendering of its own; None if it gets a fresh one.
+    """Return an existing page with which to answer a client's scrape; None if a fresh one must be rendered.
 
-    This is the newest page that the client is being sent in the same format, of the last SHARED_SECONDS, while
-    STALLED_READERS of its connections have not read from their pages for GRACE_SECONDS.
+    While STALLED_READERS of the client's connections have not read from their pages for GRACE_SECONDS, this is the
+    newest page in the same format that the client is being sent and that is no older than SHARED_SECONDS.
     """
     readers = [each for each in connections if each.page and each.client == client]
     if sum(_compute_grace_end_seconds(each) <= now_seconds for each in readers) < STALLED_READERS:
@@ -97,7 +97,7 @@ def find_shared_page(
 
 
 def _find_candidates(connections: Collection[Connection]) -> list[Connection]:
-    """Return the connections of the client that has the most. Others are safe, however young that client's are."""
+    """Return the connections of the client that has the most. No other client's are closed, however idle they are."""
     counts = Counter(connection.client for connection in connections)
     candidates = [connection for connection in connections if connection.phase is not Phase.WAITING_FOR_PAGE]
     most = max((counts[connection.client] for connection in candidates), default=0)

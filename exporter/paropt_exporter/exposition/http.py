@@ -1,4 +1,4 @@
-"""Parse HTTP/1 request heads and format responses; strict, small, and without sockets."""
+"""Parse HTTP/1 request heads strictly, and format responses. Nothing here uses a socket."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Request(Struct, frozen=True, kw_only=True):
 
 
 class Response(Struct, frozen=True, kw_only=True):
-    """A complete response. `headers` are added to those that every response has."""
+    """A complete response. `headers` are those beside the headers of every response."""
 
     status: HTTPStatus = HTTPStatus.OK
     body: bytes = b""

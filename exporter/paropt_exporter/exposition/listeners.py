@@ -1,4 +1,4 @@
-"""Open listening sockets and accept clients; addresses have exporter-toolkit's form."""
+"""Open listening sockets and accept clients; addresses have the form of Prometheus' exporter-toolkit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 10178
-DEFAULT_TRIES = 10  # ports from the default one on: a taken default port must not fail a run
+DEFAULT_TRIES = 10  # consecutive ports from the default one on: a run must not fail because the default port is taken
 BACKLOG = 4096  # clients wait here, in order, while all connections are in use; the kernel's somaxconn bounds it
 _FIRST_INHERITED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 _PAUSE_SECONDS = 1.0  # before accepting again when the process is out of descriptors
@@ -116,7 +116,8 @@ def _listen_on(address: str) -> socket.socket:
     try:
         if not host:
             return _open_on_all_interfaces(port)
-        name = host.encode() if host.isascii() else host  # of a text, it loads and runs the IDNA codec
+        # if it is given a str, getaddrinfo loads and runs the IDNA codec
+        name = host.encode() if host.isascii() else host
         family, _, _, _, place = socket.getaddrinfo(
             name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
         )[0]
@@ -178,11 +179,11 @@ class Acceptor:
         self._selector, self._on_accept, self._clock, self._has_room = selector, on_accept, clock, has_room
         self.is_full = False
         self.resumes_at_seconds: float | None = None  # the end of a pause
-        self._is_short = False  # since the last client that was accepted
+        self._is_short = False  # of descriptors, since the last client that was accepted
         self._register()
 
     def resume_if_possible(self, now_seconds: float) -> None:
-        """Accept again if a pause is over or there is room again."""
+        """Accept clients again if the pause is over or there is room."""
         pause_is_over = self.resumes_at_seconds is not None and self.resumes_at_seconds <= now_seconds
         if pause_is_over or (self.is_full and self._has_room()):
             self.resumes_at_seconds, self.is_full = None, False
@@ -205,7 +206,7 @@ class Acceptor:
             self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
 
     def _accept(self, listener: socket.socket) -> None:
-        # A few for each event: accepted clients get their turn to send a request before newer ones can evict them.
+        # Only a few for each event, so that accepted clients can send a request before newer ones evict them.
         for _ in range(_ACCEPTS_PER_EVENT):
             if not self._has_room():
                 self.stop()
@@ -222,7 +223,7 @@ class Acceptor:
 
     def _pause(self, error: OSError) -> None:
         """Stop accepting for a second: a waiting client would otherwise wake this thread in a busy loop."""
-        if not self._is_short:  # said once, not every second
+        if not self._is_short:  # logged once, not every second
             facts = {"err": error.strerror, "retry_seconds": _PAUSE_SECONDS}
             log.warning("no descriptor left for a scrape", extra=facts)
         self._is_short = True

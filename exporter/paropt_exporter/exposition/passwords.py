@@ -14,7 +14,7 @@ from msgspec import Struct
 log = logging.getLogger(__name__)
 
 LONGEST_PASSWORD_BYTES = 72  # bcrypt ignores further bytes: a longer password would equal its beginning
-MOST_REMEMBERED = 100  # right passwords: one for each scraper
+MOST_REMEMBERED = 100  # correct passwords: one for each scraper
 
 
 class Credentials(Struct, frozen=True):
@@ -35,11 +35,12 @@ class PasswordChecker:
                                      ^-- the clients take turns; of each client the newest request is first
 
     Guarantees:
-    * A flood of guesses delays another client by at most one comparison for each client of the flood. A scraper at the
-      flood's own address is next when its request is the newest; few come after it: guesses wait for their result.
-    * A request of an unknown user takes as long as one of a known user, and gets the same response.
-    * A right password is remembered until the user's hash changes; wrong ones are not remembered.
-    * No password is stored, only digests under a key that exists as long as the process.
+    * A flood of guesses delays another client by at most one comparison for each client of the flood. For a scraper at
+      the same address as the flood, the newest request is next; few can be newer, since each guess waits for its
+      result.
+    * A request with an unknown user takes as long as one with a known user, and gets the same response.
+    * A correct password is remembered until the user's hash changes; wrong ones are not remembered.
+    * No password is stored, only digests, keyed with a secret of this process.
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class PasswordChecker:
         self._closed = False
 
     def is_remembered(self, users: Mapping[str, str], credentials: Credentials) -> bool:
-        """Say whether these credentials were found right for the user's current hash."""
+        """Return whether these credentials were found correct for the user's current hash."""
         digest = self._compute_digest(users.get(credentials.user, ""), credentials)
         with self._lock:
             if digest not in self._remembered:
@@ -118,7 +119,7 @@ class PasswordChecker:
     def _check_safely(self, users: Mapping[str, str], credentials: Credentials) -> bool:
         try:
             return self._is_right(users, credentials)
-        except Exception:  # the boundary of the thread: if bcrypt fails, this client is refused and the thread goes on
+        except Exception:  # the boundary of the thread: if bcrypt fails, it refuses this client and continues
             log.exception("a password could not be compared")
             return False
 
@@ -138,7 +139,9 @@ class PasswordChecker:
         return right
 
     def _choose_decoy_hash(self, users: Mapping[str, str], user: str) -> str:
-        """Return a hash to compare an unknown user's password with, always the same one, so that it takes as long."""
+        """Return a hash to compare an unknown user's password with, so that this takes as long; always the same per
+        user.
+        """
         hashes = sorted(users.values())
         import hmac  # here: few endpoints have users
 

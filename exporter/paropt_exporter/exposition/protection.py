@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct, field
 
 from paropt_exporter import families
+from paropt_exporter.clock import Clock, SystemClock
 from paropt_exporter.errors import ParoptError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _Stamp = tuple[object, ...]
 _SUCCESS, _FAILURE = families.RELOAD_RESULTS
+# Files can become readable without a change of their own, such as once a descriptor or a server is free again.
+RETRY_SECONDS = 10.0
 
 
 class Protection(Struct, frozen=True, kw_only=True):
@@ -44,7 +48,7 @@ class ProtectionSource(Protocol):
     def get_protection(self) -> Protection: ...
 
     def count_reloads(self) -> Mapping[str, int]:
-        """Return how many changed web configs were loaded and refused, by result; empty without a web config."""
+        """Return how many changed web configs were loaded and how many refused, by result; empty if there is none."""
 
     def was_reload_successful(self) -> bool | None:
         """Return whether the web config was loaded when it was last read; None without one."""
@@ -69,13 +73,16 @@ class ProtectionFile:
     Guarantees:
     * The constructor raises ConfigError or UsageError for an invalid file; `get_protection` never raises.
     * A reload never weakens protection: a changed file that is invalid, or that protects less than the config in force
-      (see `find_weakened_keys`), is refused, logged once and counted, and the config in force stays. Its certificates
-      are reloaded all the same when they change.
+      (see `find_weakened_keys`), is refused, logged once and counted, and the config in force stays. The certificates
+      of that config are still reloaded when they change.
+    * Files that could not be loaded are tried again when they change, and every RETRY_SECONDS.
     Not thread-safe, except for `count_reloads` and `was_reload_successful`: only the serving thread calls
     `get_protection`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._retry_seconds = self._held_retry_seconds = math.inf
         self._shown_path, self._path = path, path.absolute()  # a Python call of a stage may change the current folder
         self._files: tuple[Path, ...] = (self._path,)
         self._stamps: _Stamp = ()
@@ -89,33 +96,39 @@ class ProtectionFile:
             log.warning("the web config has neither TLS nor users: anyone may read", extra={"file": str(path)})
 
     def get_protection(self) -> Protection:
-        """Return the protection of new connections. Stats the files, and reloads them if they have changed."""
+        """Return the protection of new connections, after reloading the files if their stamps have changed."""
         stamps = _read_stamps(self._files)
         if stamps != self._stamps:
             self._stamps = stamps
             self._reload()
+        elif self._clock.monotonic() >= self._retry_seconds:
+            self._reload(again=True)
         else:
             self._renew_certificates()
         return self._protection
 
     def count_reloads(self) -> Mapping[str, int]:
-        """Return how many changed files were loaded and refused, by result; from any thread."""
+        """Return how many changed files were loaded and how many refused, by result; from any thread."""
         return dict(self._reloads)
 
     def was_reload_successful(self) -> bool:
         """Return whether the file was loaded when it was last read; from any thread."""
         return self._was_successful
 
-    def _reload(self) -> None:
+    def _reload(self, *, again: bool = False) -> None:
+        """Load the files; `again`: unchanged ones that could not be loaded, which is not reported once more."""
+        self._retry_seconds = math.inf
         try:
             config, protection = self._load()
         except Exception as error:  # the boundary of a file that others edit: no content of it may stop the endpoint
-            self._count(_FAILURE)
-            log.error(
-                "the changed web config is invalid: the previous one stays in use",
-                extra={"err": str(error)},
-                exc_info=not isinstance(error, ParoptError),
-            )
+            self._retry_seconds = self._clock.monotonic() + RETRY_SECONDS
+            if not again:
+                self._count(_FAILURE)
+                log.error(
+                    "the changed web config is invalid: the previous one stays in use",
+                    extra={"err": str(error)},
+                    exc_info=not isinstance(error, ParoptError),
+                )
             self._renew_certificates()
             return
         if lost := find_weakened_keys(self._config, config):
@@ -129,6 +142,7 @@ class ProtectionFile:
         self._count(_SUCCESS)
         self._config, self._protection = config, protection
         self._held_files, self._held_stamps = self._files[1:], self._stamps[1:]
+        self._held_retry_seconds = math.inf
         log.info("the changed web config is in use", extra={"file": str(self._path)})
 
     def _count(self, result: str) -> None:
@@ -136,17 +150,19 @@ class ProtectionFile:
         self._was_successful = result == _SUCCESS
 
     def _renew_certificates(self) -> None:
-        """Reload changed certificates of the config in force, also while its file has a refused one: they expire."""
+        """Reload changed certificates of the config in force, even while the file has a refused config: they expire."""
         stamps = _read_stamps(self._held_files)
-        if stamps != self._held_stamps:
-            self._held_stamps = stamps
-            with suppress(ParoptError):  # those in use stay
+        if stamps != self._held_stamps or self._clock.monotonic() >= self._held_retry_seconds:
+            self._held_stamps, self._held_retry_seconds = stamps, math.inf
+            try:
                 self._protection = _build_protection(self._config, self._path)
+            except ParoptError:  # those in use stay
+                self._held_retry_seconds = self._clock.monotonic() + RETRY_SECONDS
 
     def _load(self) -> tuple[WebConfig, Protection]:
         from paropt_exporter.exposition import web_config
 
-        # Stamps are read before contents: a file that is replaced in between is loaded again next time.
+        # Stamps are read before contents, so a file that is replaced in between is loaded again next time.
         own_stamp = _read_stamp(self._path)
         config = web_config.load_web_config(self._path, shown_path=self._shown_path)
         tls = config.tls_server_config
@@ -157,7 +173,7 @@ class ProtectionFile:
 
 
 def _preload_modules() -> None:
-    """Import modules of later reloads and requests: a stage's Python call puts project modules first on the path."""
+    """Import what later reloads and requests need, before a stage's Python call puts the project first on sys.path."""
     import_module("paropt_exporter.exposition.tls")
     with suppress(ModuleNotFoundError):
         import_module("bcrypt")
@@ -166,9 +182,9 @@ def _preload_modules() -> None:
 def find_weakened_keys(old: WebConfig, new: WebConfig) -> tuple[str, ...]:
     """Return the keys of `old` whose protection `new` lacks or lowers.
 
-    Each of these weakens protection: TLS, all users, a header, the client CA, the list of client names or of cipher
-    suites is gone; client certificates are required less strictly; the lowest TLS version is lower. Replacing
-    certificates, users, names and suites does not: it changes who may read.
+    Protection is weaker if TLS, all users, a header, the client CA, or the list of client names or of cipher suites is
+    gone, if client certificates are checked less strictly, or if the lowest TLS version is lower. Replacing
+    certificates, users, names or suites does not weaken it: that changes who may read.
     """
     before, after = old.tls_server_config, new.tls_server_config
     lost = []
@@ -223,4 +239,4 @@ def _read_stamp(file: Path) -> _Stamp:
         status = file.stat()
     except OSError as error:
         return (error.errno,)
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

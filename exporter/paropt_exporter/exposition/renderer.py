@@ -24,10 +24,10 @@ class PageSource(Protocol):
     """An object that renders the metrics page."""
 
     def render_parts(self, *, openmetrics: bool) -> Parts:
-        """Return the page as OpenMetrics or as text. All versions and escapings of either are the same bytes.
+        """Return the page as OpenMetrics or as text. The bytes of each are the same for all versions and escapings.
 
-        Each part has the lines of a family. Parts keep their numbers from page to page, empty or not, and lines that
-        have not changed are best the same objects (see `PageCompressor`).
+        Each part has the lines of a family, which may be none. A family has the same position on every page, and
+        unchanged lines should be the same objects (see `PageCompressor`).
         """
         ...
 
@@ -49,14 +49,14 @@ class Renderer:
         self._on_rendered = on_rendered
         self._compressor = PageCompressor()
         self._wake = Condition()  # guards: _requests, _closed
-        # By whether the format is OpenMetrics, the format that was requested first comes first:
+        # By whether the format is OpenMetrics; the format that was requested first comes first.
         self._requests: dict[bool, list[tuple[Connection, Scrape]]] = {}
         self._closed = False
         self._thread = Thread(target=self._run, name="paropt-web-render", daemon=True)
         self._thread.start()
 
     def request_pages(self, scrapes: Mapping[Connection, Scrape]) -> None:
-        """Request pages, together: `on_rendered` receives them with the connections, once for each format."""
+        """Request pages together: `on_rendered` receives them with the connections, once for each format."""
         with self._wake:
             for connection, scrape in scrapes.items():
                 self._requests.setdefault(scrape.choice.format is Format.OPENMETRICS, []).append((connection, scrape))

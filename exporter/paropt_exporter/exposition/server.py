@@ -1,4 +1,4 @@
-"""Serve the metrics page over HTTP from two threads of its own, whatever its clients do."""
+"""Serve the metrics page over HTTP, from threads that no client can block."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ CONNECTION_SECONDS = 30.0  # from accept to close; Prometheus' default timeout i
 MAX_CONNECTIONS = 2048
 HANDSHAKES_PER_TURN = 16  # about 15 ms, for which a request waits
 CONNECTIONS_PART = 4  # at most a quarter of this process's descriptors: the run needs the rest
-# Of pages that clients are still reading: some five at 1,000 stages. A page that alone is larger is allowed twice, so
+# Of pages that clients are still reading: about five pages of 1,000 stages. If one page is larger, two are allowed, so
 # that the next one can be rendered while clients read it.
 UNREAD_BYTES = 64 * 1024 * 1024
-SLOW_READER_SECONDS = 1.0  # a scrape waits this long for slow readers of other pages; then these are closed
-CLOSE_SECONDS = 2.0  # a response that is being sent gets this long when the server closes
+SLOW_READER_SECONDS = 1.0  # how long a scrape waits for slow readers of other pages before these are closed
+CLOSE_SECONDS = 2.0  # how long a response that is being sent may take when the server closes
 _BUSY = Response.from_text(HTTPStatus.SERVICE_UNAVAILABLE, "too many scrapes at once", ("Retry-After", "1"))
 _CHALLENGE = 'Basic realm="paropt-exporter", charset="UTF-8"'
 _UNAUTHORIZED = Response.from_text(HTTPStatus.UNAUTHORIZED, "Unauthorized", ("WWW-Authenticate", _CHALLENGE))
@@ -52,10 +52,10 @@ class Server:
 
     Guarantees:
     * One thread reads and writes, and never blocks on a client. A second one renders pages, a third one checks
-      passwords that are not remembered. The handshakes and passwords of some clients delay no scrape of others.
+      passwords that are not remembered. Handshakes and password checks don't delay other clients' scrapes.
     * Without the password every path gets a 401. A connection keeps the protection that was in force at its accept.
     * A connection lives for at most `connection_seconds`. Beyond `max_connections` a new connection replaces an idle
-      one (see `eviction`); while there is no idle one, new clients wait in the kernel's queue.
+      one (see `eviction`); if none is idle, new clients wait in the kernel's queue.
     * Scrapes that wait together share one page, without copies. Those of a client that leaves pages unread also share
       pages of the last second (see `eviction.find_shared_page`).
     * Unread pages take at most `unread_bytes`, or twice the size of one page where that is more. Beyond that, the next
@@ -81,8 +81,9 @@ class Server:
     ) -> None:
         """Serve on listening sockets until `close()`.
 
-        `max_connections` is by default 2048, or a quarter of the limit on descriptors where that is less. `on_fetched`
-        is called in the serving thread when a whole page was sent, with the moment of its request from the renderer.
+        `max_connections` is by default 2048, or a quarter of the limit on descriptors if that is less. `on_fetched` is
+        called in the serving thread after a whole page was sent, with the moment at which the renderer was asked for
+        it.
         """
         clock = clock or SystemClock()
         self.addresses = tuple(format_address(listener) for listener in listeners)
@@ -100,7 +101,7 @@ class Server:
         self._requested_since_seconds = 0.0
         self._rendering: dict[Connection, Scrape] = {}
         self._rendering_since_seconds = 0.0
-        self._last_pages_bytes = 0  # the size of the pages that were rendered last
+        self._last_pages_bytes = 0  # the total size of the pages that were rendered last
         self._selected_at_seconds = clock.monotonic()
         self._next_expiry_seconds = math.inf  # no connection expires earlier
         self._selector = selectors.DefaultSelector()
@@ -166,14 +167,14 @@ class Server:
 
         Connections come before new clients: one that is ready must not count as idle when another client or page needs
         room. Requests and responses come before handshakes, which take the most CPU time; those beyond
-        HANDSHAKES_PER_TURN are ready again in the next turn. The last step of a handshake, which takes little, comes
-        before the first step of others: many clients that connect at once delay a client by one step only.
+        HANDSHAKES_PER_TURN are ready again in the next turn. The last step of a handshake, which is short, comes before
+        the first step of others: many clients that connect at once delay a client by only one step.
         """
         sources = [key.fileobj for key in ready]
         handshakes = [each for each in sources if isinstance(each, Connection) and each.phase is Phase.HANDSHAKE]
         handshakes.sort(key=lambda connection: not connection.has_begun_handshake)
         for connection in handshakes[HANDSHAKES_PER_TURN:]:
-            connection.progress_seconds = self._selected_at_seconds  # it waits for this server
+            connection.progress_seconds = self._selected_at_seconds  # it was waiting for this server
         postponed = frozenset(handshakes[HANDSHAKES_PER_TURN:])
         return sorted((key for key in ready if key.fileobj not in postponed), key=self._get_priority)
 
@@ -374,7 +375,7 @@ class Server:
 
     @property
     def _allowed_bytes(self) -> int:
-        """How many bytes of unread pages leave room for the next pages."""
+        """Return how many bytes of unread pages leave room for the next pages."""
         return max(self._unread_bytes - self._last_pages_bytes, self._last_pages_bytes)
 
     def _start_response(self, connection: Connection, response: Response) -> None:

@@ -1,4 +1,4 @@
-"""The sinks of a run's final values, for monitoring that can't scrape the run in time: a Pushgateway, a textfile."""
+"""The sinks of a run's final values, for runs that end before a scrape: a Pushgateway, a textfile."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _LAST_SUCCESS = families.RUN_LAST_SUCCESS.name.encode()
 _MODE = 0o644  # node_exporter runs as another user; it must be able to read the file under a umask of 077 too
 _PREFIX, _SUFFIX = ".paropt-", ".tmp"
 _EXTENSION = ".prom"  # other files are not read
-_LONGEST_NAME = 255  # bytes, of a file; each letter of a name that is not ASCII takes 6 to 12
+_LONGEST_NAME = 255  # bytes of a file's name; each letter that is not ASCII takes 6 to 12
 _DIGEST_CHARACTERS = 16
 _ABANDONED_SECONDS = 60.0  # writing a page takes far less
 _LARGEST_FILE_BYTES = 256 << 20  # twice a page of 10,000 stages
@@ -59,7 +59,7 @@ _MOST_KNOWN_LINES = 10  # TYPE and one sample: each lane has its own file
 _HELP = re.compile(rb"^# HELP .*\n", re.MULTILINE)
 
 # Pushes:
-_PLAIN = re.compile(r"(?!\.+$)[\w.~-]+", re.ASCII)  # values that need no escape in a path, other than . and ..
+_PLAIN = re.compile(r"(?!\.+$)[\w.~-]+", re.ASCII)  # values that need no escapes in a path, without . and ..
 _RETRIES = 2
 _RETRY_STATUSES = (429, 502, 503, 504)  # of a gateway that restarts, or of a proxy in front of it
 _BACKOFF_SECONDS = 0.2
@@ -92,10 +92,12 @@ def build_textfile_path(folder: Path, *, project: str, lane: str) -> Path:
 
 
 def write_textfile(path: Path, page: bytes) -> None:
-    """Replace the file by the page, in text format, in one step; raises DeliveryError and keeps the old file.
+    """Replace the file with the page, in text format, atomically. If that fails, raise DeliveryError; the old file
+    stays.
 
-    Help texts are left out: of files with different ones, as of two versions, node_exporter drops all but the first.
-    If the page has no time of the lane's last success, since its history was deleted, the one in the file is kept.
+    Help texts are left out: if files have different ones, as those of two versions, node_exporter drops all but the
+    first. If the page has no time of the lane's last success, since its history was deleted, the one in the file is
+    kept.
     """
     try:
         known = page if _LAST_SUCCESS in page else page + _read_known_success(path)
@@ -153,7 +155,7 @@ def _read_known_success(path: Path) -> bytes:
 
 
 def _iter_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the file's lines up to _LARGEST_FILE_BYTES, without those that are too long for a page of ours."""
+    """Yield the file's lines up to _LARGEST_FILE_BYTES, without those that are too long to be ours."""
     read_bytes, begins = 0, True
     while read_bytes < _LARGEST_FILE_BYTES and (line := file.readline(_LONGEST_LINE_BYTES)):
         ends = line.endswith(b"\n")
@@ -166,8 +168,8 @@ class Gateway(Struct, frozen=True, kw_only=True):
     """A Pushgateway.
 
     `read_headers` returns the headers of a push, and may raise SecretError; each push calls it, since secrets rotate.
-    `secret_headers`: the names of those to hide in messages, beside Authorization. `timeout_seconds` bounds a whole
-    push. Raises UsageError for an invalid URL.
+    `secret_headers`: the names of further headers whose values messages hide, as they do for Authorization.
+    `timeout_seconds` bounds a whole push. Raises UsageError for an invalid URL.
     """
 
     url: str
@@ -218,14 +220,14 @@ def _build_gateway(settings: Push, url: str, root: Path) -> Gateway:
 
 
 def preload_push_modules() -> None:
-    """Import the modules that a push needs: Python calls of stages put the project's modules first on the path."""
+    """Import the modules that a push needs, before a stage's Python call puts the project first on sys.path."""
     for name in ("paropt_exporter.http_sessions", "urllib3.util"):
         import_module(name)
     "localhost".encode("idna")  # imports the codec that resolving a host name needs
 
 
 def push_page(page: bytes, gateway: Gateway, *, job: str, grouping: Mapping[str, str]) -> None:
-    """Replace one group of the Pushgateway by the page; raises DeliveryError, within the timeout.
+    """Replace one group of the Pushgateway with the page; raises DeliveryError, within the timeout.
 
     If the page has no time of the lane's last success, since its history was deleted, the group keeps the families that
     the page lacks (POST instead of PUT). Otherwise alerts on the age of the last success would never fire.
@@ -234,8 +236,8 @@ def push_page(page: bytes, gateway: Gateway, *, job: str, grouping: Mapping[str,
 
     outcome: SimpleQueue[DeliveryError | None] = SimpleQueue()
     sockets = Sockets()
-    # In a thread, since requests bounds each read, not the whole: a gateway that sends a byte now and then would delay
-    # the exit without a limit.
+    # In a thread: requests bounds each read, not the whole push, so a gateway that sends a byte now and then would
+    # delay the exit without a limit.
     Thread(
         target=_run_push,
         args=(page, gateway, build_url(gateway, job, grouping), outcome, sockets),
@@ -283,7 +285,7 @@ def _run_push(
 
 
 def _without_text(error: Exception) -> RuntimeError:
-    """Return an error with the traceback of this one, and only its type as text: its own may quote a header."""
+    """Return an error with this one's traceback, but only its type as the message: its own may quote a header."""
     return RuntimeError(type(error).__name__).with_traceback(get_traceback(error))
 
 
@@ -305,7 +307,7 @@ def _send_post(page: bytes, gateway: Gateway, address: str, headers: Mapping[str
             raise DeliveryError(
                 f"{gateway.url} redirects to {response.headers['Location']}: push there if you trust it"
             )
-        if response.status_code >= 300:  # a 304, or a redirect to nowhere, is no receipt
+        if response.status_code >= 300:  # a 304, or a redirect without a target, does not mean that the page was taken
             body = next(response.iter_content(_ERROR_CHARACTERS), b"").decode(errors="replace")
             line = " ".join("".join(char if char.isprintable() else " " for char in body).split())
             raise DeliveryError(f"{gateway.url} answered {response.status_code} {response.reason}: {line}")

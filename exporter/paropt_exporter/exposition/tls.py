@@ -22,7 +22,7 @@ _VERIFY = {
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
 _RECORD_BYTES = 16 * 1024  # the most data in a record
-_REQUEST_BYTES = 64 * 1024  # encrypted: the longest request head has 16 kB, in a few records
+_REQUEST_BYTES = 64 * 1024  # encrypted bytes of a request: the longest head has 16 kB, in a few records
 
 _LONGEST_PATH = 300  # characters of a path in a message
 
@@ -40,10 +40,10 @@ class ClientRefused(OSError):
 
 
 class TlsSocket:
-    """The server's side of TLS on a non-blocking socket; raises BlockingIOError where it would block.
+    """The server's side of TLS on a non-blocking socket; raises BlockingIOError instead of blocking.
 
-    OpenSSL does not read the socket itself: it would go on for as long as a client sends records without data, such as
-    key updates, while no other client is served.
+    OpenSSL does not read the socket itself: it would keep reading while a client sends records without data, such as
+    key updates, and other clients would wait.
     """
 
     def __init__(self, plain: socket.socket, context: ssl.SSLContext, allowed_names: tuple[str, ...]) -> None:
@@ -52,8 +52,8 @@ class TlsSocket:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._allowed_names = frozenset(allowed_names)
         self._unread_bytes = _REQUEST_BYTES
-        self._unsent = b""  # encrypted
-        self._sending_bytes = 0  # of the content that is in `_unsent`
+        self._unsent = b""  # encrypted bytes
+        self._sending_bytes = 0  # how much of the content is in `_unsent`, before encryption
         self._is_shut_down = False
 
     def fileno(self) -> int:
@@ -62,7 +62,7 @@ class TlsSocket:
     def handshake(self) -> None:
         """Continue the handshake. Raises BlockingIOError until it is complete, OSError or EOFError if it fails.
 
-        Data that has arrived with the end of the handshake is no longer in the socket: `recv` returns it at once.
+        Data that arrived with the end of the handshake is no longer in the socket: `recv` returns it at once.
         """
         try:
             try:
@@ -73,7 +73,7 @@ class TlsSocket:
         except ssl.SSLWantReadError:
             raise TlsBlocked(selectors.EVENT_READ) from None
         finally:
-            self._send_unsent()  # an alert, too
+            self._send_unsent()  # such as an alert
         if self._allowed_names and not self._allowed_names & self._read_peer_names():
             raise ClientRefused("the client's certificate has none of the allowed names")
 
@@ -104,7 +104,7 @@ class TlsSocket:
 
     def shutdown(self, how: int) -> None:
         with suppress(OSError):
-            self._tls.unwrap()  # makes close_notify, and does not wait for the client's
+            self._tls.unwrap()  # writes close_notify, without waiting for the client's
         with suppress(OSError):
             self._send_unsent()
         self._is_shut_down = True
@@ -144,7 +144,7 @@ class TlsSocket:
 def _format_name(kind: str, name: str) -> str:
     """Return a name of a certificate as Go writes it: OpenSSL writes 2001:DB8:0:0:0:0:0:A for 2001:db8::a."""
     if kind == "IP Address":
-        with suppress(ValueError):  # an address of another length is "<invalid>"
+        with suppress(ValueError):  # OpenSSL writes an address of another length as "<invalid>"
             return str(ip_address(name))
     return name
 
@@ -155,8 +155,8 @@ def build_context(settings: TlsServer, folder: Path) -> ssl.SSLContext:
     context.minimum_version, context.maximum_version = _VERSIONS[settings.min_version], _VERSIONS[settings.max_version]
     context.verify_mode = _VERIFY[settings.client_auth_type]
     context.set_alpn_protocols(["http/1.1"])
-    # Few clients resume sessions here, and each ticket costs. Without any, the kernel's delayed acknowledgement delays
-    # the request of a client with Nagle's algorithm by 40 ms.
+    # Few clients resume sessions here, and each ticket costs time. Without any, the kernel's delayed acknowledgement
+    # delays the request of a client with Nagle's algorithm by 40 ms.
     context.num_tickets = 1
     if not settings.prefer_server_cipher_suites:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -192,7 +192,7 @@ def _load_certificates(context: ssl.SSLContext, settings: TlsServer, folder: Pat
         place = next((path for path in (certificate, key) if not os.path.isfile(path)), f"{certificate}, {key}")  # noqa: PTH113
         raise UsageError(f"TLS: {shorten(str(place), _LONGEST_PATH)}: {_describe_error(error)}") from None
     if settings.client_auth_type == "NoClientCert":
-        return  # of the system's authorities OpenSSL would search the folder in each handshake
+        return  # with the system's authorities, OpenSSL would search their folder in each handshake
     if settings.client_ca_file is None:
         context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         return

@@ -111,7 +111,7 @@ class TlsServer(Section):
 
     @property
     def is_empty(self) -> bool:
-        """Whether no key asks for TLS."""
+        """Return whether no key enables TLS."""
         return not (self.cert_file or self.key_file or self.client_ca_file or self.client_auth_type != _NO_CERTIFICATE)
 
     @property

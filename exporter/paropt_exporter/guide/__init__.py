@@ -36,7 +36,7 @@ __all__ = [
     "detect_lane",
 ]
 
-if not TYPE_CHECKING:  # with this function in sight a type checker would accept any misspelt name as Any
+if not TYPE_CHECKING:  # if a type checker saw this function, it would accept any misspelt name as Any
 
     def __getattr__(name):
         if name not in __all__:

@@ -18,12 +18,12 @@ class LaneType(StrEnum):
 
 
 def detect_lane(paths: Iterable[str] | None = None, asked: LaneType | str | None = None) -> LaneType:
-    """Return the lane for changed files, given as paths with `/` relative to the project, or found by git if None.
+    """Return the lane for changed files: paths with `/`, relative to the project; None: the changes that git finds.
 
     `asked` overrides the choice. Raises UsageError for the docs lane if other files than documents changed. Git may
     block for 20 s.
     """
-    if isinstance(paths, str):  # its letters would be paths
+    if isinstance(paths, str):  # each letter would count as a path
         raise TypeError(f"paths is {paths!r}: expected a list of paths")
     if asked is None:
         lane, _ = lanes.choose_lane(Path.cwd()) if paths is None else lanes.classify_change(paths)

@@ -1,4 +1,4 @@
-"""Measure the CPU time of a stage's function: of its own thread and of its child processes."""
+"""Measure the CPU time of a stage's function, in its own thread and in its child processes."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class ChildCpuMeter:
 
 
 class MeasuredFunction:
-    """A stage's function for a pool. It is pickled as the bare function, since worker processes measure on their own.
+    """A stage's function for a pool. It is pickled as the bare function, since worker processes measure themselves.
 
-    It has the function's name and line, so that a pool has separate profiles of lambdas in one scope.
+    It keeps the function's name and line, so that a pool has separate profiles for lambdas in one scope.
     """
 
     def __init__(self, function: Callable[..., Any], children: ChildCpuMeter) -> None:

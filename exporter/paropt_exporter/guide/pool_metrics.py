@@ -1,6 +1,6 @@
-"""The guide's metrics of a pool and its tasks: computed, as frozen snapshots with a JSON form, and a text report.
+"""The guide's metrics of a pool and its tasks: frozen snapshots, their JSON form, and a text report.
 
-They come with bottlenecks and recommendations.
+The metrics include bottlenecks and recommendations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from paropt_exporter.executors.adaptive.scheduler import ThreadFallback
 from paropt_exporter.guide.strategies import ParallelizationStrategy
 
 _MOST_LISTED = 40  # a screenful; the rest is in `to_dict()`
-_NOTICEABLE_SECONDS = 0.1  # shorter tasks are dominated by their start
+_NOTICEABLE_SECONDS = 0.1  # in shorter tasks, the start dominates
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _to_plain(value: object) -> Any:
 
 
 class ParallelizationDashboard:
-    """Formats a report of a pool. The dashboards for longer spans are Grafana's."""
+    """Formats a report of a pool. For longer time spans there are Grafana dashboards."""
 
     @staticmethod
     def format_metrics_report(metrics: WorkerPoolMetrics) -> str:
@@ -184,7 +184,7 @@ class CoreUse:
 
     def add(self, measured: Measurement) -> None:
         wall = measured.ended_seconds - measured.started_seconds
-        if measured.pid:  # 0 if it never ran, or its worker died
+        if measured.pid:  # 0 if the task never ran, or its worker died
             self.wanted_seconds += wall * cpu_demand(CoreTime(measured.cpu_seconds, measured.run_delay_seconds), wall)
             self.wall_seconds += wall
 

@@ -1,4 +1,4 @@
-"""Profile a stage's function in a few calls, and recommend a strategy."""
+"""Profile a stage's function by calling it a few times, and recommend a strategy."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _run_trial(
     error = future.exception()
     measured = future.measurement
     own = watched.own_cpu_seconds or 0.0
-    assert measured is not None  # named tasks are measured
+    assert measured is not None  # named tasks are always measured
     measured = replace(measured, cpu_seconds=own + watched.children_cpu_seconds)
     return _Trial(measured, own, describe(error) if error is not None else None)
 

@@ -14,7 +14,7 @@ DEFAULT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class SLATarget:
-    """The limit on a stage's duration, with a warning from the ratio `warning_threshold` of it."""
+    """The limit on a stage's duration; at `warning_threshold` (a ratio) of it there is a warning."""
 
     stage_number: int
     max_duration_seconds: float = DEFAULT_SECONDS
@@ -38,7 +38,7 @@ class SLATarget:
         return self.max_duration_seconds * self.warning_threshold
 
     def check(self, seconds: float) -> tuple[bool, str]:
-        """Return whether a duration keeps the limit, and a sentence, which also reports a reached warning."""
+        """Return whether a duration keeps the limit, and a sentence that also says if the warning was reached."""
         if math.isnan(seconds) or seconds < 0:
             raise ValueError(f"a duration of {seconds!r} s: expected a number from 0 on")
         subject = f"stage {self.stage_number} took {seconds:.1f} s"
@@ -82,7 +82,7 @@ class ParallelizationSLAManager:
         return all(kept)
 
     def update_sla(self, stage_number: int, max_duration_seconds: float, critical: bool = False) -> None:
-        """Set a stage's limit, and keep its warning threshold."""
+        """Change a stage's limit without changing its warning threshold."""
         old = self.slas.get(stage_number, SLATarget(stage_number=stage_number))
         self.slas[stage_number] = replace(old, max_duration_seconds=max_duration_seconds, critical=critical)
 

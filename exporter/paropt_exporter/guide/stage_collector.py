@@ -57,9 +57,9 @@ class StageCollector(Collector):
 
     `REGISTRY.register(StageCollector(pool, project="shop", lane="nightly"))` registers it with prometheus_client's
     registry. A run lasts from the first `submit_stage` to the `wait_all` that finds all tasks ended, or to the end of
-    the pool's `shutdown`. Stages have the name that their number had first; the results of stages are known when their
-    run ends, those of tasks at once. `history` is the path of a history that `paropt-exporter history` reads; totals
-    continue from it, and it keeps the last 1,000 runs of the project. Raises HistoryError if the file is not a history.
+    the pool's `shutdown`. A stage has the first name that its number had; results of stages are known when their run
+    ends, those of tasks at once. `history` is the path of a history for `paropt-exporter history`; totals continue from
+    it, and it keeps the last 1,000 runs of the project. Raises HistoryError if the file is not a history.
 
     Guarantees:
       * Tasks do no I/O for it: their ends only add events to a queue.
@@ -120,7 +120,7 @@ class StageCollector(Collector):
                 self._history = None
 
     def _add_stage(self, started: StageStarted) -> None:
-        """Begin the series of a stage at 0, or where the history ends, before it changes them."""
+        """Create the series of a stage, at 0 or the history's values, before it changes them."""
         if started.stage in {stage.name for stage in self._stages}:
             return
         labels = StageLabels(name=started.stage, number=started.number, pool=started.pool)
@@ -184,7 +184,7 @@ class _StageOfRun:
 
 
 class _RunRecorder:
-    """Turns the stages of a pool into the events of runs. The pool's lock guards it while it takes notes.
+    """Turns the stages of a pool into the events of runs. The pool's lock guards its methods `note_…`.
 
     note_submitted() ──first one──> run ──note_ended() ...──> note_run_end() ──> none
     """
@@ -268,7 +268,7 @@ class _RunRecorder:
 
     def _start_stage(self, number: int, name: str, now_seconds: float) -> _StageOfRun:
         if number not in self._names:
-            known = name in self._names.values()  # a label names one stage
+            known = name in self._names.values()  # a label value must mean one stage
             self._names[number] = f"{name}_{number}" if known else name
         self._events.append(
             StageStarted(

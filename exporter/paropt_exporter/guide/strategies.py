@@ -25,9 +25,9 @@ PROJECT_FOLDER = Path(".paropt")  # of the project in the current folder
 MOST_THREADS = 32  # the pools' default: more threads rarely help, and each costs memory
 _EXTRA_THREADS = 4  # like the standard library's pool
 _PROCESS_BYTES = 64 * 1024**2  # a worker with a few libraries, without its task's memory
-_MEMORY_SHARE = 0.5  # of the free memory: the other half is for the tasks
-_WANTED_BUSY_RATIO = 0.8  # room for a longer stage
-_SLACK = 0.1  # of a worker: too little for another one
+_MEMORY_SHARE = 0.5  # of the free memory is for processes; the other half is for their tasks
+_WANTED_BUSY_RATIO = 0.8  # leaves room for a longer stage
+_SLACK = 0.1  # a fraction of a worker that is too little to add one
 _RUNS = 10
 
 
@@ -108,7 +108,7 @@ def _estimate_slots(run: RunSummary) -> float | None:
 def _load_earlier_runs(strategy: Strategy) -> tuple[RunSummary, ...]:
     """Return the last runs of the project in the current folder, or none without a history."""
     if not PROJECT_FOLDER.exists() and not Path("paropt.yml").exists():
-        return ()  # most scripts: don't load the modules that read a config
+        return ()  # as for most scripts: avoid loading the modules that read a config
     from paropt_exporter import config
 
     try:

@@ -39,7 +39,7 @@ _batches = itertools.count(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedTask:
-    """A task of a stage whose future is settled. `pool` ran it; a task that never ran starts and ends at its end."""
+    """A stage's task whose future is settled. `pool` ran it. A task that never ran starts when it ends."""
 
     number: int
     name: str
@@ -50,14 +50,14 @@ class EndedTask:
 
 
 class StageObserver(Protocol):
-    """Takes notes of a pool's stages, under the pool's lock: it must not block."""
+    """Observes a pool's stages. Its methods are called under the pool's lock, so they must not block."""
 
     def note_submitted(self, number: int, name: str, submitted_seconds: float) -> None: ...
 
     def note_ended(self, task: EndedTask) -> None: ...
 
     def note_run_end(self, worker_time: WorkerTime) -> None:
-        """Note that all tasks have ended, and `wait_all` reports them or the pool is shut down."""
+        """Note the end of a run: all tasks have ended, and `wait_all` reports them or the pool is shut down."""
 
 
 class _Task:
@@ -68,7 +68,8 @@ class _Task:
     def __init__(self, number: int, name: str, watched: MeasuredFunction) -> None:
         self.number = number
         self.name = name
-        self.watched: MeasuredFunction | None = watched  # None after its end, since it refers to the user's function
+        # None after the task's end, since it refers to the user's function
+        self.watched: MeasuredFunction | None = watched
         self.future: TaskFuture[Any] | None = None  # likewise: it refers to the result
         self.batch = 0
         self.submitted_seconds = 0.0
@@ -130,7 +131,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         self._is_shut_down = False
 
     def observe_stages(self, observer: StageObserver, on_run_end: Callable[[], object]) -> None:
-        """Let an observer take notes of the stages from now on; `StageCollector` does.
+        """Add an observer of the stages from now on, such as a `StageCollector`.
 
         `on_run_end` is called without a lock after a run has ended, in the thread that waited for it.
         """
@@ -138,7 +139,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
             self._observers += ((observer, on_run_end),)
 
     def note_ended_tasks(self) -> None:
-        """Let the observers know of each task whose future is settled, also before the future's callbacks."""
+        """Tell the observers of each task whose future is settled, even if its callbacks have not run yet."""
         with self._changed:
             self._settle_done_tasks()
 
@@ -147,7 +148,8 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
     ) -> TaskFuture[T]:
         """Run a task of a stage and return its future. One number may have many tasks.
 
-        RuntimeError after a shutdown; TypeError for an async function, which would succeed without running.
+        Raises RuntimeError after a shutdown, and TypeError for an async function, which would seem to succeed without
+        running.
         """
         if getattr(getattr(task_func, "__code__", None), "co_flags", 0) & _IS_ASYNC:
             name = getattr(task_func, "__qualname__", task_func)
@@ -176,7 +178,8 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         with self._changed:
             tasks = tuple(self._unreported)
             asked = frozenset(tasks)
-            self._changed.wait_for(lambda: asked.isdisjoint(self._open), timeout)  # two sets: the smaller one is walked
+            # two sets, so that only the smaller one is iterated
+            self._changed.wait_for(lambda: asked.isdisjoint(self._open), timeout)
             self._settle_done_tasks()
             self._unreported = [task for task in self._unreported if task.metrics is None or task not in asked]
             if ended := not self._unreported:
@@ -291,7 +294,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
             self._end_task(task)
 
     def _settle_done_tasks(self) -> None:
-        """End the tasks whose futures are settled but have not called back yet."""
+        """End the tasks whose futures are settled but have not run their callbacks yet."""
         for task in [task for task in self._open if task.future is not None and task.future.done()]:
             self._end_task(task)
 

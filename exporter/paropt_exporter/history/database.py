@@ -16,7 +16,7 @@ VERSION = 1
 # Transactions take about 0.1 ms, so a longer wait means a stopped process or a hanging disk.
 BUSY_SECONDS = 2.0
 
-_LOG_BYTES = 8 << 20  # of the log, once its content is in the file: SQLite would leave it as large as it ever was
+_LOG_BYTES = 8 << 20  # of the log after a checkpoint: by default SQLite keeps it at its largest size
 _TRIES = 5  # to open a file while other processes set it aside, or remove its log
 
 _TABLES = """
@@ -81,12 +81,12 @@ CREATE TABLE latest (
 ) WITHOUT ROWID;
 """
 
-# Statements that upgrade a file to the next version, by its current version. Version 1 is the first released one.
+# Statements that upgrade a file to the next version, by its current version. Version 1 will be the first release's.
 UPGRADES: dict[int, str] = {}
 
 
 def open_history(path: Path, now_seconds: float) -> tuple[sqlite3.Connection, str | None]:
-    """Return a connection in autocommit mode, with None, or with the reason if it is to a database in memory.
+    """Return a connection in autocommit mode, and the reason if its database is in memory, otherwise None.
 
     A damaged history is set aside (its new name contains `now_seconds`, wall time) and a new one created. Raises
     HistoryError for an existing file that can't be used: not a history, unreadable, or of a newer version.
@@ -172,7 +172,7 @@ def _connect_for_reading(path: Path) -> sqlite3.Connection:
 
 
 def _lacks_log(connection: sqlite3.Connection) -> bool:
-    """Return whether the first read fails, since a run has ended and removed its log a moment ago."""
+    """Return whether the first read fails because a run has just ended and removed its log."""
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.Error as error:
@@ -200,7 +200,7 @@ def _load_current_version(connection: sqlite3.Connection, path: Path) -> sqlite3
 def _refuse_foreign_schema(connection: sqlite3.Connection, path: Path) -> None:
     """Raise HistoryError for views, triggers, virtual tables and computed columns: reading those may never end."""
     connection.execute("PRAGMA trusted_schema = OFF")
-    # Not by the beginning of a virtual table's SQL, which a file may have with other spaces.
+    # All other SQL is refused, rather than CREATE VIRTUAL TABLE: a file may write that with other spaces.
     foreign = """
     SELECT 1 FROM sqlite_schema
       WHERE type NOT IN ('table', 'index') OR (type = 'table' AND sql NOT LIKE 'CREATE TABLE %')
@@ -217,7 +217,7 @@ def build_unreadable_error(path: Path, error: Exception) -> HistoryError:
         if not repair.is_ours(path):
             return _build_not_a_database_error(path)
         return HistoryError(f"history {path}: damaged ({error}); the next run sets it aside and creates a new one")
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else error  # without the path once more
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error  # the message has the path
     return HistoryError(f"history {path}: cannot read it ({reason}); fix its permissions or choose another file")
 
 
@@ -239,8 +239,8 @@ def _prepare_file(path: Path) -> None:
             if _is_missing(path):
                 _create_file(path)
     if files.find_private_parts(path):
-        # A history is in WAL mode from its first byte on and has no rollback journal. A journal of other origin may
-        # contain the name of any file as its list of journals, and SQLite deletes that file when it rolls back.
+        # A history is in WAL mode from its first byte on and has no rollback journal. A planted journal may name any
+        # file as its super-journal, and SQLite deletes that file when it rolls back.
         path.with_name(path.name + "-journal").unlink(missing_ok=True)
         _make_private(path)
 
@@ -296,7 +296,8 @@ def _open_file(path: Path) -> sqlite3.Connection:
         # Fails now, not during a run, if the file is not writable.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("COMMIT")
-        _make_private(path)  # only now: the config may name another program's file, which must keep its mode
+        # Only now that it is known to be a history: the config may name another program's file, which keeps its mode.
+        _make_private(path)
     except BaseException:  # close the connection whatever happened, then raise again
         connection.close()
         raise
@@ -314,8 +315,8 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
 
 
 def _read_version(connection: sqlite3.Connection, path: Path) -> int:
-    # Read tables before the version: another process may create both now, in one transaction, and tables that are
-    # visible here have their version in the next read.
+    # Read the tables before the version. Another process may create both in one transaction meanwhile: if its tables
+    # are visible here, their version is visible in the next read.
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
@@ -354,7 +355,7 @@ def _open_in_memory(path: Path) -> sqlite3.Connection:
     memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     try:
         if path.exists() and not path.is_file():
-            raise OSError("not a file")  # in a folder that is not writable, it may be anything
+            raise OSError("not a file")  # such as a folder or a pipe
         if path.exists() and path.stat().st_size:
             _copy(path, memory)
     except (sqlite3.Error, OSError) as error:

@@ -60,7 +60,7 @@ def find_failures(connection: sqlite3.Connection, project: str, lane: str, stage
 
 
 class _StageState(Struct):
-    """What the last runs say about a stage, seen from the last one on. `first`: the shard of the last run, if any."""
+    """A stage's state by the last runs, latest first. `first`: the shard of the last run that planned it, if any."""
 
     runs: int = 0
     first: Shard | None = None
@@ -73,7 +73,7 @@ class _StageState(Struct):
         return self.closed or (self.runs > 0 and (self.first is None or len(self.indexes) == self.first.count))
 
     def takes(self, shard: Shard | None) -> bool:
-        """Return whether an earlier run that planned the stage counts: the first one, or another shard of its split."""
+        """Return whether a run that planned the stage counts: the latest one, or another shard of its split."""
         if self.decided:
             return False
         if self.runs == 0:

@@ -35,14 +35,14 @@ _SQLITE = b"SQLite format 3\0"
 _MOST_REPORT_BYTES = 64 << 20
 _RUN_TABLES = ("stages", "tasks", "sla", "failed_items", "flaky_items")
 _ITEM_TABLES = ("items", "shard_items")
-_PART = "::"  # between a file and a long test in it, which have their own rows
+_PART = "::"  # between a file and a long test in it; each has its own row
 _LONGEST_ITEM_SECONDS = 1e6
 
 Row = dict[str, object]
 
 
 class ShardRun(Struct, frozen=True, kw_only=True):
-    """The last run of a lane in one file, if it was of a shard."""
+    """The last run of a lane in one file, if a shard made it."""
 
     lane: str
     index: int
@@ -53,7 +53,7 @@ class ShardRun(Struct, frozen=True, kw_only=True):
 class Source(Struct, frozen=True, kw_only=True):
     """The checked content of one file. Rows are by table.
 
-    `unended` counts runs without an end, which are left out; `other_projects` are those of which it has shards.
+    `unended` counts runs without an end, which are left out; `other_projects`: other projects with runs of shards.
     """
 
     path: Path
@@ -67,13 +67,13 @@ class Source(Struct, frozen=True, kw_only=True):
     other_projects: tuple[str, ...] = ()
 
     def find_shard_runs(self) -> tuple[ShardRun, ...]:
-        """Return the last run of each lane that was of a shard."""
+        """Return the last run of each lane, if a shard made it."""
         last = {to_text(run["lane"]): run for run in sorted(self.runs, key=_get_time)}
         return tuple(_build_shard_run(run) for run in last.values() if run["shard"])
 
 
 class Merged(Struct, frozen=True, kw_only=True):
-    """The numbers of runs that were new and of items that are measured by now."""
+    """How many runs were new, and how many items have a measured duration after the merge."""
 
     runs: int
     items: int
@@ -93,7 +93,7 @@ def read_source(path: Path, project: str) -> Source:
 
 
 def merge_sources(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> Merged:
-    """Add the sources to a history, in the caller's transaction. What its own shards measured counts from now on."""
+    """Add the sources to a history, in the caller's transaction. Durations that its own shards measured now count."""
     new = _insert_runs(connection, project, sources)
     connection.execute("UPDATE runs SET merged = 1 WHERE project = ?", (project,))
     _merge_totals(connection, sources)
@@ -196,7 +196,7 @@ def _read_report(path: Path, project: str) -> Source:
     text = files.read_start(path, limit_bytes=_MOST_REPORT_BYTES + 1)
     if len(text) > _MOST_REPORT_BYTES:
         raise HistoryError(f"{path}: longer than {_MOST_REPORT_BYTES >> 20} MiB, the most that a report may have")
-    if b"\0" in text:  # as of UTF-16, in which the next line would see no document type
+    if b"\0" in text:  # such as UTF-16, in which the next check would miss a document type
         raise HistoryError(f"{path}: not a JUnit report (it contains NUL)")
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
         raise HistoryError(f"{path}: has a document type, which no report needs")
@@ -213,7 +213,7 @@ def _read_report(path: Path, project: str) -> Source:
 
 
 def _iter_report_rows(suite: object, project: str) -> Iterable[Row]:
-    """Yield a row for each item of a suite that succeeded. That of another program has other class names: no rows."""
+    """Yield a row for each successful item of a suite. Suites of other programs have other class names, and no rows."""
     stage, began = suite.get("name"), suite.get("timestamp")  # type: ignore[attr-defined]  # an element
     if not stage or not began:
         return
@@ -235,7 +235,7 @@ def _iter_report_rows(suite: object, project: str) -> Iterable[Row]:
 
 
 def _insert_runs(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> frozenset[str]:
-    """Insert the runs that the history lacks, after its own, in the order in which they began. Return their ids."""
+    """Insert the runs that the history lacks, after its own, in order of their start. Return their ids."""
     known = {run_id for (run_id,) in connection.execute("SELECT run_id FROM runs")}
     found: dict[str, tuple[Row, Source]] = {}
     for source in sources:
@@ -278,10 +278,10 @@ def _merge_items(connection: sqlite3.Connection, project: str, sources: Sequence
 
 
 def _choose_newest(file: str, versions: Sequence[Mapping[str, Row]]) -> list[Row]:
-    """Return the newest row of each item: of a file and its tests.
+    """Return the newest row of a file, and those of its long tests.
 
-    A file's own row excludes its long tests. So the tests that were long when it was measured last are its parts, and
-    an older row of another test is left out: the file's row includes that test.
+    A file's own row excludes its long tests. So the tests that were long at its last measurement are kept beside it. An
+    older row of another test is left out, since the file's row includes that test.
     """
     newest: dict[str, Row] = {}
     for rows in versions:

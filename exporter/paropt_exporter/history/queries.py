@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from paropt_exporter.plan.deadline import StagePast
 
 EXPECTED_RUNS = 10  # a median of ten follows a change within a day and ignores up to four outliers
-# Of a history of years, expectations come from the last runs: to read all of 200,000 took 2 s before each run.
+# Expectations come from the last runs only: reading a history of 200,000 took 2 s before each run.
 CONSIDERED_RUNS = 1000
 _RECENT_RUNS = """
 (SELECT run_id, project, sequence, merged FROM runs WHERE project = :project AND lane = :lane
  ORDER BY sequence DESC LIMIT :runs)
 """
 PAST_RUNS = 20  # enough for a 90 % quantile that ignores the two slowest runs
-RETRIED_RUNS = 20  # a failure is run again in the same state within so many runs, or never
+RETRIED_RUNS = 20  # if a failure is not repeated in the same tree state within so many runs, it never is
 _BAD_RESULTS = ", ".join(f"'{result.value}'" for result in Result if result.bad)
 # The runs of each lane, the latest first; of a single lane, only the latest.
 _RANKED = """
@@ -44,9 +44,9 @@ UNION ALL SELECT * FROM (
   SELECT run_id, lane, started_ts, row_number() OVER (ORDER BY sequence DESC) AS age
     FROM runs WHERE project = :project AND lane = :lane ORDER BY sequence DESC LIMIT :runs)
 """
-# The runs of a lane in one tree state in which a stage failed, and did not succeed since. A shard closes only its own
-# failures, and those of whole runs that it has proven flaky. The last successes are found once, not for each row: with
-# --every, a lane may have a thousand runs in one state.
+# The runs of a lane in one tree state in which a stage failed and has not succeeded since. A shard closes only its own
+# failures, and failures of whole runs that it has proven flaky. The last successes are found once, not for each row:
+# with --every, a lane may have a thousand runs in one state.
 _OPEN = """
 WITH
   same AS (SELECT run_id, sequence, shard FROM runs
@@ -68,7 +68,7 @@ SELECT same.run_id AS run_id, stages.stage AS stage FROM same JOIN stages USING 
 
 
 def load_totals(connection: sqlite3.Connection, project: str) -> Totals:
-    """Return the project's counters and histograms. Buckets of an older layout count in the next higher bucket."""
+    """Return the project's counters and histograms. Buckets of an older layout count in the next higher current one."""
     counters: dict[SeriesKey, float] = {}
     buckets: dict[SeriesKey, list[float]] = {}
     sums: dict[SeriesKey, float] = defaultdict(float)
@@ -94,7 +94,7 @@ def load_stage_cpu_totals(connection: sqlite3.Connection, project: str) -> Mappi
 
 
 def load_shown_cpu(connection: sqlite3.Connection, project: str) -> Mapping[tuple[str, ...], float]:
-    """Return the highest CPU totals that were stored for stages that have not ended, by (lane, stage)."""
+    """Return the highest CPU totals stored for stages that have not ended, by (lane, stage)."""
     query = """
     SELECT runs.lane, stages.stage, max(shown_cpu_total) FROM runs JOIN stages USING (run_id)
       WHERE project = ? AND ended_ts IS NULL AND stages.result IS NULL AND shown_cpu_total IS NOT NULL
@@ -120,14 +120,14 @@ def load_last_run(connection: sqlite3.Connection, project: str) -> tuple[int, st
 
 
 def load_sequences(connection: sqlite3.Connection, project: str, run_ids: Sequence[str]) -> Mapping[str, int]:
-    """Return the sequences of those of the runs that the project's history has."""
+    """Return the sequence of each of the runs that is in the project's history."""
     query = "SELECT run_id, sequence FROM runs WHERE project = ? AND run_id IN (SELECT value FROM json_each(?))"
     found = connection.execute(query, (project, json.dumps(run_ids)))
     return {to_text(run_id): to_count(sequence) for run_id, sequence in found}
 
 
 def has_held_run(connection: sqlite3.Connection, project: str, sequence: int, run_id: str) -> bool:
-    """Return whether the project's run of this sequence has, or had before it was removed, this id."""
+    """Return whether the project's run with this sequence has this id, or may have had it before it was removed."""
     if connection.execute("SELECT 1 FROM runs WHERE project = ? AND run_id = ?", (project, run_id)).fetchone():
         return True
     last = load_last_run(connection, project)
@@ -142,7 +142,7 @@ def find_unended_runs(connection: sqlite3.Connection, project: str) -> list[str]
 
 
 def load_earlier_runs(connection: sqlite3.Connection, project: str, lane: str) -> EarlierRuns:
-    """Return the measurements of a lane's stages and items that decide about its plan."""
+    """Return the measurements of a lane's stages and items that its plan depends on."""
     return EarlierRuns(
         seconds=_load_expected_seconds(connection, project, lane),
         task_seconds=_load_mean_task_seconds(connection, project, lane),
@@ -152,10 +152,10 @@ def load_earlier_runs(connection: sqlite3.Connection, project: str, lane: str) -
 
 
 def _load_expected_seconds(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
-    """Return for each stage the median duration in seconds of its last successful complete runs.
+    """Return for each stage the median duration in seconds of its last successful whole runs.
 
-    For a stage that never succeeded, those of its runs count in which most of its tasks or items succeeded: a failing
-    test file hardly changes the duration of a suite, but a stage that fails at once says nothing about it.
+    For a stage that never succeeded, runs count in which most of its tasks or items did: a failing test file hardly
+    changes the duration of a suite, while a stage that fails at once says nothing about it.
     """
     known = load_stage_durations(connection, project, lane, limit=EXPECTED_RUNS)
     nearly = _load_mostly_successful_durations(connection, project, lane, unless=known)
@@ -180,14 +180,16 @@ def _load_mostly_successful_durations(
 def load_stage_durations(
     connection: sqlite3.Connection, project: str, lane: str, *, limit: int
 ) -> Mapping[str, tuple[float, ...]]:
-    """Return for each stage the durations in seconds of its last successful runs, of whole ones."""
+    """Return for each stage the durations in seconds of its last successful whole runs."""
     condition = "stages.result = 'success' AND merged"
     stages = _find_stages(connection, project, lane)
     return _collect_seconds(_iter_last_ends(connection, project, lane, condition, stages=stages, limit=limit))
 
 
 def load_stage_pasts(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, StagePast]:
-    """Return for each stage the durations of its successes and the number of failures, of its last whole runs."""
+    """Return for each stage the durations in seconds of its successes and its number of failures, over its last whole
+    runs.
+    """
     from paropt_exporter.plan.deadline import StagePast
 
     condition = f"stages.result IN ('success', {_BAD_RESULTS})"
@@ -211,9 +213,9 @@ def _find_stages(connection: sqlite3.Connection, project: str, lane: str) -> set
 def _iter_last_ends(
     connection: sqlite3.Connection, project: str, lane: str, condition: str, *, stages: Collection[str], limit: int
 ) -> Iterator[tuple[str, str, float]]:
-    """Yield stage, result and seconds of the last `limit` ends of some whole stages that meet an SQL condition.
+    """Yield stage, result and seconds of the last `limit` whole executions of each stage that meet an SQL condition.
 
-    Most stages have that many in a few runs; all CONSIDERED_RUNS are searched for the others only.
+    A few runs have enough of them for most stages; only for the others are all CONSIDERED_RUNS searched.
     """
     query = f"""
     SELECT stage, result, duration FROM (
@@ -309,10 +311,9 @@ def _aggregate_task_seconds(
 
 
 def _list_last_runs(connection: sqlite3.Connection, project: str, lane: str, *, merged_only: bool = False) -> str:
-    """Return the ids of the lane's last EXPECTED_RUNS runs as JSON. Those of the shards of one split count as one.
+    """Return the ids of the lane's last EXPECTED_RUNS runs as JSON. All shards of one split count as one run.
 
-    `merged_only`: without those of shards that are not merged. Durations decide about the split, which must not change
-    meanwhile.
+    `merged_only`: without shards that are not merged. The split depends on durations, and must not change meanwhile.
     """
     query = """
     SELECT run_id, CASE split WHEN '' THEN run_id ELSE split END FROM runs
@@ -326,13 +327,13 @@ def _list_last_runs(connection: sqlite3.Connection, project: str, lane: str, *, 
             rounds.add(of_round)
             runs.append(to_text(run_id))
             has_shards = has_shards or of_round != run_id
-        elif not has_shards:  # those of one split may lie far apart
+        elif not has_shards:  # the runs of one split may lie far apart
             break
     return json.dumps(runs)
 
 
 def _load_known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, KnownItems]:
-    """Return for each stage the recent duration of each of its items, and of a command apart from its items."""
+    """Return for each stage the recent seconds of each item, and those that a command takes apart from its items."""
     seconds: dict[str, dict[str, float]] = defaultdict(dict)
     seen: dict[str, dict[str, float]] = defaultdict(dict)
     query = "SELECT stage, item, seconds, seen_ts FROM items WHERE project = ?"
@@ -376,7 +377,7 @@ def load_decisions(
 def load_usual_size(connection: sqlite3.Connection, project: str, lane: str) -> int | None:
     """Return the median of the largest sizes of the lane's last runs; None without decisions.
 
-    For a run that went back because a larger size did not help, it is the size that it went back to.
+    If a run undid an increase that did not help, the size after that counts.
     """
     query = """
     SELECT coalesce(min(CASE WHEN reason = 'ineffective' AND action = 'down' THEN new_size END), max(new_size))
@@ -405,7 +406,7 @@ def find_never_succeeded(connection: sqlite3.Connection, project: str, lane: str
 def load_flakiness(
     connection: sqlite3.Connection, project: str, lane: str | None = None
 ) -> Mapping[tuple[str, str], Flakiness]:
-    """Return how flaky the stages are that have been, by lane and stage, over the last FLAKY_RUNS runs of each lane."""
+    """Return the flakiness of each stage with flaky attempts in its lane's last FLAKY_RUNS runs, by (lane, stage)."""
     stages = _find_stages_with_flaky_attempts(connection, project)
     if not stages:
         return {}
@@ -453,7 +454,7 @@ def has_failed_with_state(connection: sqlite3.Connection, project: str, lane: st
 def load_open_failures(
     connection: sqlite3.Connection, project: str, lane: str, tree_state: str, *, shard: str = ""
 ) -> Mapping[str, OpenFailures]:
-    """Return for each stage the tasks that failed in a tree state, if it did not succeed in it since.
+    """Return for each stage its tasks that failed in a tree state, unless it has since succeeded in that state.
 
     `shard`: such as "2/5", for the failures that a shard can repeat; "" for all.
     """

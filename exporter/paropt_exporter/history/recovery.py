@@ -79,7 +79,7 @@ def _iter_stage_records(
 ) -> Iterator[StageRecord]:
     """Yield a record for each stage that was planned or has started, and has no result.
 
-    A program's own pool (`StageCollector`) plans no stage: its stages follow one after another.
+    A program's own pool (`StageCollector`) plans no stages: each is known from its start on.
     """
     query = "SELECT stage, number, pool, tasks, started_ts, result, scope FROM stages WHERE run_id = ?"
     known = {to_text(row[0]): row for row in connection.execute(query, (run_id,))}

@@ -37,12 +37,12 @@ def identify_file(path: Path) -> Identity | None:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Say whether an error means that the file's content is damaged, rather than that it is inaccessible."""
+    """Return whether an error means that the file's content is damaged, rather than that it is inaccessible."""
     return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _DAMAGE
 
 
 def is_ours(path: Path) -> bool:
-    """Say whether a damaged file was a history: it is in our own folder, or begins like a database.
+    """Return whether a damaged file was a history: it is in our own folder, or begins like a database.
 
     A config may name any file as its history, and other files must stay where they are.
     """
@@ -77,7 +77,7 @@ def set_aside(path: Path, damaged: Identity | None, why: str, now_seconds: float
 def restore_deleted(path: Path, deleted: sqlite3.Connection) -> None:
     """Copy a deleted file, which a connection still has open, to its old path, unless a file is there.
 
-    Another process that shared the file may have been first; later writes of this process are then lost.
+    If another process that shared the file has restored it first, later writes of this process are lost.
     """
     files.make_folder(path.parent)
     copy = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")

@@ -1,6 +1,7 @@
 """Remove old runs from the history, and give the space that they leave back to the file system.
 
-A run's end pays for both, so each is done in portions: a limit that was lowered takes several runs to be kept.
+Both delay the end of a run, so each is done in portions: after a limit is lowered, it takes several runs to take
+effect.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ RUNS_OF_A_PORTION = 100
 _DECISIONS_OF_A_PORTION = 500
 
 _RUN_TABLES = ("tasks", "stages", "sla", "failed_items", "flaky_items", "runs")
-_SIZE_DIVISOR = 10  # a file that is too large loses a tenth of its runs, so that not every run's end removes some
+_SIZE_DIVISOR = 10  # a file that is too large loses a tenth of its runs, so that the next runs have none to remove
 
 _FREE_PAGES = 256  # 1 MiB: the next runs use them up
-_FREE_DIVISOR = 8  # of a large file, this part of its pages may be free
+_FREE_DIVISOR = 8  # an eighth of a large file's pages may be free
 _PAGES_OF_A_STEP = 256  # 3 to 20 ms, in which no other process can write
 _MOST_STEPS = 16  # at the end of a run: 16 MiB
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What stays: the last `runs`, none older than `age_seconds`, in `size_bytes` of the file; None: without limit."""
+    """The runs to keep: the last `runs`, none older than `age_seconds`, in `size_bytes` of the file; None: no limit."""
 
     runs: int | None
     age_seconds: float | None = None
@@ -69,7 +70,7 @@ def remove_portion(connection: sqlite3.Connection, project: str, limits: Limits,
 
 
 def compact(connection: sqlite3.Connection) -> None:
-    """Cut free pages off the file, each few in a transaction of their own. Raises sqlite3.Error."""
+    """Cut free pages off the file, a few in each transaction. Raises sqlite3.Error."""
     excess = _count_excess_pages(connection)
     for _ in range(min(_MOST_STEPS, -(-excess // _PAGES_OF_A_STEP))):
         # SQLite cuts one page in each step of the statement, and `execute` makes one step, since there are no rows.
@@ -77,14 +78,14 @@ def compact(connection: sqlite3.Connection) -> None:
 
 
 def _count_excess_pages(connection: sqlite3.Connection) -> int:
-    """Return how many free pages there are beyond those that the next runs use, if they are many; otherwise 0."""
+    """Return the number of free pages that the next runs won't use, or 0 if there are few."""
     free = _read_pragma(connection, "freelist_count")
     room = max(_FREE_PAGES, _read_pragma(connection, "page_count") // _FREE_DIVISOR)
     return free - room // 2 if free > room else 0
 
 
 def _load_oldest(connection: sqlite3.Connection, project: str) -> list[_Run]:
-    """Return the first runs of a project in the order of their beginnings, by the index of each lane."""
+    """Return a project's oldest runs in order of their start, from the index of each lane."""
     query = """
     SELECT sequence, run_id, started_ts, ended_ts IS NOT NULL FROM runs WHERE project = ? AND lane = ?
       ORDER BY sequence LIMIT ?
@@ -97,7 +98,7 @@ def _load_oldest(connection: sqlite3.Connection, project: str) -> list[_Run]:
 
 
 def list_lanes(connection: sqlite3.Connection, project: str) -> list[str]:
-    """Return the lanes of a project: one step in the index each, where DISTINCT would read all runs."""
+    """Return the lanes of a project, with one look-up in the index for each; DISTINCT would read all runs."""
     query = """
     WITH RECURSIVE lanes(lane) AS (
       SELECT min(lane) FROM runs WHERE project = :project UNION ALL
@@ -137,7 +138,7 @@ def _remove_runs(connection: sqlite3.Connection, run_ids: list[str]) -> None:
 
 
 def _remove_decisions_until(connection: sqlite3.Connection, project: str, run_ids: list[str]) -> None:
-    """Remove the decisions about these runs and those before them."""
+    """Remove the decisions of these runs and all earlier decisions."""
     marks = ", ".join("?" * len(run_ids))
     connection.execute(
         f"DELETE FROM decisions WHERE project = ? AND id <= (SELECT max(id) FROM decisions WHERE run_id IN ({marks}))",  # nosec B608 # marks alone

@@ -51,7 +51,7 @@ ON CONFLICT (project, family, labels) DO UPDATE SET value = excluded.value WHERE
 """  # most values stay the same, and a row that is not changed is not written
 
 
-# A mean in which each run weighs twice as much as the one before: precise enough to cut batches, with one row an item.
+# A mean in which each run weighs twice as much as the one before: precise enough to cut batches, in one row per item.
 _STORE_DURATION = """
 INSERT INTO items (project, stage, item, seconds, seen_ts) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (project, stage, item)
@@ -66,16 +66,16 @@ INSERT INTO shard_items (project, stage, item, seconds, seen_ts)
 ON CONFLICT (project, stage, item) DO UPDATE SET seconds = excluded.seconds, seen_ts = excluded.seen_ts
 """
 _OF_TESTS = "FROM {} WHERE project = ? AND stage = ? AND item >= ? || '::' AND item < ? || ':;'"  # of a file
-# Of a file of which other shards run some tests: so that a merge knows that these are still measured apart from it.
+# The rows of a file's tests that other shards run, so that a merge knows that these are still measured separately.
 _COPY_TESTS = f"""
 INSERT OR IGNORE INTO shard_items (project, stage, item, seconds, seen_ts)
   SELECT project, stage, item, seconds, seen_ts {_OF_TESTS.format("items")}
 """  # nosec B608 # literals
-START_UP_ITEM = ""  # the row of table items with a command's seconds apart from its items; no file has this name
+START_UP_ITEM = ""  # in the table `items`, the row with a command's seconds apart from its items; no file has this name
 
 
 class TotalsDelta:
-    """The changes of totals and last values by some events, added up."""
+    """The sum of the changes that some events make to totals and last values."""
 
     def __init__(self) -> None:
         self.amounts: dict[tuple[str, str, str], float] = defaultdict(float)  # family, labels, part
@@ -107,12 +107,12 @@ def apply_delta(connection: sqlite3.Connection, project: str, delta: TotalsDelta
 
 
 def write_events(connection: sqlite3.Connection, project: str, events: Sequence[Event], now_seconds: float) -> None:
-    """Write events' rows, totals and last values. `now_seconds` is wall time: when their run was last alive."""
+    """Write the rows, totals and last values of events. `now_seconds`: the wall time at which their run is alive."""
     delta = TotalsDelta()
     choose_item_table = cache(partial(_choose_item_table, connection))  # one query for all of a run's events
     ended = {(event.run_id, event.stage) for event in events if isinstance(event, StageRecord)}
     for event in events:
-        # The record of a stage that has ended too has all columns of its start.
+        # If a stage has ended too, the record of its end has all columns of its start.
         if not isinstance(event, StageStarted) or (event.run_id, event.stage) not in ended:
             _write_row(connection, project, event, now_seconds, choose_item_table)
         delta.add_event(event)
@@ -125,7 +125,7 @@ def write_events(connection: sqlite3.Connection, project: str, events: Sequence[
 
 
 def store_shown_cpu(connection: sqlite3.Connection, run_id: str, cpu_totals: Mapping[str, float]) -> None:
-    """Store the CPU totals that a page shows of running stages: they include attempts that have not ended."""
+    """Store the CPU totals of running stages that a page shows; they include attempts that have not ended."""
     connection.executemany(_STORE_SHOWN_CPU, [(total, run_id, stage) for stage, total in cpu_totals.items()])
 
 
@@ -226,10 +226,10 @@ def _choose_item_table(connection: sqlite3.Connection, run_id: str) -> str:
 def _update_long_tests(
     connection: sqlite3.Connection, table: str, stage: tuple[str, str], file: ItemRecord, *, cut: bool
 ) -> None:
-    """Delete the rows of a file's tests that are no longer long: its runner reported the durations of all.
+    """Delete the rows of a file's tests that are no longer long, now that its runner has reported all their durations.
 
-    The file's own row excludes its long tests. If there are others now, it begins again. `cut`: other batches or shards
-    ran some of its tests, which stay.
+    The file's own row excludes its long tests, and starts afresh if their set changes. `cut`: other batches or shards
+    ran some of its tests, whose rows stay.
     """
     name = _to_stored(file.item)
     if cut and table == _SHARD_ITEMS:
@@ -271,7 +271,7 @@ def _insert(
     keep: tuple[str, ...] = (),
 ) -> None:
     """Insert a row, or update the existing one except for its `keep` columns. All names are from this module."""
-    # Most values need no change: a call of `_to_stored` for each would take as long as the insertion.
+    # Most values need no conversion, and calling `_to_stored` for each would take as long as the insertion.
     stored = [_to_stored(value) if isinstance(value, str) and not value.isascii() else value for value in row.values()]
     connection.execute(_build_insert(table, tuple(row), keys, keep), stored)
 
@@ -333,7 +333,7 @@ def _build_run_row(run: RunRecord, project: str, now_seconds: float) -> dict[str
 
 
 def _build_shard_columns(shard: Shard | None) -> dict[str, object]:
-    """Return the columns of a shard. The durations of a shard's run count from a merge on."""
+    """Return the columns of a shard. The durations that its run measured count after a merge."""
     if shard is None:
         return {"shard": "", "split": "", "merged": True}
     return {"shard": str(shard), "split": shard.split, "merged": False}

@@ -21,7 +21,7 @@ class RunLocks:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._descriptors: dict[str, int] = {}  # descriptors
+        self._descriptors: dict[str, int] = {}  # by run id
         self._spare: int | None = None
 
     def reserve_descriptor(self) -> None:
@@ -72,7 +72,7 @@ class RunLocks:
         self._close_reserve()
 
     def is_alive(self, run_id: str) -> bool:
-        """Say whether a run's process is alive: this process, or another one that holds the lock."""
+        """Return whether a run's process is alive: this process, or another one that holds the lock."""
         if run_id in self._descriptors:
             return True
         try:
@@ -80,7 +80,7 @@ class RunLocks:
         except (FileNotFoundError, files.UnexpectedFileType):
             return False
         try:
-            # Shared: two processes that check don't see each other as the run's process.
+            # A shared lock, so that two processes that check don't mistake each other for the run's process.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True

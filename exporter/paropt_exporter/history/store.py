@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# The third one is for file systems without locks or shared memory maps, as of some network folders and FUSE.
+_REMEDIES = "free disk space, fix the folder's permissions, or choose another place (history: {path: FILE})"
+
 KEEP_RUNS = 1000
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -123,7 +126,7 @@ class History:
                 self._defer(events)
         except (sqlite3.Error, OSError, HistoryError) as error:
             if len(events) > 1 and not isinstance(error, sqlite3.OperationalError | OSError):
-                for event in events:  # the file is writable, so a value of one of them is at fault
+                for event in events:  # the file is writable, so one of the events has an invalid value
                     self._store((event,))
                 return
             self._has_failed = True
@@ -133,7 +136,9 @@ class History:
             self._run_locks.release(first.run_id)
 
     def store_shown_cpu(self, run_id: str, cpu_totals: Mapping[str, float]) -> None:
-        """Store the CPU totals of running stages before a page shows them: no restart shows less. Never raises."""
+        """Store the CPU totals of running stages before a page shows them, so that a restart shows no less. Never
+        raises.
+        """
         with self._lock:
             if self._has_failed or self._in_memory or not cpu_totals:
                 return
@@ -175,7 +180,7 @@ class History:
 
     @contextmanager
     def hold_moment(self) -> Iterator[None]:
-        """Let all reads in the block see the same moment, if the history has a log."""
+        """Let all reads in the block see the same state of the history, if it has a log."""
         with self._lock:
             try:
                 self._connection.execute("BEGIN")
@@ -184,17 +189,17 @@ class History:
             try:
                 yield
             finally:
-                with suppress(sqlite3.Error):  # a read that found damage has opened the file again
+                with suppress(sqlite3.Error):  # a read that found damage has reopened the file
                     self._connection.execute("ROLLBACK")
 
     def load_run_durations(self, lane: str, *, limit: int) -> tuple[float, ...]:
-        """Return the durations in seconds of the successes among the lane's last `limit` runs."""
+        """Return the durations in seconds of those of the lane's last `limit` whole runs that succeeded."""
         from paropt_exporter.history import summaries
 
         return self._query(summaries.load_run_durations, self._project, lane, limit=limit)
 
     def store_tree_state(self, run_id: str, tree_state: str) -> None:
-        """Store the tree state of a run that has ended. Never raises: without it there is less evidence."""
+        """Store the tree state of a run that has ended. Never raises: without it, only less flakiness is detected."""
         with self._lock:
             if self._has_failed or self._in_memory or not tree_state:
                 return
@@ -223,13 +228,13 @@ class History:
         return self._query(summaries.load_projects)
 
     def find_run(self, run_id: str) -> RunSummary | None:
-        """Return a run by its id or an unambiguous beginning of it."""
+        """Return a run by its id or an unambiguous prefix of it."""
         from paropt_exporter.history import summaries
 
         return self._query(summaries.find_run, self._project, run_id)
 
     def is_alive(self, run_id: str) -> bool:
-        """Say whether a run's process is alive; also True for a lock that this user can't read."""
+        """Return whether a run's process is alive; True also if this user can't read its lock."""
         with self._lock:
             try:
                 return self._run_locks.is_alive(run_id)
@@ -322,7 +327,7 @@ class History:
             return work(*arguments, **keywords)
 
     def _retry_query(self, error: sqlite3.Error, work: Callable[[], _Result]) -> _Result:
-        """Query once more: a run may have opened and changed the file in between."""
+        """Repeat a query that failed: a run may have opened and changed the file in between."""
         if not repair.is_damage(error):
             raise build_unreadable_error(self.path, error) from error
         self._connection.close()
@@ -333,7 +338,7 @@ class History:
             raise build_unreadable_error(self.path, again) from again
 
     def _reopen_if_replaced(self) -> None:
-        """If the file was deleted or replaced, continue with one at its path: a deleted file loses writes."""
+        """If the file was deleted or replaced, continue with one at its path: writes to a deleted file are lost."""
         found = repair.identify_file(self.path)
         if self._in_memory or found == self._file:
             return
@@ -347,7 +352,9 @@ class History:
         self._run_locks.reacquire_lost()
 
     def _switch_file(self) -> None:
-        """Open the new file, then close the old one: otherwise SQLite would change the new file by its name."""
+        """Open the new file before closing the old one: otherwise SQLite, which goes by names, would change the new
+        one.
+        """
         before = self._connection
         self._open()
         before.close()
@@ -379,7 +386,7 @@ class History:
                 yield marked
 
     def _prune(self) -> None:
-        """Remove old runs, then give space back. After an error, as of a full disk, the end of the next run does it."""
+        """Remove old runs, then give space back. After an error, such as a full disk, the next run's end retries."""
         try:
             for _ in range(retention.MOST_PORTIONS):
                 with self._transaction():
@@ -395,7 +402,8 @@ class History:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        # IMMEDIATE: a transaction that reads first can't wait for another writer when it starts to write; it fails.
+        # IMMEDIATE: a transaction that reads first fails, instead of waiting, if another one writes when it starts to
+        # write.
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -454,11 +462,11 @@ class History:
                 "cannot write the history: the run goes on and will be missing from it",
                 extra={"path": str(self.path), "err": why},
             )
-        self.broken = self.broken or f"history {self.path}: {why}; free disk space or fix the folder's permissions"
+        self.broken = self.broken or f"history {self.path}: {why}; {_REMEDIES}"
 
 
 def _split_at_ends_of_runs(events: Sequence[Event]) -> Iterator[tuple[Event, ...]]:
-    """Yield the events in order; the start and the end of a run alone, since they do more than write rows."""
+    """Yield groups of events in order. A run's start and end are groups of one: they do more than write rows."""
     batch: list[Event] = []
     for event in events:
         if not isinstance(event, RunStarted | RunRecord):

@@ -18,7 +18,7 @@ coalesce(busy_ratio, 0), warned, broken, interrupted, bottlenecks, partial, shar
 
 
 class StageSummary(Struct, frozen=True, kw_only=True):
-    """A stage of a run. `result` is None while it runs. `cached`: tasks of it were skipped."""
+    """A stage of a run. `result` is None while it runs. `cached`: some of its tasks were skipped as unchanged."""
 
     stage: str
     number: int
@@ -115,7 +115,7 @@ def load_runs(connection: sqlite3.Connection, project: str, *, lane: str | None,
 
 
 def load_run_durations(connection: sqlite3.Connection, project: str, lane: str, *, limit: int) -> tuple[float, ...]:
-    """Return the durations in seconds of the successes among the lane's last `limit` runs, of whole ones."""
+    """Return the durations in seconds of those of the lane's last `limit` whole runs that succeeded."""
     return tuple(
         summary.duration_seconds
         for summary in load_runs(connection, project, lane=lane, limit=limit)
@@ -130,7 +130,7 @@ def load_projects(connection: sqlite3.Connection) -> tuple[str, ...]:
 
 
 def find_run(connection: sqlite3.Connection, project: str, run_id: str) -> RunSummary | None:
-    """Return the run with this id, or with an id that begins so if it is the only one."""
+    """Return the run with this id, or the only run whose id begins with it."""
     query = f"SELECT {_RUN_COLUMNS} FROM runs WHERE project = ? AND substr(run_id, 1, ?) = ? LIMIT 2"  # nosec B608
     found = connection.execute(query, (project, len(run_id), run_id)).fetchall()
     return _build_summary(connection, found[0]) if len(found) == 1 else None

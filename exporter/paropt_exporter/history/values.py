@@ -12,7 +12,7 @@ from paropt_exporter.events import Shard
 
 # The errors of reading, adding and comparing invalid values.
 INVALID_VALUE_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
-_TEXTS = msgspec.json.Decoder(tuple[str, ...])  # a start of a lane with 1,000 stages reads 15,000 lists
+_TEXTS = msgspec.json.Decoder(tuple[str, ...])  # the start of a lane with 1,000 stages reads 15,000 lists
 _LAST_TIMESTAMP_SECONDS = 253_402_214_400.0  # the end of the year 9999 less a day, for zones east of Greenwich
 
 
@@ -65,7 +65,7 @@ def _parse_texts(document: str) -> tuple[str, ...]:
     try:
         return _TEXTS.decode(document)
     except msgspec.DecodeError:
-        pass  # no such list, or a name that is no valid Unicode, which json accepts
+        pass  # not such a list, or a name that is not valid Unicode, which json accepts
     found = json.loads(document)
     if not isinstance(found, list):
         raise ValueError(f"expected a list, found {_shorten(found)}")

@@ -8,7 +8,7 @@ from paropt_exporter.metrics import multiprocess
 
 DROPPED = multiprocess.DROPPED
 
-# E402: these imports must come after that of `multiprocess`.
+# E402: `multiprocess` must be imported before these.
 from prometheus_client import CollectorRegistry  # noqa: E402
 from prometheus_client.exposition import generate_latest  # noqa: E402
 from prometheus_client.gc_collector import GCCollector  # noqa: E402
@@ -29,7 +29,7 @@ openmetrics_page: Callable[[Collector], bytes] = openmetrics.generate_latest
 
 
 def create_registry(*, process_metrics: bool) -> CollectorRegistry:
-    """Create a registry, with the metrics of this process and its garbage collector if they are wanted."""
+    """Create a registry, by default with the metrics of this process and its garbage collector."""
     registry = CollectorRegistry(auto_describe=False)
     if process_metrics:
         ProcessCollector(registry=registry)

@@ -12,7 +12,8 @@ from paropt_exporter.metrics.client import Collector, Metric
 from paropt_exporter.metrics.page import Labels, Page
 from paropt_exporter.metrics.samples import POOL_FAMILIES, iter_pool_samples
 
-_HIGHEST = (families.POOL_OLDEST_AGE, families.POOL_EPOCH)  # of several pools: all other families are added up
+# the maximum of several pools; all other families are summed
+_HIGHEST = (families.POOL_OLDEST_AGE, families.POOL_EPOCH)
 
 
 @runtime_checkable
@@ -26,8 +27,8 @@ class PoolCollector(Collector):
     """A collector for the `paropt_pool_*` families of pools; it reads them at each scrape.
 
     `REGISTRY.register(PoolCollector(pool, project="shop"))` registers it with prometheus_client's registry. `project`
-    becomes the label of that name. Pools with one name, such as two pools without one, count as one pool. Pools do no
-    work for it between scrapes.
+    becomes the label of that name. Pools with the same name, or without one, count as one pool. Pools do no work for it
+    between scrapes.
     """
 
     def __init__(self, *measured: MeasuredPool, project: str) -> None:
@@ -45,7 +46,7 @@ class PoolCollector(Collector):
         yield from page.iter_metrics(POOL_FAMILIES)
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: without this method a registry collects everything once at registration."""
+        """Return nothing: without this method, registration would call `collect`."""
         return ()
 
     def _add_up(self) -> dict[tuple[Family, Labels], float]:

@@ -103,7 +103,7 @@ class LaneLabels(Struct, frozen=True, kw_only=True):
 
 
 class LabelSets:
-    """The series that a config defines. `series` has them at 0, or at the value that the config sets."""
+    """The series that a config defines. `series` has their initial values: 0, or the value that the config sets."""
 
     def __init__(self, lanes: Collection[LaneLabels], pools: Collection[str]) -> None:
         self._places = _collect_places(lanes, pools)
@@ -115,7 +115,7 @@ class LabelSets:
         self.series |= {(family, labels): value for family, labels, value in _iter_constants(lanes)}
 
     def resume(self, totals: Totals, last: LastValues) -> dict[Series, Value]:
-        """Return the series with the values of a history, whose other lanes, stages and pools are left out."""
+        """Return the series with the values of a history, without its lanes, stages and pools that the config lacks."""
         found = dict(self.series)
         for values in (totals.counters, last.gauges, totals.histograms):
             for (name, labels), value in values.items():
@@ -127,7 +127,7 @@ class LabelSets:
     def _has_place(self, family: Family, labels: Labels, value: Value) -> bool:
         if len(labels) != len(family.labels) or (family.kind is Kind.HISTOGRAM) != isinstance(value, HistogramTotal):
             return False
-        if family in _CONFIG_FAMILIES and (family, labels) not in self.series:  # the config has this limit no more
+        if family in _CONFIG_FAMILIES and (family, labels) not in self.series:  # the config no longer has this limit
             return False
         return _get_place(family, labels) in self._places
 
@@ -170,7 +170,7 @@ class EventState:
     def reconfigure(
         self, lanes: Iterable[LaneLabels], totals: Totals, last: LastValues, *, pools: tuple[str, ...] = ()
     ) -> None:
-        """Replace the label sets by those of another config, between two runs.
+        """Replace the label sets with those of another config, between two runs.
 
         New series start at 0 or continue from history, series without a place in the config end, others continue.
         """
@@ -203,7 +203,7 @@ class EventState:
             yield from values
 
     def _is_in_config(self, series: Series) -> bool:
-        """Return False for a series of a limit that the config has no more; events and history set those, too."""
+        """Return False for a limit's series if the config no longer has the limit: events and history set them, too."""
         return series[0] not in _CONFIG_FAMILIES or self._numbers.get(series) is not None
 
     def _add(self, series: Series, amount: float) -> None:
@@ -291,7 +291,7 @@ class DeferredEventState:
         observe(): keep the event      get(): build the state and apply the kept events; later ones go to it directly
 
     Guarantees: the state has each event once, in order; `observe` does not wait while another thread builds the state.
-    Building it for 1,000 stages takes as long as ten of their tasks. From `_MOST_DEFERRED` events on `observe` does it.
+    Building it for 1,000 stages takes as long as ten of their tasks. At `_MOST_DEFERRED` events, `observe` builds it.
     """
 
     def __init__(self, build: Callable[[], EventState]) -> None:
@@ -341,7 +341,7 @@ class DeferredEventState:
 
 
 def _drop_texts(event: Event) -> Event:
-    """Return an event without texts that may be long and are in no series: output, messages, a decision's figures."""
+    """Return an event without long texts that no series uses: output, messages, a decision's figures."""
     match event:
         case TaskRecord() if event.output or event.items or event.message:
             return replace(event, output="", items=(), message="")
@@ -387,7 +387,7 @@ def _iter_zeros(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, Labels]]:
 
 
 def _iter_pool_zeros(pools: Iterable[str]) -> Iterator[tuple[Family, Labels]]:
-    """Yield every counter of a pool's decisions: each action with its possible reasons."""
+    """Yield the counters of each pool's decisions: each action with its possible reasons."""
     for pool in pools:
         for action, reasons in families.DECISION_REASONS.items():
             for reason in reasons:
@@ -411,7 +411,7 @@ def _iter_constants(lanes: Iterable[LaneLabels]) -> Iterator[tuple[Family, Label
 
 
 def _iter_products(chosen: Sequence[Family], place: Labels) -> Iterator[tuple[Family, Labels]]:
-    """Yield each family for a lane or stage, with each combination of its closed labels, which come last."""
+    """Yield each family for a lane or stage, with each combination of values of its closed labels, which come last."""
     for family in chosen:
         for values in _list_closed_values(family):
             yield family, (*place, *values)

@@ -34,7 +34,7 @@ _ACCEPT_CHARACTERS = 4096  # Prometheus sends some 250; the rest of a longer hea
 
 
 def negotiate(accept: str) -> ContentChoice:
-    """Return the format with the highest weight in an Accept header, the first of equals, by default text 0.0.4.
+    """Return the format with the highest weight in an Accept header, the first of several; by default text 0.0.4.
 
     It never fails: a scraper that asks for an unknown version must not get an error.
     """
@@ -49,7 +49,7 @@ def negotiate(accept: str) -> ContentChoice:
 
 
 def _build_choice(chosen: Format, escaping: str) -> ContentChoice:
-    # All our names consist of letters, digits and underscores, so that all escapings give the same text.
+    # All our names consist of letters, digits and underscores, so every escaping scheme gives the same text.
     known = escaping in _ESCAPINGS and chosen is not Format.TEXT_0
     return ContentChoice(format=chosen, content_type=f"{chosen.value}; escaping={escaping}" if known else chosen.value)
 

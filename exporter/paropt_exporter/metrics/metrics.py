@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 Series = tuple[Family, Labels]
 
 _OVERLAID_FAMILIES = (families.STAGE_CPU, families.STAGE_MEMORY_PEAK)
-# Series of lanes stay true when this process has exited; those of its pools and host do not.
+# Series of lanes stay valid after this process has exited; those of its pools and host do not.
 _FINAL_FAMILIES = tuple(family for family in families.FAMILIES if "lane" in family.labels)
 
 UNKNOWN_REVISION = "unknown"
@@ -46,8 +46,8 @@ class Metrics:
                                               process and GC, by prometheus_client -'
 
     Guarantees:
-    * `observe` takes a few µs and never waits for a scrape; the scrape's thread does all formatting. Without a scrape
-      the 10,000th event builds the EventState and applies all: 0.1 to 0.2 s, once.
+    * `observe` takes a few µs and never waits for a scrape; the scrape's thread does all formatting. If there is no
+      scrape, the 10,000th event builds the EventState and applies all events: 0.1 to 0.2 s, once.
     * A counter never decreases while this process lives; this includes the live part of STAGE_CPU.
     * Every counter, histogram and 0/1 gauge of the config's label sets is on the page from the first scrape.
 
@@ -126,13 +126,15 @@ class Metrics:
         return [*own, [write(self._process)]]
 
     def collect_live(self) -> dict[tuple[str, Labels], Value]:
-        """Return the series that no history has: they describe this process and its present run."""
+        """Return the series that are not in the history, since they describe this process and its current run."""
         with self._lock:
             self._refresh()
             return {(family.name, labels): value for family, labels, value in self._page.iter_values(LIVE_FAMILIES)}
 
     def render_final_page(self) -> bytes:
-        """Return the series of lanes, stages and limits, which stay true after this process, in text format."""
+        """Return the series of lanes, stages and limits, which stay valid after this process has exited, in text
+        format.
+        """
         with self._lock:
             self._refresh()
             return b"".join(chain.from_iterable(self._page.format_page(_FINAL_FAMILIES, openmetrics=False)))

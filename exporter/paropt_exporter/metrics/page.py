@@ -25,8 +25,8 @@ class Page:
 
     prometheus_client's writer formats every line at every scrape and holds the GIL meanwhile: 7 s for 10,000 stages
     (1.1 million lines), 0.5 s here. The text of each series is kept as bytes, so that a page is one join, for which
-    Python releases the GIL. The lines are the same, byte for byte. Sample lines of text and OpenMetrics are the same;
-    only the heads of counters differ. Not thread-safe: its owner holds a lock.
+    Python releases the GIL. The lines equal its lines, byte for byte. Sample lines of text and OpenMetrics are the
+    same; only the heads of counters differ. Not thread-safe: its owner holds a lock.
     """
 
     def __init__(self, project: str) -> None:
@@ -50,7 +50,7 @@ class Page:
         self._stale.get(family, set()).discard(labels)
 
     def replace(self, families: Iterable[Family], samples: Iterable[tuple[Family, Labels, Value]]) -> None:
-        """Replace all series of some families by these."""
+        """Replace all series of some families with these."""
         kept: defaultdict[Family, set[Labels]] = defaultdict(set)
         for family, labels, value in samples:
             self.put(family, labels, value)
@@ -62,7 +62,7 @@ class Page:
                     self.drop(family, labels)
 
     def get_number(self, family: Family, labels: Labels) -> float:
-        """Return the current value of a counter or gauge, by default 0."""
+        """Return the current value of a counter or gauge; 0 if it has none."""
         value = self._values.get(family, {}).get(labels, 0.0)
         return value if not isinstance(value, HistogramTotal) else value.sum
 
@@ -72,7 +72,7 @@ class Page:
             yield from ((family, labels, value) for labels, value in self._values.get(family, {}).items())
 
     def format_page(self, families: Iterable[Family], *, openmetrics: bool) -> list[list[bytes]]:
-        """Return the lines of each family: its head and a text for each series; an empty list if it has no series."""
+        """Return a list of lines for each family: its head and the text of each series; empty if it has no series."""
         return [format_part(family, self.format_family(family), openmetrics=openmetrics) for family in families]
 
     def format_family(self, family: Family) -> Collection[bytes]:
@@ -97,7 +97,7 @@ class Page:
             texts[labels] = self._format_series(family, labels, values[labels], texts[labels])
 
     def _format_series(self, family: Family, labels: Labels, value: Value, text: bytes) -> bytes:
-        """Return the lines of a series; `text` has its previous ones, if any."""
+        """Return the lines of a series; `text` has its previous lines, if any."""
         if isinstance(value, HistogramTotal):
             return _format_histogram(family, (self._project, *labels), value).encode()
         number = f"{_load_go_number()(value)}\n".encode()
@@ -134,7 +134,7 @@ def _format_histogram(family: Family, values: Labels, total: HistogramTotal) -> 
     go_number = _load_go_number()
     name, (before, after, labels) = family.name, _format_bucket_labels(family.label_names, values)
     start, bounds = f'{name}_bucket{{{before}le="', _format_bounds()
-    # Most buckets are empty, so the cumulative count is the same at the bounds from one edge to the next.
+    # Most buckets are empty, so the cumulative count repeats at many bounds.
     edges = [0, *(place for place, observed in enumerate(total.buckets) if observed and place), len(bounds)]
     count, parts = 0.0, []
     for first, last in pairwise(edges):

@@ -32,7 +32,7 @@ POOL_FAMILIES = (
     families.POOL_DEATHS,
     families.POOL_EPOCH,
 )
-# A series of these that `iter_samples` does not yield is removed from the page.
+# A series of these families that `iter_samples` does not yield is removed from the page.
 SCRAPE_FAMILIES = (
     *POOL_FAMILIES,
     families.CONTROL_RECOMMENDED,
@@ -59,7 +59,7 @@ SCRAPE_FAMILIES = (
     families.CONFIG_RELOAD_SUCCESSFUL,
     families.CONFIG_RELOAD_SUCCESS,
 )
-# Series of one process that its history does not have; those of the host are the same for all processes.
+# Series of one process that its history lacks. The host's are not among them: they are the same for all processes.
 LIVE_FAMILIES = (
     families.RUN_IN_PROGRESS,
     families.RUN_INTERVAL,
@@ -81,11 +81,11 @@ _NO_DELIVERIES = dict.fromkeys(product(families.DELIVERY_TARGETS, families.DELIV
 class Snapshot(Struct, frozen=True, kw_only=True):
     """The state of an exporter at a scrape, apart from its events.
 
-    `backlogs` has the ready tasks that wait in the engine, by pool; `dropped` the events that each observer failed to
-    take; `deliveries` the numbers of delivered final values, by (target, result); `failing_deliveries` whether the last
-    one failed, by target; `web_config_reloads` and `config_reloads` those of changed web configs and of a changed
-    paropt.yml, by result; `last_reload` is that of paropt.yml. `web_config_successful` says whether the web config was
-    loaded when it was last read; None without one.
+    `backlogs`: the ready tasks that wait in the engine, by pool. `dropped`: how many events each observer failed to
+    take. `deliveries`: how often final values were delivered, by (target, result). `failing_deliveries`: whether the
+    last delivery failed, by target. `web_config_reloads`, `config_reloads`: the reloads of the web config and of
+    paropt.yml, by result. `last_reload`: the last one of paropt.yml. `web_config_successful`: whether the web config
+    was valid when it was last read; None without one.
     """
 
     pools: tuple[PoolStatistics, ...] = ()
@@ -150,7 +150,7 @@ def iter_pool_samples(pool: PoolStatistics, *, backlog: Backlog = _NO_BACKLOG) -
 
 
 def _iter_counts(family: Family, pool: str, counts: Mapping[tuple[str, ...], int]) -> Iterator[Sample]:
-    """Yield a series for each value of the family's closed labels, 0 without a count."""
+    """Yield a series for each combination of the family's closed labels; 0 where there is no count."""
     zeros = dict.fromkeys(product(*families.CLOSED_VALUES[family].values()), 0)
     for values, count in {**zeros, **counts}.items():
         yield family, (pool, *values), count
@@ -167,7 +167,7 @@ def _iter_control_samples(pool: PoolControl) -> Iterator[Sample]:
 
 
 def _iter_query_samples(queries: QueryCounts) -> Iterator[Sample]:
-    """Yield the series of queries, at 0 if the lane queries no Prometheus."""
+    """Yield the series of queries; all are 0 if the lane does not query Prometheus."""
     buckets = tuple(map(float, queries.buckets))
     durations = HistogramTotal(buckets=buckets, sum=queries.seconds) if buckets else HistogramTotal()
     yield families.CONTROL_QUERY_DURATION, (), durations
@@ -176,7 +176,7 @@ def _iter_query_samples(queries: QueryCounts) -> Iterator[Sample]:
 
 
 def _iter_predictions(live: Iterable[LiveStage], limited: Iterable[tuple[str, str]]) -> Iterator[Sample]:
-    """Yield when running stages will end; the flags of all limited stages, at 0 for those that do not run."""
+    """Yield when running stages will end, and for each stage with a limit whether it is predicted to break it."""
     limited = tuple(limited)
     near, breaches = dict.fromkeys(limited, 0.0), dict.fromkeys(limited, 0.0)
     for stage in live:

@@ -13,14 +13,14 @@ from paropt_exporter.config.units import parse_duration
 from paropt_exporter.errors import UsageError
 from paropt_exporter.families import FAMILIES, PROJECT
 
-# PromQL's matchers, with the simple ones of Go's escapes, which suffice for label values.
+# PromQL's matchers; of Go's escapes only the simple ones, which suffice for label values.
 _MATCHER = r"""([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*"((?:[^"\\\n]|\\[abfnrtv\\"])*)\""""
 _SELECTOR = re.compile(rf"(?:\s*{_MATCHER}\s*(?:,\s*{_MATCHER}\s*)*)?")
 _URL = re.compile(r"https?://[^\s\"'{}]+")
 _LABELS_OF_SOME = {label for family in FAMILIES for label in family.labels} | {"__name__", "le"}
 _UID = re.compile(r"[a-zA-Z0-9_-]{0,40}")
-# Error budgets are sums of windows of rules that are evaluated each minute: windows of other lengths would overlap or
-# leave gaps. Tests evaluate the rules more often.
+# Error budgets are sums of windows whose rules are evaluated each minute, so windows must be whole minutes: others
+# would overlap or leave gaps. Tests evaluate the rules more often.
 _MINUTE_SECONDS = 60.0
 # A window can't be longer than the shortest pair's.
 _LONGEST_WINDOW_SECONDS = 1800.0
@@ -125,7 +125,7 @@ def _check_selector(selector: str) -> None:
 
 
 def _is_pattern(escaped: str) -> bool:
-    """Say whether Prometheus accepts the regular expression: Python's syntax without the parts that RE2 lacks."""
+    """Return whether Prometheus accepts the regular expression: Python's syntax without the parts that RE2 lacks."""
     pattern = escaped.replace(r"\\", "\\")
     try:
         with warnings.catch_warnings():

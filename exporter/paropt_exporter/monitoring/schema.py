@@ -19,7 +19,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])"
 _SEGMENT = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~!$&'()*+,;=:-]*"
 _PLAIN_URL = rf"^https?://{_HOST}(?::[0-9]{{1,5}})?(?:/{_SEGMENT})*$"
-_SHOWABLE_URL = r"^https?://[^\s/@?#]+(?:/[^\s?#]*)?$"  # no user, no query: it stands in logs
+_SHOWABLE_URL = r"^https?://[^\s/@?#]+(?:/[^\s?#]*)?$"  # no user and no query, since logs show it
 
 
 @cache
@@ -40,7 +40,7 @@ def render_schema() -> str:
 
 
 def render_host_schema() -> str:
-    """Return the schema of the host config. It refuses what the exporter refuses."""
+    """Return the schema of the host config. It refuses the same files as the exporter, as far as a schema can."""
     from paropt_exporter.config.model import HostFile
 
     schema = {"$schema": DIALECT, **_render_sections(HostFile), "title": "The host config of paropt-exporter"}
@@ -97,7 +97,7 @@ def _format(schema: dict[str, Any]) -> str:
 
 
 def _remove_noise(node: Any) -> Any:
-    """Remove pydantic's own additions: titles, null for missing keys, and unions of one choice."""
+    """Remove pydantic's additions: titles, null for missing keys, and unions of one choice."""
     if isinstance(node, list):
         return [_remove_noise(child) for child in node]
     if not isinstance(node, dict):
@@ -113,7 +113,7 @@ def _remove_noise(node: Any) -> Any:
 
 
 def _is_noise(key: str, child: object) -> bool:
-    """Say whether a keyword is useless to editors; a section's defaults are at its own keys."""
+    """Return whether a keyword is useless to editors; a section's defaults are at its own keys."""
     if key == "default":
         return child is None or isinstance(child, dict | list)
     return key == "title" and isinstance(child, str)

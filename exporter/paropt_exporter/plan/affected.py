@@ -32,14 +32,14 @@ _NEEDED = "needed"
 
 
 class AffectedStages(Struct, frozen=True, kw_only=True):
-    """The stages to run, each with the reason, and those to leave out, in the order of the config."""
+    """The stages to run, each with the reason, and the stages to leave out, in the order of the config."""
 
     reasons: Mapping[str, str]
     left_out: tuple[str, ...]
     changes: Changes
 
     def describe(self) -> str:
-        """Return one line that names both, with each reason once."""
+        """Return one line that names both kinds of stages, with each reason once."""
         count = len(self.changes.paths)
         files = "1 file differs" if count == 1 else f"{count} files differ"
         line = f"--affected: {files} from {self.changes.base}: runs "
@@ -53,7 +53,7 @@ class AffectedStages(Struct, frozen=True, kw_only=True):
 
 
 def find_affected(config: Config, stages: Sequence[Stage], find: ChangeFinder) -> AffectedStages:
-    """Return the affected ones of these stages. Raises UsageError if the changes are unknown."""
+    """Return those of the stages that are affected. Raises UsageError if the changes are unknown."""
     try:
         return choose_affected(config, stages, find.changes)
     except UnknownChange as error:
@@ -65,7 +65,7 @@ def find_affected(config: Config, stages: Sequence[Stage], find: ChangeFinder) -
 def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -> AffectedStages:
     """Return the stages that a change affects, with the stages that they need.
 
-    A stage is affected if a changed file is one of its inputs, if it has no inputs or they match no file, and if it
+    A stage is affected if a changed file is one of its inputs, if it has no inputs or they match no file, or if it
     needs an affected stage that has outputs. A changed config affects all stages.
     """
     reasons = _find_reasons(config, stages, changes)
@@ -78,7 +78,7 @@ def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -
 
 
 def add_dependents(stages: Sequence[Stage], affected: Collection[str]) -> dict[str, str]:
-    """Return the further stages that need an affected stage that has outputs, each with that stage."""
+    """Return the further stages that need an affected stage with outputs, each with that stage."""
     producers = {stage.name for stage in stages if stage.outputs}
     dependents = map_dependents({stage.name: stage.needs for stage in stages})
     found: dict[str, str] = {}
@@ -112,7 +112,7 @@ def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str
 
 
 def _needs_outputs(config: Config, stage: Stage) -> bool:
-    """Return whether another stage may write a stage's inputs, which a fresh checkout does not have."""
+    """Return whether another stage may write a stage's inputs, so that a fresh checkout lacks them."""
     needs = {each.name: each.needs for each in config.stages}
     producers = {each.name for each in config.stages if each.outputs or each.file}
     return not producers.isdisjoint(find_reachable(stage.needs, lambda name: needs.get(name, ())))
@@ -128,14 +128,14 @@ def list_input_patterns(stage: Stage) -> tuple[str, ...]:
 
 def list_output_patterns(stage: Stage) -> tuple[str, ...]:
     """Return the files that a stage writes for all of its items, and its `file`, relative to the config's folder."""
-    # An unknown item is taken for a name: with any path in its place, `{item}` would take each file for an output.
+    # An unknown item counts as any name, but not any path: with that, `{item}` would make every file an output.
     filled = (each for pattern in stage.outputs for each in _fill_any_item(pattern, stage.items, unknown=("*",)))
     written = tuple(join_pattern(stage.cwd or ".", pattern) for pattern in filled)
     return (*written, escape_pattern(stage.file)) if stage.file else written
 
 
 def _fill_any_item(pattern: str, items: Items | None, *, unknown: Sequence[str]) -> Iterator[str]:
-    """Yield patterns for all items of a stage: with each of a list in their place, their glob, or the `unknown`."""
+    """Yield patterns for all items of a stage: with each item of a list, with the items' glob, or with `unknown`."""
     if ITEM not in pattern or items is None:
         yield pattern
     elif items.list is not None:
@@ -160,7 +160,7 @@ def find_changed_items(pattern: str, changes: Changes, *, root: Path, cwd: str |
 
 
 def _find_linked_match(links: Sequence[tuple[str, str]], patterns: InputPatterns, changes: Changes) -> str | None:
-    """Return the first changed path that a link leads to; None if none."""
+    """Return the first changed path to which one of the links leads; None if there is none."""
     return next((path for path in sorted(changes.paths) if _is_linked(path, links, patterns)), None)
 
 

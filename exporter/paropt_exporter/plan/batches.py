@@ -1,4 +1,4 @@
-"""Cut a stage's items into batches, one command for each: few starts, balanced durations, no command too long.
+"""Cut a stage's items into batches, one command for each, with few starts, balanced durations and no overlong command.
 
 ```
 unmeasured:     round 1 |aaaaaa|  |bbbbbb|       3/4 of the items, one batch for each worker
@@ -31,20 +31,20 @@ from paropt_exporter.plan.structure import Commands, KnownItems, PlannedStage, P
 
 # For commands without a measurement: pytest with its plugins takes 0.3 to 0.5 s to start.
 UNKNOWN_START_UP_SECONDS = 0.4
-# A second of the lane is worth two of CPU: another batch must save at least half of the time that its start costs.
+# A second of the lane is worth two of CPU time: another batch must save at least half of the time that its start costs.
 _START_UP_WEIGHT = 0.5
-_FIRST_ROUND_SHARE = 0.75  # of unmeasured items; the smaller second round balances the ends
-_WORTH_CUTTING_RATIO = 0.9  # of the cost: both commands collect the file, which is not measured
-_LEAST_PART_RATIO = 0.1  # of an even share of the workers; a shorter test hardly unbalances a batch
+_FIRST_ROUND_SHARE = 0.75  # of unmeasured items go into the first round; the smaller second round balances the ends
+_WORTH_CUTTING_RATIO = 0.9  # of the cost without a cut: both commands collect the file, which takes unmeasured time
+_LEAST_PART_RATIO = 0.1  # of a worker's even share; a shorter test hardly unbalances a batch
 _PART = "::"  # pytest's separator between a file and a test in it
 _MOST_TRIED = 16  # every number of batches up to this one is tried, then powers of two
-_EXACT_ITEMS = 1000  # more items than this balance however they are packed
+_EXACT_ITEMS = 1000  # more items than this are balanced however they are packed
 _LONGEST_WORD_BYTES = 128 * 1024 - 1  # MAX_ARG_STRLEN of Linux, without the closing NUL
 _POINTER_BYTES = 8
 # Of Linux's execve(2): a quarter of the stack, at least 32 pages, at most three quarters of 8 MiB.
 _LEAST_ARGUMENT_BYTES = 128 * 1024
 _MOST_ARGUMENT_BYTES = 6 * 1024 * 1024
-_SPARE_BYTES = 4096  # for variables that the exporter adds, the program's path and the kernel
+_SPARE_BYTES = 4096  # for variables that the exporter adds, for the program's path and for the kernel
 
 Batches = list[tuple[str, ...]]
 
@@ -65,7 +65,7 @@ def cut_stage(
     demand: float,
     most_workers: int,
 ) -> PlannedStage:
-    """Return one of the plan's `stages` with its items in batches, or as it is if it has no `{items}`.
+    """Return one of the plan's `stages` with its items in batches; unchanged if it has no `{items}`.
 
     `demand`: the CPU demand of one of its commands, in cores.
     """
@@ -85,7 +85,7 @@ def cut_stage(
         least = _LEAST_PART_RATIO * even
         parts = pytest_support.find_unchanged_parts(stage.cwd, long, known, least_seconds=least)
         known = pytest_support.add_kept_parts(known, items, parts)
-    apart = [(item,) for item in items if item in stage.quarantine]  # so that a failure is known to be its own
+    apart = [(item,) for item in items if item in stage.quarantine]  # so that a failure is certain to be the item's own
     usual = [item for item in items if item not in stage.quarantine]
     cut = cut_batches(usual, known, workers=workers, beside=_find_concurrent_stages(stage, stages), parts=parts)
     return replace(stage, tasks=build_tasks(stage, stage.template, [*cut, *apart], items, elsewhere))
@@ -101,8 +101,8 @@ def cut_batches(
 ) -> Batches:
     """Return the batches for `workers` concurrent commands. An unmeasured item counts as the mean of the others.
 
-    `parts` has the items that may be cut, each with its measured parts. A cut item is in the batch that runs the rest
-    of it; its parts may be in any batch.
+    `parts`: the items that may be cut, each with its measured parts. A cut item is in the batch that runs its rest; its
+    parts may be in any batch.
     """
     if workers == 1 or not items:
         return [tuple(items)] if items else []
@@ -134,7 +134,7 @@ def build_arguments(items: Sequence[str], apart: Sequence[str]) -> tuple[str, ..
 
 
 def separate_parts(items: Sequence[str], apart: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the items without the parts of files among them, and the parts of these files that are not among them.
+    """Return the items without parts of files that are among them, and those files' parts that are not among them.
 
     `apart` has the parts that are items of their own.
     """
@@ -144,14 +144,14 @@ def separate_parts(items: Sequence[str], apart: Sequence[str]) -> tuple[list[str
 
 
 def fill_template(template: Commands, items: Sequence[str]) -> Commands:
-    """Replace `{items}` by the items: by separate arguments, or by quoted words in a shell's line."""
+    """Replace `{items}` with the items: with separate arguments, or with quoted words in a shell's line."""
     return Commands(steps=tuple(_fill_step(step, items) for step in template.steps))
 
 
 def build_tasks(
     stage: PlannedStage, template: Commands, batches: Batches, items: Collection[str], elsewhere: Sequence[str]
 ) -> tuple[PlannedTask, ...]:
-    """Return a task for each batch of the stage's `items`. Batches that are too long for a command line are split.
+    """Return a task for each batch of the stage's `items`. A batch that is too long for a command line is split.
 
     `elsewhere`: the parts of these items that other shards run.
     """
@@ -200,7 +200,7 @@ class _Candidate(Struct, frozen=True):
 def _find_best_cut(
     items: Sequence[str], weights: Sequence[float], start_up: float, workers: int, beside: ConcurrentStages
 ) -> _Candidate:
-    """Return the batches with the lowest cost: the lane's end plus the weighted CPU time of the starts."""
+    """Return the batches with the lowest cost: the lane's duration plus the weighted CPU time of the starts."""
 
     def cost(count: int) -> float:
         batches = [load + start_up for load in _compute_loads(weights, count)]
@@ -286,7 +286,7 @@ def _compute_argument_limit(env: Mapping[str, str]) -> int:
 
 
 def _count_concurrent_commands(cores: float, demand: float) -> int:
-    """Return how many commands that demand `demand` cores each the cores can serve.
+    """Return how many commands with a demand of `demand` cores each the cores can serve.
 
     The number is rounded up for demands above one core: threads of some tests raise the demand on a busy machine.
     """

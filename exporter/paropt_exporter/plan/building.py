@@ -28,9 +28,9 @@ NOTHING_TO_RUN = "no stage to run: write stages into paropt.yml (paropt-exporter
 
 
 class Retry(Struct, frozen=True, kw_only=True):
-    """Failures to repeat: stages, with their dependents, and the items of some of them, by stage.
+    """The failures to repeat: stages, with their dependents, and for some of the stages only certain items.
 
-    `pins` has the shards of some items, by stage and item ("" for a whole stage); the durations decide about the
+    `pins`: the shards of some items, by stage and item ("" for a whole stage); durations decide the shards of the
     others.
     """
 
@@ -59,7 +59,7 @@ class PlanOptions(Struct, frozen=True, kw_only=True):
 
 
 class EarlierRuns(Struct, frozen=True, kw_only=True):
-    """Facts about the stages of a lane from its earlier runs, by stage.
+    """Measurements of a lane's stages in its earlier runs, by stage.
 
     `seconds`, `task_seconds` and `fastest_task_seconds` are durations of the stage, its mean task and its fastest task.
     `items` has the measurements of items, `cpu_demands` the CPU demand of a stage's tasks in cores; both decide how
@@ -183,7 +183,7 @@ def _keep_shard(
 def _add_earlier_runs(
     whole: Sequence[PlannedStage], stages: Sequence[PlannedStage], earlier: EarlierRuns
 ) -> list[PlannedStage]:
-    """Return the stages with the facts from earlier runs. `whole`: the same stages with all of their items."""
+    """Return the stages with the measurements of earlier runs. `whole`: the same stages with all of their items."""
     seconds = {**earlier.seconds, **_predict_parts(whole, stages, earlier)}
     return [
         replace(
@@ -202,7 +202,7 @@ def _add_earlier_runs(
 def choose_stages(
     config: Config, lane: str, selection: Selection, arguments: tuple[str, ...] = ()
 ) -> tuple[list[Stage], Mapping[str, tuple[str, ...]]]:
-    """Return the selected stages of a lane, and the arguments of those that take some. Runs nothing.
+    """Return the selected stages of a lane, and the arguments of those that take arguments. Runs nothing.
 
     Raises UsageError like `build_plan`.
     """
@@ -235,7 +235,7 @@ def _map_stages_to_lanes(config: Config) -> dict[str, list[str]]:
 
 
 def _list_default_limits(name: str, lane: Lane, stages: Iterable[Stage]) -> frozenset[str]:
-    """Return the stages whose limit is that of a default lane, and "" if the lane's total is."""
+    """Return the stages whose limit comes from a default lane, including "" if the lane's total does."""
     from paropt_exporter.config.defaults import build_default_lanes
     from paropt_exporter.config.values import Sla
 
@@ -271,9 +271,9 @@ def _resolve_bounds(workers: Workers, strategy: Strategy) -> Bounds:
 
 
 def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> PlannedStage:
-    """Keep the given items of a stage, without its limit, which is for all of them.
+    """Keep only the given items of a stage, and drop its limit, which is for all items.
 
-    Keeps all items if one of the given ones is gone: it may have a new name now, under which it fails as before.
+    Keeps all items if one of the given ones is gone, since it may have been renamed and still fail.
     """
     if not stage.tasks or stage.name not in items:
         return stage
@@ -282,7 +282,7 @@ def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> Pl
         there = frozenset(task.item for task in stage.tasks)
     else:
         there = frozenset(stage.tasks[0].items)
-        # A part of a file was an item in the last run only. Now it is in its file.
+        # A part of a file was an item only in the last run. Now it belongs to its file.
         wanted = frozenset(item if item in there else item.partition("::")[0] for item in wanted)
     if not wanted or not wanted <= there:
         return stage
@@ -301,9 +301,9 @@ def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> Pl
 def _predict_parts(
     whole: Iterable[PlannedStage], stages: Iterable[PlannedStage], earlier: EarlierRuns
 ) -> Mapping[str, float]:
-    """Return how long the stages of which only some items were kept will take, in seconds, as far as it is known.
+    """Return how long the stages with only some items left will take, in seconds, as far as known.
 
-    That is the part of the `whole` stage's time that its items take, and at least the time of the longest one.
+    This is the `whole` stage's time in proportion to its items' times, and at least the time of the longest item.
     """
     parts: dict[str, float] = {}
     for before, stage in zip(whole, stages, strict=True):
@@ -342,7 +342,7 @@ def _list_members(config: Config, lane: str) -> list[Stage]:
 
 
 def _keep_failed_and_dependents(stages: list[Stage], only: Collection[str]) -> list[Stage]:
-    """Keep the named stages and their dependents. Other needs of the dependents have succeeded before."""
+    """Keep the named stages and their dependents. Other stages that the dependents need have succeeded before."""
     unknown = [name for name in only if name not in {stage.name for stage in stages}]
     if unknown:
         there = ", ".join(stage.name for stage in stages)
@@ -363,7 +363,7 @@ def _choose_affected(config: Config, stages: Sequence[Stage], find: ChangeFinder
 
 
 def _narrow_stages(stages: list[Stage], affected: AffectedStages | None, retry: Retry | None, lane: str) -> list[Stage]:
-    """Keep the affected stages, and of these the failed ones with their dependents. Raises NothingAffected if none."""
+    """Keep the affected stages or, of these, the failed ones with their dependents. NothingAffected if none are."""
     only = None if retry is None else retry.stages
     if affected is not None:
         stages = [stage for stage in stages if stage.name in affected.reasons]
@@ -384,7 +384,7 @@ def _find_today(stages: Iterable[Stage]) -> str:
 
 
 def _list_quarantine_notes(config: Config, stages: Iterable[PlannedStage], today: str, *, whole: bool) -> Sequence[str]:
-    """Return the lines about quarantines that have ended, and in a `whole` plan about those without an item."""
+    """Return a line for each quarantine that has ended and, in a `whole` plan, for each without a matching item."""
     if not today:
         return ()
     from paropt_exporter.plan.quarantine import list_quarantine_faults

@@ -1,9 +1,10 @@
-"""Choose the stages of a plan that are worth most and end before a deadline.
+"""Choose the most valuable stages of a plan that end before a deadline.
 
-Stages are taken in this order, each with the stages that it needs, as long as all that are taken fit: those that the
-cache can skip, those that a change affects, then those most likely to fail for their time. They fit if Graham's bound
-on the 90 % quantiles of their durations is within the deadline: work / workers + (1 - 1 / workers) * longest chain
-(R. L. Graham: Bounds on Multiprocessing Timing Anomalies, SIAM J. Appl. Math. 1969), for any order of the starts.
+Stages are taken in this order, each with the stages that it needs, as long as all taken stages fit: first those that
+the cache can skip, then those that a change affects, then those with the highest probability of failure per second.
+They fit if Graham's bound on the 90 % quantiles of their durations is within the deadline: work / workers + (1 - 1 /
+workers) * longest chain (R. L. Graham: Bounds on Multiprocessing Timing Anomalies, SIAM J. Appl. Math. 1969), for any
+order of the starts.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, measure_chain
 from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage, compute_quantile
 
-QUANTILE = 0.9  # of fewer than ten durations, the largest
-_LEAST_TOLD_SECONDS = 0.1  # no run ends within 0.0 s
+QUANTILE = 0.9  # with fewer than ten durations, this is the largest
 
 
 class StagePast(Struct, frozen=True, kw_only=True):
-    """What earlier runs tell of a stage: the seconds of its last successes, and how often it ran and failed."""
+    """A stage in earlier runs: the seconds of its last successes, and how often it ran and failed."""
 
     seconds: tuple[float, ...]
     runs: int
@@ -30,7 +30,7 @@ class StagePast(Struct, frozen=True, kw_only=True):
 
     @property
     def failure_ratio(self) -> float:
-        """The estimated probability to fail; without runs it is 1/2 (the mean of Jeffreys' posterior)."""
+        """The estimated probability of a failure; without runs it is 1/2 (the mean of Jeffreys' posterior)."""
         return (self.failures + 0.5) / (self.runs + 1.0)
 
 
@@ -59,7 +59,7 @@ def apply_deadline(
     """
     known = {stage.name: _measure(stage, past, hits) for stage in plan.stages}
     dependents = map_dependents({stage.name: stage.needs for stage in plan.stages})
-    # If a stage's duration is unknown, so is that of each stage that needs it.
+    # If a stage's duration is unknown, no stage that needs it can be planned, either.
     unknown = find_reachable((name for name, stage in known.items() if stage is None), dependents.__getitem__)
     stages = {name: stage for name, stage in known.items() if stage is not None and name not in unknown}
     if not stages:
@@ -71,7 +71,7 @@ def apply_deadline(
     if not choice.taken:
         raise UsageError(
             f"--deadline: no stage ends within {deadline_seconds:g} s; all together need "
-            f"{everything.bound_seconds:.1f} s"
+            f"{_format_seconds(everything.bound_seconds)}"
         )
     left_out = tuple(stage.name for stage in plan.stages if stage.name not in choice.taken)
     line = _describe(plan, choice, stages, left_out, deadline_seconds, everything.bound_seconds)
@@ -116,7 +116,7 @@ class _Choice:
         return work_seconds / self._workers + (1 - 1 / self._workers) * chain_seconds
 
     def _list_missing(self, name: str) -> set[str]:
-        """Return the stage and its needs that are not taken."""
+        """Return the stage and the stages that it needs, as far as they have not been taken."""
 
         def is_missing(each: str) -> bool:
             return each in self._stages and each not in self.taken
@@ -156,9 +156,14 @@ def _describe(
 ) -> str:
     line = (
         f"--deadline {deadline_seconds:g} s: {len(choice.taken)} of {len(plan.stages)} stages, expected to end within "
-        f"{max(choice.bound_seconds, _LEAST_TOLD_SECONDS):.1f} s"
+        f"{_format_seconds(choice.bound_seconds)}"
     )
     slow = [name for name in left_out if name in stages]
     unknown = [name for name in left_out if name not in stages]
-    line += f"; leaves out {join_names(slow)}: no time (all fit in {all_seconds:.1f} s)" if slow else ""
+    line += f"; leaves out {join_names(slow)}: no time (all fit in {_format_seconds(all_seconds)})" if slow else ""
     return line + (f"; leaves out {join_names(unknown)}: unknown duration, or that of a need" if unknown else "")
+
+
+def _format_seconds(seconds: float) -> str:
+    """Return a prediction; a short one has milliseconds, or it could seem to be over a short deadline."""
+    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{max(seconds, 0.001):.3f} s"

@@ -19,7 +19,7 @@ class Flakiness(Struct, frozen=True, kw_only=True):
     """The first attempts of a stage's tasks in its last runs, and how many of them were flaky.
 
     A flaky attempt failed, and its task later passed with the same files: in a retry, or in another run of the same
-    tree state. `items` have been flaky; `last_timestamp_seconds` is when the last of them was found out.
+    tree state. `items`: the items that were flaky. `last_timestamp_seconds`: when the last flaky attempt was detected.
     """
 
     first_attempts: int
@@ -38,7 +38,7 @@ class Flakiness(Struct, frozen=True, kw_only=True):
 
 
 class OpenFailures(Struct, frozen=True, kw_only=True):
-    """The failed first attempts of a stage with the files as they are now, after which it has not passed yet."""
+    """The failed first attempts of a stage with the present files, after which it has not yet passed."""
 
     attempts: int
     items: frozenset[str] = frozenset()
@@ -70,7 +70,7 @@ def _compute_beta_cdf(x: float, a: float, b: float) -> float:
     """Return the regularized incomplete beta function I_x(a, b) (https://dlmf.nist.gov/8.17.E22)."""
     if x <= 0.0 or x >= 1.0:
         return float(x >= 1.0)
-    if x > (a + 1.0) / (a + b + 2.0):  # where the fraction converges slowly: I_x(a, b) = 1 - I_(1-x)(b, a)
+    if x > (a + 1.0) / (a + b + 2.0):  # the fraction would converge slowly: use I_x(a, b) = 1 - I_(1-x)(b, a)
         return 1.0 - _compute_beta_cdf(1.0 - x, b, a)
     logarithm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     return math.exp(logarithm) / (a * _compute_fraction(x, a, b))

@@ -1,4 +1,4 @@
-"""Find items of one stage that may write the same file, so that a kept result of one would have files of another."""
+"""Find items of one stage that may write the same file, so that a stored result of one would have another's files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paropt_exporter.input_files import ITEM, InputPatterns, fill_item
 def describe_shared_outputs(outputs: Sequence[str], items: Iterable[str]) -> str:
     """Return two items and an output that both may write, or "" if each has its own.
 
-    Patterns are compared as texts, as those of stages are. Ten thousand items take 0.2 s.
+    Patterns are compared as text, as for stages. Ten thousand items take 0.2 s.
     """
     patterns = [pattern for pattern in outputs if ITEM in pattern and not pattern.startswith("!")]
     names = tuple(dict.fromkeys(items))
@@ -41,7 +41,7 @@ def _find_by_path(written: Sequence[tuple[str, str]]) -> str:
 def _find_by_pattern(
     written: Sequence[tuple[str, str]], patterns: Sequence[str], outputs: Sequence[str], names: Sequence[str]
 ) -> str:
-    """Compare each output with the patterns of the items whose names are a part of it: no other pattern matches it."""
+    """Compare each output with the patterns of items whose names are part of it, since no other pattern matches it."""
     known = {posixpath.normpath(name): name for name in names}
     lengths = sorted({len(name) for name in known})
     befores = {posixpath.normpath(pattern).partition(ITEM)[0] for pattern in patterns}
@@ -61,7 +61,7 @@ def _find_by_pattern(
 
 
 def _list_starts(text: str, befores: Iterable[str]) -> Iterable[int]:
-    """Return where an item may begin in a text that matches a pattern; `befores`: the patterns up to their item."""
+    """Return where an item may begin in a text that matches a pattern; `befores`: the patterns up to the item."""
     if any(mark in before for before in befores for mark in "*?["):
         return range(len(text))
     return [len(before) for before in befores if text.startswith(before)]

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from paropt_exporter.config.values import Items
 
-COMMAND_SECONDS = 60.0  # longer work belongs into a stage
-MOST_BYTES = 16 << 20  # of an item command's output: more than MOST_ITEMS paths take
+COMMAND_SECONDS = 60.0  # longer work belongs in a stage of its own
+MOST_BYTES = 16 << 20  # of an item command's output: more than MOST_ITEMS paths need
 _CHUNK_BYTES = 1 << 16
 MOST_ITEMS = 100_000
 _PACKAGES = frozenset({"node_modules", "site-packages"})  # folders of other projects' files
-# Prints the matches of a glob that have no part of some names, each with a NUL at its end, up to a count.
+# Prints the matches of a glob, up to a count, without those below folders of some names; each ends with a NUL.
 _WALK = """
 import glob, itertools, os, sys
 pattern, root, most, *packages = sys.argv[1:]
@@ -48,7 +48,7 @@ def find_items(
 ) -> tuple[str, ...]:
     """Return the items in order; a glob starts in `cwd`, the stage's folder.
 
-    Blocks for `limit_seconds` at most. Raises ItemsError.
+    Blocks for at most `limit_seconds`. Raises ItemsError.
     """
     if items.list is not None:
         found = items.list
@@ -76,8 +76,8 @@ def describe_no_items(items: Items) -> str:
 def _match_files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, ...]:
     """Return the matches, without those in folders of installed packages unless the pattern names one.
 
-    A separate process, which can be killed, searches more than one folder: it may walk a whole disk, or follow links
-    that lead to each other.
+    If more than one folder must be searched, a separate process does it, which can be killed: the search may walk a
+    whole disk, or follow links in a circle.
     """
     import glob
 
@@ -91,7 +91,7 @@ def _match_files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, .
     else:
         matches = glob.iglob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 -- takes absolute patterns too
         found = [*islice(matches, MOST_ITEMS + 1)]
-    # A name like that of an option must not become one.
+    # A name that looks like an option must not become one.
     return tuple(f"./{name}" if name.startswith("-") else name for name in sorted(found))
 
 
@@ -101,7 +101,7 @@ def _read_command_lines(
     printed = _capture_output(
         words, cwd=cwd, env=env, what=f"the command `{_shorten(shlex.join(words))}`", limit_seconds=limit_seconds
     )
-    # Cut as bytes: text would also be cut at a form feed, or at a line separator of Unicode, in a file's name.
+    # Split as bytes: text would also be split at form feeds or Unicode line separators in file names.
     return tuple(line for line in map(os.fsdecode, printed.splitlines()) if line.strip())
 
 
@@ -114,7 +114,7 @@ def _capture_output(
 ) -> bytes:
     """Return a command's output. Raises ItemsError if it fails, prints too much, or does not end in time.
 
-    Raises Interrupted after a signal, once the command has ended.
+    Raises Interrupted after a signal, when the command has ended.
     """
     with DeferredSignals() as held:
         code, output, errors = _run_command(words, cwd=cwd, env=env, what=what, limit_seconds=limit_seconds, held=held)
@@ -129,7 +129,7 @@ def _capture_output(
 def _run_command(
     words: tuple[str, ...], *, cwd: Path, env: Mapping[str, str], what: str, limit_seconds: float, held: DeferredSignals
 ) -> tuple[int, bytes, bytes]:
-    """Return a command's exit code, output and errors, up to its end or a signal."""
+    """Return a command's exit code, output and stderr, up to its end or a signal."""
     import subprocess
 
     try:
@@ -141,7 +141,7 @@ def _run_command(
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # so that the limit also ends its children
+                start_new_session=True,  # so that its children are killed, too, at the limit
             )
     except OSError as error:
         raise ItemsError(f"items: {what} can't be run: {error.strerror}") from None
@@ -156,9 +156,9 @@ def _run_command(
 def _read_output(
     process: subprocess.Popen[bytes], what: str, limit_seconds: float, held: DeferredSignals
 ) -> tuple[bytes, bytes]:
-    """Return the command's output and errors until it exits or a signal arrives.
+    """Return the command's output and stderr, until it exits or a signal arrives.
 
-    A daemon that the command started may hold the pipes longer.
+    It does not wait for the pipes to close, since a daemon that the command started may keep them open.
     """
     import selectors  # here, as subprocess: most items are files
 

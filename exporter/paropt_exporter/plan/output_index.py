@@ -1,4 +1,4 @@
-"""Find the stages that may write the inputs of another one, without comparing every stage with every other."""
+"""Find the stages that may write another stage's inputs, without comparing every stage with every other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ class OutputIndex:
         self._folders = sorted(self._by_folder)
 
     def iter_below(self, pattern: str) -> Iterator[tuple[str, str]]:
-        """Yield the stages and outputs in the folder before a pattern's wildcards, and below it: it may match these."""
+        """Yield the stages and outputs in and below the folder before a pattern's wildcards, which the pattern may
+        match.
+        """
         folder = _find_folder(pattern)
         for index in range(bisect_left(self._folders, folder), len(self._folders)):
             if not self._folders[index].startswith(folder):

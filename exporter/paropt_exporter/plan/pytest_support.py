@@ -1,4 +1,4 @@
-"""Request JUnit reports from pytest, and find the tests that it can run apart from their file."""
+"""Request JUnit reports from pytest, and find the tests that it can run separately from their file."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _AGAINST = compile_later(
     r"--junit-?xml|no:junitxml|--exitfirst|--maxfail|--session-timeout|--stepwise|--sw\b"
     r"|(?<![\w-])-[^\s\-kmpncrWo]*x"
 )
-# They may run pytest as another user or with other folders, so that it can't write the report to our folder.
+# Programs that may run pytest as another user or in other folders, so that it can't write the report to our folder.
 _ELSEWHERE = compile_later(
     r"(?<![\w.-])(?:sudo|doas|su|su-exec|gosu|runuser|setpriv|setuidgid|chpst|capsh|chroot|unshare|nsenter|bwrap|firejail"
     r"|docker|podman|nerdctl|systemd-run|systemd-nspawn|ssh|kubectl|flatpak-spawn|machinectl)(?![\w.-])"
 )
-# Set by an outer exporter, whose pytest runs this one. Our pytest must not write to its report.
+# Set by an outer exporter whose pytest runs this one: our pytest must not write to its report.
 _OUTER = compile_later(rf"'?--junitxml=[^\s']*/{FOLDER_PREFIX}[^\s']*'?")
 _SHELL_OPERATOR = compile_later(r"[;|`\n)]|(?<!>)&(?!>)")
 
 
 def can_request_report(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
-    """Return whether the last step calls pytest, and a report would not disturb it.
+    """Return whether the last step calls pytest, and whether a report is possible and useful.
 
     A report is not possible if the project writes one already, if pytest runs as another user or in a container, or if
     it stops at the first failure, since the report would lack the tests that did not run. It is not useful if commands
@@ -58,7 +58,7 @@ def can_request_report(template: Commands, folder: Path, root: Path, env: Mappin
 
 
 def request_report(env: Mapping[str, str], report: Path) -> dict[str, str]:
-    """Return the environment with the option that makes pytest write its report to a file."""
+    """Return the environment with pytest's option to write its report to a file."""
     own = _OUTER.sub("", env.get(VARIABLE, "")).strip()
     return {**env, VARIABLE: f"{own} {shlex.quote(f'--junitxml={report}')}".lstrip()}
 
@@ -102,7 +102,7 @@ if TYPE_CHECKING:
 _MOST_BYTES = 1 << 20  # longer test files are not cut
 _PLAIN_BASES = frozenset({"object", "TestCase", "IsolatedAsyncioTestCase"})
 _MAKES_NAMES = frozenset({"globals", "locals", "vars", "setattr", "exec", "eval"})
-# Tests that need others of their file: pytest-dependency, pytest-order, pytest's own example, groups of pytest-xdist.
+# Marks of tests that need others in their file: pytest-dependency, pytest-order, pytest's own example, pytest-xdist.
 _NEEDS_OTHERS = compile_later(r"\bmark\.(?:dependency|order|incremental|xdist_group)\b")
 _MAY_HIDE_TESTS = compile_later(r"\b(?:__test__|allow_module_level|importorskip|SkipTest|collect_ignore)\b")
 
@@ -110,9 +110,9 @@ _MAY_HIDE_TESTS = compile_later(r"\b(?:__test__|allow_module_level|importorskip|
 def find_unchanged_parts(
     folder: Path, items: Sequence[str], known: KnownItems, *, least_seconds: float
 ) -> dict[str, list[str]]:
-    """Return the measured long tests of the files that have not changed since, so that no name is out of date.
+    """Return the measured long tests of files that have not changed since, so that no name is out of date.
 
-    Includes only tests that pytest can deselect without another one, and that take `least_seconds`.
+    Only tests are included that pytest can deselect without deselecting others, and that take at least `least_seconds`.
     """
     found = _find_long_tests(items, known, least_seconds)
     unchanged = {file: parts for file, parts in found.items() if not _has_changed(folder / file, parts, known)}
@@ -123,7 +123,7 @@ def find_unchanged_parts(
 def find_defined_parts(
     folder: Path, items: Sequence[str], known: KnownItems, *, least_seconds: float
 ) -> dict[str, list[str]]:
-    """Return the same for files that may have changed: only tests that the file is certain to have.
+    """Return the same for files that may have changed, but only tests that the file certainly has.
 
     The result depends on the contents of the files and on the durations, but not on the times of the files, which
     differ between checkouts.
@@ -164,11 +164,11 @@ def _has_changed(file: Path, parts: Sequence[str], known: KnownItems) -> bool:
 def find_separable_tests(file: Path, tests: Iterable[str], *, certain: bool = False) -> list[str]:
     """Return the tests whose ids are not the beginning of another test's id, or none if the file can't be parsed.
 
-    `--deselect` takes all ids with the given beginning: `file::T::test_run` also leaves out `file::T::test_run_twice`,
-    which no other command would run. Conditional definitions and inherited tests count too, since all reports up to
-    now may lack them. Nor is a file cut whose marks say that tests need each other.
+    `--deselect` applies to all ids with a prefix: `file::T::test_run` also leaves out `file::T::test_run_twice`, which
+    no other command would run. Conditional definitions and inherited tests count, too, since earlier reports may lack
+    them. A file with marks by which tests need each other is not cut, either.
 
-    `certain`: only tests that pytest is certain to collect, since it runs nothing at all if one named test is missing.
+    `certain`: only tests that pytest certainly collects, since it runs nothing at all if one named test is missing.
     """
     import ast
 
@@ -190,7 +190,7 @@ def find_separable_tests(file: Path, tests: Iterable[str], *, certain: bool = Fa
 
 
 def _makes_names(module: ast.Module) -> bool:
-    """Return whether code other than that of the tests themselves may define tests by names that it computes."""
+    """Return whether code outside of the tests may define tests under computed names."""
     import ast
 
     left: list[ast.AST] = [module]
@@ -231,7 +231,7 @@ def _is_separable(module: ast.Module, source: str, names: Sequence[str]) -> bool
 
 
 def _is_certain(module: ast.Module, source: str, names: Sequence[str]) -> bool:
-    """Return whether no other statement uses the name of a separable test, and its class can have tests."""
+    """Return whether no other statement uses the name of a separable test, and whether its class can have tests."""
     import ast
 
     *classes, function = names

@@ -1,4 +1,4 @@
-"""Find which items of a stage are in quarantine today: until its date, a failure of one does not fail its stage."""
+"""Find the items that are in quarantine today: until the last day, a failure of one does not fail its stage."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def find_today() -> str:
-    """Return the date in UTC, as in ISO 8601."""
+    """Return today's date in UTC, in ISO 8601."""
     from datetime import UTC, datetime  # here: few stages have a quarantine
 
     return datetime.fromtimestamp(SystemClock().wall(), UTC).date().isoformat()
 
 
 def select_quarantined(stage: Stage, today: str) -> Mapping[str, str]:
-    """Return the items of a stage that are in quarantine, with the owner and the last day of each."""
+    """Return the quarantined items of a stage, with the owner and the last day of each."""
     return {each.item: describe_quarantine(each) for each in stage.quarantine if not is_over(each, today)}
 
 
@@ -34,7 +34,7 @@ def describe_quarantine(quarantine: Quarantine) -> str:
 
 
 def list_quarantine_faults(config: Config, items: Mapping[str, Collection[str]], today: str) -> Sequence[str]:
-    """Return a line for each quarantine that is over, or names none of its stage's items, of the stages in `items`."""
+    """Return a line for each quarantine of the stages in `items` that is over or matches none of the stage's items."""
     lines: list[str] = []
     for stage in config.stages:
         for each in stage.quarantine if stage.name in items else ():

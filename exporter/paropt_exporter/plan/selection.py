@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _MOST_LISTED = 20  # names in an error message; a lane may have 10,000 stages
 _MOST_COMPARED = 500
-_LEAST_SIMILAR = 0.7  # 0.6 suggests `cache` for `watch`
-# Words with which other runners begin, and what to write instead.
+_LEAST_SIMILAR = 0.7  # at 0.6, `cache` would be suggested for `watch`
+# First words of other runners' command lines, and what to write instead.
 _WORDS_OF_OTHERS = {
     "run": "leave it out: `paropt-exporter STAGE` runs a stage",
     "all": "leave it out: without a stage the whole lane runs", "list": "did you mean --list?",
@@ -34,8 +34,8 @@ _GLOB_CHARACTERS = frozenset("*?[")
 class Selection(Struct, frozen=True, kw_only=True):
     """The stages to run. A pattern is a name, a number or a glob; without `patterns` the whole lane is selected.
 
-    `skipped` overrides `patterns`. A stage runs without those of its needs that are skipped, or all of them with
-    `with_needs=False`. Errors suggest `commands` too, since a pattern may be a misspelled command.
+    `skipped` overrides `patterns`. Needed stages are left out if they are skipped, and all of them with
+    `with_needs=False`. Errors also suggest `commands`, since a pattern may be a misspelled command.
     """
 
     patterns: tuple[str, ...] = ()
@@ -64,8 +64,8 @@ def select_stages(
 ) -> Selected:
     """Return the selected stages of a lane.
 
-    `known` has all stages of the config: those of other lanes may be skipped, too. `lanes_of` maps each to the lanes
-    that run it. Raises UsageError with all patterns that select nothing, or if no stage is left.
+    `known`: all stages of the config, since stages of other lanes may be skipped, too. `lanes_of`: the lanes of each.
+    Raises UsageError with all patterns that select nothing, or if no stage is left.
     """
     if not selection.with_needs and not selection.patterns:
         raise UsageError(
@@ -90,7 +90,7 @@ def select_stages(
 
 
 def _find_matches(pattern: str, stages: Sequence[Stage]) -> list[str]:
-    """Return the names that a pattern selects: the equal name, otherwise the number, otherwise the glob's matches."""
+    """Return the names that a pattern selects: an equal name, otherwise an equal number, otherwise a glob's matches."""
     named = [stage.name for stage in stages if stage.name == pattern]
     if not named and pattern.isdecimal():
         named = [stage.name for stage in stages if str(stage.number) == pattern]

@@ -31,12 +31,12 @@ from paropt_exporter.plan.structure import Commands, KnownItems, PlannedStage, P
 from paropt_exporter.terminal import to_unicode
 
 MOST_SHARDS = 1000
-_UNKNOWN_SECONDS = 1.0  # of a stage or an item if the duration of no other one is known
+_UNKNOWN_SECONDS = 1.0  # of a stage or an item, if no duration of another one is known
 _MICROSECONDS = 1_000_000
-_CUT_RATIO = 0.25  # of an even share: a longer file is cut at its tests
+_CUT_RATIO = 0.25  # of an even share: a longer file is cut into its tests
 _LEAST_PART_RATIO = 0.02  # of an even share: a shorter test stays in its file
 _PART = "::"  # pytest's separator between a file and a test in it
-_LONG_RATIO = 1.1  # of an even share: a longer unit is reported, since it alone makes the shards uneven
+_LONG_RATIO = 1.1  # of an even share: a longer unit is reported, since it makes the shards uneven
 _MOST_NAMED = 5  # stages or items in a note
 _DIGEST_CHARACTERS = 8
 
@@ -63,13 +63,13 @@ def split_stages(
     workers: int = 1,
     pins: Pins = MappingProxyType({}),
 ) -> Split:
-    """Split the stages of a plan, whose items are not cut into batches yet, into `count` shards.
+    """Split the stages of a plan, before their items are cut into batches, into `count` shards.
 
-    Durations are those of the stages and of `known`. `pins` decides for its units. `workers` is used only to predict
-    the durations of the parts of stages. A stage with a fault is in each shard, since its items are not known.
+    Durations come from the stages and from `known`. `pins` overrides the choice for some units. `workers` is used only
+    to predict the durations of parts of stages. A stage with a fault is in each shard, since its items are unknown.
     """
     graph = _Graph(stages)
-    if count > 1 and not pins:  # a failed test runs again with its whole file
+    if count > 1 and not pins:  # not with pins: a failed test runs again with its whole file
         stages = _cut_long_files(stages, graph, count, known)
         graph.items.update({stage.name: list_items(stage) for stage in stages})
     costs = _Costs(stages, known)
@@ -96,10 +96,10 @@ def split_stages(
 
 
 class _Unit(Struct, frozen=True):
-    """A part of the work that one shard gets. Times are in microseconds.
+    """A part of the work that stays in one shard. Times are in microseconds.
 
-    `stages`: the names of the stages that its shard must have. `size` orders the units; `own` is its duration apart
-    from those of its stages. `name`: the stage, the item and its number among equal ones.
+    `stages`: the stages that its shard must have. `size` orders the units; `own`: its duration without those of its
+    stages. `name`: the stage, the item and its number among equal ones.
     """
 
     name: tuple[str, str, int]
@@ -110,7 +110,7 @@ class _Unit(Struct, frozen=True):
 
 
 class _Graph:
-    """The needs of the stages: which stages are split, and which stages each unit brings along."""
+    """The needs of the stages: which stages are split, and which stages each unit requires in its shard."""
 
     def __init__(self, stages: Sequence[PlannedStage]) -> None:
         self.stages = {stage.name: stage for stage in sorted(stages, key=lambda stage: (stage.number, stage.name))}
@@ -219,7 +219,7 @@ class _Costs:
 
 
 class _Shards:
-    """The shards while they fill: the load and the stages of each."""
+    """The shards while they are filled: the load and the stages of each."""
 
     def __init__(self, count: int, costs: _Costs) -> None:
         self.loads = [0] * count
@@ -234,7 +234,7 @@ class _Shards:
             heapq.heappop(self._heap)  # its load has changed since
         least = self._heap[0][1]
         if not self._compute_extra(unit, least):
-            return least  # the least loaded shard has all stages of the unit
+            return least  # the least loaded shard already has all stages of the unit
         return min(
             range(len(self.loads)), key=lambda place: (self.loads[place] + self._compute_extra(unit, place), place)
         )
@@ -254,7 +254,7 @@ class _Shards:
     def build_stages(
         self, stages: Sequence[PlannedStage], graph: _Graph, costs: _Costs, workers: int
     ) -> tuple[tuple[PlannedStage, ...], ...]:
-        """Return the stages of each shard, in their order, with its items."""
+        """Return the stages of each shard, in order, with their items in it."""
         found: list[list[PlannedStage]] = [[] for _ in self.loads]
         for stage in stages:
             items = self._find_items(stage.name, graph.items[stage.name]) if stage.name in graph.split else None
@@ -298,7 +298,7 @@ def _keep_items(stage: PlannedStage, kept: Sequence[int], total: int, costs: _Co
 def _cut_long_files(
     stages: Sequence[PlannedStage], graph: _Graph, count: int, known: Mapping[str, KnownItems]
 ) -> list[PlannedStage]:
-    """Return the stages, with the long tests of long files as items of their own in those that are split."""
+    """Return the stages. In those that are split, long tests of long files become separate items."""
     costs = _Costs(stages, known)
     own = {
         name: sum(costs.get_item_or_mean(name, item) for item in graph.items[name]) if name in graph.split else once
@@ -316,9 +316,9 @@ def _may_cut(stage: PlannedStage, graph: _Graph, known: Mapping[str, KnownItems]
 
 
 def _cut_stage(stage: PlannedStage, costs: _Costs, share: float, known: KnownItems) -> PlannedStage:
-    """Return a stage of pytest with the long tests of long files. `share`: an even part of the lane, in microseconds.
+    """Return a pytest stage with long tests of long files as items. `share`: an even part of the lane, in microseconds.
 
-    A file in quarantine stays whole, so that each failure in it is known to be its own.
+    A file in quarantine stays whole, so that each failure in it is certain to be its own.
     """
     items = list_items(stage)
     long = [
@@ -342,7 +342,7 @@ def _join_parts(template: Commands, items: Sequence[str], apart: Sequence[str]) 
 
 
 def _pin_files(pins: Pins) -> Pins:
-    """Return the pins with those of the files of pinned tests, which were items of their own in an earlier run only."""
+    """Return the pins with pins for the files of pinned tests, which were separate items only in an earlier run."""
     files: dict[tuple[str, str], int] = {}
     for (stage, item), shard in pins.items():
         key = stage, item.partition(_PART)[0]
@@ -351,7 +351,7 @@ def _pin_files(pins: Pins) -> Pins:
 
 
 def list_items(stage: PlannedStage) -> tuple[str, ...]:
-    """Return the items of a stage, whether they are cut into batches or not; none for a stage without items."""
+    """Return the items of a stage, whether or not they are cut into batches; empty for a stage without items."""
     if stage.template is not None:
         return tuple(item for task in stage.tasks for item in task.items)
     return tuple(task.item for task in stage.tasks if task.item is not None)
@@ -409,7 +409,7 @@ def _iter_long_units(units: Iterable[_Unit], loads: Sequence[int]) -> Iterable[s
 def _predict_seconds(
     stage: PlannedStage, items: Sequence[str], total: int, costs: _Costs, workers: int
 ) -> float | None:
-    """Predict the duration of a part of a stage, from that of the whole stage or of its items; None if unknown."""
+    """Predict the seconds of a part of a stage, from those of the whole stage or of its items; None if unknown."""
     own = sum(costs.get_item_or_mean(stage.name, item) for item in items)
     if stage.expected_seconds is not None:
         return stage.expected_seconds * own / total if total else stage.expected_seconds
@@ -419,7 +419,7 @@ def _predict_seconds(
 
 
 def _sum_parts(known: KnownItems, stage: PlannedStage) -> Mapping[str, int]:
-    """Return the microseconds of each item, with those of its long tests that are no items of the stage."""
+    """Return the microseconds of each item, including its long tests that are not items of the stage."""
     found = {item: _to_micros(seconds) for item, seconds in known.seconds.items()}
     apart = {to_unicode(part) for task in stage.tasks for part in task.apart}
     for item, seconds in known.seconds.items():

@@ -1,4 +1,4 @@
-"""Build a stage of a plan from the config's: its tasks, commands, environment, limits, inputs and outputs."""
+"""Build a stage of a plan from a stage of the config: its tasks, commands, environment, limits, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
 from paropt_exporter.config.virtual_environment import build_environment, build_stage_environment
@@ -32,12 +32,18 @@ _WILDCARD = compile_later(r"[*?\[]")
 
 
 def choose_pool(stage: Stage, strategy: Strategy) -> str:
-    """Return the pool of a stage. Unless the strategy names a pool, the engine may send calls to another one."""
+    """Return the pool of a stage. Unless the strategy determines the pool, the engine may use another one for calls."""
     if strategy is Strategy.DASK and not stage.local:
         return DASK
     if stage.call is None:
         return COMMANDS
-    return PROCESSES if strategy is Strategy.PROCESS else THREADS
+    match strategy:
+        case Strategy.PROCESS:
+            return PROCESSES
+        case Strategy.THREAD | Strategy.HYBRID | Strategy.ADAPTIVE | Strategy.SEQUENTIAL | Strategy.DASK:
+            return THREADS
+        case _:
+            assert_never(strategy)
 
 
 def is_cached(stage: Stage) -> bool:
@@ -48,7 +54,7 @@ def is_cached(stage: Stage) -> bool:
 def map_shared_outputs(stages: Sequence[Stage]) -> dict[str, str]:
     """Return an output of each stage that another stage may write, too, unless one needs the other.
 
-    Patterns are compared as texts: `dist` overlaps with `dist/*.js`, and `out/a*` does not with `out/*b`.
+    Patterns are compared as text: `dist` overlaps with `dist/*.js`, but `out/a*` not with `out/*b`.
     """
     written = {stage.name: _list_written(stage) for stage in stages if stage.outputs or stage.file}
     if len(written) < 2:
@@ -68,7 +74,7 @@ def map_shared_outputs(stages: Sequence[Stage]) -> dict[str, str]:
 
 
 def _iter_near(texts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """Yield two stages, in both orders, if the folder before the wildcards of one is that of the other, or above it."""
+    """Yield pairs of stages, in both orders, if the folder before the wildcards of one is the other's or above it."""
     places = sorted({(cut_wildcards(pattern), name) for name, patterns in texts.items() for pattern in patterns})
     for index, (place, one) in enumerate(places):
         for inner, other in islice(places, index + 1, None):
@@ -79,7 +85,7 @@ def _iter_near(texts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
 
 
 def cut_wildcards(pattern: str) -> str:
-    """Return the parts of a pattern before the first one with a wildcard, each with a slash at its end."""
+    """Return the part of a pattern before the first path segment with a wildcard, with a slash at its end."""
     first = _WILDCARD.search(pattern)
     return f"{pattern}/" if first is None else pattern[: pattern.rfind("/", 0, first.start()) + 1]
 
@@ -96,7 +102,7 @@ def takes_arguments(stage: Stage) -> bool:
 class StageBuilder:
     """Builds the stages of one plan. `names`: the stages in it. `today`: the date that ends quarantines.
 
-    `changes`: the files that differ, for items that are those files; None: found when a stage has such items.
+    `changes`: the changed files, for stages with such items; None: determine them when the first stage needs them.
     """
 
     def __init__(
@@ -180,7 +186,7 @@ class StageBuilder:
             return (), f"no items: {describe_no_items(stage.items)}", ""
         if not items:
             return (), "", f"{where}items: {describe_no_items(stage.items)}: correct them, or write allow_empty: true"
-        if template is not None:  # one batch, until the order of the stages is known
+        if template is not None:  # a single batch, until the order of the stages is known
             from paropt_exporter.plan import batches
 
             return (batches.build_task(template, 0, items),), "", ""
@@ -201,7 +207,7 @@ class StageBuilder:
             raise ItemsError(f"items: {error}") from None
 
     def _build_remote_options(self, stage: Stage) -> RemoteTaskOptions:
-        """Return the options of tasks on other hosts, where only named variables of this process arrive."""
+        """Return the options of tasks on other hosts, which receive only named variables of this process."""
         passed = {name: os.environ[name] for name in self._config.dask.pass_env if name in os.environ}
         programs = build_environment(self._root, os.environ).get("PATH", "").partition(os.pathsep)[0]
         root = os.path.abspath(self._root)  # noqa: PTH100 -- a link stays as it is named
@@ -215,10 +221,10 @@ class StageBuilder:
         )
 
     def _find_outputs_of_others(self, stage: Stage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return a stage's `needed_outputs` and `other_outputs`. What the command line selects changes neither.
+        """Return a stage's `needed_outputs` and `other_outputs`, which don't depend on the command line's selection.
 
-        Outputs that the stage's own inputs name with `{item}` are left out: each task reads the file of its item, and
-        one new file does not run them all.
+        Outputs that the stage's own inputs name with `{item}` are left out: each task reads only its item's file, and
+        one new file must not run all of them.
         """
         needed = find_reachable(stage.needs, lambda name: self._needs.get(name, ())) - {stage.name}
         written, known = self._written.items(), needed | {stage.name}
@@ -238,7 +244,7 @@ class StageBuilder:
 
     @cached_property
     def _written(self) -> Mapping[str, Sequence[str]]:
-        """The patterns of all files that a stage of the config may write, for each stage that may write some."""
+        """The patterns of all files that each stage of the config may write, without stages that write none."""
         return {stage.name: _list_written(stage) for stage in self._config.stages if stage.outputs or stage.file}
 
 
@@ -266,7 +272,7 @@ def _list_written(stage: Stage) -> tuple[str, ...]:
 def _describe_shared_outputs(
     items: Items | None, outputs: Sequence[str], tasks: Sequence[PlannedTask], folder: Path
 ) -> str:
-    """Return two items that may write the same file; of changed files, those count too that are unchanged now."""
+    """Return two items that may write the same file. If items are changed files, unchanged ones count as well."""
     if items is None or not outputs:
         return ""
     from paropt_exporter.input_files import InputPatterns
@@ -276,12 +282,12 @@ def _describe_shared_outputs(
     if items.changed is not None:
         with suppress(OSError):
             found = InputPatterns((items.changed,)).find_readable_files(os.fspath(folder))
-            names += [f"./{path}" if path.startswith("-") else path for path, _ in found]  # as items are written
+            names += [f"./{path}" if path.startswith("-") else path for path, _ in found]  # the form that items have
     return describe_shared_outputs(outputs, names)
 
 
 def _list_inputs_by_item(stage: Stage) -> frozenset[str]:
-    """Return the patterns of the inputs that belong to single items, for any item."""
+    """Return the patterns of inputs that belong to single items, with wildcards in place of the item."""
     return frozenset(
         _join_for_any_item(stage, [each for each in stage.inputs or () if ITEM in each and not each.startswith("!")])
     )
@@ -306,7 +312,7 @@ def _join_patterns(stage: Stage, patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _build_template(stage: Stage, arguments: tuple[str, ...]) -> Commands | None:
-    """Return the commands with `{items}`, or None if each task has one item or none."""
+    """Return the commands with `{items}`; None if a task has at most one item."""
     if stage.items is None or not _contains(stage, ITEMS):
         return None
     return _build_commands(stage, None, arguments)
@@ -336,7 +342,7 @@ def _build_commands(stage: Stage, item: str | None, arguments: tuple[str, ...]) 
     )
 
 
-@lru_cache(maxsize=16)  # a stage has one line for all of its items
+@lru_cache(maxsize=16)  # a stage has the same line for all its items
 def _split_line(line: str) -> tuple[str, ...]:
     return tuple(shlex.split(line))
 

@@ -1,4 +1,4 @@
-"""The environment of a stage's commands: the exporter's with the stage's own, or only a few variables if it is cached.
+"""The environment of a stage's commands: the exporter's and the stage's own or, if cached, only a few variables.
 
 Which variables a command reads can't be seen, so a cached stage gets only those whose values are in its key.
 """
@@ -11,14 +11,14 @@ from functools import lru_cache
 
 from paropt_exporter.plan.structure import PlannedStage
 
-# A result may depend on them, and users expect them to reach each program.
+# Results may depend on them, and users expect them to reach each program.
 STANDARD = (
     "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "NO_COLOR", "FORCE_COLOR",
     "CLICOLOR", "CLICOLOR_FORCE", "PY_COLORS", "CI", "PYTHON*", "LD_LIBRARY_PATH", "XDG_*_HOME",
 )  # fmt: skip
-# The output of a command is no terminal, whichever one the exporter runs in.
+# The output of a command is not a terminal, even if the exporter's is.
 _FIXED = {"TERM": "dumb"}
-# They name places that differ between checkouts and runs. What PATH leads to is in the key as the stage's tools.
+# They contain paths that differ between checkouts and runs. The programs on PATH are in the key as the stage's tools.
 UNKEYED = frozenset(
     {
         "PATH", "VIRTUAL_ENV", "TMPDIR", "XDG_RUNTIME_DIR", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS",
@@ -26,7 +26,8 @@ UNKEYED = frozenset(
     }
 )  # fmt: skip
 
-_ADDED = frozenset({"PATH", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS"})  # by the exporter, to any stage
+# added by the exporter to any stage
+_ADDED = frozenset({"PATH", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS"})
 
 
 def build_command_environment(stage: PlannedStage, environ: Mapping[str, str]) -> dict[str, str]:
@@ -49,7 +50,7 @@ def _is_pattern(text: str) -> bool:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Return what fnmatchcase does, without a regular expression for a pattern with one star, as most are."""
+    """Return the same as fnmatchcase, but without a regular expression for patterns with one star, as most have."""
     before, _, after = pattern.partition("*")
     if any(mark in before + after for mark in "*?["):
         return fnmatchcase(name, pattern)

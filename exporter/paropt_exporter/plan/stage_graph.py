@@ -1,4 +1,4 @@
-"""The graph of stages: the stages that needs lead to, and the order of a run that follows from it."""
+"""The graph of stages by their needs, and the order of a run that follows from it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from msgspec.structs import replace
 
 from paropt_exporter.plan.structure import PlannedStage, compute_median
 
-UNKNOWN_SECONDS = 1.0  # of a stage if no duration is known; then only the graph decides the order
+UNKNOWN_SECONDS = 1.0  # of each stage, if no duration is known, so that only the graph decides the order
 
 
 def find_reachable(starts: Iterable[str], get_next: Callable[[str], Iterable[str]]) -> set[str]:
-    """Return the stages to which steps of `get_next` lead from some stages, with these."""
+    """Return all stages that can be reached from `starts` by `get_next`, including `starts`."""
     found: set[str] = set()
     waiting = [*starts]
     while waiting:
@@ -24,7 +24,7 @@ def find_reachable(starts: Iterable[str], get_next: Callable[[str], Iterable[str
 
 
 def map_dependents(needs: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Return for each stage those that need it, in the order of `needs`."""
+    """Return for each stage the stages that need it, in the order of `needs`."""
     dependents: dict[str, list[str]] = {name: [] for name in needs}
     for name, wanted in needs.items():
         for need in wanted:
@@ -37,7 +37,7 @@ def measure_chain(
 ) -> float:
     """Return the seconds of the longest chain of needs that ends with a stage.
 
-    `needs` and `seconds` have the stages that count; `chains` has those that were measured before, and gets more.
+    `needs` and `seconds` have the stages that count; `chains` caches the results, and is updated.
     """
     waiting = [name]
     while waiting:
@@ -52,7 +52,7 @@ def measure_chain(
 
 
 def order_stages(stages: list[PlannedStage]) -> tuple[PlannedStage, ...]:
-    """Set `remaining_seconds` and sort by it, the longest first, ties by number: the order of a run."""
+    """Set `remaining_seconds`, and sort by it, longest first and ties by number: the order of a run."""
     remaining = _compute_remaining(stages)
     filled = [replace(stage, remaining_seconds=remaining[stage.name]) for stage in stages]
     return tuple(sorted(filled, key=lambda stage: (-stage.remaining_seconds, stage.number)))

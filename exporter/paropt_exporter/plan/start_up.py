@@ -14,7 +14,7 @@ _TAKE_SEVERAL = frozenset(
         "prettier", "jest", "vitest", "mocha", "tsc", "rubocop", "rspec", "shellcheck", "yamllint", "markdownlint",
     }
 )  # fmt: skip
-# They check a program as a whole: each part of it would read most of the rest again.
+# They check a program as a whole: each part would read most of the rest again.
 _WHOLE_PROGRAM = frozenset({"mypy", "pyright", "tsc"})
 _FEWEST_TASKS = 4
 _DOMINATES_RATIO = 0.5
@@ -23,14 +23,14 @@ _NOTICEABLE_SECONDS = 1.0  # of all tasks together
 
 
 def find_multi_file_program(words: Sequence[str]) -> str | None:
-    """Return the multi-file program of a command, also behind `python -m` or similar words, or None."""
+    """Return the multi-file program of a command, which may follow `python -m` or similar words; None without one."""
     return next((name for word in words[:4] if (name := Path(word).name) in _TAKE_SEVERAL), None)
 
 
 def find_program_of_item(words: Sequence[str], item: str) -> str | None:
-    """Return the multi-file program that gets `item` as an argument, or None.
+    """Return the multi-file program that receives `item` as an argument, or None.
 
-    Before the program, or in an option, an item is no file: `uv run -p 3.13 pytest`, `pytest --browser=firefox`.
+    Before the program, or in an option, an item is not a file: `uv run -p 3.13 pytest`, `pytest --browser=firefox`.
     """
     program = find_multi_file_program(words)
     names = [Path(word).name for word in words]
@@ -39,7 +39,7 @@ def find_program_of_item(words: Sequence[str], item: str) -> str | None:
 
 
 def can_be_split(stage: PlannedStage) -> bool:
-    """Return whether a stage's work is of a kind that takes items: a call, or one command that takes several files."""
+    """Return whether a stage could have items: its work is a call, or one command of a multi-file program."""
     work = stage.tasks[0].work if stage.tasks else None
     if not isinstance(work, Commands):
         return work is not None
@@ -56,10 +56,10 @@ def find_repeated_program(stage: PlannedStage) -> str | None:
 
 
 def estimate_start_up_ratio(*, fastest_seconds: float, mean_seconds: float, tasks: int) -> float:
-    """Return an upper bound on the ratio of start-up in the tasks' time, or 0 if it does not dominate.
+    """Return an upper bound on the ratio of start-up time in the tasks' time; 0 if start-up does not dominate.
 
-    The bound is the fastest task, which takes at least its start-up. It counts only if the fastest task takes most of
-    the mean task's time: tasks of different lengths do real work.
+    The bound is the fastest task's time, which includes a start-up. It counts only if it is most of the mean task's
+    time: tasks of different lengths do real work.
     """
     if tasks < _FEWEST_TASKS or mean_seconds <= 0 or mean_seconds * tasks < _NOTICEABLE_SECONDS:
         return 0.0

@@ -33,8 +33,8 @@ Work = Commands | Call
 class PlannedTask(Struct, frozen=True, kw_only=True):
     """One task. `item` is its item, or None in a stage without items.
 
-    A batch has all its items in `items` and its name in `item`; `items` is empty for any other task. `apart` has the
-    parts of files that are items of their own in any batch of the stage.
+    A batch has all its items in `items` and its name in `item`; `items` is empty for any other task. `apart`: the parts
+    of files that are separate items in any batch of the stage.
     """
 
     index: int
@@ -48,30 +48,31 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     """One stage, ready to run.
 
     `skip` is the reason why it will not run, `fault` the reason why it can't ("" for none). A stage with a fault has no
-    tasks and ends as an error; the others go on.
+    tasks and ends as an error; the others continue.
 
     Each of its tasks holds `slots` and `memory_bytes` while it runs. The stage holds its `locks` (or everything, if
     `exclusive`) from the start of its first task to the end of its last attempt. `expected_seconds`,
-    `expected_task_seconds` and `fastest_task_seconds` come from the history (None: unknown), for the stage, its mean
-    task and its fastest task. `remaining_seconds` is the longest path from its start to the run's end.
+    `expected_task_seconds` and `fastest_task_seconds` are durations from the history (None: unknown) of the stage, its
+    mean task and its fastest task. `remaining_seconds` is the longest path from its start to the run's end.
 
-    `template` has the commands with `{items}` if its tasks are batches. `junit`: request a report with a result for
-    each item. `scope` is the part of its work that this run does; a part has no limit. `never_succeeded`: it ran
+    `template`: the commands with `{items}`, if its tasks are batches. `junit`: request a report with a result for each
+    item. `scope`: which part of its work this run does; limits apply only to all of it. `never_succeeded`: it ran
     before, without success. `remote`: how its tasks run on other hosts; None: they run on this one.
 
     `inputs` and `outputs` are patterns of `input_files`, relative to the config's folder; `inputs` None: the files that
     git does not ignore. `traces_inputs`: its inputs are the files that its commands are seen to use, and `inputs` count
-    where they can't be traced; `traced`: this run traces them; `allows_servers`: its results count though it connects
-    to sockets. `cached`: skip the stage if nothing that it reads has changed; then it sees only its own variables,
-    those that match `pass_env`, and a few standard ones. `needed_outputs` and `other_outputs` are the outputs of the
-    stages that it needs, directly or not, and of all others, also of those that are not in the plan. `shared_output`:
-    an output that it has in common with one of these others; "" if there is none. `shared_by_items`: two of its items
-    that may write the same file, also if one of them is not in the plan; "" if each has its own outputs.
+    only where these can't be traced; `traced`: this run traces them; `allows_servers`: its results count although it
+    connects to sockets. `cached`: skip the stage if nothing that it reads has changed; it then sees only its own
+    variables, those that match `pass_env`, and a few standard ones. `needed_outputs`: the outputs of the stages that it
+    needs, directly or not; `other_outputs`: those of all other stages, including stages that are not in the plan.
+    `shared_output`: an output that another stage in neither relation may write, too; "" if there is none.
+    `shared_by_items`: two of its items that may write the same file, even if one of them is not in the plan; "" if each
+    has its own outputs.
 
     `quarantine`: the items whose failure does not fail the stage, each with its owner and last day.
 
-    `flaky_retries`: attempts after the first one if it is known to be flaky, by its `flakiness` in earlier runs (None:
-    never). `open_failures`: what failed in earlier runs with the same files.
+    `flaky_retries`: how often a failure is retried that may be flaky, by the `flakiness` in earlier runs (None: it
+    never was). `open_failures`: the failures of earlier runs with the same files.
     """
 
     number: int
@@ -133,8 +134,8 @@ class Bounds(Struct, frozen=True, kw_only=True):
 class Split(Struct, frozen=True, kw_only=True):
     """A lane's work, split into shards. `shards` has the stages of each, `loads_seconds` the work of each.
 
-    `digest` identifies the split: another list of items, or another history, gives another one. `notes` are about
-    stages and items that prevent an even split.
+    `digest` identifies the split: it differs for other items or another history. `notes` are about stages and items
+    that prevent an even split.
     """
 
     shards: tuple[tuple[PlannedStage, ...], ...]
@@ -144,7 +145,7 @@ class Split(Struct, frozen=True, kw_only=True):
 
 
 class Deadline(Struct, frozen=True, kw_only=True):
-    """The seconds that a run may take, those that it is expected to take, and the stages that were left out for it."""
+    """The seconds that a run may take, the seconds that it should take, and the stages that were left out for it."""
 
     seconds: float
     predicted_seconds: float
@@ -155,10 +156,10 @@ class Plan(Struct, frozen=True, kw_only=True):
     """One lane, ready to run. `stages` are sorted by the longest remaining path, ties by number.
 
     `partial`: the command line left out stages or items, or gave some stages arguments. `failed_only`: --failed left
-    out stages or items, which have succeeded already. Neither run has a limit on its total. `split` is the whole split
-    if the plan is of one `shard`. `tree_state` identifies the files; "" if they are unknown. `choice`: a line that says
-    which stages were chosen and left out, and why; "" if all were. `default_limits`: the stages whose limit is that of
-    a default lane without a file; "" for the lane's total.
+    out stages or items that have already succeeded. Neither run has a limit on its total. `split`: the whole split, if
+    the plan is of one `shard`. `tree_state` identifies the files; "" if unknown. `choice`: a line that says which
+    stages were chosen and left out, and why; "" if all were chosen. `default_limits`: the stages whose limit comes from
+    a default lane; "" for the lane's total.
     """
 
     project: str
@@ -181,10 +182,10 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 class KnownItems(Struct, frozen=True, kw_only=True):
-    """Measurements of a stage's earlier runs: the seconds of each item, and of a command's start.
+    """Measurements from a stage's earlier runs: the seconds of each item, and of a command's start.
 
     Long tests (`tests/test_a.py::test_b`) have their own entries, and their file's seconds exclude them.
-    `seen_timestamp_seconds` has the time of each item's last measurement.
+    `seen_timestamp_seconds`: when each item was last measured.
     """
 
     seconds: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -193,11 +194,11 @@ class KnownItems(Struct, frozen=True, kw_only=True):
 
 
 def compute_median(values: Sequence[float]) -> float:
-    """Return the median of some values, of which there is at least one; `statistics` takes 4 ms to load."""
+    """Return the median of at least one value; the standard library's `statistics` would take 4 ms to load."""
     ordered, half = sorted(values), len(values) // 2
     return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def compute_quantile(values: Sequence[float], ratio: float) -> float:
-    """Return a quantile by nearest rank: the smallest value that at least this ratio of all values does not exceed."""
+    """Return a quantile by nearest rank: the smallest value such that at least `ratio` of all values are no larger."""
     return sorted(values)[max(0, math.ceil(ratio * len(values) - 1e-9) - 1)]

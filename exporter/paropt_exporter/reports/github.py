@@ -1,9 +1,9 @@
 """GitHub Actions: annotations at the lines of findings, folded outputs, and a table in the step's summary.
 
-The screen prints the folded outputs, each when its task fails: a job that is cancelled has them too.
+The screen prints the folded outputs, each when its task fails, so that a cancelled job has them too.
 
-Workflow commands, their escapes and limits are those of GitHub's documentation: of one step at most 10 error and 10
-warning annotations are shown (50 of a job), and 1 MiB of its summary.
+Workflow commands, their escapes and limits are those of GitHub's documentation. GitHub shows at most 10 error and 10
+warning annotations of a step (50 of a job), and 1 MiB of its summary.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from paropt_exporter.plan import Plan
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, find_repository_path
 from paropt_exporter.terminal import visible
 
-MOST_ANNOTATIONS = 10  # of a kind in a step; GitHub leaves out the others without a word
-MOST_SUMMARY_BYTES = 1 << 20  # more, and GitHub shows nothing of it
+MOST_ANNOTATIONS = 10  # of each level in a step; GitHub drops further ones silently
+MOST_SUMMARY_BYTES = 1 << 20  # of a longer one GitHub shows nothing
 _MOST_ROWS, _MOST_FINDINGS = 100, 50  # in the summary
 _SUMMARY_FILE = "GITHUB_STEP_SUMMARY"
 _MARKS = {Result.SUCCESS: "✅", Result.SKIP: "⏭️", Result.CANCELLATION: "⏹️"}
@@ -47,7 +47,7 @@ class _Annotation(Struct, frozen=True, kw_only=True):
 
 
 class GitHubReport:
-    """Shows a run that has ended on the page of the GitHub job that it ran in."""
+    """Shows a run that has ended on the page of its GitHub job."""
 
     def __init__(self, show: Callable[[str], None], environment: Mapping[str, str]) -> None:
         """`show` prints lines to the step's log, as they are."""
@@ -67,7 +67,7 @@ class GitHubReport:
 
 
 def limit_annotations(annotations: Sequence[_Annotation]) -> Iterator[_Annotation]:
-    """Yield as many annotations of each level as are shown; the last one of more than that counts the others."""
+    """Yield as many annotations of each level as GitHub shows. If there are more, the last one counts the others."""
     for level in Level:
         own = [annotation for annotation in annotations if annotation.level is level]
         if len(own) <= MOST_ANNOTATIONS:
@@ -103,7 +103,7 @@ def summary(run: FinishedRun) -> str:
 
 
 def _iter_annotations(run: FinishedRun) -> Iterator[_Annotation]:
-    """Yield the findings of all failed stages by turns, so that none of them takes all room; then the warnings."""
+    """Yield the findings of all failed stages in turn, so that no stage takes all the space; then the warnings."""
     stages = [list(_iter_stage_errors(stage, run)) for stage in run.stages if stage.record.result.bad]
     yield from (annotation for turn in zip_longest(*stages) for annotation in turn if annotation is not None)
     if run.own_fault:
@@ -157,7 +157,7 @@ def _iter_warnings(stage: ReportedStage) -> Iterator[_Annotation]:
 
 
 def format_group(title: str, output: str) -> str:
-    """Return a folded output; a random word keeps the runner from obeying commands in it."""
+    """Return a folded output. A random token keeps the runner from executing workflow commands in it."""
     token = secrets.token_hex(16)
     return "\n".join(
         [
@@ -196,7 +196,7 @@ def _iter_details(stage: ReportedStage) -> Iterator[str]:
 
 
 def _cut_summary(text: str) -> str:
-    """Return the text, or as many of its first lines as GitHub takes."""
+    """Return the text, cut after the last line that fits into GitHub's limit."""
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= MOST_SUMMARY_BYTES // 2:
         return text
@@ -205,7 +205,8 @@ def _cut_summary(text: str) -> str:
 
 
 def _append_text(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8", errors="replace") as file:  # the runner's own file: others append too
+    # the runner's file, to which other steps append too
+    with path.open("a", encoding="utf-8", errors="replace") as file:
         file.write(text)
 
 
@@ -218,12 +219,12 @@ def _escape_cell(text: str) -> str:
 
 
 def _escape_html(text: str) -> str:
-    """Return text that HTML shows as it is. In the line of an HTML element it is no Markdown."""
+    """Return text that HTML shows as it is. In a line with an HTML element, Markdown does not apply."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
 
 
 def _escape_data(text: str) -> str:
-    """Return a command's value, escaped as the runner reads it."""
+    """Return a workflow command's value, escaped for the runner."""
     return visible(text.replace("\r", " ")).replace("%", "%25").replace("\n", "%0A")
 
 

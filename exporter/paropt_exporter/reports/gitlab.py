@@ -1,7 +1,8 @@
 """GitLab's code quality report: the findings of all stages, which a merge request shows beside the lines.
 
-Format: "Code Quality report format" of GitLab's documentation. GitLab keeps one entry of several with the same
-fingerprint, and takes an entry for the same one as before if its fingerprint is; so it does not depend on the line.
+Format: "Code Quality report format" of GitLab's documentation. Of several entries with the same fingerprint GitLab
+keeps one, and by its fingerprint it recognizes an entry of an earlier report. So a fingerprint does not depend on the
+line.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class _Entry(Struct, frozen=True, kw_only=True):
 
 
 def render(run: FinishedRun) -> bytes:
-    """Return the report of a run: an entry for each finding, and one for each failure that has none."""
+    """Return the report of a run: an entry for each finding, and one for each failure without findings."""
     seen: Counter[str] = Counter()
     found = [entry for stage in run.stages for entry in _iter_entries(run, stage)]
     if run.own_fault:
@@ -63,7 +64,7 @@ def _make_entry(finding: Finding, stage: ReportedStage, run: FinishedRun, config
 
 
 def _find_config_path(run: FinishedRun) -> str:
-    """Return the file that a failure without a place is shown at: the config, which has its stage."""
+    """Return the file at which a failure without a place is shown: the config, which defines its stage."""
     return find_repository_path(str(run.config or _DEFAULT_CONFIG), run.root, run.top) or _DEFAULT_CONFIG
 
 

@@ -1,7 +1,7 @@
 """JUnit XML, as Maven's Surefire writes it: a suite for each stage, a case for each item, retries as flaky or rerun.
 
-The schema is surefire-test-report 3.0; the suites stand in a `testsuites` element, as Jenkins, GitLab and most others
-take them.
+The schema is surefire-test-report 3.0, with the suites in a `testsuites` element, which Jenkins, GitLab and most others
+accept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paropt_exporter.findings import Finding
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
 from paropt_exporter.terminal import visible
 
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 has no other characters
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 allows no other characters
 # The children of a case in the order of the schema.
 _ORDER = ("failure", "rerunFailure", "flakyFailure", "skipped", "error", "rerunError", "flakyError")
 _SKIPPED = (Result.CANCELLATION, Result.SKIP)
@@ -49,7 +49,7 @@ def render(run: FinishedRun) -> bytes:
     name = run.record.lane if shard is None else f"{run.record.lane} shard {shard}"
     root = ElementTree.Element("testsuites", name=_escape_text(name), time=_format_seconds(run.record.duration_seconds))
     suites = [_make_stage_suite(stage) for stage in run.stages]
-    if run.own_fault:  # otherwise a reader that only counts failures would call the run good
+    if run.own_fault:  # otherwise a reader that only counts failures would take the run for a success
         suites.append(_make_lane_suite(run))
     for suite in suites:
         if shard is not None:
@@ -77,7 +77,7 @@ def _make_stage_suite(stage: ReportedStage) -> ElementTree.Element:
 
 
 def _make_lane_suite(run: FinishedRun) -> ElementTree.Element:
-    """Return a suite with one case, the fault of the lane itself."""
+    """Return a suite with one case for the fault of the lane itself."""
     record = run.record
     fault = _Try(result=record.result, seconds=record.duration_seconds, message=run.own_fault, text="")
     cases = [_Case(record.lane, (fault,))]
@@ -101,12 +101,13 @@ def _make_suite(
 
 
 def _iter_cases(stage: ReportedStage) -> Iterator[_Case]:
-    """Yield the cases of a stage: those of its tasks, and one for tasks that did not run, or for a failure of none."""
+    """Yield the cases of a stage: those of its tasks, and one for tasks that did not run or for its own failure."""
     cases = [case for task in stage.tasks for case in _iter_task_cases(task)]
     yield from cases
     record = stage.record
     missing = record.tasks - len(stage.tasks)
-    no_case_failed = record.result.bad and not any(case.last.result.bad for case in cases)  # such as: without a test
+    # such as a limit that the stage broke
+    no_case_failed = record.result.bad and not any(case.last.result.bad for case in cases)
     if no_case_failed or not stage.tasks:
         last = _Try(result=record.result, seconds=0.0, message=record.message, text="")
         yield _Case(record.stage, (last,))
@@ -179,7 +180,7 @@ def _add_fault(element: ElementTree.Element, tag: str, tried: _Try) -> None:
 
 
 def _add_earlier(element: ElementTree.Element, tag: str, tried: _Try) -> None:
-    """Add a failed attempt before the last one."""
+    """Add an attempt that failed before the last one."""
     child = ElementTree.SubElement(element, tag, message=_escape_text(tried.message), type=tried.result.value)
     ElementTree.SubElement(child, "stackTrace").text = _escape_text(tried.text)
 
@@ -189,5 +190,5 @@ def _format_seconds(seconds: float) -> str:
 
 
 def _escape_text(text: str) -> str:
-    """Return the text without characters that XML can't hold or that a terminal acts on."""
+    """Return the text without characters that XML can't contain or that control a terminal."""
     return _NO_XML.sub("\ufffd", visible(text))

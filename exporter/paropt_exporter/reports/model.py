@@ -1,4 +1,4 @@
-"""A run as reports see it: its stages, their tasks, the attempts of each with their findings, and the files' places.
+"""A run as reports see it: its stages, their tasks, the attempts and findings of each, and the paths of files.
 
 A consumer of reports names files relative to the repository's top folder.
 """
@@ -24,11 +24,11 @@ from paropt_exporter.events import (
 )
 from paropt_exporter.findings import Finding
 
-_TOPS = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR")  # as GitHub and GitLab name the folder of the checkout
+_TOPS = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR")  # variables of GitHub and GitLab with the folder of the checkout
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """One attempt. `output` is the end of its output, empty for a success; `findings` are those in its output."""
+    """One attempt. `output` is the end of its output, empty for a success; `findings` were found in its output."""
 
     record: TaskRecord
     output: str = ""
@@ -36,14 +36,14 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """Return the stage, with the item if there is one."""
+        """The stage, with the item if there is one."""
         return self.record.stage if self.record.item is None else f"{self.record.stage} {self.record.item}"
 
 
 class ReportedTask(Struct, frozen=True):
     """A task with its attempts, the first one first; there is at least one.
 
-    `unchanged`: the items of its batch whose earlier results still hold, so that no attempt had them.
+    `unchanged`: the items of its batch whose earlier results still hold, so that no attempt included them.
     """
 
     attempts: tuple[Attempt, ...]
@@ -51,7 +51,7 @@ class ReportedTask(Struct, frozen=True):
 
     @property
     def items(self) -> tuple[ItemRecord, ...]:
-        """The items of a batch, each with its last result: a retry has only those that failed."""
+        """The items of a batch, each with its last result: a retry includes only the items that failed."""
         cached = {item: ItemRecord(item=item, result=Result.SUCCESS, seconds=None) for item in self.unchanged}
         ran = {item.item: item for attempt in self.attempts for item in attempt.record.items}
         return tuple({**ran, **cached}.values())
@@ -111,14 +111,14 @@ class FinishedRun(Struct, frozen=True, kw_only=True):
 
 
 def find_top_folder(root: Path, environment: Mapping[str, str]) -> Path:
-    """Return the top folder of the repository that `root` is or lies in, as the CI says it; otherwise `root`."""
+    """Return the top folder of the checkout around `root`, as the CI's variables have it; otherwise `root`."""
     tops = [Path(environment[name]) for name in _TOPS if environment.get(name)]
     return next((top for top in tops if _normalize(root).is_relative_to(_normalize(top))), root)
 
 
 @lru_cache(maxsize=1024)  # a file often has many findings
 def find_repository_path(path: str | None, folder: Path, top: Path) -> str | None:
-    """Return a path that is relative to `folder`, or absolute, as one below `top`; None if it is outside."""
+    """Return a path, absolute or relative to `folder`, as a path relative to `top`; None if it is outside `top`."""
     if path is None:
         return None
     try:
@@ -128,5 +128,5 @@ def find_repository_path(path: str | None, folder: Path, top: Path) -> str | Non
 
 
 def _normalize(path: Path) -> Path:
-    """Return the path without `.` and `..`; links stay, since a repository knows its files by their names."""
+    """Return the path without `.` and `..`. Links are not followed, since a repository knows files by their names."""
     return Path(os.path.normpath(path.absolute()))

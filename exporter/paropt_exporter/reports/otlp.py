@@ -1,8 +1,8 @@
 """OpenTelemetry: a trace and metrics of each run, after the semantic conventions for CI/CD, sent by OTLP over HTTP.
 
-Where they go, and with which headers and certificates, OpenTelemetry's own variables say (OTEL_EXPORTER_OTLP_ENDPOINT
-and others). A run joins the trace of TRACEPARENT, if there is one, and each stage's commands get one for their own
-spans. Needs the extra `otel`.
+OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT and others) set the destination, headers and certificates. A
+run joins the trace of TRACEPARENT, if it is set, and each stage's commands get a TRACEPARENT for their own spans. Needs
+the extra `otel`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from urllib3.exceptions import HTTPError
 
 from paropt_exporter._version import __version__
-from paropt_exporter.config.credentials import hide_secrets, list_url_secrets
+from paropt_exporter.config.credentials import describe_cause, hide_secrets, list_url_secrets
 from paropt_exporter.errors import DeliveryError, to_one_line
 from paropt_exporter.events import Result
 from paropt_exporter.http_sessions import Sockets, mount_sockets
@@ -57,18 +57,19 @@ from paropt_exporter.terminal import to_unicode
 
 TRACEPARENT = "TRACEPARENT"
 _NAME = "paropt-exporter"
-_SPANS_AT_ONCE = 1000  # in a request: collectors take some megabytes
+_SPANS_AT_ONCE = 1000  # in a request: collectors accept a few megabytes
 _NANOSECONDS = 1e9
 _LARGEST_ANSWER_BYTES = 1 << 16
 _TIMEOUT_SECONDS = 10.0  # OpenTelemetry's default
+_MOST_CONNECTIONS = 3  # that fail: OpenTelemetry's exporters make the second one at once, and the third after a second
 _PROVIDER_VARIABLES = tuple(
     f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{part}CREDENTIAL_PROVIDER" for part in ("", "TRACES_", "METRICS_")
 )
-_SAMPLED = 1  # of traceparent's flags
+_SAMPLED = 1  # a flag of traceparent
 
 
 class _Ids(IdGenerator):
-    """Gives the spans the ids that the commands got in TRACEPARENT before they ran."""
+    """Generates ids for spans, those that commands received in TRACEPARENT before they ran."""
 
     def __init__(self) -> None:
         self.trace = 0
@@ -213,18 +214,20 @@ class OtlpReport:
 
 
 class _DirectSession(requests.Session):
-    """Follows no redirect: the headers are for this collector only, and an answer from elsewhere is no receipt.
+    """A session that follows no redirect: the headers are for this collector only, and only its answer counts.
 
-    A success that is a partial one is an error, too: OpenTelemetry's exporters don't look at it. The timeout is for the
-    whole answer, of which at most _LARGEST_ANSWER_BYTES are read.
+    A partial success is an error, too, which OpenTelemetry's exporters ignore. The timeout is for the whole answer, of
+    which at most _LARGEST_ANSWER_BYTES are read. A collector that can't be reached is given up after _MOST_CONNECTIONS:
+    the exporters would try until the timeout, and delay the exit of every run.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self._failed_connections = 0
         self._sockets = Sockets()
         mount_sockets(self, self._sockets)
 
-    def request(self, *arguments: Any, **settings: Any) -> requests.Response:  # as that of requests
+    def request(self, *arguments: Any, **settings: Any) -> requests.Response:  # the signature of requests
         timeout_seconds = settings.get("timeout") or _TIMEOUT_SECONDS
         deadline = monotonic() + timeout_seconds
         watchdog = Timer(timeout_seconds, self._sockets.cut)
@@ -235,12 +238,16 @@ class _DirectSession(requests.Session):
             with response:
                 content = _read_content(response)
         except requests.RequestException as error:
-            if monotonic() < deadline:
+            if monotonic() >= deadline:
+                raise _build_timeout(timeout_seconds) from error
+            self._failed_connections += 1
+            if self._failed_connections < _MOST_CONNECTIONS:
                 raise
-            raise _build_timeout(timeout_seconds) from error
+            # Of a kind that the exporters don't try again:
+            raise requests.RequestException(f"the collector can't be reached: {describe_cause(error)}") from error
         finally:
             watchdog.cancel()
-        if monotonic() >= deadline:  # an answer without a length ends with its connection
+        if monotonic() >= deadline:  # an answer without a length ends when its connection does
             raise _build_timeout(timeout_seconds)
         if 300 <= response.status_code < 400:
             place = response.headers.get("Location")
@@ -259,7 +266,7 @@ def _build_timeout(seconds: float) -> requests.Timeout:
 
 
 def _read_content(response: requests.Response) -> bytes:
-    """Return the beginning of an answer as it was sent: a packed one could be of any size."""
+    """Return the beginning of an answer without decompressing it: a compressed one could expand to any size."""
     content = b""
     try:
         while len(content) < _LARGEST_ANSWER_BYTES and (more := response.raw.read(_LARGEST_ANSWER_BYTES)):
@@ -270,11 +277,11 @@ def _read_content(response: requests.Response) -> bytes:
 
 
 def _find_rejection(content: bytes) -> str:
-    """Return how much of a request a collector rejected, and why, or "". Answers about metrics have the same fields."""
+    """Return how much of a request a collector rejected, and why; "" if nothing. Answers on metrics look the same."""
     answer = ExportTraceServiceResponse()
     try:
         answer.ParseFromString(content)
-    except DecodeError:  # it answers otherwise, and has taken the request
+    except DecodeError:  # it answers in another format, and has accepted the request
         return ""
     part = answer.partial_success
     return f"{part.rejected_spans:,} ({part.error_message or 'no reason given'})" if part.rejected_spans else ""
@@ -287,7 +294,7 @@ def _make_session(environment: Mapping[str, str]) -> requests.Session | None:
 
 
 class _Complaints(logging.Handler):
-    """Takes the records that the exporters log."""
+    """A log handler that keeps the records of the exporters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -330,7 +337,7 @@ def _end_span(span: Span, result: Result, message: str, at_timestamp_seconds: fl
 
 
 def _list_secrets(environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield the texts to hide of OpenTelemetry's variables, which its own complaints may quote."""
+    """Yield the secrets in OpenTelemetry's variables, to hide in messages of its exporters, which may quote them."""
     for name, text in environment.items():
         if not name.startswith("OTEL_EXPORTER_OTLP"):
             continue
@@ -342,13 +349,13 @@ def _list_secrets(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _make_resource(environment: Mapping[str, str]) -> Resource:
-    """Return the sender's resource; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over it."""
+    """Return the resource of this process; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override it."""
     named = SERVICE_NAME in environment.get("OTEL_RESOURCE_ATTRIBUTES", "") or "OTEL_SERVICE_NAME" in environment
     return Resource.create({} if named else {SERVICE_NAME: _NAME})
 
 
 def _make_id(bits: int) -> int:
-    return secrets.randbits(bits) or 1  # an id of zero is none
+    return secrets.randbits(bits) or 1  # an id of zero is invalid
 
 
 def _to_nanoseconds(timestamp_seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""Read the flag `--report`, gather the events of a run in bounded memory, and make its reports once it has ended."""
+"""Parse the flag `--report`, collect the events of a run in bounded memory, and make its reports at its end."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ JUNIT, GITHUB, GITLAB, JSON, TRACE, OTLP, NONE = KINDS = ("junit", "github", "gi
 KINDS_WITH_FILE = (JUNIT, GITLAB, JSON, TRACE)
 _OUTPUT_CHARACTERS = 16 * 1024  # of a failed attempt in a report
 _MOST_OUTPUT_CHARACTERS = 8 * 1024 * 1024  # of all attempts of a run together
-_MOST_FINDINGS = 200  # of an attempt: more than any page of any consumer shows
+_MOST_FINDINGS = 200  # of an attempt: more than a page of any consumer shows
 _MOST_RUN_FINDINGS = 5000  # of all attempts of a run together
 
 
 class ReportOption(Struct, frozen=True):
-    """A report that is asked for. `path` is absolute; None for a report that goes to no file."""
+    """A requested report. `path` is absolute; None for a report that goes to no file."""
 
     kind: str
     path: Path | None = None
@@ -45,16 +45,16 @@ class RunReport(Protocol):
     """A report that goes to no file."""
 
     def prepare(self, plan: Plan) -> Plan:
-        """Return the plan that is about to run, with the variables that the report adds to its environment."""
+        """Return the plan that is about to run, with the environment variables that the report adds."""
 
     def report(self, run: FinishedRun) -> None:
         """Report a run that has ended. Raises OSError or DeliveryError."""
 
 
 def parse(texts: Sequence[str], environment: Mapping[str, str]) -> tuple[ReportOption, ...]:
-    """Return the reports that `--report` asks for, once for each text; UsageError for an invalid text.
+    """Return the reports that the texts of `--report` request, each once. Raises UsageError for an invalid text.
 
-    On GitHub's runners, which set GITHUB_ACTIONS, `github` is among them unless `none` is.
+    On GitHub's runners, which set GITHUB_ACTIONS, `github` is added unless `none` is among them.
     """
     options = [_parse_option(text) for text in texts]
     wanted = [option for option in dict.fromkeys(options) if option.kind != NONE]
@@ -68,9 +68,10 @@ def parse(texts: Sequence[str], environment: Mapping[str, str]) -> tuple[ReportO
 
 
 class Reports:
-    """An observer that gathers a run's events, from which `write` makes the reports after the run's end.
+    """An observer that collects a run's events, from which `write` makes the reports after the run's end.
 
-    Guarantees: a file is written whole or not at all; a report that fails is one line of the log and hinders no other.
+    Guarantees: a file is written completely or not at all; a report that fails is logged in one line, and the others
+    are made.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Reports:
     ) -> None:
         """`others`: the reports that go to no file, by their kind. `top`: the repository's top folder.
 
-        `count_delivery` is called with each result of OTLP: whether it failed.
+        `count_delivery` is called after each delivery by OTLP, with whether it failed.
         """
         self._wanted = wanted
         self._others = others or {}
@@ -92,7 +93,7 @@ class Reports:
         self._collector = Collector(config=config, top=top)
 
     def begin(self, plan: Plan) -> Plan:
-        """Begin with the run of a plan; return the plan with the variables that reports add."""
+        """Begin to collect the run of a plan; return the plan with the environment variables that reports add."""
         for report in self._others.values():
             plan = report.prepare(plan)
         self._collector.begin(plan)
@@ -102,14 +103,14 @@ class Reports:
         self._collector.observe(event)
 
     def write(self, record: RunRecord, *, log_path: Path | None) -> tuple[str, ...]:
-        """Make each report of a run that has ended; return why files could not be written."""
+        """Make each report of a run that has ended; return a message for each file that could not be written."""
         run = self._collector.finish(record, log=log_path)
         if run is None:
             return ()
         return tuple(fault for option in self._wanted if (fault := self._make_report(option, run)))
 
     def _make_report(self, option: ReportOption, run: FinishedRun) -> str:
-        """Make one report; return why its file could not be written, or ""."""
+        """Make one report; return a message if its file could not be written, otherwise ""."""
         why = ""
         try:
             if option.path is not None:
@@ -128,11 +129,11 @@ class Reports:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a report by renaming, with its folders. Raises OSError, also if another kind of file is there."""
+    """Write a report atomically, and create its folders. Raises OSError, also if the path is not a regular file."""
     target = path.resolve() if path.is_symlink() else path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:  # as the system words it, the report itself would be there
+    except FileExistsError:  # the system's message would mean that the report exists
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent)) from None
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise files.UnexpectedFileType(errno.EINVAL, "it is there and is not a file", str(path))
@@ -140,7 +141,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 class Collector:
-    """The events of one run after another. Not for several threads: events come in order, each once."""
+    """Collects the events of one run after another. Not thread-safe: events come in order, each once."""
 
     def __init__(self, *, config: Path | None, top: Path) -> None:
         self._config = config
@@ -154,7 +155,7 @@ class Collector:
         self._room_findings = _MOST_RUN_FINDINGS
 
     def begin(self, plan: Plan) -> None:
-        """Forget the run before; `plan` is of the run that is about to start."""
+        """Forget the previous run; `plan` is that of the run that is about to start."""
         self._plan = plan
         self._started = None
         self._tasks.clear()
@@ -171,13 +172,13 @@ class Collector:
                 self._tasks[event.stage, event.task].append(self._make_attempt(event))
             case SlaRecord():
                 self._slas.append(event)
-            case Decision() if self._plan is not None:  # between two runs, the bounds controller goes on deciding
+            case Decision() if self._plan is not None:  # the bounds controller also decides between two runs
                 self._decisions.append(event)
             case _:
                 pass
 
     def finish(self, record: RunRecord, *, log: Path | None) -> FinishedRun | None:
-        """Return the run that has ended; None if its beginning was not seen."""
+        """Return the run that has ended; None if its start was not observed."""
         plan, self._plan = self._plan, None
         if self._started is None or plan is None:
             return None
@@ -221,7 +222,7 @@ class Collector:
 
 
 def _list_unchanged(items: Sequence[str], first: TaskRecord) -> tuple[str, ...]:
-    """Return the items of a cached stage's batch that its first attempt did not have."""
+    """Return the items of a cached stage's batch that its first attempt did not include."""
     ran = {each.item for each in first.items}
     return tuple(item for item in items if item not in ran)
 
@@ -245,7 +246,7 @@ def _parse_option(text: str) -> ReportOption:
 
 
 def _render(kind: str, run: FinishedRun) -> bytes:
-    """Return the content of a report that goes to a file; its module loads only now."""
+    """Return the content of a report that goes to a file. Its module is imported only now."""
     from paropt_exporter.reports import gitlab, junit, run_json, trace
 
     renderers = {

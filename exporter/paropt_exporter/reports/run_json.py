@@ -1,6 +1,7 @@
 """A run as JSON: its stages, tasks and attempts, where the output of each is, and how the pools were sized.
 
-Times are seconds, moments in seconds since 1970. `version` changes when a key is renamed or changes its meaning.
+Durations are in seconds, timestamps in seconds since 1970. `version` changes if a key is renamed or changes its
+meaning.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def _make_bar(run: FinishedRun, stage: ReportedStage, number: int) -> _Event:
 
 
 def _iter_sizes(run: FinishedRun) -> Iterator[_Event]:
-    """Yield the size of each pool, at its start and where it changes."""
+    """Yield the size of each pool at its start and at each change."""
     for pool in run.record.pools:
         yield _make_counter(f"size of {pool.name}", 0, pool.start_size)
     for decision in run.decisions:
@@ -98,7 +98,7 @@ def _iter_sizes(run: FinishedRun) -> Iterator[_Event]:
 
 
 def _iter_queues(run: FinishedRun, records: list[TaskRecord]) -> Iterator[_Event]:
-    """Yield how many tasks of each pool wait for a worker, and how many run, wherever that changes."""
+    """Yield for each pool how many tasks wait for a worker and how many run, at each change."""
     for pool in sorted({record.pool for record in records}):
         own = [record for record in records if record.pool == pool]
         waits = [(record.started_seconds - record.queue_wait_seconds, record.started_seconds) for record in own]
@@ -110,7 +110,7 @@ def _iter_queues(run: FinishedRun, records: list[TaskRecord]) -> Iterator[_Event
 
 
 def _count_open(spans: list[tuple[float, float]]) -> Iterator[tuple[float, int]]:
-    """Yield each moment at which the number of spans that are open changes, with the number from then on."""
+    """Yield each moment at which the number of open spans changes, with the new number."""
     changes: dict[float, int] = {}
     for begin, end in spans:
         changes[begin] = changes.get(begin, 0) + 1

@@ -1,4 +1,4 @@
-"""Decide how runs share the cores and the memory of a host: a pure function, and its account of used time.
+"""Decide how runs share the cores and the memory of a host, by a pure function and an account of used time.
 
 Max-min fairness, one core after another: no run gets a second core while another one that wants its first has none.
 Where runs outnumber cores, those that have used the least time come first (as in Linux' CFS, virtual run time with a
@@ -21,9 +21,9 @@ _ROUNDING = 1e-9
 class RunDemand(Struct, frozen=True, kw_only=True):
     """A run's demand, in cores and bytes.
 
-    `wanted` includes `held`, which running tasks use. `committed`: the most that the run may act on until it confirms
-    its last grant; at least `held`. `granted`: its present share. `used_seconds`: its account in `UsedTime`.
-    `memory_wanted_bytes` is for one more task beside those that run.
+    `wanted` includes `held`, the cores of running tasks. `committed`: the most cores that the run may use until it
+    confirms its last grant; at least `held`. `granted`: its present share. `used_seconds`: its account in `UsedTime`.
+    `memory_wanted_bytes`: for one more task beside the running ones.
     """
 
     run: int
@@ -45,7 +45,7 @@ class Share(Struct, frozen=True):
 
 
 class Machine(Struct, frozen=True):
-    """The budget of all runs together. `memory_bytes`: 0 if unknown, then memory is not shared out."""
+    """The budget of all runs together. `memory_bytes`: 0 if unknown; memory is then not divided."""
 
     cores: float
     memory_bytes: float = 0.0
@@ -54,10 +54,10 @@ class Machine(Struct, frozen=True):
 def decide_shares(machine: Machine, demands: Iterable[RunDemand]) -> Mapping[int, Share]:
     """Return the share of each run.
 
-    Guarantees, for runs that act on confirmed grants only: shares and running tasks together never exceed the machine,
-    unless they did already; a core that a run does not want goes to another one; a waiting run comes before each one
-    that has used QUANTUM_SECONDS more than it; a run of fixed size, which holds more than its share, starts no task
-    while one that wants its first core has none.
+    Guarantees, for runs that act only on confirmed grants: shares and running tasks together never exceed the machine,
+    unless they did before; a core that a run does not want goes to another one; a waiting run comes before any run that
+    has used QUANTUM_SECONDS more; a run of fixed size that holds more than its share starts no task while another one
+    waits for its first core.
     """
     order = sorted(demands, key=lambda run: (run.used_seconds - (QUANTUM_SECONDS if run.granted > 0 else 0.0), run.run))
     memory = _share_memory(machine, order)
@@ -68,11 +68,11 @@ def decide_shares(machine: Machine, demands: Iterable[RunDemand]) -> Mapping[int
         committed, target = max(run.committed, run.held), targets[run.run]
         raised = _fit(target - committed, free)
         free -= raised
-        # Below the committed amount a raise costs nothing: the run may act on it anyway.
+        # Raising a share up to the committed amount costs nothing: the run may use that much anyway.
         shares[run.run] = Share(round(min(target, committed + raised), 6), memory[run.run])
     if any(targets[run.run] > 0 and not run.held and not shares[run.run].cores for run in order):
         for run in order:
-            # Above any share: its size is fixed, and on a core it would go on for as long as it lasts.
+            # It holds more than any share, so its size is fixed, and with one core it would continue to its end.
             if run.held > max(run.granted, shares[run.run].cores) + CORE_SLACK:
                 shares[run.run] = Share(0.0, memory[run.run])
     return shares
@@ -94,7 +94,7 @@ def _fill_evenly(cores: float, order: Sequence[RunDemand], memory: Mapping[int, 
 
 
 def _fit(needed: float, left: float) -> float:
-    """Return how many of the cores that are left a run can use: it starts no task on less than half of its core."""
+    """Return how many of the cores left a run can use: it starts no task on less than half of the core it needs."""
     if needed <= left + _ROUNDING:
         return max(0.0, needed)
     whole = max(0.0, math.floor(left + _ROUNDING))
@@ -103,12 +103,12 @@ def _fit(needed: float, left: float) -> float:
 
 
 def _get_useful_cores(run: RunDemand, memory_bytes: float) -> float:
-    """Return the wanted cores; a run whose next task lacks memory has no use for more than it holds."""
+    """Return the wanted cores; if the next task of a run lacks memory, it can't use more than it holds."""
     return run.wanted if run.memory_wanted_bytes <= memory_bytes + _ROUNDING else min(run.wanted, run.held)
 
 
 def _share_memory(machine: Machine, order: Sequence[RunDemand]) -> dict[int, float]:
-    """Return the bytes of each run, in order. The first run whose task does not fit reserves what becomes free."""
+    """Return the bytes of each run, in order. The first run whose task does not fit reserves memory as it is freed."""
     if machine.memory_bytes <= 0:
         return {run.run: float("inf") for run in order}
     left = machine.memory_bytes - sum(max(run.memory_committed_bytes, run.memory_held_bytes) for run in order)
@@ -117,7 +117,7 @@ def _share_memory(machine: Machine, order: Sequence[RunDemand]) -> dict[int, flo
         committed = max(run.memory_committed_bytes, run.memory_held_bytes)
         wanted = run.memory_wanted_bytes
         if wanted > machine.memory_bytes and left + committed >= machine.memory_bytes - _ROUNDING:
-            shares[run.run], left = wanted, 0.0  # it fits nowhere, and runs alone
+            shares[run.run], left = wanted, 0.0  # it never fits, and runs alone
         elif wanted - committed <= left:
             left -= max(0.0, wanted - committed)
             shares[run.run] = max(wanted, run.memory_held_bytes)
@@ -134,7 +134,7 @@ class Wait(Struct, frozen=True):
 
 
 def find_waits(demands: Sequence[RunDemand], shares: Mapping[int, Share]) -> tuple[Wait, ...]:
-    """Return which runs wait for which others: the lack is split by the cores that the others hold or may take."""
+    """Return which runs wait for which others, in proportion to the cores that the others hold or may take."""
     taken = {run.run: max(run.held, min(shares[run.run].cores, run.wanted)) for run in demands}
     holders = {run: cores for run, cores in taken.items() if cores > _ROUNDING}  # few, however many runs wait
     waits = []
@@ -148,10 +148,10 @@ def find_waits(demands: Sequence[RunDemand], shares: Mapping[int, Share]) -> tup
 
 
 class UsedTime:
-    """The core-seconds that runs have used, as far as they matter for the order.
+    """The core-seconds that runs have used, as the basis of their order.
 
-    A run that joins, or wants something again after a pause, starts level with the least served of the others, or of
-    those that were active last: it neither pays for the past nor has credit from it.
+    A run that joins, or wants cores again after a pause, starts at the account of the least served of the others, or of
+    those that were active last: the past gives it neither debt nor credit.
     """
 
     def __init__(self) -> None:

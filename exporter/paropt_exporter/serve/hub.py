@@ -50,17 +50,18 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 1.0
 _RECEIVED_BYTES = 1 << 18
 _MOST_RUNS = 1000
-_MOST_OTHERS = 100  # clients that have not said hello, or ask for the status
-_RUNS_PART = 4  # runs take at most a quarter of this process's descriptors, and others as many: the page needs some
-_FIRST_MESSAGE_SECONDS = 10.0  # within which a client has to say hello
-_UNSENT_BYTES = 1 << 20  # of grants that a stopped run does not read: then its connection ends
-_ACCEPT_PAUSE_SECONDS = 0.1  # while there is no descriptor left
+_MOST_OTHERS = 100  # clients that have not sent Hello, or ask for the status
+# runs may use a quarter of this process's descriptors, and other clients another one: the page needs some
+_RUNS_PART = 4
+_FIRST_MESSAGE_SECONDS = 10.0  # within which a client must send Hello
+_UNSENT_BYTES = 1 << 20  # of grants that a stopped run does not read, after which its connection ends
+_ACCEPT_PAUSE_SECONDS = 0.1  # while no descriptors are left
 # A page waits this long for the series of runs that come back: they try each second, and scrapes time out after 10 s.
 RETURN_SECONDS = 3.0
 
 
 class _Client:
-    """A connection, and its session once it has said hello."""
+    """A connection, and its session after Hello."""
 
     def __init__(self, connection: socket.socket, now: float) -> None:
         self.connection = connection
@@ -69,7 +70,7 @@ class _Client:
         self.unsent = bytearray()
         self.session: Session | None = None
         self.has_said_bye = False
-        self.closes = False  # once all is sent
+        self.closes = False  # whether to close it once all is sent
 
 
 class Hub:
@@ -79,9 +80,9 @@ class Hub:
                                    '--> series --take_views()--> ServePage (the renderer's thread)
 
     Guarantees: only processes of this user are served; a faulty or slow client delays no other; a run that ends, is
-    killed or stops reading loses its share, and its counters stay on the page, once if it comes back; `close` keeps all
-    registrations. Views show the runs of another `serve`, which has ended, from the first one on: they wait for these
-    runs, for RETURN_SECONDS at most.
+    killed or stops reading loses its share, but its counters stay on the page, and count once if it comes back; `close`
+    keeps all registrations. Even the first views include the runs of an earlier `serve`: they wait for these to
+    register again, for RETURN_SECONDS at most.
     """
 
     def __init__(
@@ -92,36 +93,40 @@ class Hub:
         read_machine: Callable[[], Machine],
         clock: Clock,
         beat: Callable[[Collection[int]], None],
+        replace_listener: Callable[[], socket.socket | None] = lambda: None,
         awaited: Collection[int],
         returning: Collection[int],
         most_runs: int = _MOST_RUNS,
     ) -> None:
         """Prepare the thread. `beat` is called with the process ids of the runs that follow shares: each second, and
         with each new run before it gets one, so that another `serve` waits for all of them after a kill.
+        `replace_listener` is called each second before `beat`; it returns a new socket if runs can't find the present
+        one any more.
 
-        `awaited`: the process ids of the runs of another `serve`, which has just died. `returning`: those of any
-        earlier `serve`, whose series pages wait for.
+        `awaited`: the process ids of the runs of another `serve` that has just died. `returning`: those of the runs of
+        any earlier `serve`, for whose series pages wait.
         """
         self._listener = listener
         self._registry = registry
         self._url = ""
         self._clock = clock
         self._beat = beat
+        self._replace_listener = replace_listener
         part = max(1, descriptors.get_limit() // _RUNS_PART)
         self._most_runs = min(most_runs, part)
         self._most_clients = self._most_runs + min(_MOST_OTHERS, part)
         self._lock = Lock()  # guards: _registry, _sessions and the sessions' series, _lost
         now = clock.monotonic()
         self._sessions = Sessions(read_machine, now, awaited=awaited)
-        self._lost: dict[str, Session] = {}  # by process: without a connection, and not known to have ended
+        self._lost: dict[str, Session] = {}  # by process: sessions that lost their connection and may not have ended
         self._wait_seconds: dict[str, float] = {}  # of ended runs, by project
-        self._returning = {*returning}  # without series so far; of the thread
+        self._returning = {*returning}  # those without series so far; only the thread uses it
         self._returned_by_seconds = now + RETURN_SECONDS
         self._has_all_series = Event()
         self._clients: set[_Client] = set()
         self._next_beat_seconds = now
         self._resumes_seconds: float | None = None
-        self._lacks_descriptors = False  # since a line in the log
+        self._lacks_descriptors = False  # whether this has been logged
         self._must_decide = False  # whether demands have changed since the last decision
         self._closing = False
         self._selector = selectors.DefaultSelector()
@@ -147,7 +152,7 @@ class Hub:
         """Return the state of each project, for a page; from any thread.
 
         Blocks while runs of an earlier `serve` come back: without their counters, sums would fall for a moment, and
-        `rate()` would count them once more.
+        `rate()` would count these runs again.
         """
         self._has_all_series.wait(RETURN_SECONDS)
         with self._lock:
@@ -237,25 +242,34 @@ class Hub:
     # The thread
 
     def _run(self) -> None:
-        while not self._closing:
-            now = self._clock.monotonic()
-            if now >= self._next_beat_seconds:
-                self._next_beat_seconds = now + BEAT_SECONDS
-                self._keep_alive(now)
-            moments = [self._next_beat_seconds, *([] if self._resumes_seconds is None else [self._resumes_seconds])]
-            for key, _ in self._selector.select(max(0.0, min(moments) - now)):
-                key.data()
-            if self._must_decide:  # once for all messages that have come: a decision looks at each run
-                self._decide()
-            if self._resumes_seconds is not None and self._clock.monotonic() >= self._resumes_seconds:
-                self._resumes_seconds = None
-                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        for client in tuple(self._clients):
-            self._close_client(client)
-        self._selector.close()
-        self._listener.close()
+        try:
+            while not self._closing:
+                self._run_step()
+        finally:
+            self._closing = True
+            for client in tuple(self._clients):
+                self._close_client(client)
+            self._selector.close()
+            self._listener.close()
+
+    def _run_step(self) -> None:
+        """Wait for messages or the next beat, and handle them."""
+        now = self._clock.monotonic()
+        if now >= self._next_beat_seconds:
+            self._next_beat_seconds = now + BEAT_SECONDS
+            self._keep_alive(now)
+        moments = [self._next_beat_seconds, *([] if self._resumes_seconds is None else [self._resumes_seconds])]
+        for key, _ in self._selector.select(max(0.0, min(moments) - now)):
+            key.data()
+        if self._must_decide:  # once for all messages that have arrived, since a decision considers every run
+            self._decide()
+        if self._resumes_seconds is not None and self._clock.monotonic() >= self._resumes_seconds:
+            self._resumes_seconds = None
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def _keep_alive(self, now: float) -> None:
+        if (renewed := self._replace_listener()) is not None:
+            self._take_listener(renewed)
         self._beat(self._sessions.list_runs_with_shares(now))
         is_due = now >= self._returned_by_seconds
         self._set_returning(set() if is_due else {pid for pid in self._returning if is_live_process(pid)})
@@ -268,6 +282,15 @@ class Hub:
                 session.repeat_grant()
             for lost in [each for each in self._lost.values() if not is_live_process(each.hello.pid)]:
                 self._registry.keep_counters(lost.project, self._lost.pop(lost.hello.process).series)
+
+    def _take_listener(self, renewed: socket.socket) -> None:
+        if self._resumes_seconds is None:  # otherwise it is registered later
+            self._selector.unregister(self._listener)
+            self._selector.register(renewed, selectors.EVENT_READ, self._accept)
+        self._listener.close()
+        self._listener = renewed
+        with self._lock:
+            self._registry.store_all()
 
     def _set_returning(self, pids: set[int]) -> None:
         self._returning = pids
@@ -301,7 +324,7 @@ class Hub:
         self._selector.register(connection, selectors.EVENT_READ, partial(self._serve_client, client))
 
     def _serve_client(self, client: _Client) -> None:
-        """Receive and send; a fault ends this connection only."""
+        """Receive and send. A fault ends only this connection."""
         try:
             if client.unsent:
                 self._send_unsent(client)
@@ -365,7 +388,7 @@ class Hub:
             client.closes = True
             self._send_unsent(client)
             return
-        for other in tuple(self._clients):  # an earlier connection of this process, whose end has not arrived yet
+        for other in tuple(self._clients):  # an earlier connection of this process, whose end has not been noticed yet
             if hello.process and other.session is not None and other.session.hello.process == hello.process:
                 self._close_client(other)
         self._send(client, Welcome(protocol=PROTOCOL, version=__version__, pid=os.getpid(), url=self._url))
@@ -395,7 +418,7 @@ class Hub:
             client.closes = True
             client.unsent.clear()
         if client.closes and not client.unsent:
-            # Its thread sees the end of the connection and closes the client, outside of the lock.
+            # The thread then sees the end of the connection and closes the client, outside of the lock.
             with suppress(OSError):
                 client.connection.shutdown(socket.SHUT_RDWR)
             return
@@ -423,7 +446,8 @@ class Hub:
             name = session.project.registration.project
             self._wait_seconds[name] = self._wait_seconds.get(name, 0.0) + session.waiting_seconds
             self._sessions.remove(session)
-            # Once this process ends, runs keep their shares and come back to the next `serve`, which must know of all.
+            # After the end of this process, runs keep their shares and come back to the next `serve`, which must know
+            # them all.
             if not self._closing:
                 self._beat(self._sessions.list_runs_with_shares(self._clock.monotonic()))
         self._must_decide = not self._closing

@@ -46,22 +46,22 @@ from paropt_exporter.serve.runtime_folder import SOCKET_NAME, connect, has_just_
 log = logging.getLogger(__name__)
 
 STATE_SECONDS = 1.0
-ANSWER_SECONDS = 5.0  # for the answer to Hello: a stopped `serve` must not hold up a run
-SILENT_SECONDS = 20.0  # `serve` sends a line each second; then it counts as dead
-# A run keeps its share so long after the connection ended: `serve` may come back.
-GRACE_SECONDS = 30.0  # after it was killed: its service starts it again, slowly if the machine is full
-RESTART_SECONDS = 5.0  # after it ended by itself, and removed its socket
-_RETRY_SECONDS = 0.2  # within the grace, then STATE_SECONDS
+ANSWER_SECONDS = 5.0  # for the answer to Hello: a stopped `serve` must not delay a run
+SILENT_SECONDS = 20.0  # `serve` sends a line each second; after so long without one it counts as dead
+# How long a run keeps its share after the connection has ended: `serve` may come back.
+GRACE_SECONDS = 30.0  # if it was killed: its service manager restarts it, slowly on a busy machine
+RESTART_SECONDS = 5.0  # if it ended by itself, and removed its socket
+_RETRY_SECONDS = 0.2  # during the grace, later STATE_SECONDS
 _RECEIVED_BYTES = 1 << 16
 _MOST_UNCONFIRMED = 1000  # grants whose numbers are kept
 _PROCESS_BYTES = 8
-_LAST_SECONDS = 1.0  # at the end, for what the socket's buffer has no room for: a stopped `serve` holds up no exit
+_LAST_SECONDS = 1.0  # at the end, for data that exceeds the socket's buffer: a stopped `serve` must not delay the exit
 
 LiveSeries = Mapping[tuple[str, Labels], Value]
 
 
 class Refused(ParoptError):
-    """`serve` does not take this run."""
+    """`serve` does not accept this run."""
 
 
 class ShareTaker(Protocol):
@@ -78,8 +78,8 @@ class Link:
         connected --end of connection, silence--> lost: keeps its share --time of grace--> alone: no limit
             ^-----------------------------registers again---------------'------------------'
 
-    Guarantees: a run does not depend on `serve`: without it, it goes on alone within GRACE_SECONDS; `report_usage`
-    takes some µs; a grant is confirmed only once the run follows it.
+    Guarantees: a run does not depend on `serve`: without one it continues alone within GRACE_SECONDS; `report_usage`
+    takes a few µs; a grant is confirmed only once the run follows it.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Link:
     ) -> None:
         """Register. Raises Refused, or OSError without a `serve` or a thread. `collect` returns this process's series.
 
-        One that is there and does not answer in time is left to be found by the thread; `url` is "" then.
+        If a `serve` exists but does not answer in time, the thread retries, and `url` is "" until then.
         """
         self._folder = folder
         self._hello = hello
@@ -102,7 +102,7 @@ class Link:
         self._say = say
         self._answer_seconds = answer_seconds
         self.collect = collect
-        self._lock = Lock()  # guards: all below but the last four
+        self._lock = Lock()  # guards: everything below but the last four
         self._connection: socket.socket | None = None
         self._unsent = bytearray()
         self._run: ShareTaker | None = None
@@ -111,15 +111,15 @@ class Link:
         )
         self._share: MachineShare | None = MachineShare(cores=0.0, memory_bytes=0.0) if hello.limited else None
         self._last_number = 0  # of the shares of this process
-        self._unconfirmed: dict[int, MachineShare] = {}  # shares that the run may act on, by their numbers
-        self._numbers: dict[int, int] = {}  # to those of this connection
+        self._unconfirmed: dict[int, MachineShare] = {}  # shares that the run may act on, by number
+        self._numbers: dict[int, int] = {}  # numbers of shares to numbers of grants on this connection
         self._received_number = 0  # of the last grant on this connection
         self._received = LineBuffer()
         self._sent: dict[tuple[str, Labels], Value] = {}
         self._heard_seconds = self._lost_seconds = 0.0
         self._closed = False
         self._connecting: socket.socket | None = None
-        self._refusal = ""  # the last one that was said; of the thread
+        self._refusal = ""  # the last refusal that was reported; only the thread uses it
         try:
             self.url = self._register_first()
         except TimeoutError:
@@ -138,7 +138,7 @@ class Link:
 
     @property
     def share(self) -> MachineShare | None:
-        """The share that a run starts with; None: it is alone."""
+        """The share with which a run starts; None: it is alone."""
         with self._lock:
             return self._share
 
@@ -173,7 +173,7 @@ class Link:
             self._send(messages.Labels(lanes=lanes, bounds=dict(bounds)))
 
     def close(self) -> None:
-        """Send the last series, and end the session. Blocks for two seconds at most, if `serve` does not read."""
+        """Send the last series, and end the session. Blocks for at most two seconds, if `serve` does not read."""
         self._closed = True
         os.eventfd_write(self._wake, 1)
         if (connecting := self._connecting) is not None:
@@ -205,10 +205,10 @@ class Link:
                 while self._unsent:
                     del self._unsent[: self._connection.send(self._unsent)]
         except OSError:
-            self._unsent.clear()  # the thread sees the end of the connection
+            self._unsent.clear()  # the thread will see the end of the connection
 
     def _send_all(self) -> None:
-        """Wait until all is sent, or end the connection; once no other thread sends."""
+        """Wait until all is sent, or end the connection. Call it when no other thread sends."""
         if self._connection is None or not self._unsent:
             return
         try:
@@ -238,7 +238,7 @@ class Link:
         )
 
     def _confirm(self, usage: MachineUsage) -> None:
-        """Send a demand, and forget the shares before the one that it follows."""
+        """Send a demand, and forget shares older than the one that it follows."""
         self._usage = usage
         for number in [number for number in self._unconfirmed if number < usage.number]:
             del self._unconfirmed[number]
@@ -261,7 +261,7 @@ class Link:
     # The connection
 
     def _register_first(self) -> str:
-        """Register; wait for a `serve` that was killed a moment ago, since it may be back at once."""
+        """Register. If `serve` was killed a moment ago, wait for it, since it may be back soon."""
         while True:
             try:
                 return self._register(self._answer_seconds)
@@ -282,7 +282,7 @@ class Link:
             raise ConnectionAbortedError("this process ends")
         try:
             with self._lock:
-                # A share of an earlier session whose time of grace is over is None by now.
+                # The share of an earlier session whose grace is over is None by now.
                 share = self._get_kept_share() if self._last_number and self._share is not None else None
                 hello = replace(self._hello, share=share, usage=replace(self._build_usage(), number=0))
             connection.sendall(encode(hello))
@@ -318,7 +318,7 @@ class Link:
         return answer.url
 
     def _get_kept_share(self) -> tuple[float, float]:
-        """Return the most cores and bytes that the run may act on: it may not have seen its last shares yet."""
+        """Return the most cores and bytes that the run may use, since it may not have seen its last shares yet."""
         shares = self._unconfirmed.values()
         memory_bytes = max((share.memory_bytes for share in shares), default=0.0)
         return max((share.cores for share in shares), default=0.0), _encode_bytes(memory_bytes)
@@ -330,6 +330,15 @@ class Link:
             self._lost_seconds = self._clock.monotonic()
 
     def _serve(self) -> None:
+        try:
+            self._serve_until_closed()
+        except Exception:  # the boundary of the thread: without it the run would wait for a share that never comes
+            log.exception("the connection to `paropt-exporter serve` failed")
+            with self._lock:
+                self._disconnect()
+                self._leave()
+
+    def _serve_until_closed(self) -> None:
         next_state = self._clock.monotonic() + STATE_SECONDS
         next_try = 0.0
         while not self._closed:
@@ -339,7 +348,7 @@ class Link:
                     self._come_back()
                     in_grace = self._share is not None
                     next_try = now + (_RETRY_SECONDS if in_grace else STATE_SECONDS)
-                    next_state = now  # the page of a `serve` that is back waits for the series of its runs
+                    next_state = now  # at once: the page of a `serve` that is back waits for the series of its runs
                 if self._connection is None:
                     self._wait(max(0.0, next_try - self._clock.monotonic()))
                 continue
@@ -352,7 +361,7 @@ class Link:
     def _send_state_safely(self) -> None:
         try:
             self._send_state()
-        except Exception:  # the boundary of a thread: without series the shares go on
+        except Exception:  # the boundary of a thread: shares continue without series
             log.exception("the state of the run was not sent")
 
     def _wait(self, seconds: float) -> None:
@@ -382,7 +391,7 @@ class Link:
                 return
             if now > self._heard_seconds + SILENT_SECONDS:
                 self._disconnect()
-                self._lost_seconds -= GRACE_SECONDS  # it had its time
+                self._lost_seconds -= GRACE_SECONDS  # no grace is left
                 self._leave()
 
     def _come_back(self) -> None:
@@ -392,7 +401,8 @@ class Link:
             with self._lock:
                 self._leave()
         try:
-            self.url = self._register(_RETRY_SECONDS)  # `close` can't end a wait for room in the queue
+            # a short timeout, since `close` can't end a wait for room in the queue
+            self.url = self._register(_RETRY_SECONDS)
         except OSError:
             return
         except Refused as refusal:
@@ -410,7 +420,7 @@ class Link:
                 self._send(self._build_usage())
 
     def _leave(self) -> None:
-        """Let the run go on alone; the caller holds the lock."""
+        """Let the run continue alone; the caller holds the lock."""
         if self._share is not None:
             self._say("`paropt-exporter serve` has gone: sizing alone until it is back")
             self._set_share(None)
@@ -420,7 +430,7 @@ class Link:
         if not isinstance(message, Grant) or not self._hello.limited:
             return
         if message.number == self._received_number:
-            return  # a repeated one: a sign of life
+            return  # a repeated grant, which only shows that `serve` lives
         self._last_number += 1
         self._received_number = self._numbers[self._last_number] = message.number
         self._numbers.pop(self._last_number - _MOST_UNCONFIRMED, None)
@@ -443,7 +453,7 @@ class Link:
 def find_registration(
     project: str, root: Path, history: Path, lanes: tuple[LaneLabels, ...], bounds: Mapping[str, tuple[int, int]]
 ) -> Registration:
-    """Return the registration of a project; its paths are the same by whatever links it was reached."""
+    """Return the registration of a project. Its paths are resolved, so that they don't depend on links."""
     own = files.find_private_parts(history)[:1]  # in `.paropt` no link is followed
     place = own[0].parent.resolve() / history.relative_to(own[0].parent) if own else history.resolve()
     return Registration(project=project, root=str(root.resolve()), history=str(place), lanes=lanes, bounds=dict(bounds))

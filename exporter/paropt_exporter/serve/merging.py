@@ -15,7 +15,7 @@ from paropt_exporter.metrics.page import Labels, Value
 
 LiveSeries = Mapping[tuple[str, Labels], Value]  # by the name of the family and label values
 
-# Counters of one process: those of ended processes stay in the sum.
+# Counters of one process; ended processes stay in the sum.
 SUMMED_COUNTERS = (
     families.POOL_SUBMITTED,
     families.POOL_FINISHED,
@@ -62,9 +62,9 @@ _LOWEST = (
     families.CONFIG_RELOAD_SUCCESSFUL,
     families.CONFIG_RELOAD_SUCCESS,
 )
-# Of the run that began last. By the epoch of its pools a run that is sized by queries finds its series.
+# The values of the run that began last. A run that is sized by queries finds its series by the epoch of its pools.
 _NEWEST = (families.STAGE_PROGRESS, families.CONTROL_MODE, families.DELIVERY_FAILING, families.POOL_EPOCH)
-# Of ended processes these stay, too, until another one replaces them.
+# These stay after their process has ended, until another process replaces them.
 _KEPT_GAUGES = (families.POOL_EPOCH, families.STAGE_PROGRESS, families.DELIVERY_FAILING)
 
 _Rule = Callable[[Value, Value], Value]
@@ -108,9 +108,10 @@ _KEPT_NAMES = frozenset(family.name for family in (*SUMMED_COUNTERS, *_KEPT_GAUG
 
 
 def merge_series(sources: Iterable[LiveSeries]) -> dict[tuple[Family, Labels], Value]:
-    """Return the merged series of processes, the oldest first. Families without a rule, and unknown ones, are left out.
+    """Return the merged series of processes, given the oldest first. Unknown families and those without a rule are left
+    out.
 
-    A series of a newer version with other labels, of another kind or with other buckets is left out too.
+    Series of a newer version with other labels, kinds or buckets are left out, too.
     """
     merged: dict[tuple[Family, Labels], Value] = {}
     for source in sources:
@@ -120,7 +121,7 @@ def merge_series(sources: Iterable[LiveSeries]) -> dict[tuple[Family, Labels], V
             if family is None or not _fits(family, labels, value):
                 continue
             if family is families.CONTROL_MODE and labels[0] not in modes:
-                modes.add(labels[0])  # an older run's mode would be a second series of the pool
+                modes.add(labels[0])  # otherwise an older run's mode would be a second series of the pool
                 for other in [key for key in merged if key[0] is family and key[1][0] == labels[0]]:
                     del merged[other]
             before = merged.get((family, labels))
@@ -129,7 +130,7 @@ def merge_series(sources: Iterable[LiveSeries]) -> dict[tuple[Family, Labels], V
 
 
 def keep_counters(ended: LiveSeries, series: LiveSeries) -> dict[tuple[str, Labels], Value]:
-    """Return the counters and kept gauges of ended processes together with those of one that ends now."""
+    """Return the counters and kept gauges of ended processes, including one that ends now."""
     kept = dict(ended)
     for key, value in series.items():
         if key[0] in _KEPT_NAMES and _fits(_RULES[key[0]][0], key[1], value):

@@ -27,14 +27,14 @@ PROTOCOL = 1
 LONGEST_LINE_BYTES = 64 * 1024 * 1024  # the state of a lane with 10,000 stages has 5 MB
 UNLIMITED = -1.0  # JSON has no infinity
 
-# Bounded, so that sums over all runs stay finite: more cores or bytes than these no machine has.
+# Larger than any machine; the bounds keep sums over all runs finite.
 Cores = Annotated[float, Meta(ge=0.0, le=1e6)]
 Bytes = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 ProcessId = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 
 
 class BadMessage(ParoptError):
-    """A line is no message of this protocol."""
+    """A line is not a message of this protocol."""
 
 
 class Registration(Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class Registration(Struct, frozen=True, kw_only=True):
 
 
 def find_fault(registration: Registration) -> str:
-    """Return why a registration makes no sense, or ""."""
+    """Return why a registration is invalid, or ""."""
     places = (registration.root, registration.history)
     are_absolute = all(os.path.isabs(path) and "\0" not in path for path in places)  # noqa: PTH117 -- texts so far
     if not registration.project or not are_absolute:
@@ -57,7 +57,7 @@ def find_fault(registration: Registration) -> str:
 
 
 class Usage(Struct, frozen=True, kw_only=True, tag="usage"):
-    """The demand of a run. `number`: the grant that it follows; amounts that are wanted include those held."""
+    """The demand of a run. `number`: the grant that it follows; wanted amounts include held ones."""
 
     number: int = 0
     cores_held: Cores = 0.0
@@ -67,10 +67,10 @@ class Usage(Struct, frozen=True, kw_only=True, tag="usage"):
 
 
 class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
-    """The start of a session. `share`: the cores and bytes of a former session, whose exporter died; None: a new run.
+    """The start of a session. `share`: the cores and bytes of an earlier session whose `serve` died; None: a new run.
 
-    `limited` says whether its tasks run on this machine and follow its share. `process` is the same in all sessions of
-    a process, whose counters go on; "" from versions that send none.
+    `limited`: whether its tasks run on this machine and follow its share. `process`: an id that is the same in all
+    sessions of a process, whose counters continue; "" from versions that send none.
     """
 
     protocol: int
@@ -92,7 +92,7 @@ class Labels(Struct, frozen=True, kw_only=True, tag="labels"):
 
 
 class Sample(Struct, frozen=True, kw_only=True, array_like=True):
-    """A series with its value. `value`: None if it has ended; of a histogram its buckets, and `sum`."""
+    """A series with its value. `value`: None if it has ended; for a histogram its buckets, and `sum` is set."""
 
     family: str
     labels: tuple[str, ...]
@@ -116,7 +116,7 @@ def get_value(sample: Sample) -> Value | None:
 
 
 class State(Struct, frozen=True, kw_only=True, tag="state"):
-    """The series of a process that have changed since the last State. `run_id`: of the present run, "" between runs."""
+    """The series of a process that have changed since the last State. `run_id`: the present run; "" between runs."""
 
     run_id: str
     samples: tuple[Sample, ...]
@@ -140,7 +140,7 @@ class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
 
 
 class Refusal(Struct, frozen=True, kw_only=True, tag="refusal"):
-    """Why a session can't be had."""
+    """The reason why `serve` refuses a session."""
 
     reason: str
 
@@ -198,7 +198,7 @@ _from_serve: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)
 
 
 def encode(message: Struct) -> bytes:
-    """Return a message as a line. Text that is no valid Unicode is escaped."""
+    """Return a message as a line. Text that is not valid Unicode is escaped."""
     try:
         return _encoder.encode(message) + b"\n"
     except UnicodeEncodeError:
@@ -240,7 +240,7 @@ class LineBuffer:
         self._longest_bytes = longest_bytes
 
     def add(self, received: bytes) -> Sequence[bytes]:
-        """Return the lines that are complete now. Raises BadMessage for one that is too long."""
+        """Return the lines that are now complete. Raises BadMessage if one is too long."""
         *lines, rest = received.split(b"\n")
         if lines:
             lines[0] = b"".join((*self._parts, lines[0]))

@@ -29,7 +29,7 @@ _NO_RELOADS = dict.fromkeys(families.RELOAD_RESULTS, 0)
 
 
 class ProjectView(Struct, frozen=True, kw_only=True):
-    """The checkouts of a project at a scrape, with the series of its runs (ended ones first) and of its shares."""
+    """The checkouts of a project at a scrape, with the series of its runs (ended ones first) and shares."""
 
     name: str
     checkouts: tuple[RegisteredProject, ...]
@@ -42,8 +42,8 @@ class ServePage:
 
         take_views() -> refresh histories -> ProjectPage for each name -> text, family by family
 
-    Guarantees: each family has one head; a counter does not fall while this process lives; a history that can't be
-    read costs only the news of its project.
+    Guarantees: each family has one head; a counter does not fall while this process lives; if a history can't be read,
+    only its project's totals are out of date.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class _ProjectPage:
     def __init__(self, name: str) -> None:
         self._page = Page(name)
         self._registrations: tuple[Registration, ...] = ()
-        self._label_sets = LabelSets((), ())  # of these registrations
+        self._label_sets = LabelSets((), ())  # those of `_registrations`
         self._stored: dict[Series, Value] = {}
         self._revisions: object = None
 
@@ -135,7 +135,7 @@ class _ProjectPage:
     def _build_stored(self, checkouts: Sequence[RegisteredProject]) -> dict[Series, Value]:
         """Return the series of label sets, totals and last values."""
         registrations = tuple(project.registration for project in checkouts)
-        if registrations != self._registrations:  # seldom: a history changes with each event of a run
+        if registrations != self._registrations:  # rarely, whereas a history changes with each event of a run
             self._registrations, self._label_sets = registrations, _build_label_sets(registrations)
         values = [project.values for project in checkouts]
         series = self._label_sets.resume(sum_totals([each.totals for each in values]), _merge_last(values))
@@ -163,7 +163,7 @@ def _build_label_sets(registrations: Iterable[Registration]) -> LabelSets:
 
 
 def _merge_lanes(one: LaneLabels, other: LaneLabels) -> LaneLabels:
-    """Return a lane with the stages of both checkouts, as of two branches; of stages of one name the other's counts."""
+    """Return a lane with the stages of both checkouts, which may be of two branches; `other` wins for equal names."""
     stages = {stage.name: stage for stage in (*one.stages, *other.stages)}
     intervals = [seconds for seconds in (one.interval_seconds, other.interval_seconds) if seconds is not None]
     return LaneLabels(
@@ -175,7 +175,7 @@ def _merge_lanes(one: LaneLabels, other: LaneLabels) -> LaneLabels:
 
 
 def _merge_last(values: Sequence[StoredValues]) -> LastValues:
-    """Return the last values of each lane from the checkout in which it ended last."""
+    """Return each lane's last values, from the checkout in which it ended last."""
     ended: dict[str, float] = {}
     gauges: dict[SeriesKey, float] = {}
     for each in values:
@@ -193,7 +193,7 @@ def _merge_last(values: Sequence[StoredValues]) -> LastValues:
 
 
 def _sum_shown_cpu(values: Sequence[StoredValues]) -> dict[Labels, float]:
-    """Return the CPU totals with running attempts, over all checkouts."""
+    """Return the CPU totals over all checkouts, including running attempts."""
     places = {place for each in values for place in each.shown_cpu}
     name = families.STAGE_CPU.name
     return {

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _SUFFIX = ".json"
 _LONGEST_BYTES = 64 * 1024 * 1024
 _MOST_PROJECTS = 10_000
-# The clock of file times ticks every few milliseconds: a file that has just changed may change again unseen.
+# The clock of file times ticks every few milliseconds, so a file that has just changed may change again unnoticed.
 _TICK_NANOSECONDS = 50_000_000
 _BUCKETS = len(families.BUCKETS_SECONDS) + 1
 _TRIES = 3  # to read a history without a log that a run changes meanwhile
@@ -41,9 +41,9 @@ ProjectKey = tuple[str, str]  # the name of the project, the path of its history
 
 
 class _StoredProject(Registration, frozen=True, kw_only=True):
-    """The content of a file.
+    """The content of a project's file.
 
-    `ended`: the counters of processes that have ended. `joined_after`, `before`: of a checkout that joined others, the
+    `ended`: the counters of processes that have ended. `joined_after`, `before`: if the checkout joined others, the
     last run and the totals of its history at that moment.
     """
 
@@ -56,7 +56,7 @@ _decoder = msgspec.json.Decoder(_StoredProject)
 
 
 class StoredValues(Struct, frozen=True, kw_only=True):
-    """What a history holds: totals, last values, and CPU totals of running stages by (lane, stage).
+    """The values of a history: totals, last values, and CPU totals of running stages by (lane, stage).
 
     `last_run`: the sequence and the id of its last run, which tell it apart from another history at its path.
     """
@@ -68,22 +68,22 @@ class StoredValues(Struct, frozen=True, kw_only=True):
 
 
 class RegisteredProject:
-    """A project with the last values that could be read of its history.
+    """A project with the last values that could be read from its history.
 
-    Totals of histories that were here before, as before `git clean`, are included: in the sum of several checkouts a
-    lower one would look like a counter reset, and `increase()` would count all of them again. Totals from before this
-    checkout joined others are left out: it may be a copy of one, and `increase()` would take them for new.
+    They include the totals of earlier histories at this path, such as before `git clean`: in the sum of several
+    checkouts a lower total would look like a counter reset, and `increase()` would count all of it again. They exclude
+    totals from before this checkout joined others: it may be a copy of one, and `increase()` would count them as new.
     """
 
     def __init__(self, registration: Registration) -> None:
         self.registration = registration
-        self.ended: LiveSeries = {}  # counters of processes that have ended; replaced, never changed
+        self.ended: LiveSeries = {}  # counters of processes that have ended; the mapping is replaced, never changed
         self.values = StoredValues()
         self.fault = ""
         self.is_stored = True  # whether the last write of its file succeeded
         self.revision = 0  # grows with each change of values or registration
         self._stamp: object = None
-        self._past = Totals()  # to add: of the histories before the present one, less those before it joined others
+        self._past = Totals()  # to add: the totals of earlier histories, minus those from before it joined others
         self.joined_after: tuple[int, str] | None = None
         self.before = Totals()
 
@@ -92,21 +92,21 @@ class RegisteredProject:
         return self.registration.project, self.registration.history
 
     def join(self, after: tuple[int, str], before: Totals) -> None:
-        """Count only runs after this one, with totals less these. Call it before the first `refresh`."""
+        """Count only the runs after this one, and subtract these totals. Call it before the first `refresh`."""
         self.joined_after, self.before = after, before
         self.values, self._past = StoredValues(last_run=after), _negate(before)
 
     def refresh(self, checkouts: Iterable[RegisteredProject] = ()) -> None:
-        """Read the history if it has changed. Never raises: without a history the last values stay.
+        """Read the history if it has changed. Never raises: if it can't be read, the last values stay.
 
-        That is no fault if the whole checkout was deleted, as those of CI jobs are. If one of `checkouts` was moved
-        here, its values are dropped.
+        It is no fault if the whole checkout was deleted, as in CI jobs. If one of `checkouts` was moved here, its
+        values are dropped.
         """
         path = Path(self.registration.history)
         stamp = _stamp(path)
         if stamp is not None and stamp == self._stamp:
             return
-        if stamp is None and _is_deleted(self.registration.root):  # a scrape asks for each
+        if stamp is None and _is_deleted(self.registration.root):  # a scrape checks each
             self._stamp, self.fault = None, ""
             return
         try:
@@ -120,7 +120,7 @@ class RegisteredProject:
         self.fault = fault
 
     def _read(self, path: Path, checkouts: Iterable[RegisteredProject]) -> bool:
-        """Read the history; return whether it is another one than the last time."""
+        """Read the history; return whether it is a different one than the last time."""
         known = self.values.last_run
         found = _read_unchanged(path, self.registration.project, known)
         if found is None:
@@ -137,7 +137,7 @@ class RegisteredProject:
         return known is None or not is_same
 
     def _is_copy(self, path: Path, last_run: tuple[int, str], checkouts: Iterable[RegisteredProject]) -> bool:
-        """Return whether the history at a path is that of another checkout too, whose runs are in the sum already."""
+        """Return whether the history at a path is a copy of another checkout's, whose runs are already in the sum."""
         for other in checkouts:
             if other is self or other.values.last_run is None or _is_deleted(other.registration.root):
                 continue
@@ -151,14 +151,14 @@ class RegisteredProject:
         return False
 
     def _drop_moved(self, path: Path, checkouts: Iterable[RegisteredProject]) -> None:
-        """Drop the values of a deleted checkout whose history this is by now: they would count twice."""
+        """Drop the values of a deleted checkout whose history is now this one: they would count twice."""
         for other in _find_moved(path, self.registration.project, checkouts):
             other.values = StoredValues(totals=other._past)
             other.revision += 1
 
 
 def _find_moved(path: Path, project: str, checkouts: Iterable[RegisteredProject]) -> list[RegisteredProject]:
-    """Return the deleted checkouts whose history is the one at a path by now. Raises HistoryError."""
+    """Return the deleted checkouts whose history is now the one at a path. Raises HistoryError."""
     deleted = [each for each in checkouts if each.values.last_run and _is_deleted(each.registration.root)]
     if not deleted:
         return []
@@ -190,7 +190,7 @@ def _open_history(path: Path, project: str) -> History:
 
 
 def _is_deleted(root: str) -> bool:
-    """Return whether a checkout is gone; False if that can't be told, such as without permission for its parent."""
+    """Return whether a checkout is gone; False if that is unknown, such as without permission for its parent."""
     try:
         Path(root).stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -205,8 +205,9 @@ def _read_unchanged(
 ) -> tuple[StoredValues, object, bool] | None:
     """Return the values of one moment, their stamp, and whether the history has held this run.
 
-    A history with a log is read in a transaction. One without is read without locks, and a run may change it meanwhile.
-    None if it may be another history, and changed during each try: half of a change could lack the run.
+    A history with a log is read in a transaction. A history without one is read without locks, and a run may change it
+    meanwhile. Returns None if it changed during each try and may be another history: a half-written change could lack
+    the run.
     """
     for left in reversed(range(_TRIES)):
         before = _stamp(path)
@@ -225,7 +226,7 @@ def _read_unchanged(
 
 
 def _has_kept_log(before: _Stamp, after: _Stamp) -> bool:
-    """Return whether the history had the same log all the time."""
+    """Return whether the history had the same log throughout."""
     if before is None or after is None or not len(before) == len(after) == 2:
         return False
     (identity, size, _), (identity_after, _, _) = before[1], after[1]
@@ -252,10 +253,10 @@ def _is_old(path: Path) -> bool:
 
 
 class Registry:
-    """The registered projects. A full disk costs only the memory of them after a restart."""
+    """The registered projects. If the disk is full, only a restart loses some."""
 
     def __init__(self, folder: Path) -> None:
-        """Load the registrations of this user; skip other files, and forget projects whose history is gone."""
+        """Load this user's registrations. Skip other files, and forget projects whose history is gone."""
         self._folder = folder
         self.projects: dict[ProjectKey, RegisteredProject] = {}
         for path in sorted(folder.glob(f"*{_SUFFIX}"))[:_MOST_PROJECTS]:
@@ -271,7 +272,7 @@ class Registry:
             self.projects[project.key] = project
 
     def register(self, registration: Registration) -> RegisteredProject:
-        """Add a project or renew its label sets; lanes of other runs stay."""
+        """Add a project or renew its label sets, without dropping lanes of other runs."""
         key = (registration.project, registration.history)
         project = self.projects.get(key)
         if project is None:
@@ -291,7 +292,7 @@ class Registry:
         return project
 
     def _join_others(self, project: RegisteredProject) -> None:
-        """Leave out the runs of a new checkout up to now if others are in the sum already, unless it was moved."""
+        """If other checkouts are already in the sum, leave out the runs that a new one has had, unless it was moved."""
         name, path = project.registration.project, Path(project.registration.history)
         others = [
             each
@@ -300,21 +301,25 @@ class Registry:
         ]
         if not others or _stamp(path) is None:
             return
-        with suppress(HistoryError, OSError):  # its first run has opened it: a page without it says why
+        with suppress(HistoryError, OSError):  # its first run has opened it; the page reports why it can't be read
             if not _find_moved(path, name, others):
                 found = _read_unchanged(path, name, None)
                 if found is not None and found[0].last_run is not None:
                     project.join(found[0].last_run, found[0].totals)
 
     def keep_counters(self, project: RegisteredProject, series: LiveSeries) -> None:
-        """Keep the counters of a process that has ended, also for the next `serve`.
+        """Keep the counters of a process that has ended, for the next `serve`, too.
 
-        Without them, the sum with those of processes that go on would fall at a restart, and `rate()` would count these
-        once more.
+        Without them, sums would fall at a restart, and `rate()` would count the processes that continue again.
         """
         ended = keep_counters(project.ended, series)
         if ended != project.ended:
             project.ended = ended
+            self._write(project)
+
+    def store_all(self) -> None:
+        """Write all registrations again, as after a removal of their folder."""
+        for project in self.projects.values():
             self._write(project)
 
     def _write(self, project: RegisteredProject) -> None:
@@ -331,7 +336,7 @@ class Registry:
         try:
             files.replace_file(self._folder / f"{name}{_SUFFIX}", content, mode=files.PRIVATE_FILE)
         except OSError as error:
-            if project.is_stored:  # one line until the disk has room again
+            if project.is_stored:  # logged once, until the disk has room again
                 log.warning(
                     "a registration was not stored: after a restart the project is missing until its next run",
                     extra={"project": registration.project, "err": error.strerror or str(error)},
@@ -369,7 +374,7 @@ def _build_totals(series: LiveSeries) -> Totals:
 
 
 def _read_file(path: Path) -> _StoredProject | None:
-    """Return a registration, or None, with a line in the log, for a file that is none of this user."""
+    """Return a registration; log a line and return None if the file is not one of this user's registrations."""
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:

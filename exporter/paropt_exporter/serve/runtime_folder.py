@@ -1,6 +1,7 @@
 """Find the folder in which `paropt-exporter serve` has its socket, and connect to it or listen there.
 
-The folder belongs to one user, and only that user can write in it. A run without such an exporter pays for one `stat`.
+The folder belongs to one user, and only that user can write in it. Without such an exporter, a run costs only one
+`stat`.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ _BACKLOG = 128
 
 
 class UnsafeFolder(UsageError):
-    """Another user could write in the runtime folder, or it is no folder."""
+    """Another user could write in the runtime folder, or it is not a folder."""
 
 
 def find_folder(environ: Mapping[str, str]) -> Path | None:
-    """Return the runtime folder, whether or not it exists; None: the environment turns it off.
+    """Return the runtime folder, whether or not it exists; None if the environment turns it off.
 
     In order: $PAROPT_SERVE, $XDG_RUNTIME_DIR/paropt-exporter, /run/user/UID/paropt-exporter, /tmp/paropt-exporter-UID.
     """
@@ -64,7 +65,7 @@ def make_folder(folder: Path) -> None:
     """Make the folder for this user only. Raises UnsafeFolder, or UsageError if it can't be made."""
     try:
         for each in (folder, folder / PROJECTS_NAME):
-            with suppress(FileExistsError):  # by something that is no folder, as the check says
+            with suppress(FileExistsError):  # the check below reports anything that is not a folder
                 each.mkdir(mode=0o700, parents=True, exist_ok=True)
             check_folder(each)
     except OSError as error:
@@ -72,13 +73,13 @@ def make_folder(folder: Path) -> None:
 
 
 def has_just_died(folder: Path, grace_seconds: float) -> bool:
-    """Return whether a `serve` of this user lived within the last `grace_seconds`: it may be back at once."""
+    """Return whether a `serve` of this user ran within the last `grace_seconds`, so that it may be back soon."""
     try:
         check_folder(folder)
         touched = (folder / LOCK_NAME).lstat().st_mtime
     except (OSError, UnsafeFolder):
         return False
-    # A time in the future is from before the clock was set back, and says nothing.
+    # A time in the future dates from before the clock was set back, and means nothing.
     return touched <= time.time() < touched + grace_seconds
 
 
@@ -97,7 +98,7 @@ def connect(folder: Path, timeout_seconds: float) -> socket.socket | None:
 def _connect(path: Path, timeout_seconds: float) -> socket.socket | None:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        # Not `settimeout`, with which connect fails at once if the queue is full, as when many runs start together.
+        # Not `settimeout`: with it connect fails at once if the queue is full, as when many runs start together.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _pack_time(timeout_seconds))
         with files.shorten_socket_path(path) as address:
             client.connect(address)
@@ -124,7 +125,8 @@ def _pack_time(seconds: float) -> bytes:
 def listen(folder: Path) -> socket.socket:
     """Return the listening socket at its place; the caller holds the folder's lock, so an old one is dead.
 
-    It replaces the old one in one step: a run that found none would take its `serve` for ended, and go on alone.
+    It replaces the old socket atomically: a run that found none would assume that its `serve` has ended, and continue
+    alone.
     """
     path, unready = folder / SOCKET_NAME, folder / _UNREADY_SOCKET_NAME
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -141,6 +143,15 @@ def listen(folder: Path) -> socket.socket:
         listener.close()
         raise UsageError(f"{path}: {error.strerror or error}: set {VARIABLE} to another folder") from error
     return listener
+
+
+def identify_socket(folder: Path) -> tuple[int, int] | None:
+    """Return the device and inode of the socket at its place, or None without one."""
+    try:
+        found = (folder / SOCKET_NAME).lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def read_peer_user(connection: socket.socket) -> int:

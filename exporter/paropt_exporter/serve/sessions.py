@@ -25,8 +25,8 @@ from paropt_exporter.serve.messages import UNLIMITED, Grant, Hello, State, Usage
 if TYPE_CHECKING:
     from paropt_exporter.serve.registry import RegisteredProject
 
-SETTLE_SECONDS = 30.0  # after the death of another `serve`: by then its runs have registered again, or go on alone
-SILENT_SECONDS = 10.0  # a run that sends nothing for so long is stopped: its old grants no longer count
+SETTLE_SECONDS = 30.0  # after the death of another `serve`: by then its runs have registered again, or continue alone
+SILENT_SECONDS = 10.0  # a run that sends nothing for so long has been stopped, and its old grants no longer count
 
 
 class Session:
@@ -44,7 +44,7 @@ class Session:
         self.waiting_since: float | None = None
         self.waiting_seconds = 0.0
         self._send = send
-        self._grants: deque[Grant] = deque()  # the one that the run follows, then unconfirmed ones
+        self._grants: deque[Grant] = deque()  # the grant that the run follows, then unconfirmed ones
 
     @property
     def granted(self) -> float:
@@ -53,24 +53,24 @@ class Session:
 
     @property
     def demand_committed(self) -> tuple[float, float]:
-        """The most cores and bytes that the run may act on."""
+        """The most cores and bytes that the run may use."""
         cores = max([self.usage.cores_held, *(grant.cores for grant in self._grants)])
         memory = max([float(self.usage.memory_held_bytes), *(_bytes(grant) for grant in self._grants)])
         return cores, memory
 
     def follow(self, usage: Usage, now: float) -> None:
-        """Take a usage report, which confirms a grant."""
+        """Apply a usage report, which confirms a grant."""
         self.usage, self.heard_seconds = usage, now
         while len(self._grants) > 1 and self._grants[0].number < usage.number:
             self._grants.popleft()
 
     def forget_unconfirmed(self) -> None:
-        """Count only the last grant from now on: the run does not act."""
+        """Count only the last grant from now on, since the run has been stopped."""
         while len(self._grants) > 1:
             self._grants.popleft()
 
     def grant(self, share: Share) -> None:
-        """Send a share, if it is a new one."""
+        """Send a share if it is new."""
         memory = UNLIMITED if math.isinf(share.memory_bytes) else share.memory_bytes
         last = self._grants[-1] if self._grants else None
         if last is None or (last.cores, last.memory_bytes) != (share.cores, memory):
@@ -79,7 +79,7 @@ class Session:
             self._send(self._grants[-1])
 
     def repeat_grant(self) -> None:
-        """Send the last grant once more, as a sign of life."""
+        """Send the last grant again, as a sign of life."""
         if self._grants:
             self._send(self._grants[-1])
 
@@ -98,11 +98,11 @@ def _bytes(grant: Grant) -> float:
 
 
 class Sessions:
-    """All registered runs, and the decision about their shares. Not thread-safe.
+    """All registered runs and their shares. Not thread-safe.
 
-    Guarantee: while runs act on confirmed grants only, their shares together never exceed the machine. After the death
-    of another `serve`, its runs keep their shares when they come back. Until each of them (`awaited`, process ids) is
-    back or has ended, for SETTLE_SECONDS at most, no run gets a larger share.
+    Guarantee: if runs act only on confirmed grants, their shares together never exceed the machine. After the death of
+    another `serve`, its runs keep their shares when they come back. Until each of them (`awaited`, process ids) is back
+    or has ended, but at most for SETTLE_SECONDS, no run gets a larger share.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Sessions:
         return frozenset(registered | self._find_awaited(now))
 
     def decide(self, now: float) -> None:
-        """Account the time since the last decision, and send new shares."""
+        """Charge the time since the last decision to the runs, and send new shares."""
         self._account(now)
         limited = [session for session in self._open.values() if session.hello.limited]
         for session in limited:
@@ -173,7 +173,7 @@ class Sessions:
                 session.waiting_since = now
 
     def _find_awaited(self, now: float) -> set[int]:
-        """Return the runs of another `serve` that live, but have not come back."""
+        """Return the runs of another `serve` that are alive but have not come back."""
         self._awaited = {pid for pid in self._awaited if self._is_alive(pid)} if now < self._settled_seconds else set()
         return self._awaited
 
@@ -207,12 +207,12 @@ class Sessions:
 
 
 def is_live_process(pid: int) -> bool:
-    """Return whether a process runs: False once it has exited, even if it was not reaped; True if that is unknown."""
+    """Return whether a process is running: False once it has exited, even if not reaped; True if that is unknown."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-    except OSError:  # no descriptor is left to read its state
+    except OSError:  # no descriptors are left to read its state
         return True
 
 

@@ -1,4 +1,4 @@
-"""The whole output of each attempt, kept in one file a run: written as it comes, read by the command `log`."""
+"""The whole output of each attempt, in one file per run: written as it arrives, read by the command `log`."""
 
 from paropt_exporter.task_logs.log_writer import LogFolder as LogFolder
 from paropt_exporter.task_logs.log_writer import LogLimits as LogLimits

@@ -1,6 +1,6 @@
-"""Find and read the logs of runs: which attempts a log has, the output of each, and the output that is added meanwhile.
+"""Find and read the logs of runs: their attempts, the output of each, and output that is added while reading.
 
-A log has lines of JSON, of which some announce bytes of output that follow them:
+A log has lines of JSON, some of which announce bytes of output that follow:
 
     {"run": "20261128T…", "lane": "standard"}
     {"begin": 1, "stage": "unit", "task": 3, "label": "unit[3]", "item": "test_a.py", "attempt": 1}
@@ -10,8 +10,8 @@ A log has lines of JSON, of which some announce bytes of output that follow them
     {"end": 1, "result": "failure", "message": "exit 1", "seconds": 1.25}
     {"over": "failure"}
 
-The frames of attempts that run at once are interleaved in the order in which the output came. A process that was
-killed, or a full disk, may leave the last frame incomplete.
+The frames of concurrent attempts are interleaved in the order in which output arrived. If a process was killed or the
+disk was full, the last frame may be incomplete.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LONGEST_HEADER = 1 << 20  # characters: an item's name may be as long as a comm
 
 
 class LoggedAttempt(Struct):
-    """An attempt as the log has it so far; `result` None: it has no end there.
+    """An attempt as far as the log has it; `result` is None if it has not ended there.
 
     `pieces`: position and size of its output in the file; a position of -1 stands for bytes that are missing there.
     """
@@ -54,7 +54,7 @@ class LoggedAttempt(Struct):
 
 
 class LogReader:
-    """One pass over a log that may still grow: `read` goes on where it stopped."""
+    """One pass over a log that may still grow: `read` continues where it stopped."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.attempts: dict[int, LoggedAttempt] = {}
@@ -64,7 +64,7 @@ class LogReader:
         self._position = 0
 
     def read(self) -> Iterator[tuple[LoggedAttempt, int, int]]:
-        """Yield each new piece of output with its attempt, as position and size; notes all other frames."""
+        """Yield each new piece of output with its attempt, as position and size; apply all other frames."""
         for frame in read_frames(self._file, self._position):
             self._position = find_end(frame)
             if piece := self._note_frame(frame):
@@ -84,7 +84,7 @@ class LogReader:
         return self._file.read(size)
 
     def read_output(self, attempt: LoggedAttempt) -> bytes:
-        """Return all output of an attempt that the log has."""
+        """Return all of an attempt's output that the log has."""
         return b"".join(self.read_piece(position, size) for position, size in attempt.pieces)
 
     def _note_frame(self, frame: Frame) -> tuple[LoggedAttempt, int, int] | None:
@@ -123,7 +123,7 @@ def open_log(folder: Path, run_id: str) -> BinaryIO:
 
 
 class Frame(Struct, frozen=True):
-    """A header's values; for output, where its bytes lie in the file."""
+    """A header's values and, for output, where its bytes are in the file."""
 
     values: Mapping[str, Any]  # as parsed from JSON
     position: int = 0
@@ -131,7 +131,7 @@ class Frame(Struct, frozen=True):
 
 
 def read_frames(file: BinaryIO, position: int = 0) -> Iterator[Frame]:
-    """Yield the complete frames from a position of the file on; ends at one that is incomplete, or no frame at all."""
+    """Yield the complete frames from a position of the file on; stop at an incomplete or invalid one."""
     file.seek(0, 2)
     end = file.tell()
     while position < end:
@@ -152,7 +152,7 @@ def read_frames(file: BinaryIO, position: int = 0) -> Iterator[Frame]:
 
 
 def find_end(frame: Frame) -> int:
-    """Return the position behind a frame."""
+    """Return the position after a frame."""
     return frame.position + (frame.size + 1 if frame.size else 0)
 
 

@@ -1,6 +1,6 @@
-"""Write the output of attempts to the log of their run, and keep the folder of logs within bounds.
+"""Write the output of attempts to the log of their run, and keep the folder of logs within its limits.
 
-A disk that fails costs the log, never the run.
+If the disk fails, the log ends, but the run continues.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from paropt_exporter.lazy_patterns import compile_later
 log = logging.getLogger(__name__)
 
 SUFFIX = ".log"
-_OURS = compile_later(r"\d{8}T\d{6}-[0-9a-f]{6}")  # a run's id, which begins with the time: sorted by name is by age
-_LARGEST_TAIL = 256 * 1024  # bytes: as much of a long output's end as is held in memory anyway
+_OURS = compile_later(r"\d{8}T\d{6}-[0-9a-f]{6}")  # a run's id; it begins with the time, so names sort by age
+_LARGEST_TAIL = 256 * 1024  # bytes: as much of a long output's end as is kept in memory anyway
 
 
 class LogLimits(Struct, frozen=True, kw_only=True):
-    """How much output is kept: for one run, for all together, and for how long."""
+    """How much output is kept for one run and for all runs together, and for how long."""
 
     run_bytes: int
     total_bytes: int
@@ -45,8 +45,8 @@ def find_log_folder(history: Path) -> Path:
 class LogFolder:
     """The logs of a project's runs, which several processes may write and read at once.
 
-    Guarantees: files that others can't read; no link is followed; when a run begins, older logs are removed so that
-    all of them keep within `total_bytes` even when this run fills its own. The log of a run that still goes on stays.
+    Guarantees: only the user can read the files; no link is followed; when a run begins, older logs are removed so that
+    all logs stay within `total_bytes` even if this run fills its own. Logs of runs in progress are never removed.
     """
 
     def __init__(self, path: Path, limits: LogLimits, *, clock: Clock, lives: Callable[[str], bool]) -> None:
@@ -60,20 +60,20 @@ class LogFolder:
         return self._folder / f"{run_id}{SUFFIX}"
 
     def create_log(self, run_id: str) -> int:
-        """Make room, then make the log of a run and return its descriptor, to append. Raises OSError."""
+        """Make room, create the log of a run, and return its descriptor for appending. Raises OSError."""
         files.make_folder(self._folder)
         self._prune_logs()
         path = self.path(run_id)
         return files.open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
 
     def _prune_logs(self) -> None:
-        """Remove logs that are too old, then the oldest ones until the rest leave room for one more run."""
+        """Remove logs that are too old, then the oldest ones until there is room for one more run."""
         left_bytes = self.limits.total_bytes - self.limits.run_bytes
         oldest = self._clock.wall() - self.limits.age_seconds
         for run_id, found in reversed(scan_logs(self._folder)):
             left_bytes -= found.st_size
             if (left_bytes < 0 or found.st_mtime < oldest) and not self._lives(run_id):
-                with suppress(OSError):  # another process may have removed it, and one file too many does no harm
+                with suppress(OSError):  # another process may have removed it, and a surplus file is harmless
                     self.path(run_id).unlink()
 
 
@@ -83,8 +83,8 @@ class TaskLogs:
         RunStarted -> new file    open_sink -> AttemptLog.write -> file    TaskRecord -> result    RunRecord -> end
 
     Guarantees: a run's file has at most `limits.run_bytes`, and an attempt's output at most half of the room that the
-    others leave; of longer output the beginning and the end are kept. The first error of the disk ends the log
-    of the run, is logged once, and concerns nothing else. Any thread may write.
+    others leave; of longer output the beginning and the end are kept. The first error of the disk is logged and ends
+    the log of the run, without other effects. Any thread may write.
     """
 
     def __init__(self, folder: LogFolder) -> None:
@@ -109,7 +109,7 @@ class TaskLogs:
         return None if run is None else run.begin_attempt(stage, task, label, item, attempt)
 
     def path(self, run_id: str) -> Path:
-        """Return where the log of a run lies."""
+        """Return the path of a run's log."""
         return self._folder.path(run_id)
 
     def _begin_run(self, event: RunStarted) -> None:
@@ -144,7 +144,7 @@ class _RunLog:
         return made
 
     def end_attempt(self, record: TaskRecord) -> None:
-        """Write the result of an attempt; the output too, if no sink was opened for it (a Python call)."""
+        """Write the result of an attempt and, if no sink was opened for it (a Python call), its output."""
         with self._lock:
             made = self._attempts.pop((record.stage, record.task, record.attempt), None)
         if made is None:
@@ -169,7 +169,7 @@ class _RunLog:
             os.close(descriptor)
 
     def compute_share_bytes(self, kept_bytes: int) -> int:
-        """Return the most bytes of an attempt's output that fit: half of the room that the others leave."""
+        """Return how many bytes of an attempt's output fit: half of the room that the others leave."""
         with self._lock:
             return max(0, self._limit_bytes - self._size_bytes + kept_bytes) // 2
 
@@ -209,14 +209,14 @@ class AttemptLog:
         return self._begin is None
 
     def write(self, chunk: bytes) -> None:
-        """Write output as it comes; drop it once the log has no room for it."""
+        """Write output as it arrives; drop it once the log has no room."""
         if not self._dropped_bytes and self._kept_bytes + len(chunk) <= self._compute_beginning_bytes():
             self._write_chunk(chunk)
         else:
             self._dropped_bytes += len(chunk)
 
     def close(self, tail_of: Callable[[], bytes]) -> None:
-        """End the output: write the dropped part of its end, which `tail_of` returns, as far as it fits."""
+        """End the output: write the dropped part of its end, from `tail_of`, as far as it fits."""
         if not self._dropped_bytes:
             return
         room = max(0, self._run.compute_share_bytes(self._kept_bytes) - self._kept_bytes)
@@ -235,7 +235,7 @@ class AttemptLog:
         self._run.write({"end": self._number, **values})
 
     def _compute_beginning_bytes(self) -> int:
-        """Return how much of the output's beginning fits, so that there is room for its end too."""
+        """Return how many bytes of the output's beginning to write, so that there is room for its end."""
         share = self._run.compute_share_bytes(self._kept_bytes)
         return share - min(_LARGEST_TAIL, share // 2)
 
@@ -251,7 +251,7 @@ class AttemptLog:
 
 
 def _cut_to_line_start(output: bytes) -> bytes:
-    """Drop a line that was cut in two, unless it is all there is."""
+    """Drop an incomplete first line, unless there is no other line."""
     return output[output.find(b"\n") + 1 :] or output
 
 
@@ -274,7 +274,7 @@ def format_header(values: Mapping[str, object]) -> bytes:
 
 
 def scan_logs(folder: Path) -> list[tuple[str, os.stat_result]]:
-    """Return the id of each run that has a log with the state of its file, oldest first; none if there is no folder."""
+    """Return the id of each run with a log, and the state of its file, oldest first; empty without a folder."""
     with suppress(OSError):
         files.check_no_links(folder)
         return sorted(_iter_logs(folder), key=lambda found: found[0])
@@ -287,7 +287,7 @@ def _iter_logs(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
             name = entry.name.removesuffix(SUFFIX)
             if name == entry.name or not _OURS.fullmatch(name) or not entry.is_file(follow_symlinks=False):
                 continue
-            try:  # not `suppress`, which takes as long as the rest
+            try:  # not `suppress`, which takes as long as the rest of the loop
                 state = entry.stat(follow_symlinks=False)
             except FileNotFoundError:  # another process has removed it
                 continue

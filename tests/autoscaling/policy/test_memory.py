@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from paropt_exporter.autoscaling.policy.memory import (
     PoolMemory,
     compute_memory_size,
     compute_pool_memory_size,
+    compute_reserve_bytes,
 )
 
 MB = 1 << 20
@@ -109,6 +111,13 @@ def test_brief_shortage_of_memory_keeps_running_tasks() -> None:
 def test_memory_is_no_reason_without_waiting_tasks() -> None:
     step = decide_lane_size(seen(group(3, 100), (), Memory(available_bytes=1), size=8))
     assert (step.size, step.reason) == (8, "stabilizing")
+
+
+@pytest.mark.parametrize(
+    ("total", "reserve"), [(0, 256), (256, 32), (512, 64), (2048, 256), (1 << 20, 256)], ids=lambda each: f"{each}MiB"
+)
+def test_reserve_is_an_eighth_of_a_small_machine(total: int, reserve: int) -> None:
+    assert compute_reserve_bytes(total * MB) == reserve * MB
 
 
 def test_pool_gets_the_workers_that_memory_holds() -> None:

@@ -21,9 +21,9 @@ import soak_cluster
 from paropt_exporter.errors import WorkerDied
 from paropt_exporter.events import Result
 from paropt_exporter.executors.base import RemoteTaskOptions
-from paropt_exporter.executors.cluster import coordinator
+from paropt_exporter.executors.cluster import coordinator, dispatcher
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
-from paropt_exporter.executors.cluster.coordinator import Coordinator
+from paropt_exporter.executors.cluster.dispatcher import Dispatcher
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings
 from paropt_exporter.executors.cluster.snapshot import Repository
 from paropt_exporter.executors.cluster.work_items import WorkItem
@@ -93,7 +93,7 @@ def test_closed_pool_settles_the_tasks_of_a_worker_that_may_be_cut_off(
     own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until the pool is closed, they wait for the grace of a partition."""
-    monkeypatch.setattr(coordinator, "_SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(dispatcher, "_SILENT_SECONDS", 0.0)
     victim = own_cluster.start_worker("victim")
     pool = open_pool(own_cluster, tmp_path)
     try:
@@ -126,14 +126,14 @@ def test_task_that_is_submitted_while_the_pool_is_closed_is_cancelled(
 
     pool = open_pool(shared_cluster, tmp_path)
     accepted, closing, queued = threading.Event(), threading.Event(), threading.Event()
-    submit = Coordinator.submit
+    submit = Dispatcher.submit
     close: Any = Client.close  # it has no types
     futures: list[Any] = []
 
-    def submit_late(coordinator: Coordinator, item: WorkItem) -> None:
+    def submit_late(dispatcher: Dispatcher, item: WorkItem) -> None:
         accepted.set()
         closing.wait(WAIT_SECONDS)
-        submit(coordinator, item)
+        submit(dispatcher, item)
         queued.set()
 
     async def close_late(client: Any) -> None:
@@ -141,7 +141,7 @@ def test_task_that_is_submitted_while_the_pool_is_closed_is_cancelled(
         await asyncio.to_thread(queued.wait, WAIT_SECONDS)
         await close(client)
 
-    monkeypatch.setattr(Coordinator, "submit", submit_late)
+    monkeypatch.setattr(Dispatcher, "submit", submit_late)
     monkeypatch.setattr(Client, "close", close_late)
     submitting = threading.Thread(target=lambda: futures.append(pool.submit(pow, 2, 2)))
     submitting.start()

@@ -188,7 +188,7 @@ def test_config_in_a_sub_folder_takes_the_whole_repository(project: Path, tmp_pa
 
 
 @pytest.mark.parametrize("is_committed", [True, False], ids=["committed", "new"])
-def test_files_travel_as_they_lie_there_whatever_git_stores(
+def test_files_travel_as_in_the_work_tree_whatever_git_stores(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_committed: bool
 ) -> None:
     """Git LFS is such a filter, and `git lfs install` makes it a setting of the user."""

@@ -23,6 +23,7 @@ from paropt_exporter.errors import Interrupted
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 from paropt_exporter.executors.cluster.coordinator import Coordinator
 from paropt_exporter.executors.cluster.dask_client import Source, check_address, read_address
+from paropt_exporter.executors.cluster.membership import Membership
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings, TlsFiles
 from support.dask_clusters import DaskCluster
 from support.real_servers import eventually
@@ -84,7 +85,7 @@ def test_worker_without_tls_off_this_host_gets_nothing(own_cluster: DaskCluster,
     )
     with pytest.raises(ClusterError, match=r"can take tasks: tcp://127.0.0.2:\d+: it has no TLS, [^\n]*$"):
         ClusterPool(settings, 1)
-    pool = ClusterPool(replace(settings, insecure=True), 1)
+    pool = ClusterPool(replace(settings, insecure=True, worker_timeout_seconds=WAIT_SECONDS), 1)
     try:
         assert pool.submit_commands("t", [["echo", "far"]]).result(WAIT_SECONDS).output == "far\n"
     finally:
@@ -154,13 +155,13 @@ def test_signal_ends_the_wait_for_workers(
     own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pods may take minutes. Ctrl-C and SIGTERM did nothing until the time was over."""
-    wait_for_worker = Coordinator._wait_for_worker
+    wait_for_worker = Membership.wait_for_worker
 
-    async def interrupt(coordinator: Coordinator, address: str) -> None:
+    async def interrupt(members: Membership, address: str, timeout_seconds: float) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        await wait_for_worker(coordinator, address)
+        await wait_for_worker(members, address, timeout_seconds)
 
-    monkeypatch.setattr(Coordinator, "_wait_for_worker", interrupt)
+    monkeypatch.setattr(Membership, "wait_for_worker", interrupt)
     settings = ClusterSettings(
         root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), worker_timeout_seconds=WAIT_SECONDS
     )
@@ -179,7 +180,7 @@ def test_cluster_is_closed_before_a_signal_has_its_usual_effect(
 ) -> None:
     """SIGTERM may end a process that uses the pool in its own code, and would leave the cluster's programs behind."""
 
-    async def interrupt(coordinator: Coordinator, address: str) -> None:
+    async def interrupt(members: Membership, address: str, timeout_seconds: float) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.Event().wait()
 
@@ -190,7 +191,7 @@ def test_cluster_is_closed_before_a_signal_has_its_usual_effect(
         done.append("close")
         close(coordinator)
 
-    monkeypatch.setattr(Coordinator, "_wait_for_worker", interrupt)
+    monkeypatch.setattr(Membership, "wait_for_worker", interrupt)
     monkeypatch.setattr(Coordinator, "close", record_close)
     settings = ClusterSettings(
         root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), worker_timeout_seconds=WAIT_SECONDS
@@ -224,7 +225,7 @@ def test_worker_of_another_version_is_refused_in_one_line(own_cluster: DaskClust
         ClusterPool(settings, 1)
 
 
-def test_worker_gets_no_byte_code_which_another_python_has_not() -> None:
+def test_worker_gets_no_byte_code_that_its_python_lacks() -> None:
     function, *arguments = pickle.loads(pickle.dumps(Source(double).build_call(4)))
     assert function is eval
     assert function(*arguments) == 8
@@ -255,7 +256,7 @@ def test_worker_whose_disk_was_of_no_use_is_tried_again_for_the_next_run(
         pool.kill_workers(0.0)
 
 
-def test_worker_whose_disk_is_of_no_use_is_left_out(own_cluster: DaskCluster, tmp_path: Path) -> None:
+def test_worker_with_an_unusable_disk_is_left_out(own_cluster: DaskCluster, tmp_path: Path) -> None:
     scratch = tmp_path / "bad/dask-scratch-space"
     scratch.mkdir(parents=True)
     (scratch / "paropt").write_text("a file where the agent needs a folder")

@@ -20,6 +20,7 @@ from paropt_exporter.monitoring import dashboards
 from paropt_exporter.monitoring.alerts import rule_files as alerts
 from support.demo import ROOT, RULES, demo, rules
 from support.deployed import refusal
+from support.generated import iter_panels
 from support.real_servers import HANG_SECONDS, Prometheus, eventually, get, program
 from support.yaml_documents import load_yaml
 
@@ -36,6 +37,7 @@ LOOK_BACK_SECONDS, STEP_SECONDS, FINE_STEP_SECONDS = 60.0, 1.0, 0.25
 # Grafana's values for its variables, with everything selected and a range of a minute.
 GRAFANA_VALUES = {
     "$__range": "60s",
+    "$__interval": RULES.rate_window or "",
     "$job": ".+",
     "$instance": ".+",
     "$project": ".*",
@@ -57,8 +59,8 @@ class Question:
 def iter_questions() -> Iterator[Question]:
     for text in dashboards.render_dashboards(RULES).values():
         dashboard = json.loads(text)
-        for panel in dashboard["panels"]:
-            for target in panel.get("targets", ()):
+        for panel in iter_panels(dashboard):
+            for target in panel["targets"]:
                 where = f"{dashboard['uid']}: {panel['title']} {target['refId']}"
                 yield Question(where, target["expr"])
         for annotation in dashboard["annotations"]["list"]:
@@ -156,8 +158,11 @@ def test_every_query_has_a_result_or_is_listed_with_a_reason(answers: dict[str, 
 
 
 def test_no_line_of_the_list_is_unused(answers: dict[str, list[float]]) -> None:
-    empty = [question.expression for question in list_questions() if not answers[question.where]]
-    assert [pattern for pattern in load_empty_patterns() if not any(re.search(pattern, e) for e in empty)] == []
+    asked = {question.expression: answers[question.where] for question in list_questions()}
+    for pattern, reason in load_empty_patterns().items():
+        found = [values for expression, values in asked.items() if re.search(pattern, expression)]
+        assert found, pattern
+        assert reason.startswith("unless ") or not all(found), pattern
 
 
 def test_a_host_counts_once_however_many_projects_serve_has_on_it(tmp_path: Path) -> None:
@@ -207,6 +212,68 @@ def test_exporter_that_ended_with_its_lane_is_not_missed(tmp_path: Path) -> None
             "interval": "1m",
             "promql_expr_test": [
                 {"expr": asked, "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 1}]},
+            ],
+        }
+    ]
+    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+
+
+def test_exporters_that_do_not_answer_are_listed_with_the_fault(tmp_path: Path) -> None:
+    where = "paropt-exporter: Which don't answer? A"
+    (asked,) = [fill_template(one.expression) for one in list_questions() if one.where == where]
+    series = {
+        'up{job="paropt",instance="well"}': "1x9",
+        'paropt_exporter_serves_on{job="paropt",instance="well",project="shop"}': "1x9",
+        'up{job="paropt",instance="once"}': "1 0x9",
+        'paropt_exporter_serves_on{job="paropt",instance="once",project="shop"}': "0 stale",
+        'up{job="paropt",instance="down"}': "1 0x9",
+        'paropt_exporter_serves_on{job="paropt",instance="down",project="shop"}': "1 stale",
+        'up{job="paropt",instance="gone"}': "1 stale",
+        'paropt_exporter_serves_on{job="paropt",instance="gone",project="shop"}': "1 stale",
+    }
+    faults = {"down": ("no answer", 0), "gone": ("no target", 1)}
+    samples = [
+        {"labels": f'{{job="paropt",instance="{instance}",fault="{fault}"}}', "value": value}
+        for instance, (fault, value) in faults.items()
+    ]
+    tests = [
+        {
+            "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "interval": "1m",
+            "promql_expr_test": [{"expr": asked, "eval_time": "5m", "exp_samples": samples}],
+        }
+    ]
+    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+
+
+def test_pools_at_their_maximum_are_those_of_the_alert(tmp_path: Path) -> None:
+    """ParoptPoolAtMaximum leaves out pools of a fixed size and those whose queue was empty a moment ago."""
+    wheres = ("paropt-pools: How many are at their maximum? A", "paropt-pools: Which pools need attention? A")
+    asked = {one.where: fill_template(one.expression) for one in list_questions()}
+    count, table = (asked[where].replace(f"[{RULES.rate_window}]", "[5m]") for where in wheres)
+    place = 'job="paropt",instance="a",project="demo"'
+    sizes = {  # target, minimum, maximum, tasks that wait
+        "fixed": (4, 4, 4, "9x9"),
+        "full": (8, 1, 8, "9x9"),
+        "growing": (4, 1, 8, "9x9"),
+        "brief": (8, 1, 8, "9x2 0 9x9"),
+    }
+    series: dict[str, str] = {}
+    for pool, (target, least, most, queue) in sizes.items():
+        labels = f'{{{place},pool="{pool}"}}'
+        named = {"size": target, "size_target": target, "size_min": least, "size_max": most}
+        series |= {f"paropt_pool_{name}{labels}": f"{value}x9" for name, value in named.items()}
+        series[f"paropt_pool_queue_depth{labels}"] = queue
+    full = '{project="demo",pool="full",instance="a",trouble="at its maximum"}'
+    tests = [
+        {
+            "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "interval": "1m",
+            "promql_expr_test": [
+                {"expr": count, "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 1}]},
+                {"expr": table, "eval_time": "5m", "exp_samples": [{"labels": full, "value": 8}]},
             ],
         }
     ]

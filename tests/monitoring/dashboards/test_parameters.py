@@ -8,6 +8,7 @@ import pytest
 
 from paropt_exporter.monitoring import dashboards
 from paropt_exporter.monitoring.options import Format, Options
+from support.generated import iter_panels
 from support.yaml_documents import load_yaml
 
 
@@ -19,7 +20,7 @@ def plain() -> dict[str, str]:
 def test_the_selector_is_in_every_query_variable_and_annotation() -> None:
     for path, text in dashboards.render_dashboards(Options(selector='env="prod"')).items():
         dashboard = json.loads(text)
-        queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+        queries = [target["expr"] for panel in iter_panels(dashboard) for target in panel["targets"]]
         queries += [variable["query"] for variable in dashboard["templating"]["list"][1:]]
         queries += [annotation["expr"] for annotation in dashboard["annotations"]["list"]]
         for query in queries:

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from paropt_exporter import families as names
-from support.generated import load_dashboards
+from support.generated import iter_panels, load_dashboards
 
 FILES = load_dashboards()
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # The units of Grafana's list that the dashboards use.
-UNITS = {"short", "percentunit", "s", "bytes", "ops"}
+UNITS = {"locale", "short", "percentunit", "s", "bytes", "ops"}
 OPTIONAL = {"project", "lane", "stage", "pool"}
 _SELECTOR = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\{[^}]*\}")
 _OF_DASK = re.compile(r"\bdask_scheduler_\w+")
-_BARE_METRIC = re.compile(r"(?<!:)\b(paropt_\w+|process_\w+|python_\w+|scrape_\w+|up)\b(?![{:])")
+_BARE_METRIC = re.compile(r"(?<!:)\b(ALERTS|paropt_\w+|process_\w+|python_\w+|scrape_\w+|up)\b(?![{:])")
 
 each_dashboard = pytest.mark.parametrize("dashboard", FILES.values(), ids=FILES.keys())
 
 
-def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    return (panel for panel in dashboard["panels"] if panel["type"] != "row")
-
-
-PANELS = [panel for dashboard in FILES.values() for panel in panels(dashboard)]
+PANELS = [panel for dashboard in FILES.values() for panel in iter_panels(dashboard)]
 EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
 
 
@@ -104,6 +99,47 @@ def test_marks_are_of_chosen_projects_and_hosts_or_of_alerts_without_these_label
         assert f'{name}=~"${name}|"' in marks["expr"]
 
 
+def test_the_tables_and_bars_of_lanes_open_the_lanes_dashboard() -> None:
+    """A link names the series' project and lane, and keeps the data source, the host and the time shown."""
+    links = [
+        (panel["title"], link["url"])
+        for panel in iter_panels(FILES["dashboards/overview.json"])
+        for fields in [panel["fieldConfig"]]
+        for link in [
+            *fields["defaults"].get("links", ()),
+            *(
+                link
+                for override in fields["overrides"]
+                for change in override["properties"]
+                if change["id"] == "links"
+                for link in change["value"]
+            ),
+        ]
+    ]
+    assert len(links) > 5
+    for title, url in links:
+        address, _, query = url.partition("?")
+        assert address == f"/d/{FILES['dashboards/lane.json']['uid']}"
+        assert {"${datasource:queryparam}", "${job:queryparam}", "${__url_time_range}"} <= {*query.split("&")}, title
+        assert re.search(r"var-project=\$\{__\w+\.\w+\.[Pp]roject:percentencode\}", query), title
+        assert re.search(r"var-lane=\$\{__\w+\.\w+\.[Ll]ane:percentencode\}", query), title
+        assert "instance" in query, title
+
+
+def test_a_missing_value_has_no_colour_of_a_threshold() -> None:
+    """A stage without a limit was green, like one that keeps it."""
+    (table,) = [panel for panel in PANELS if panel["title"] == "How did each stage do in its last run?"]
+    (change,) = [
+        change["value"]
+        for override in table["fieldConfig"]["overrides"]
+        if override["matcher"]["options"] == "Of its limit"
+        for change in override["properties"]
+        if change["id"] == "mappings"
+    ]
+    result = {"color": "text", "index": 0, "text": "no limit"}
+    assert change == [{"type": "special", "options": {"match": "null+nan", "result": result}}]
+
+
 @each_dashboard
 def test_an_import_needs_no_input(dashboard: dict[str, Any]) -> None:
     text = json.dumps(dashboard)
@@ -113,11 +149,13 @@ def test_an_import_needs_no_input(dashboard: dict[str, Any]) -> None:
 
 @each_dashboard
 def test_panels_have_unique_numbers_and_do_not_overlap(dashboard: dict[str, Any]) -> None:
-    places = [panel["gridPos"] for panel in dashboard["panels"]]
+    numbered = [*dashboard["panels"], *(panel for row in dashboard["panels"] for panel in row.get("panels", ()))]
+    places = [panel["gridPos"] for panel in numbered]
     cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
     assert len({*cells}) == len(cells)
-    assert {max(x for x, y in cells if y == row) for _, row in cells} == {23}  # no line ends early
-    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    ends = {max(x for x, y in cells if y == row) for _, row in cells}
+    assert ends == {23}, "a line ends early: its panels must divide Grafana's 24 columns evenly"
+    assert len({panel["id"] for panel in numbered}) == len(numbered)
 
 
 def test_panels_ask_one_question_and_give_advice() -> None:
@@ -158,26 +196,28 @@ def test_every_selector_has_job_and_instance() -> None:
             continue
         selectors = _SELECTOR.findall(expression)
         assert selectors, expression
-        for selector in selectors:
-            assert 'job=~"$job"' in selector, expression
-            assert 'instance=~"$instance"' in selector, expression
+        for selector in selectors:  # an alert may lack the labels
+            assert re.search(r'job=~"\$job\|?"', selector), expression
+            assert re.search(r'instance=~"\$instance\|?"', selector), expression
         without_strings = re.sub(r'"[^"]*"', '""', expression)
         assert _BARE_METRIC.findall(without_strings) == [], expression
 
 
 def test_metrics_that_all_programs_have_are_read_of_exporters_only() -> None:
     """With "All" chosen, `$job` is `.+`, which matches every target of a Prometheus."""
-    common = r"\b(?:process_\w+|python_\w+|scrape_\w+|up)\{[^}]*\}\S*( and on \(job, instance\))?"
+    common = r"(?<!unless on \(job, instance\) )\b(?:process_\w+|python_\w+|scrape_\w+|up)\{[^}]*\}([^{]*)"
     for expression in EXPRESSIONS:
-        assert all(re.findall(common, expression)), expression
+        for rest in re.findall(common, expression):
+            assert re.match(r"(?:\[[^]]+\](?: @ end\(\))?\))? and on \(job, instance\) ", rest), expression
 
 
 def test_counters_are_queried_as_increases() -> None:
     for expression in EXPRESSIONS:
         selectors = _SELECTOR.findall(expression)
         counters = [selector for selector in selectors if selector.partition("{")[0].endswith("_total")]
-        grown = re.findall(r"(?:rate|increase)\((\w+_total\{[^}]*\})\[(\$__rate_interval|\$__range)\]\)", expression)
-        assert counters == [selector for selector, _ in grown], expression
+        window = r"\[(?:\$__rate_interval|\$__range)\](?: @ end\(\))?"
+        grown = re.findall(rf"(?:rate|increase)\((\w+_total\{{[^}}]*\}}){window}\)", expression)
+        assert counters == grown, expression
         assert "irate" not in expression, expression
         windows = re.findall(r"\brate\([^[]+\[([^]]+)\]", expression)
         assert all(window == "$__rate_interval" for window in windows), expression
@@ -193,10 +233,23 @@ def test_charts_of_all_projects_or_hosts_show_only_the_first() -> None:
     assert [expression for expression in of_many if not re.search(r"\b(topk|bottomk)\(", expression)] == []
 
 
+def test_charts_choose_their_series_once() -> None:
+    """`topk` of each point's values chooses others at each point: a chart of five hosts showed all of them."""
+    chosen = [
+        (panel["title"], choice)
+        for panel in PANELS
+        for target in panel["targets"]
+        if not target["instant"]
+        for choice in re.findall(r"\b(?:topk|bottomk)\(.+", target["expr"])
+    ]
+    assert chosen
+    assert [title for title, choice in chosen if not re.search(r"\[\$__range\] @ end\(\)", choice)] == []
+
+
 def test_lanes_and_stages_of_several_projects_are_shown_apart() -> None:
     """Most projects have a lane `standard`; only the dashboard of one lane shows a single project."""
     of_all = [dashboard for dashboard in FILES.values() if dashboard["uid"] != "paropt-lane"]
-    for panel in (panel for dashboard in of_all for panel in panels(dashboard) if panel["type"] != "stat"):
+    for panel in (panel for dashboard in of_all for panel in iter_panels(dashboard) if panel["type"] != "stat"):
         for target in panel["targets"]:
             for listed in re.findall(r"\bby \(([^)]*lane[^)]*)\)", target["expr"]):
                 assert "project" in listed, panel["title"]
@@ -206,11 +259,11 @@ def test_lanes_and_stages_of_several_projects_are_shown_apart() -> None:
 def test_a_variable_restricts_every_query_with_its_label(dashboard: dict[str, Any]) -> None:
     """After a stage is selected, no panel may show all stages."""
     chosen = OPTIONAL & get_variables(dashboard).keys()
-    for panel in panels(dashboard):
+    for panel in iter_panels(dashboard):
         for target in panel["targets"]:
             grouped = ", ".join(re.findall(r"by \(([^)]*)\)", target["expr"])).split(", ")
-            for label in {*grouped} & chosen:
-                assert re.search(rf'{label}=~?"\${label}"', target["expr"]), panel["title"]
+            for label in {*grouped} & chosen:  # an alert may lack the label
+                assert re.search(rf'{label}=~?"\${label}\|?"', target["expr"]), panel["title"]
 
 
 @each_dashboard

@@ -58,11 +58,16 @@ def _add_unknown_override(dashboard: dict[str, Any]) -> None:
     next(charts)["fieldConfig"]["overrides"][0]["properties"][0]["id"] = "custom.lineWith"
 
 
+def _misspell_key_of_link(dashboard: dict[str, Any]) -> None:
+    linked = (panel for panel in dashboard["panels"] if panel.get("fieldConfig", {}).get("defaults", {}).get("links"))
+    next(linked)["fieldConfig"]["defaults"]["links"][0]["href"] = "/"
+
+
 @pytest.mark.parametrize(
     "broken",
     [
         _remove_type, _misspell_option, _use_unknown_word, _write_number_as_text, _write_null, _remove_expression,
-        _add_unknown_override,
+        _add_unknown_override, _misspell_key_of_link,
     ],
 )  # fmt: skip
 def test_an_invalid_dashboard_is_detected(broken: Any) -> None:

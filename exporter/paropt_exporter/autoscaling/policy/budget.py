@@ -13,7 +13,7 @@ from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
 class Claim(Struct, frozen=True, kw_only=True):
     """A pool's claim: a size between `floor` and `wanted`, with the CPU demand in cores and the memory of each worker.
 
-    `weight` is its part if resources do not suffice for all; an `urgent` pool is served first.
+    `weight` is its relative share if there is not enough for all pools; an `urgent` pool is served first.
     """
 
     pool: str
@@ -28,7 +28,7 @@ class Claim(Struct, frozen=True, kw_only=True):
 class Budget(Struct, frozen=True, kw_only=True):
     """The claims of all pools of a machine, and its resources; None: unbounded or unknown.
 
-    `spare_bytes`: memory that grants no new worker, and for whose lack no worker has to go.
+    `spare_bytes`: a reserve beyond `memory_bytes`. It allows no new worker, but lets existing ones stay.
     """
 
     claims: tuple[Claim, ...]
@@ -45,7 +45,10 @@ class Allowance(Struct, frozen=True, kw_only=True):
 
 
 def compute_allowance(budget: Budget, pool: str, size: int) -> Allowance:
-    """Return a budget's allowance for one pool of `size`; the reason is memory if that bound alone costs it workers."""
+    """Return the allowance of one pool, whose present size is `size`.
+
+    The reason is memory_limit if the pool would get more workers without the bound on memory.
+    """
     allowed = divide_resources(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)[pool]
     if allowed < size and budget.memory_bytes is not None:
         memory = budget.memory_bytes + budget.spare_bytes
@@ -57,11 +60,11 @@ def compute_allowance(budget: Budget, pool: str, size: int) -> Allowance:
 
 
 def divide_resources(claims: Sequence[Claim], *, cores: float | None, memory_bytes: int | None) -> dict[str, int]:
-    """Return each pool's size: floors first, then one worker at a time for the pool that has least by its weight.
+    """Return each pool's size: floors first, then one worker at a time for the pool with the smallest weighted share.
 
-    Weighted dominant resource fairness (Ghodsi et al., NSDI 2011): a pool's share is its part of the cores or of the
-    memory, whichever is larger; urgent pools are filled before others. Workers that hardly compute and take no known
-    memory are always granted. Floors hold even if they exceed the machine, since the user has set them.
+    Weighted dominant resource fairness (Ghodsi et al., NSDI 2011): a pool's share is its fraction of the cores or of
+    the memory, whichever is larger; urgent pools are filled before others. Workers that hardly compute and need no
+    known memory are always granted. Floors hold even if they exceed the machine, since the user has set them.
     """
     cores = math.inf if cores is None else cores
     memory = math.inf if memory_bytes is None else memory_bytes
@@ -87,7 +90,7 @@ def _is_enough_for_all(claims: Sequence[Claim], cores: float, memory: float) -> 
 
 
 def _compute_dominant_share(claim: Claim, cores: float, memory: float) -> float:
-    """Return a worker's part of the scarcer resource, divided by its pool's weight."""
+    """Return a worker's fraction of the resource of which it takes most, divided by its pool's weight."""
     return max(claim.cpu_demand / max(cores, 1e-9), claim.memory_bytes / max(memory, 1.0)) / claim.weight
 
 

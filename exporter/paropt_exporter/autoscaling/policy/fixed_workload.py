@@ -24,7 +24,7 @@ class Load(Struct, frozen=True, kw_only=True):
     """The load of one running or waiting task. `cpu_demand` is in cores; None: unknown.
 
     `thread_cpu_demand`: the part of it in threads of this process, which share one interpreter's lock. `peak_bytes`:
-    the most memory that a task of its stage has used; 0: unknown, or not its own (a thread's). `slots`: how many of the
+    the most memory that a task of its stage has used; 0: unknown, or shared (in a thread). `slots`: how many of the
     lane's slots it takes.
     """
 
@@ -51,9 +51,9 @@ class LoadGroup(Struct, frozen=True, kw_only=True):
 class Sizing(Struct, frozen=True, kw_only=True):
     """The slots of the tasks that may run at once, and why not more.
 
-    `reason`: plan (every task that may run does), or the bound: cpu_limit, memory_limit, bounds. `admitted`: the slots
-    of waiting tasks in `size`; `surplus`: those of running tasks beyond it; `pools`: the tasks of each pool, all
-    running ones included.
+    `reason`: plan (every task that may run does), or the bound: cpu_limit, memory_limit, bounds. `admitted`: how many
+    of the slots in `size` are for waiting tasks; `surplus`: the slots of running tasks beyond `size`; `pools`: the
+    tasks of each pool, including all running ones.
     """
 
     size: int
@@ -64,7 +64,7 @@ class Sizing(Struct, frozen=True, kw_only=True):
 
 
 class RemainingWork(Struct, frozen=True, kw_only=True):
-    """The rest of a run: its work in seconds of one slot, its longest chain, and the time left until a deadline."""
+    """The rest of a run in seconds: its work for one slot, its longest chain, and the time left until a deadline."""
 
     seconds: float
     critical_path_seconds: float
@@ -93,22 +93,23 @@ def compute_fixed_workload_size(
     maximum: int,
     stuck: bool = False,
 ) -> Sizing:
-    """Return the size for known work, N* = the slots of tasks that run or may run and whose demands fit into the cores.
+    """Return the size for known work: N* = the slots of the running and waiting tasks whose demands fit into the cores.
 
-    `waiting` is in the order of the starts. A task that does not fit is passed over, so that a stage that mostly sleeps
-    does not wait behind one that computes. `stuck`: no unknown task could start for a while.
+    `waiting` is in the order in which tasks would start. A task that does not fit is passed over, so that a stage that
+    mostly sleeps does not wait behind one that computes. `stuck`: for a while no task of unknown demand could start.
     """
     budget = CoreBudget(cores, stuck=stuck)
     there = sum(group.slots for group in running)
     size, pools = 0, Counter[str]()
     for group in sorted(running, key=_get_demand):
         count = _admit_group(budget, group)
-        budget.take(group.load.cpu_demand, group.count - count)  # tasks beyond the cores have their cores all the same
+        # running tasks use their cores even if these are more than the budget has
+        budget.take(group.load.cpu_demand, group.count - count)
         size += count * group.load.slots
         pools[group.load.pool] += group.count
     lock = 1.0 + CORE_SLACK - sum(group.count * group.load.thread_cpu_demand for group in running)
     reason, admitted, surplus = "plan", 0, there - size
-    refused = set[float | None]()  # demands for which the cores have no room: a lane may have a thousand such groups
+    refused = set[float | None]()  # demands for which no cores are left: a lane may have a thousand such groups
     for group in waiting:
         if size >= maximum:
             reason = "bounds"
@@ -138,12 +139,12 @@ def compute_fixed_workload_size(
 
 
 def competes_for_lock(load: Load) -> bool:
-    """Whether a task is known to compute in a thread, where the interpreter's lock lets one compute at a time."""
+    """Return whether a task is known to compute in a thread, where the GIL lets only one compute at a time."""
     return load.pool == THREADS and load.cpu_demand is not None and load.cpu_demand >= WAITING_DEMAND
 
 
 def lock_is_full(running: Iterable[LoadGroup], load: Load) -> bool:
-    """Whether the interpreter's lock has no room for one more such task beside the running ones."""
+    """Return whether the GIL leaves no time for one more such task beside the running ones."""
     if not competes_for_lock(load):
         return False
     taken = sum(group.count * group.load.thread_cpu_demand for group in running)

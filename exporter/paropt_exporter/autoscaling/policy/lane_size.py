@@ -27,14 +27,14 @@ from paropt_exporter.autoscaling.policy.stage_concurrency import (
 )
 from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
 
-# The size shrinks once a smaller one has sufficed for this long. With less, it would follow every task that ends. With
-# more, a size that was raised by a wrong reading would not be back within two seconds.
+# The size shrinks once a smaller one has sufficed for this long. If this were shorter, the size would follow every task
+# that ends; if longer, a size raised by a wrong reading would not be back within two seconds.
 STABLE_SECONDS = 1.0
-SHORT_SECONDS = 1.0  # for which memory must be short before fewer tasks may run than do
+SHORT_SECONDS = 1.0  # how long memory must be short before fewer tasks may run than now
 
 
 class LaneSizingState(Struct, frozen=True, kw_only=True):
-    """The state from step to step. `short_since`: since when more tasks run than memory holds, if they do.
+    """The state from step to step. `short_since`: since when more tasks run than memory can hold; None if they fit.
 
     `stages`: the limits and trials of stages with many tasks.
     """
@@ -48,9 +48,9 @@ class LaneObservation(Struct, frozen=True, kw_only=True):
     """All inputs of a decision about a lane's size.
 
     `stages`: measurements of stages with several tasks, if the controller sets the size; `memory`: the memory left
-    (None: unknown); `work`: the remaining work, if the deadline is the objective; `rescue_size`: the size that would
-    then save a stage which is about to break its own limit (0: none is). `stuck`: tasks of unknown demand
-    have waited for a while beside computing ones, so that one may start to be measured.
+    (None: unknown); `work`: the remaining work, if the objective is the deadline; `rescue_size`: the size that would
+    then save a stage which is about to break its own limit (0: there is no such stage). `stuck`: tasks of unknown
+    demand have waited for a while beside computing ones, so that one of them may start in order to be measured.
     """
 
     now: float
@@ -78,9 +78,9 @@ class LaneDecision(Struct, frozen=True, kw_only=True):
 
 
 class LaneAssessment(Struct, frozen=True, kw_only=True):
-    """The states of stages from now on, and the waiting tasks that may start.
+    """The next states of the stages, and the waiting tasks that may start.
 
-    `memory_size`: N_mem of running tasks and these; None: unknown.
+    `memory_size`: N_mem for the running tasks and these; None: unknown.
     """
 
     stages: tuple[StageLimitState, ...]
@@ -105,7 +105,7 @@ def decide_lane_size(observation: LaneObservation) -> LaneDecision:
 
 
 def decide_by_sizing(observation: LaneObservation, assessment: LaneAssessment, sizing: Sizing) -> LaneDecision:
-    """Decide as `decide_lane_size` does, with its assessment and sizing, which take most of its time."""
+    """Decide as `decide_lane_size` does, from an assessment and a sizing, which take most of its time."""
     reason = "demand" if sizing.size > observation.size else sizing.reason
     wanted = WantedSize(size=count_slots(sizing), reason=reason, exact=True)
     if observation.work is not None:
@@ -127,7 +127,7 @@ def decide_by_sizing(observation: LaneObservation, assessment: LaneAssessment, s
 
 
 def compute_lane_sizing(observation: LaneObservation, assessment: LaneAssessment) -> Sizing:
-    """Return how many tasks may run at once, and why not more: the least of the sizes for cores and memory."""
+    """Return how many tasks may run at once, and why not more: the smaller one of the sizes for cores and memory."""
     sizing = compute_fixed_workload_size(
         observation.running,
         assessment.waiting,
@@ -141,7 +141,7 @@ def compute_lane_sizing(observation: LaneObservation, assessment: LaneAssessment
         return replace(sizing, size=max(bound, observation.floor), reason="memory_limit")
     if sizing.reason != "plan" or count_tasks(assessment.waiting) == count_tasks(observation.waiting):
         return sizing
-    # Tasks beyond a limit keep slots until they end, unless no other task waits for these.
+    # Running tasks beyond a stage's limit keep their slots until they end, if other tasks wait for slots.
     surplus = 0 if assessment.waiting else _count_beyond_limits(observation, assessment)
     return replace(sizing, size=max(sizing.size - surplus, observation.floor, 1), reason="ineffective")
 
@@ -155,7 +155,7 @@ def compute_memory_bound(observation: LaneObservation, assessment: LaneAssessmen
     """Return N_mem; None if it is unknown, or if memory holds all tasks.
 
     It may be less than the running tasks only after SHORT_SECONDS: the memory of an ended task is not free at once, and
-    the memory that a running task holds is known a moment later than the available memory.
+    the memory of running tasks is measured slightly later than the available memory.
     """
     size, running, waiting = assessment.memory_size, sum_slots(observation.running), sum_slots(assessment.waiting)
     if size is None or not waiting or size >= running + waiting:
@@ -175,7 +175,7 @@ def sum_slots(tasks: Iterable[LoadGroup]) -> int:
 
 
 def _select_admissible(observation: LaneObservation, most: Mapping[str, int]) -> tuple[LoadGroup, ...]:
-    """Return the waiting tasks that their stages' limits let start."""
+    """Return the waiting tasks that may start under their stages' limits."""
     if not most:
         return observation.waiting
     room = dict(most)
@@ -203,7 +203,7 @@ def _find_short_since(observation: LaneObservation, assessment: LaneAssessment) 
 
 
 def _build_size_limits(observation: LaneObservation, assessment: LaneAssessment) -> SizeLimits:
-    """Return the bounds. Memory bounds at once, since a task that starts without memory can't be taken back."""
+    """Return the bounds. A lack of memory applies at once, since a task can't be taken back after its start."""
     bound = compute_memory_bound(observation, assessment)
     if bound is None or bound >= observation.ceiling:
         return SizeLimits(floor=observation.floor, ceiling=observation.ceiling, stable_seconds=STABLE_SECONDS)
@@ -214,11 +214,11 @@ def _build_size_limits(observation: LaneObservation, assessment: LaneAssessment)
 
 
 def count_spare_slots(observation: LaneObservation, *, fixed: int | None) -> int:
-    """Return how many jobs the commands of a run may start, in addition to one for each task.
+    """Return how many jobs the commands of a run may start together, in addition to one for each task.
 
-    `fixed`: the lane's slots if they are fixed. None: the slots are the cores, of which each task takes one, unless it
-    is known to sleep. Waiting tasks go before the jobs of running ones; before the first task runs, a lane may not know
-    yet that they wait.
+    `fixed`: the lane's slots if they are fixed. None: a slot is a core, and each task takes one, unless it is known to
+    sleep. Waiting tasks take precedence over jobs of running ones; before the first task runs, a lane may not know yet
+    that they wait.
     """
     if not observation.running:
         return 0
@@ -234,5 +234,5 @@ def _mostly_waits(load: Load) -> bool:
 
 
 def group_equal_loads(group: Iterable[Load]) -> tuple[LoadGroup, ...]:
-    """Group equal neighbours: a lane of a thousand equal tasks is one entry."""
+    """Group neighbours with equal loads: a lane of a thousand equal tasks is one entry."""
     return tuple(LoadGroup(load=load, count=len([*same])) for load, same in groupby(group))

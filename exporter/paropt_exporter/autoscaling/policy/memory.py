@@ -14,23 +14,36 @@ from msgspec import Struct
 
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup
 
-# Memory that no new worker may take: for memory that peaks don't show, and for other processes.
-RESERVE_BYTES = 256 << 20
-# Workers go only once half of the reserve is promised away; otherwise the size would follow every change of other
-# processes' memory.
-SPARE_BYTES = RESERVE_BYTES // 2
+RESERVE_BYTES = 256 << 20  # the most memory that no new worker may take
+_RESERVED_PART = 8  # of a small container; with the whole reserve, one of 256 MiB would run one task after another
 
 
 class Memory(Struct, frozen=True, kw_only=True):
-    """The machine's memory. `held_bytes`: the part of their known peaks that running tasks hold already."""
+    """The machine's memory. `held_bytes`: how much of their known peaks the running tasks hold already."""
 
     available_bytes: int
     held_bytes: int = 0
     reserve_bytes: int = RESERVE_BYTES
 
 
+def compute_reserve_bytes(total_bytes: int) -> int:
+    """Return the memory that no new worker may take: for memory that peaks don't show, and for other processes.
+
+    An eighth of the total memory, and at most RESERVE_BYTES, also if the total is unknown (0).
+    """
+    return min(RESERVE_BYTES, total_bytes // _RESERVED_PART) if total_bytes else RESERVE_BYTES
+
+
+def compute_spare_bytes(reserve_bytes: int) -> int:
+    """Return the part of the reserve that may be promised away before workers go.
+
+    Without it the size would follow every change of other processes' memory.
+    """
+    return reserve_bytes // 2
+
+
 def compute_growth_bytes(running: Iterable[LoadGroup], held_bytes: int) -> int:
-    """Return the memory that running tasks will still take: the sum of their peaks minus the part that they hold."""
+    """Return the memory that running tasks will still take: the sum of their peaks minus the memory that they hold."""
     return max(0, sum(group.count * group.load.peak_bytes for group in running) - held_bytes)
 
 
@@ -40,14 +53,14 @@ def compute_room_bytes(running: Iterable[LoadGroup], memory: Memory) -> int:
 
 
 def compute_memory_size(running: Sequence[LoadGroup], waiting: Sequence[LoadGroup], memory: Memory) -> int:
-    """Return N_mem in slots, at least 1: those of running tasks, and of waiting ones in their order while they fit.
+    """Return N_mem, at least 1: the slots of the running tasks, and of the waiting ones, in order, while they fit.
 
-    A task of unknown peak fits if there is any room. Without room it is less than the running tasks: by the missing
-    memory over the next task's peak.
+    A task of unknown peak fits if there is any room. If memory is short, N_mem is less than the running tasks, by the
+    missing memory over the next task's peak.
     """
     size, room = sum(group.slots for group in running), compute_room_bytes(running, memory)
     if room <= 0:
-        return max(1, size - _count_missing_slots(-room - SPARE_BYTES, waiting))
+        return max(1, size - _count_missing_slots(-room - compute_spare_bytes(memory.reserve_bytes), waiting))
     for group in waiting:
         fits = _count_fitting(group, room)
         size, room = size + fits * group.load.slots, room - fits * group.load.peak_bytes
@@ -68,9 +81,10 @@ def _count_missing_slots(missing: int, waiting: Sequence[LoadGroup]) -> int:
 
 
 class PoolMemory(Struct, frozen=True, kw_only=True):
-    """The machine's memory beside a pool. `growth_bytes`: the memory that workers of all pools may still take.
+    """A pool's view of the machine's memory. `growth_bytes`: the memory that workers of all pools may still take.
 
-    `peak_bytes`: the most that one of the pool's workers has used; 0: unknown, or threads, which share one process.
+    `peak_bytes`: the most memory that one of the pool's workers has used; 0: unknown, or threads, which share a
+    process.
     """
 
     available_bytes: int
@@ -84,8 +98,8 @@ class PoolMemory(Struct, frozen=True, kw_only=True):
 
     @property
     def is_short(self) -> bool:
-        """Whether so much memory is promised that workers have to go."""
-        return self.room_bytes < -SPARE_BYTES
+        """Return whether so much memory is promised that workers have to go."""
+        return self.room_bytes < -compute_spare_bytes(self.reserve_bytes)
 
 
 def compute_pool_memory_size(size: int, memory: PoolMemory) -> int | None:
@@ -95,6 +109,6 @@ def compute_pool_memory_size(size: int, memory: PoolMemory) -> int | None:
     return size + memory.room_bytes // memory.peak_bytes if memory.peak_bytes else None
 
 
-def compute_shareable_bytes(available_bytes: int, held_bytes: int) -> int:
-    """Return the memory for the workers of all pools together: the part that they hold and the part that is left."""
-    return max(0, available_bytes - RESERVE_BYTES + held_bytes)
+def compute_shareable_bytes(available_bytes: int, held_bytes: int, reserve_bytes: int) -> int:
+    """Return the memory for the workers of all pools together: the memory that they hold and the memory left."""
+    return max(0, available_bytes - reserve_bytes + held_bytes)

@@ -1,4 +1,4 @@
-"""Decide a pool's next size: for its traffic, within the machine's resources and by the effect of earlier moves."""
+"""Decide a pool's next size from its traffic, the machine's resources and the effect of earlier moves."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from paropt_exporter.autoscaling.policy.stabilization import (
 from paropt_exporter.cpu_demand import WAITING_DEMAND
 
 STABLE_SECONDS = 10.0
-TRIAL_SERVICES = 1.5  # of a task's duration, in which a wave of tasks at the new size ends
-LARGEST_GROWTH_ON_TRIAL = 2.0  # times the size before; further growth waits for the verdict on that much
-STABLE_SERVICES = 3.0  # of a task's duration, so that a pool of long tasks does not change each second
+TRIAL_SERVICES = 1.5  # times a task's duration, after which the first tasks at the new size have ended
+LARGEST_GROWTH_ON_TRIAL = 2.0  # times the size before; further growth waits for the result of the trial
+STABLE_SERVICES = 3.0  # times a task's duration, so that a pool of long tasks does not change each second
 
 
 class Trial(Struct, frozen=True, kw_only=True):
-    """Up-moves under trial: the size before the first one, the service times there, and the moment of the last one."""
+    """Up-moves on trial: the size before the first one, the service times at that size, and when the last one was."""
 
     old_size: int
     before: Sample
@@ -48,7 +48,7 @@ class Trial(Struct, frozen=True, kw_only=True):
 
 
 class PoolSizingState(Struct, frozen=True, kw_only=True):
-    """How the size moved, an up-move under trial, and the block after one that did not help."""
+    """How the size moved, an up-move on trial, and the block after one that did not help."""
 
     history: ScalingHistory = field(default_factory=ScalingHistory)
     trial: Trial | None = None
@@ -108,7 +108,7 @@ def decide_pool_size(observation: PoolObservation) -> PoolDecision:
 
 
 def compute_machine_bound(observation: PoolObservation) -> tuple[int, str] | None:
-    """Return the most workers that cores and memory allow beside the machine's other pools, and the resource.
+    """Return the most workers that cores and memory allow beside the machine's other pools, and the limiting resource.
 
     None: neither bounds the pool. Workers go as soon as other pools' claims or a lack of memory require it; they come
     only if there is room at this moment.
@@ -138,7 +138,7 @@ def _build_size_limits(observation: PoolObservation) -> SizeLimits:
 
 
 def compute_wanted_size(observation: PoolObservation) -> WantedSize:
-    """Return min(N* of the traffic, N_cpu), and the reason to hold instead of growing, if there is one."""
+    """Return min(N* for the traffic, N_cpu), and the reason to hold instead of growing, if there is one."""
     wanted, computes = (
         compute_traffic_size(observation.traffic),
         observation.cpu_demand is not None and observation.cpu_demand >= WAITING_DEMAND,
@@ -173,7 +173,7 @@ def _find_hold_reason(observation: PoolObservation, *, computes: bool) -> str:
 
 
 def _is_on_trial(observation: PoolObservation) -> bool:
-    """Whether it is too early to judge a doubled size, since the tasks of the new size have not ended."""
+    """Return whether it is too early to judge a doubled size, since tasks that ran at the new size have not ended."""
     trial = observation.state.trial
     if (
         trial is None

@@ -1,9 +1,10 @@
 """Decide a lane's size by query results alone: `source: prometheus`.
 
-N* = min(slots of tasks that wait or run, slots of N_cpu tasks, ceiling), from the queue's depth and the mean busy
-workers, which count tasks, and the slots of a task; c from CPU, busy time and run delay over the window. Rejected
-readings hold the size, as DS2 holds while metrics settle: it moves only to rescue an SLA by our own counters, and to
-stay between floor and ceiling, which other queries set. After three rejections in a row there is no data.
+N* = min(slots of waiting and running tasks, slots of N_cpu tasks, ceiling). Queue depth and mean busy workers count
+tasks, which the slots per task convert; the CPU demand c in N_cpu comes from CPU time, busy time and run delay over the
+window. While readings are rejected the size holds, as in DS2 while metrics settle: it moves only to rescue an SLA by
+our own counters, and to stay between floor and ceiling, which other queries set. After three rejections in a row there
+is no data.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ NO_DATA_AFTER = 3
 
 
 class PoolMeasurement(Struct, frozen=True, kw_only=True):
-    """Prometheus' values for a pool of this process over one window; `sampled` is the scrape's time in seconds."""
+    """Prometheus' values for a pool of this process over one window; `sampled` is when it was scraped, in seconds."""
 
     sampled: float
     scrape_seconds: float
@@ -41,7 +42,7 @@ class PoolMeasurement(Struct, frozen=True, kw_only=True):
 
 
 class QuerySizeState(Struct, frozen=True, kw_only=True):
-    """How the size moved, rejections in a row, and since when the readings show the last resize."""
+    """How the size moved, the number of rejections in a row, and since when the readings show the last resize."""
 
     history: ScalingHistory = field(default_factory=ScalingHistory)
     rejected_count: int = 0
@@ -50,7 +51,7 @@ class QuerySizeState(Struct, frozen=True, kw_only=True):
 
 
 class QuerySizeObservation(Struct, frozen=True, kw_only=True):
-    """All inputs of a decision about a size by query results. `pools`: one reading for each pool of the lane.
+    """All inputs of a decision about a lane's size by query results. `pools`: one reading for each pool of the lane.
 
     `rescue_size`: the size that would save an SLA by our own counters; 0: no SLA is at risk. `slots_per_task`: how many
     slots of the size a task takes, on average; the readings count tasks.
@@ -113,7 +114,7 @@ def _decide_without_readings(observation: QuerySizeObservation, rejection_reason
 def compute_size_by_queries(
     pools: tuple[PoolMeasurement, ...], *, cores: float, slots_per_task: float = 1.0
 ) -> WantedSize:
-    """Return N*, in slots, with `saturated` as the reason to hold if the cores are busy."""
+    """Return N* in slots; if the cores are busy, with the reason `saturated` to hold."""
     tasks = math.ceil(sum(measurement.depth + measurement.busy for measurement in pools) - CORE_SLACK)
     unfinished = _count_slots(tasks, slots_per_task)
     busy, cpu, delay = (sum(values) for values in zip(*((p.busy, p.cpu, p.delay) for p in pools), strict=True))
@@ -127,12 +128,12 @@ def compute_size_by_queries(
 
 
 def _count_slots(tasks: int, slots_per_task: float) -> int:
-    """Return the slots for some tasks. The mean is a quotient: 11 * (25 / 11) is a little more than 25."""
+    """Return the slots for a number of tasks, rounded first: with a mean of 25 / 11, 11 tasks are slightly over 25."""
     return math.ceil(round(tasks * slots_per_task, 6))
 
 
 def _find_rejection(observation: QuerySizeObservation) -> tuple[str | None, QuerySizeState]:
-    """Return the reason why readings can't be used (None: they can), and the state with the resize's visibility."""
+    """Return why the readings can't be used (None: they can), and the state, which notes when a resize shows."""
     state = observation.state
     bad = next((pool.reading for pool in observation.pools if not pool.reading.is_valid), None)
     measurements = [(pool.target, pool.measurement) for pool in observation.pools if pool.measurement is not None]

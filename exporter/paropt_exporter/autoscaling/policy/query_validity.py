@@ -1,4 +1,4 @@
-"""Decide which query results are valid: readings with a value and an age, or the reason of their rejection."""
+"""Decide which query results are valid: readings have a value and an age, or the reason for their rejection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FUTURE_SECONDS = 1.0
 
 
 class Reading(Struct, frozen=True, kw_only=True):
-    """A signal's value. `rejection_reason`: of REJECTION_REASONS, or "" if the reading is valid; `detail` says more."""
+    """A signal's value. `rejection_reason`: one of REJECTION_REASONS, or "" if it is valid; `detail` explains it."""
 
     value: float = math.nan
     age_seconds: float = 0.0
@@ -69,8 +69,8 @@ def validate_value(
 ) -> Reading:
     """Return the reading of a signal, which must have exactly one finite value that is not too old.
 
-    `interval_seconds`: between scrapes, or between queries if that is unknown. It is None if the age is unknown, as for
-    an expression over several series.
+    `interval_seconds`: the time between scrapes, or between queries if that is unknown. `age_seconds` is None if
+    unknown, as for an expression over several series.
     """
     if not elements:
         return reject_reading("no_data", "the answer is empty")
@@ -92,7 +92,7 @@ def validate_value(
 
 
 def compare_with_local(reading: Reading, local: float, *, least: float) -> Reading:
-    """Reject a reading that differs by over 25 % from our own counters; differences up to `least` are ignored."""
+    """Reject a reading that differs from our own counters by more than 25 % and more than `least`."""
     apart = abs(reading.value - local)
     if reading.rejection_reason or apart <= max(LOCAL_TOLERANCE_RATIO * max(abs(local), abs(reading.value)), least):
         return reading

@@ -11,13 +11,14 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-WAIT_RATIO = 0.25  # the mean wait over the service time: 5 Erlang get 7 workers
-DRAIN_SECONDS = 2.0  # within which all queued tasks start: after a step of the load no task waits for 3 s
-# Of a task's duration, for longer tasks: a queue that long is no accident of the arrivals. In simulated hours 1.5 left
-# up to a third more tasks late on a saw-tooth than a clairvoyant, 1.0 cost 1.17 times its worker-hours on bursts.
+WAIT_RATIO = 0.25  # the mean wait over the service time: a load of 5 Erlang gets 7 workers
+DRAIN_SECONDS = 2.0  # within which all queued tasks start, so that no task waits for 3 s after a step of the load
+# For longer tasks, times a task's duration: chance arrivals don't make a queue that long. In simulated hours, 1.5 left
+# up to a third more tasks late on a saw-tooth than a policy that knows the future, and 1.0 cost 1.17 times its
+# worker-hours on bursts.
 DRAIN_SERVICES = 1.25
-LATE_RATIO = 0.5  # of that time: with a rising load, a deadband left queues half as long standing for minutes
-_LOAD_STEP = 1e-3  # loads nearer than this share one cached result
+LATE_RATIO = 0.5  # of that time: under a rising load, a deadband let queues of half that length stand for minutes
+_LOAD_STEP = 1e-3  # loads closer than this share one cached result
 _LARGEST_LOAD = 10_000.0
 
 
@@ -41,7 +42,7 @@ class Traffic(Struct, frozen=True, kw_only=True):
 def compute_traffic_size(traffic: Traffic) -> int:
     """Return N* = max(N(a), ceil(queued S / drain)): enough for the load, and for queued tasks to start in time.
 
-    The sum would be too much: tasks are served in their order, so the load's own workers also serve the queue.
+    Adding the two would be too much: tasks are served in order, so the workers for the load also serve the queue.
     """
     return max(
         compute_workers(traffic.load), math.ceil(traffic.queued * traffic.service_seconds / _get_drain_seconds(traffic))
@@ -49,7 +50,7 @@ def compute_traffic_size(traffic: Traffic) -> int:
 
 
 def is_late(traffic: Traffic, size: int) -> bool:
-    """Whether so many workers take more than half of the drain time until the queued tasks have started."""
+    """Return whether `size` workers need more than half of the drain time to start the queued tasks."""
     return traffic.queued * traffic.service_seconds > LATE_RATIO * size * _get_drain_seconds(traffic)
 
 
@@ -58,9 +59,10 @@ def _get_drain_seconds(traffic: Traffic) -> float:
 
 
 def compute_size_to_keep(traffic: Traffic) -> int:
-    """Return the workers that the load may need within the error of its estimate.
+    """Return the workers that the load may need, given the error of its estimate.
 
-    A size grows to the mean and shrinks to the mean plus a deviation, so that it does not follow the estimate's noise.
+    A size grows to the need of the mean, and shrinks to that of the mean plus a standard deviation, so that it does not
+    follow the estimate's noise.
     """
     return compute_workers(traffic.load * (1.0 + traffic.spread))
 
@@ -99,7 +101,7 @@ def _compute_erlang_wait_ratio(blocked: float, load: float, workers: int) -> flo
 
 
 def compute_cpu_size(cores: float, cpu_demand: float) -> int | None:
-    """Return N_cpu = max(1, floor(C / c + 0.1)); None: work that does not compute has no such bound.
+    """Return N_cpu = max(1, floor(C / c + 0.1)); None for work that does not compute, which has no such bound.
 
     `cpu_demand` is the demand of one worker in cores, c = cpu / (wall - run delay).
     """

@@ -1,7 +1,7 @@
 """Decide whether more workers helped, from service times before and after an up-move.
 
-If workers get in each other's way (a lock, a disk, a database), tasks take longer the more there are. The inflation of
-the service time shows that at once; comparing throughputs gave up to a fifth false alarms.
+If workers get in each other's way (at a lock, a disk, a database), more workers make tasks take longer. This inflation
+of the service time shows at once; when throughputs were compared, up to a fifth of the alarms were false.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import math
 
 from msgspec import Struct
 
-COMPLETIONS = 30  # after the move; fewer say little of a mean
+COMPLETIONS = 30  # after the move; fewer say little about a mean
 FEW_COMPLETIONS = 10  # before the move; fewer widen the bound, and a burst of load leaves no time for more
 _LEAST_SPREAD = 0.25  # (deviation / mean)^2 of one service time; two or three samples may show none by chance
 _ONE_SIDED_95 = 1.645  # standard deviations
-USELESS_RATIO = 0.5  # of the growth in workers: service times that grow by half of it leave hardly a gain
+USELESS_RATIO = 0.5  # of the growth in workers: if service times grow by half as much, there is hardly a gain
 CHANGE_RATIO = 0.3  # from this difference on, the load or the service time counts as changed
 FIRST_BLOCK_SECONDS = 60.0
 LONGEST_BLOCK_SECONDS = 3600.0
 
 
 class Sample(Struct, frozen=True, kw_only=True):
-    """Service times: their number, their mean in seconds without run delay, and the variance of one."""
+    """Service times: their number, their mean in seconds without run delay, and their variance."""
 
     count: int
     mean: float
@@ -44,7 +44,7 @@ class Block(Struct, frozen=True, kw_only=True):
 
 
 def is_ineffective(before: Sample, after: Sample, *, old_size: float, new_size: float) -> bool:
-    """Whether an up-move did not help: the lower 95 % bound of the inflation exceeds 1 + 0.5 (N'/N - 1)."""
+    """Return whether an up-move did not help: the lower 95 % bound of the inflation exceeds 1 + 0.5 (N'/N - 1)."""
     few = before.count < FEW_COMPLETIONS or after.count < COMPLETIONS
     if few or min(before.mean, after.mean) <= 0 or new_size <= old_size:
         return False
@@ -52,9 +52,10 @@ def is_ineffective(before: Sample, after: Sample, *, old_size: float, new_size: 
 
 
 def estimate_inflation(before: Sample, after: Sample, *, sigmas: float = _ONE_SIDED_95) -> tuple[float, float]:
-    """Return the lower and the upper 95 % bound of service time after over before; both means must be positive.
+    """Return the lower and upper bound of the service time after over that before, `sigmas` standard deviations wide.
 
-    The bounds are of ln(after / before), by the delta method: the variance of a mean's logarithm is v / (n m^2).
+    Both means must be positive. The bounds are those of ln(after / before), by the delta method: the variance of a
+    mean's logarithm is v / (n m^2).
     """
     spread = sum(max(sample.variance / sample.mean**2, _LEAST_SPREAD) / sample.count for sample in (before, after))
     middle, width = math.log(after.mean / before.mean), sigmas * math.sqrt(spread)
@@ -62,7 +63,7 @@ def estimate_inflation(before: Sample, after: Sample, *, sigmas: float = _ONE_SI
 
 
 def compute_useless_inflation(growth: float) -> float:
-    """Return the inflation from which on a growth in workers is useless."""
+    """Return the inflation above which a growth in workers is useless."""
     return 1.0 + USELESS_RATIO * (growth - 1.0)
 
 
@@ -91,14 +92,15 @@ def start_block(
 
 
 def is_still_blocked(block: Block, now: float, *, load: float, service_seconds: float) -> bool:
-    """Whether a block holds: its time is not over, the load is the same, and tasks are not faster."""
+    """Return whether a block still holds: its time is not over, the load is the same, and tasks are not faster."""
     return now < block.until and not _has_changed(block, load=load, service_seconds=service_seconds)
 
 
 def is_refuted(block: Block, sample: Sample) -> bool:
-    """Whether tasks probably take as long at the size that is left as at the larger one, which would have helped.
+    """Return whether the larger size would probably have helped: tasks now take as long at the smaller one.
 
-    The sample is of the size that is left. The tasks themselves have become slower: their number was not the reason.
+    The sample is of the size after the growth was undone. In this case the tasks themselves have become slower, and the
+    number of workers was not the reason.
     """
     if sample.count < COMPLETIONS or block.larger is None or block.larger_size <= block.size:
         return False
@@ -109,6 +111,7 @@ def is_refuted(block: Block, sample: Sample) -> bool:
 
 
 def _has_changed(block: Block, *, load: float, service_seconds: float) -> bool:
-    # Longer service times are the reason of the block, and tasks of the larger size still end for a while.
+    # Longer service times are no change: they are the reason for the block, and tasks of the larger size still end for
+    # a while.
     faster = service_seconds < (1.0 - CHANGE_RATIO) * block.service_seconds
     return faster or abs(load - block.load) > CHANGE_RATIO * max(block.load, 1e-9)

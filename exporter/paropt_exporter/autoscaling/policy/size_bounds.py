@@ -16,7 +16,7 @@ from paropt_exporter.autoscaling.policy.query_validity import Reading
 from paropt_exporter.autoscaling.policy.stabilization import LARGEST_STEP_DOWN_RATIO
 
 LOAD, LIMIT = "load", "limit"
-PATIENT_INTERVALS = 10  # for which the last value of a lost signal holds
+PATIENT_INTERVALS = 10  # how long the last value of a lost signal holds
 SETTLE_INTERVALS = 4  # a new ceiling must show in the signal before it moves again
 LIMIT_TOLERANCE_RATIO = 0.1  # under 90 % of a limit's target there is room again
 _LARGEST_CUT_RATIO = 0.5
@@ -25,7 +25,7 @@ _MOST_WORKERS = 1_000_000
 
 
 class Signal(Struct, frozen=True, kw_only=True):
-    """A query of the user with its reading. `use`: load or limit."""
+    """A user's query with its reading. `use`: load or limit."""
 
     name: str
     use: str
@@ -34,7 +34,7 @@ class Signal(Struct, frozen=True, kw_only=True):
 
 
 class LastSignal(Struct, frozen=True, kw_only=True):
-    """A signal's last valid value: workers as floor or ceiling (None: no bound), its time, and rejections since."""
+    """A signal's last valid value: the floor or ceiling in workers (None: no bound), its time, and rejections since."""
 
     name: str
     workers: int | None = None
@@ -43,7 +43,7 @@ class LastSignal(Struct, frozen=True, kw_only=True):
 
 
 class BoundsState(Struct, frozen=True, kw_only=True):
-    """The state from interval to interval: the last signals, and floors of falling height."""
+    """The state from interval to interval: the last signals, and the highest recent floors in falling order."""
 
     last_signals: tuple[LastSignal, ...] = ()
     floors: tuple[tuple[float, int], ...] = ()
@@ -106,12 +106,12 @@ def compute_load_workers(value: float, target: float) -> int:
 
 
 def compute_limited_ceiling(base: int, value: float, target: float) -> int:
-    """Return the ceiling that brings back a limit's value if it follows the workers: at least half of `base`."""
+    """Return the ceiling that brings a limit's value to its target, if proportional; at least half of `base`."""
     return max(1, math.floor(base * max(target / value, 1.0 - _LARGEST_CUT_RATIO)))
 
 
 def compute_raised_ceiling(base: int, value: float, target: float) -> int:
-    """Return the next higher ceiling for a limit with room: at least one more, at most a half more."""
+    """Return the next higher ceiling while a limit leaves room: at least one more, at most half as many more."""
     room = (1.0 - LIMIT_TOLERANCE_RATIO) * target / value if value > 0 else math.inf
     return max(base + 1, math.floor(base * min(room, 1.0 + _LARGEST_RAISE_RATIO)))
 

@@ -1,8 +1,8 @@
 """Decide when to follow a wanted size: move, or hold with a reason.
 
-Up at once to the wanted size; down only to the highest size wanted for a while, and by steps: too few workers cost
-waiting at once, too many cost little. Sources: Dask's adaptive core (a down-move must be wanted several times), the
-Kubernetes HPA (tolerance, stabilization window), Flink's autoscaler (ineffective scaling).
+A size goes up to the wanted size at once. It goes down only to the highest size wanted within a window, and in steps:
+with too few workers tasks wait at once, too many cost little. Sources: Dask's adaptive core (a down-move must be wanted
+several times), the Kubernetes HPA (tolerance, stabilization window), Flink's autoscaler (ineffective scaling).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from msgspec.structs import replace
 
 TOLERANCE_RATIO = 0.1  # as in the HPA
 LARGEST_STEP_DOWN_RATIO = 0.3
-MAX_REVERSALS = 6  # reversals that an hour may have
+MAX_REVERSALS = 6  # reversals allowed within an hour
 REVERSAL_WINDOW_SECONDS = 3600.0
-# A move that is undone sooner than this is a reversal; later, the load has changed, and a correction that leaves most
-# of the move is no reversal. In simulated hours of five patterns, a budget of all changes of direction kept pools at
-# their peaks for 1.4 times the worker-hours.
+# A move that is undone within this time is a reversal. Later, the load has changed; nor is it a reversal if most of the
+# move stays. In simulated hours of five patterns, a budget for all changes of direction kept pools at their peaks, for
+# 1.4 times the worker-hours.
 REVERSAL_SECONDS = 60.0
 
-Peaks = tuple[tuple[float, int], ...]  # moments with sizes that fall from one to the next
+Peaks = tuple[tuple[float, int], ...]  # moments and sizes, the sizes in falling order
 
 
 class SizeLimits(Struct, frozen=True, kw_only=True):
-    """Limits of a size: floor, ceiling, and the seconds for which a lower size must have been enough.
+    """Limits of a size: floor, ceiling, and how many seconds a lower size must have sufficed before a down-move.
 
     `ceiling_reason`: the cause of the ceiling.
     """
@@ -39,9 +39,9 @@ class SizeLimits(Struct, frozen=True, kw_only=True):
 class WantedSize(Struct, frozen=True, kw_only=True):
     """A wanted size with its reason, and the reason to hold instead of growing, or "".
 
-    `keep`: a size that is kept, though not asked for. `exact`: a count, not an estimate: the smallest difference is
-    worth a move, the largest is one step, and following tasks that come and go is not flapping. `late`: tasks wait for
-    too long, and one more worker is worth a move.
+    `keep`: a size up to which workers stay although fewer are wanted. `exact`: the size is a count, not an estimate:
+    the smallest difference is worth a move, the largest takes one step, and following tasks that come and go is not
+    flapping. `late`: tasks wait for too long, so that even one more worker is worth a move.
     """
 
     size: int
@@ -53,10 +53,10 @@ class WantedSize(Struct, frozen=True, kw_only=True):
 
 
 class ScalingHistory(Struct, frozen=True, kw_only=True):
-    """Wanted sizes and moves: peaks (moment, size) of falling size, and the moments of reversals.
+    """Wanted sizes and moves: peaks (moment, size) in falling order of size, and the moments of reversals.
 
     `moved_from`: the size before the last move. `began`: the first decision's moment; before the stable time has
-    passed, the size that was enough is unknown.
+    passed, it is unknown which size suffices.
     """
 
     began: float | None = None
@@ -67,7 +67,7 @@ class ScalingHistory(Struct, frozen=True, kw_only=True):
     moved_from: int = 0
 
     def is_flapping(self, now: float) -> bool:
-        """Whether the reversals of the last hour have reached their maximum."""
+        """Return whether the reversals of the last hour have reached their maximum."""
         return sum(moment > now - REVERSAL_WINDOW_SECONDS for moment in self.reversals) >= MAX_REVERSALS
 
 
@@ -147,7 +147,7 @@ def _move(now: float, size: int, new: int, reason: str, history: ScalingHistory,
 
 
 def is_within_tolerance(size: int, wanted: int) -> bool:
-    """Whether a difference is too small for a move: |N* - N| < max(1, 0.1 N)."""
+    """Return whether a difference is too small for a move: |N* - N| < max(1, 0.1 N)."""
     return abs(wanted - size) < max(1.0, TOLERANCE_RATIO * size)
 
 

@@ -1,9 +1,9 @@
-"""Decide for each stage of a run whether more of its tasks at once get more done, and limit it if not.
+"""Decide for each stage of a run whether running more of its tasks at once gets more done, and limit it if not.
 
 All tasks of a run exist from the start, and tasks that wait for a lock look as if they waited for the network. A stage
-has all its slots before its first task has ended, so there is no time "before" for a comparison. A trial makes one: if
-tasks take so much longer than their stage's fastest one that `scaling_effectiveness` would call more than one of them
-useless, a quarter of them is tried.
+has all its slots before its first task has ended, so there is no time "before" for a comparison. A trial makes the
+comparison: if tasks take so much longer than the fastest of their stage that `scaling_effectiveness` would call more
+than one at a time useless, only a quarter of them run for a while.
 
     any number --suspicious--> trial
     trial      --fewer got as much done--> limited
@@ -15,8 +15,8 @@ useless, a quarter of them is tried.
                --more got more done--> any number
 
 Source: Little's law. Service times are busy time over completions, S = N / X: behind a lock the throughput X is the
-same for any N, and S grows with N. They show it at once, unlike durations of ended tasks, which depend on who gets the
-lock next.
+same for any N, and S grows with N. Service times show this at once, unlike the durations of ended tasks, which depend
+on which task gets the lock next.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ from paropt_exporter.autoscaling.policy.scaling_effectiveness import (
 
 ANY, TRIAL, LIMITED, LIFTED = "any", "trial", "limited", "lifted"
 TRIED_RATIO = 0.25  # of the running tasks; half of them would take three times the completions
-FEWEST = 2  # the lowest limit; with one task at once, a lock would be free while the next is on its way to a worker
-# A trial costs a stage whose tasks do help each other: most of a task's time at a quarter of the pace, and the work
-# that fewer tasks lack until that shows; about half as many tasks as run and are asked for. A stage with six times as
-# many left loses 2 % (median of 150 simulated lanes whose tasks' times vary by as much as their mean, or more).
+FEWEST = 2  # the lowest limit; with one task at a time, a lock would be free until the next task reaches a worker
+# A trial costs a stage whose tasks don't hinder each other: it runs at a quarter of its pace for most of a task's time,
+# until that shows. The loss is the work of about half of the running tasks. A stage with six times as many tasks left
+# loses 2 % (median of 150 simulated lanes in which the deviation of tasks' times is at least their mean).
 _WORTHWHILE = 6
 _FEW = 4  # completions after which a trial may be withdrawn
-_TELLING_GROWTH = 1.5  # times the concurrency; with a smaller difference neither result is reliable
-_ENDLESS = 10 * COMPLETIONS  # a trial without a result by now never has one
-# Times the time that the trial's tasks took before it. Tasks that run for hours may hold all slots of a trial, so that
-# none ends: the stage would stand still.
+_TELLING_GROWTH = 1.5  # times the concurrency; with a smaller difference no comparison is reliable
+_ENDLESS = 10 * COMPLETIONS  # a trial without a result after so many completions never has one
+# Times the duration of the stage's tasks before the trial. Tasks that run for hours may hold all slots of a trial, so
+# that none ends and the stage would make no progress.
 _OVERDUE_RATIO = 2.0
 
 
 class ConcurrencyLevel(Struct, frozen=True, kw_only=True):
-    """Service times at a concurrency: among how many tasks of its stage a task ran on average, itself included."""
+    """Service times at a concurrency: how many tasks of its stage ran on average while a task did, including itself."""
 
     concurrency: float
     sample: Sample
 
 
 class StageMeasurement(Struct, frozen=True, kw_only=True):
-    """A stage now. `level`: while tasks waited since its state last changed; `fastest_seconds`: of an ended task."""
+    """A stage now. `level`: since its state last changed, while tasks waited; `fastest_seconds`: of its ended tasks."""
 
     stage: str
     running: int
@@ -72,10 +72,10 @@ class StageMeasurement(Struct, frozen=True, kw_only=True):
 class StageLimitState(Struct, frozen=True, kw_only=True):
     """A stage's limit. `limit`: tasks that may run at once (None: any number); `fallback`: the limit before a trial.
 
-    `reference`: the level with which the phase's measurement is compared; `useless`: the larger level with which the
-    limit's was compared; `settled`: no more tasks run than the limit; `deepest`: a lower limit was tried and got less
-    done; `until`, `seconds`: when a limit or a trial ends or a trial may be repeated, and how long that is; `changes`:
-    how often the state has changed, after which measurements start again.
+    `reference`: the level with which this phase's measurement is compared; `useless`: the larger level whose comparison
+    led to the limit; `settled`: no more tasks run than the limit; `deepest`: a lower limit was tried and got less done;
+    `until`, `seconds`: when a limit or trial ends, or a trial may be repeated, and after how long; `changes`: how often
+    the state has changed; each change starts new measurements.
     """
 
     stage: str
@@ -116,7 +116,7 @@ def compute_next_state(
 
 
 def is_suspicious(level: ConcurrencyLevel, fastest_seconds: float) -> bool:
-    """Whether more than one task at once would count as useless if the fastest task had run alone."""
+    """Return whether more than one task at once would count as useless if the fastest task had run alone."""
     return fastest_seconds > 0 and level.sample.mean > compute_useless_inflation(level.concurrency) * fastest_seconds
 
 
@@ -140,14 +140,14 @@ def _advance(measurement: StageMeasurement, state: StageLimitState, now: float, 
 
 
 def _is_worthwhile(measurement: StageMeasurement) -> bool:
-    """Whether enough is known for a suspicion, and enough tasks are left for a trial."""
+    """Return whether enough tasks have ended to suspect contention, and enough are left for a trial."""
     known = measurement.level.sample.count >= max(COMPLETIONS, measurement.level.concurrency)
     enough = measurement.waiting >= _WORTHWHILE * (COMPLETIONS + measurement.level.concurrency)
     return known and enough and is_suspicious(measurement.level, measurement.fastest_seconds)
 
 
 def _start_trial(measurement: StageMeasurement, state: StageLimitState, now: float) -> StageLimitState:
-    """Try a quarter of the tasks, for twice as long as the running tasks and COMPLETIONS others took to end before."""
+    """Run only a quarter of the tasks, for twice as long as the running tasks and COMPLETIONS more would have taken."""
     level = measurement.level
     until = now + _OVERDUE_RATIO * (1.0 + COMPLETIONS / level.concurrency) * level.sample.mean
     fewer = max(1, round(TRIED_RATIO * level.concurrency))
@@ -168,7 +168,7 @@ def _advance_trial(measurement: StageMeasurement, state: StageLimitState, now: f
 
 
 def _withdraw_trial(state: StageLimitState, now: float) -> StageLimitState:
-    """End a trial that showed that more tasks get more done."""
+    """End a trial without a lower limit: more tasks got more done, or its time is over."""
     until = now + state.seconds
     if state.fallback is None:
         return _remove_limit(state, until=until, seconds=_double(state.seconds))
@@ -188,14 +188,14 @@ def _advance_limited(measurement: StageMeasurement, state: StageLimitState, now:
 
 
 def _has_changed(level: ConcurrencyLevel, reference: ConcurrencyLevel) -> bool:
-    """Whether surely 30 % more or less gets done than when the limit was set, so that its reasons may be gone.
+    """Return whether certainly 30 % more or less gets done than when the limit was set: its reasons may be gone.
 
-    The comparison is for equal concurrency: behind a lock two tasks take twice as long as the one that was tried.
+    The comparison is for equal concurrency: behind a lock two tasks take twice as long as one in a trial.
     """
     if level.sample.count < COMPLETIONS or min(level.sample.mean, reference.sample.mean) <= 0:
         return False
     if level.concurrency * _TELLING_GROWTH < reference.concurrency:
-        return False  # fewer tasks run than may: another stage has the slots
+        return False  # fewer tasks run than the limit allows: another stage has the slots
     lower, upper = estimate_inflation(reference.sample, level.sample)
     growth = level.concurrency / reference.concurrency
     return lower > (1.0 + CHANGE_RATIO) * growth or upper < (1.0 - CHANGE_RATIO) * growth
@@ -238,9 +238,10 @@ def _is_useless(few: ConcurrencyLevel, many: ConcurrencyLevel) -> bool:
 
 
 def _has_helped(few: ConcurrencyLevel, many: ConcurrencyLevel) -> bool:
-    """Whether more at once probably got more done: the inflation plus a deviation stays below the useless one.
+    """Return whether more tasks at once probably got more done: inflation plus a deviation is less than the useless
+    one.
 
-    Certainty would cost more than it saves, and a stage that is spared wrongly is tried again.
+    Certainty would cost more than it saves, and a stage that is wrongly spared a limit is tried again.
     """
     growth = many.concurrency / max(few.concurrency, 1e-9)
     if few.sample.count < _FEW or growth < _TELLING_GROWTH or min(few.sample.mean, many.sample.mean) <= 0:

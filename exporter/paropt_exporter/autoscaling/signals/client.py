@@ -1,7 +1,8 @@
 """Query Prometheus, or a server with its API: one instant query at a time, with a deadline and a limit on the answer.
 
 HTTP API: POST /api/v1/query, as Prometheus documents it; GET if a proxy answers 405. Without `nocache`, VictoriaMetrics
-answers instant queries from 30 s ago stamped "now"; Thanos gives partial answers unless it is asked not to.
+answers instant queries with data from 30 s ago, stamped "now"; without `partial_response`, Thanos may give partial
+answers.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ _CHUNK_BYTES = 1 << 16
 _MOST_WARNINGS = 10  # of an answer
 _MOST_CHARACTERS = 300  # of a text of an answer, in a message
 _EXTRA = (("nocache", "1"), ("partial_response", "false"))
-_INFO = "PromQL info"  # a remark on a query; from Prometheus 2.54 on these are under `infos`, not among the warnings
+# the prefix of a remark on a query; from Prometheus 2.54 on, remarks are under `infos` instead of `warnings`
+_INFO = "PromQL info"
 
 
 class QueryFailed(ParoptError):
-    """A query got no answer. `kind` is one of the metrics' QUERY_ERRORS; the message never has a secret."""
+    """A query got no answer. `kind` is one of `families.QUERY_ERRORS`; the message never contains a secret."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -56,7 +58,7 @@ class ClientSettings(Struct, frozen=True, kw_only=True):
     """The server's address and the credentials.
 
     `read_headers` returns the headers of a query, and may raise SecretError; each query calls it, since secrets rotate.
-    `secret_headers`: the names of those to hide in messages, beside Authorization.
+    `secret_headers`: the names of further headers whose values messages hide, as they do for Authorization.
     """
 
     url: str
@@ -75,7 +77,7 @@ class Client:
 
     Guarantees: a query ends within `timeout_seconds` after the name is resolved, even if the server sends a byte a
     second; at most LARGEST_ANSWER_BYTES are read; no request goes to another host than the URL's; no message has a
-    secret. For any thread; a query begins when that of another thread has ended.
+    secret. Thread-safe: a query waits until that of another thread has ended.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class Client:
             return QueryCounts(buckets=tuple(self._buckets), seconds=self._seconds, errors=dict(self._errors))
 
     def close(self) -> None:
-        """Close the connection; a query in progress fails, and later ones do at once."""
+        """Close the connection. A query in progress fails, and later ones fail at once."""
         self._sockets.close()
         self._session.close()
 
@@ -206,7 +208,7 @@ class Client:
         target = urljoin(url, location)
         scheme, host, *_ = urlsplit(target)
         if (scheme, host) != urlsplit(url)[:2]:
-            where = f"{scheme}://{host.rpartition('@')[2]}"[:200]  # a path or query may hold a secret
+            where = f"{scheme}://{host.rpartition('@')[2]}"[:200]  # a path or query may contain a secret
             raise QueryFailed("redirect", f"{self._server_name}: redirected to {where}, which is not followed")
         return target.partition("?")[0]
 
@@ -221,7 +223,7 @@ class Client:
 
     @property
     def _server_name(self) -> str:
-        """The server's name for messages, without parts of the URL that may hold a secret, a user or a query."""
+        """The server's URL for messages, without user, password and query, which may be secret."""
         scheme, _, rest = self._settings.url.partition("://")
         host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
         return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
@@ -231,7 +233,7 @@ class Client:
 
 
 class _RetryableFailure(ParoptError):
-    """A failure that may be over in a moment."""
+    """A failure that may be temporary."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

@@ -15,10 +15,10 @@ LONGEST_WINDOW_SECONDS = 90.0
 _SERVICES = 5.0  # a window spans several tasks, however long they are
 _RECENT_SECONDS = 2.0
 _RECENT_SPANS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-_YOUNG_SECONDS = 10.0  # in a shorter window the rate is taken one sigma low, so that the size does not overshoot
-_CHANGE_SIGMAS = 5.0  # of a Poisson count: hardly ever by chance, though each second checks seven spans
+_YOUNG_SECONDS = 10.0  # in a shorter window the rate is lowered by one sigma, so that the size does not overshoot
+_CHANGE_SIGMAS = 5.0  # of a Poisson count: rarely reached by chance, although seven spans are checked each second
 _KEPT_SECONDS = 600.0  # for comparison with the longest window of queries
-SATURATION_RATIO = 0.85  # beyond it work seems to sleep, since it waits for cores: demands measured then may only rise
+SATURATION_RATIO = 0.85  # above it, work that waits for cores seems to sleep, so demands measured then may only rise
 STEADY_COMPLETIONS = 30
 _SERVICE_CHANGE_RATIO = 0.33  # four sigmas of 30 tasks whose durations vary by half of their mean
 
@@ -58,7 +58,7 @@ def sample_counters(pool: PoolStatistics, moment: float) -> CounterSample:
 
 
 class CounterHistory:
-    """The samples of one pool's counters.
+    """The samples of one pool's counters over the last minutes.
 
     The window for the load begins at its last change: the arrivals of the last seconds are compared with the window's
     as a Poisson count, and a difference of five sigmas begins a new window. So noise is averaged over a minute, and a
@@ -67,7 +67,7 @@ class CounterHistory:
 
     def __init__(self) -> None:
         self._counts: list[CounterSample] = []
-        # Columns of the samples, which are searched each second.
+        # The samples by column, since columns are searched each second.
         self._moments: list[float] = []
         self._submitted: list[float] = []
         self._finished: list[float] = []
@@ -76,7 +76,7 @@ class CounterHistory:
         self._services = ServiceTimes()
 
     def add_sample(self, count: CounterSample) -> None:
-        """Add the counters at one moment; moments must rise."""
+        """Add a sample; each must be later than the one before."""
         if self._counts:
             self._services.add(self._counts[-1], count)
         self._counts.append(count)
@@ -98,7 +98,7 @@ class CounterHistory:
         return self._services.sample()
 
     def estimate_traffic(self) -> Traffic:
-        """Return the present traffic."""
+        """Return the current traffic."""
         last = self._counts[-1]
         first = self._find_window_start(last)
         seconds = last.moment - first.moment
@@ -165,7 +165,7 @@ class CounterHistory:
         return max(LONGEST_WINDOW_SECONDS, _SERVICES * self._services.mean)
 
     def _estimate_service_seconds(self, last: CounterSample, since: CounterSample) -> float:
-        """Return S over the load's window, or over the last 30 tasks if that differs much."""
+        """Return S over the load's window, or over the last 30 tasks if these differ considerably."""
         lately = self._find_recent_start(last)
         recent = _compute_service_seconds(lately, last)
         if since.moment < lately.moment:
@@ -199,7 +199,7 @@ class CounterHistory:
 def _compute_service_seconds(first: CounterSample, last: CounterSample) -> float:
     """Return S = busy time / tasks done between two samples.
 
-    Tasks that run at either sample count as half done; otherwise S would seem to grow with each new worker.
+    Tasks that are running at either sample count half; otherwise S would seem to grow with each new worker.
     """
     done = last.finished - first.finished + (last.running - first.running) / 2
     return (last.busy - first.busy) / max(1.0, done)
@@ -233,5 +233,5 @@ class ServiceTimes:
             return Sample(count=0, mean=0.0, variance=0.0)
         mean = self.mean
         residuals = max(0.0, self._busy2 - 2 * mean * self._cross + mean * mean * self._ended2)
-        # The variance of one service time, such that variance / count is that of the mean.
+        # The variance of one service time: divided by the count, it is the variance of the mean.
         return Sample(count=int(self._ended), mean=mean, variance=residuals / self._ended)

@@ -49,12 +49,11 @@ class AdaptivePool(InterruptibleExecutor):
     ) -> None:
         """Make the pool.
 
-        `strategy`: one of the above or its name, such as "hybrid". `max_workers`: 1 to 1024 of each kind. By default
-        there are as many processes as cores; ADAPTIVE has up to 64 threads, THREAD and HYBRID have 4 more than there
-        are cores, at most 32.
-        `start`: the initial number of threads of an ADAPTIVE pool (default: the cores). `memory`: a JSON file of
-        function profiles, read now and written when this pool has ended (`shutdown` that waits, `with`). ValueError or
-        TypeError for other arguments.
+        `strategy`: one of the strategies above, or its name, such as "hybrid". `max_workers`: 1 to 1024 of each kind.
+        By default there are as many processes as cores; ADAPTIVE has up to 64 threads, THREAD and HYBRID have 4 more
+        than there are cores, at most 32. `start`: the initial number of threads of an ADAPTIVE pool (default: the
+        cores). `memory`: a JSON file of function profiles, read now and written when this pool has ended (`shutdown`
+        that waits, `with`). ValueError or TypeError for other arguments.
         """
         if max_workers is not None:
             check_arguments(max_workers, None)
@@ -76,15 +75,15 @@ class AdaptivePool(InterruptibleExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         future: TaskFuture[T] = TaskFuture()
-        future.label = get_function_key(fn)
-        self._scheduler.submit(QueuedTask(future, fn, args, kwargs))
+        future.label = key = get_function_key(fn)
+        self._scheduler.submit(QueuedTask(future, key, fn, args, kwargs))
         return future
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Submit a task that has `label` in errors and listings, and is measured in full."""
         future: TaskFuture[T] = TaskFuture()
         future.label = label
-        self._scheduler.submit(QueuedTask(future, fn, args, kwargs, profiled=True))
+        self._scheduler.submit(QueuedTask(future, get_function_key(fn), fn, args, kwargs, profiled=True))
         return future
 
     def map(
@@ -117,8 +116,8 @@ class AdaptivePool(InterruptibleExecutor):
 
     def _submit_mapped(self, mapped: MappedFunction, fn: Callable[..., T], /, *args: Any) -> TaskFuture[T]:
         future: TaskFuture[T] = TaskFuture()
-        future.label = get_function_key(fn)
-        self._scheduler.submit(QueuedTask(future, fn, args, {}, mapped=mapped))
+        future.label = key = get_function_key(fn)
+        self._scheduler.submit(QueuedTask(future, key, fn, args, {}, mapped=mapped))
         return future
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
@@ -168,12 +167,12 @@ class AdaptivePool(InterruptibleExecutor):
 
     @property
     def busy(self) -> int:
-        """The number of workers that hold a task."""
+        """The number of workers that have a task."""
         return sum(pool.busy for pool in self.pools())
 
     @property
     def waiting(self) -> int:
-        """How many tasks are not submitted to a pool yet."""
+        """How many tasks have not been submitted to a pool yet."""
         return self._scheduler.count_backlog()
 
     @property

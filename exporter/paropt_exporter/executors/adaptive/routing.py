@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from paropt_exporter import files
-from paropt_exporter.cpu_demand import CoreTime, cpu_demand
+from paropt_exporter.cpu_demand import UNKNOWN_DEMAND, CoreTime, cpu_demand
 from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.executors.demand import FULL_LOCK_CORES
@@ -24,24 +24,32 @@ log = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 PoolName = str  # THREADS or PROCESSES
 
-# A task's CPU demand (see `cpu_demand`) above which it is CPU-bound: two such threads already fill the one core that
-# the interpreter's lock gives them.
+# A task with a CPU demand (see `cpu_demand`) above this is CPU-bound: two such threads already use up the one core that
+# the GIL allows them.
 _CPU_BOUND_DEMAND = 0.5
-_MIN_CLEAR_MEASUREMENTS = 5  # measurements without competition that outweigh one with competition
+_MIN_CLEAR_MEASUREMENTS = 5  # so many measurements without competition for the GIL outweigh one with competition
 _NEWEST_WEIGHT = 0.3  # of the newest measurement in the average of a function
-# A task that slept, and then got less than this part of the time for which it waited for a core, has woken up late on a
-# busy machine. Measured beside 8 burners on 2 cores: sleeps of 50 ms ran 0.1 ms and waited 56 ms. One that computes
-# beside 12 burners got as little, but waited for a core at least 0.89 of the time.
+# A task that slept, and then ran for less than this fraction of its wait for a core, has only woken up late on a busy
+# machine. Measured beside 8 busy loops on 2 cores: sleeps of 50 ms ran for 0.1 ms and waited 56 ms. A task that
+# computed beside 12 busy loops ran as little, but waited for a core at least 0.89 of the time.
 _LATE_RATIO = 0.01
 _SLEPT_RATIO = 0.125
-# To send a shorter task to a process costs more than the interpreter's lock costs it.
+# A thread that computes runs longer before it is interrupted. One that has run for less waits for a core only when it
+# starts or wakes up: this is no demand of its own, however long it takes on a busy machine.
+TIME_SLICE_SECONDS = 0.0005
+# Sending a shorter task to a process costs more than sharing the GIL.
 _WORTH_MOVING_SECONDS = 0.002
 
 _BRIEF_SECONDS = 0.001  # tens of times the cost of a decision
 
+# A known function is measured once in so much run time of its tasks, of which that costs 0.5 %. The shortest tasks
+# count for more, so that at least one in a thousand is measured.
+_MEASURED_ONCE_SECONDS = 0.02
+_LEAST_UNMEASURED_SECONDS = _MEASURED_ONCE_SECONDS / 1000
+
 _THREAD_ONLY = "__paropt_thread_only__"
 _MAX_PROFILES = 10_000
-_MAX_BYTES = 16_000_000  # of the file: the most profiles, each with a name of a kilobyte
+_MAX_BYTES = 16_000_000  # of the file: the largest number of profiles, with names of a kilobyte each
 
 
 def thread_only(function: F) -> F:
@@ -69,6 +77,7 @@ class Router:
         self._strategy = strategy
         self._lock = threading.RLock()  # guards: _known
         self._known: dict[str, _Knowledge] = {}
+        self._timed: set[str] = set()  # functions whose first task was not to be measured
 
     def choose(self, key: str) -> PoolName:
         if self._strategy is Strategy.PROCESS:
@@ -80,16 +89,19 @@ class Router:
             return THREADS
         return PROCESSES
 
-    def learn(self, key: str, measurement: Measurement, *, concurrent: int) -> None:
-        """Take the measurement of one task, ended or running.
+    def learn(self, key: str, measurement: Measurement, *, concurrent: int, running: bool = False) -> None:
+        """Learn from the measurement of one task that has ended, or of one that is `running`.
 
         `concurrent`: how many tasks competed for the interpreter's lock, including this one.
         """
         wall = measurement.ended_seconds - measurement.started_seconds
         time = CoreTime(measurement.cpu_seconds, measurement.run_delay_seconds)
-        seconds = max(0.0, round(wall - time.wait_seconds, 6))  # a busy machine makes no short task worth moving
+        # without waits: a busy machine must not make short tasks seem worth moving
+        seconds = max(0.0, round(wall - time.wait_seconds, 6))
         demand = min(1.0, cpu_demand(time, max(wall, 1e-6)))
-        if _woke_up_late(time, wall):
+        if not running and time.run_seconds < TIME_SLICE_SECONDS:
+            demand = min(1.0, time.run_seconds / max(wall - time.wait_seconds, 1e-6))
+        elif _woke_up_late(time, wall):
             demand = min(demand, cpu_demand(CoreTime(time.run_seconds), max(wall, 1e-6)))
         threaded = measurement.pid == os.getpid()
         crowded = threaded and concurrent > 1 and demand * concurrent >= FULL_LOCK_CORES
@@ -100,13 +112,13 @@ class Router:
             known.doubted = crowded and known.cpu_demand < _CPU_BOUND_DEMAND and known.clear >= _MIN_CLEAR_MEASUREMENTS
             known.seconds += _NEWEST_WEIGHT * (seconds - known.seconds)
             if not known.doubted:
-                # Weighted by duration: brief tasks and one that waited long are no function that computes for long.
+                # Weighted by duration: brief tasks and a long wait together are not a function that computes for long.
                 weight = _NEWEST_WEIGHT * seconds / known.seconds if known.seconds else _NEWEST_WEIGHT
                 known.cpu_demand += weight * (read - known.cpu_demand)
             known.bound = known.bound or (threaded and _is_cpu_bound(known))
 
     def load_profiles(self, profiles: Iterable[FunctionProfile]) -> None:
-        """Start with the profiles of earlier pools, until this pool's own tasks are measured."""
+        """Use the profiles of earlier pools until this pool's own tasks are measured."""
         with self._lock:
             for profile in profiles:
                 self._known.setdefault(
@@ -132,14 +144,46 @@ class Router:
         known = self._known.get(key)
         return known.pin_reason if known else ""
 
-    def is_brief(self, key: str) -> bool:
-        """Return whether a function's tasks are shorter than a decision about them is worth."""
+    def get_queue_length(self, key: str) -> float:
+        """Return how many tasks of a function may wait in the thread pool for each of its threads, if no other
+        function's wait: any number of brief ones, as they need no decision, and one of short ones.
+        """
         known = self._known.get(key)
-        return known is not None and known.seconds < _BRIEF_SECONDS
+        if known is None:
+            return 0
+        if known.seconds < _BRIEF_SECONDS:
+            return math.inf
+        return 1 if known.seconds < _MEASURED_ONCE_SECONDS and _is_settled(known) else 0
+
+    def choose_to_measure(self, key: str) -> bool:
+        """Return whether to measure the next task of a function; the answers depend on how often this was asked.
+
+        Not the first one, since its duration shows whether the function is brief. Once a function is known, only a part
+        of its tasks.
+        """
+        known = self._known.get(key)
+        if known is None:
+            is_first = key not in self._timed
+            self._timed.add(key)
+            return not is_first
+        return (known.seconds >= _BRIEF_SECONDS and not _is_settled(known)) or _is_measurement_due(known)
+
+    def needs_no_decision(self, key: str) -> bool:
+        """Return whether the next task of a function goes to a thread as it is: the function is known to be brief, and
+        this task is not to be measured.
+        """
+        known = self._known.get(key)
+        return known is not None and known.seconds < _BRIEF_SECONDS and not _is_measurement_due(known)
+
+    def learn_duration(self, key: str, seconds: float) -> None:
+        """Take the duration of a task that was not measured. Of an unknown function it suffices if it is brief."""
+        if seconds < _BRIEF_SECONDS and key not in self._known:
+            with self._lock:
+                self._known.setdefault(key, _Knowledge(cpu_demand=UNKNOWN_DEMAND, seconds=seconds))
 
     def needs_trial(self, key: str) -> bool:
-        """Return whether one task should run in a process to be measured: under a full interpreter lock, many tasks
-        that wait a little less than before look like a few that compute.
+        """Return whether one task should run in a process to be measured: while the GIL is saturated, many tasks that
+        wait slightly less than before look like a few that compute.
         """
         known = self._known.get(key)
         return known is not None and known.doubted and not known.pin_reason
@@ -208,13 +252,28 @@ class _Knowledge(Struct):
     seconds: float
     bound: bool = False  # whether it was CPU-bound in threads
     clear: int = 0  # how many measurements had no competition for the interpreter's lock
-    doubted: bool = False  # whether it waited before, and now fills the interpreter's lock with others
+    unmeasured_seconds: float = 0.0  # of the tasks since the last one that was measured, as far as known
+    doubted: bool = False  # whether it waited before, and now saturates the GIL together with others
     pin_reason: str = ""  # why it stays in threads; "" if it may move
 
 
 def _woke_up_late(time: CoreTime, wall_seconds: float) -> bool:
     slept = wall_seconds - time.run_seconds - time.wait_seconds
     return time.run_seconds < _LATE_RATIO * time.wait_seconds and slept >= _SLEPT_RATIO * wall_seconds
+
+
+def _is_measurement_due(known: _Knowledge) -> bool:
+    """Count a task of a known function, and return whether to measure it."""
+    # Without the lock: if two threads collide, a task more or less is measured.
+    known.unmeasured_seconds += max(known.seconds, _LEAST_UNMEASURED_SECONDS)
+    if known.unmeasured_seconds < _MEASURED_ONCE_SECONDS:
+        return False
+    known.unmeasured_seconds = 0.0
+    return True
+
+
+def _is_settled(known: _Knowledge) -> bool:
+    return known.clear >= _MIN_CLEAR_MEASUREMENTS and not known.doubted
 
 
 def _is_cpu_bound(known: _Knowledge) -> bool:

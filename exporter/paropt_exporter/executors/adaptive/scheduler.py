@@ -9,16 +9,26 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from paropt_exporter import host
-from paropt_exporter.cpu_demand import CORE_SLACK, NO_TIME, WAITING_DEMAND, CoreBudget, CoreTime, cpu_demand
+from paropt_exporter.cpu_demand import (
+    CORE_SLACK,
+    CROWDED_RATIO,
+    NO_TIME,
+    WAITING_DEMAND,
+    CoreBudget,
+    CoreTime,
+    cpu_demand,
+)
 from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.routing import (
+    TIME_SLICE_SECONDS,
     FunctionProfile,
     PoolName,
     Router,
@@ -44,21 +54,30 @@ _NO_CHILD_SECONDS = 0.02  # a task that has no child process after this time is 
 MAX_WAITING_THREADS = 64  # threads that wait at once, unless the caller sets a bound
 _SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
 _MAX_CHILD_SAMPLE_SECONDS = 0.25  # between two samples of child processes while no task is queued
-_FIRST_SAMPLE_SECONDS = 0.005  # after the first task was queued: long enough to measure a thread's CPU demand
+_FIRST_SAMPLE_SECONDS = 0.005  # after the first task is queued: long enough to measure a thread's CPU demand
 _MAX_SAMPLE_SECONDS = 0.05
 _PROCESSES_RETRY_SECONDS = 1.0
-_IDLE_SECONDS = 10.0  # without queued tasks, until surplus threads are released
+_IDLE_SECONDS = 10.0  # how long no task is queued before surplus threads are released
 
 
 class QueuedTask(NamedTuple):
-    """A task in the backlog of the scheduler, not submitted to a pool yet."""
+    """A task in the scheduler's backlog, which has not been submitted to a pool yet."""
 
     future: TaskFuture[Any]
+    key: str  # of its function
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
-    profiled: bool = False  # whether to measure it in full
+    profiled: bool = False  # whether to measure it in full, in any case
     mapped: MappedFunction | None = None  # the function of a map, for processes
+
+
+class SubmittedTask(NamedTuple):
+    """A task that was submitted to a pool: which one, the key of its function, and whether it is measured in full."""
+
+    pool_name: PoolName
+    key: str
+    profiled: bool
 
 
 class ThreadFallback(NamedTuple):
@@ -79,7 +98,8 @@ class AdaptiveScheduler:
 
     Guarantees:
       * A task that needs a decision is submitted to a pool only when the pool has a free worker, so that measurements
-        of a function's first tasks apply to all queued ones.
+        of a function's first tasks apply to all queued ones. Only if these have shown that its tasks are short and stay
+        in threads, and no other function's are queued, the thread pool gets more.
       * The tasks of a function start in the order of submission; SEQUENTIAL keeps the order across functions.
       * The monitor's thread ends when no task has been queued, or run in a thread, for 10 s.
     """
@@ -104,17 +124,19 @@ class AdaptiveScheduler:
         self._start = start or self._cores
         self._backlog: OrderedDict[str, deque[QueuedTask]] = OrderedDict()
         self._submitted_counts: dict[PoolName, int] = {THREADS: 0, PROCESSES: 0}
-        self._submitted: dict[TaskFuture[Any], tuple[PoolName, str]] = {}  # pool and function of each submitted task
+        self._submitted: dict[TaskFuture[Any], SubmittedTask] = {}
+        self._has_ended_tasks = False
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
-        # Tasks that a thread, by its identifier, is submitting to a pool, with their keys in the backlog.
+        # The tasks that threads are submitting to a pool now, with the thread's identifier and their keys in the
+        # backlog.
         self._in_transit: dict[TaskFuture[Any], tuple[int, str, QueuedTask]] = {}
         self._children = DemandMeter()  # CPU demand of the child processes of tasks in threads, by function
         self._childless: set[str] = set()  # functions whose sampled tasks had no child processes
         self._next_child_sample = 0.0  # when to sample child processes next
         self._parents: set[str] = set()  # functions whose sampled tasks had child processes
-        self._competing = 1  # how many threads competed for the interpreter's lock at the last sample
+        self._competing = 1  # how many threads competed for the GIL at the last sample
         self._pools: dict[PoolName, ThreadPool | ProcessPool] = {}
-        self._retry_processes_seconds = 0.0  # when to ask for a process pool again that the system has refused
+        self._retry_processes_seconds = 0.0  # when to retry making a process pool that the system has refused
         self._sizes: dict[PoolName, int] = {
             pool_name: self._get_initial_size(pool_name) for pool_name in (THREADS, PROCESSES)
         }
@@ -140,10 +162,15 @@ class AdaptiveScheduler:
         return self._max_workers or min(32, self._cores + 4)
 
     @property
+    def _most_threads(self) -> int:
+        """The most threads of an ADAPTIVE pool."""
+        return self._max_workers or MAX_WAITING_THREADS
+
+    @property
     def max_workers(self) -> int:
         """The most tasks that run at once."""
         if self._strategy is Strategy.ADAPTIVE:
-            return self._max_workers or MAX_WAITING_THREADS
+            return self._most_threads
         return self._get_initial_size(PROCESSES if self._strategy is Strategy.PROCESS else THREADS)
 
     def resize(self, n: int, reason: str) -> None:
@@ -156,10 +183,10 @@ class AdaptiveScheduler:
         self.dispatch()
 
     def get_pool(self, pool_name: PoolName) -> ThreadPool | ProcessPool:
-        """Return a pool, and make it first if there is none.
+        """Return a pool, which is made on its first use.
 
-        Not under the lock: a new thread may collect garbage whose finalizer submits a task here, while the thread that
-        made it waits for its start. If two threads make a pool at once, one of both is shut down again.
+        The pool is made without the lock: a new thread may collect garbage whose finalizer submits a task here, while
+        the thread that started it waits. If two threads make a pool at once, one of the two is shut down again.
         """
         with self.lock:
             pool, size = self._pools.get(pool_name), self._sizes[pool_name]
@@ -170,7 +197,7 @@ class AdaptiveScheduler:
             pool, wanted = self._pools.setdefault(pool_name, made), self._sizes[pool_name]
         if pool is not made:
             made.shutdown(wait=False)
-        elif wanted != size:  # resized meanwhile
+        elif wanted != size:  # the size changed meanwhile
             pool.resize(wanted, reason="caller")
         return pool
 
@@ -210,22 +237,20 @@ class AdaptiveScheduler:
         if self._strategy is Strategy.THREAD:
             return THREADS
         if self._strategy is Strategy.PROCESS:
-            # Large arguments stay unpickled until a worker is free, and later tasks stay behind them.
+            # Tasks with large arguments are not pickled until a worker is free, and later tasks stay behind them.
             return None if self._backlog or measure_large((*task.arguments, *task.keywords.values())) else PROCESSES
-        # The label of a profiled task is not its function's.
-        return THREADS if not task.profiled and self.router.is_brief(task.future.label) else None
+        return THREADS if not task.profiled and self.router.needs_no_decision(task.key) else None
 
     def _enqueue(self, task: QueuedTask) -> None:
-        # First: if an interrupt comes now, the task never runs, and later its end is noted.
+        # First: if an interrupt comes now, the task never runs, and its end is noted later.
         task.future.add_done_callback(self._on_task_done)
         with self.lock:
             if self.closed:
                 raise RuntimeError(self.refusal)
-            key = get_function_key(task.function)
             if is_thread_only(task.function):
-                self.router.pin_to_threads(key, "it is marked thread_only")
-            self._backlog.setdefault("" if self._strategy is Strategy.SEQUENTIAL else key, deque()).append(task)
-        if self._strategy is Strategy.ADAPTIVE and self.router.get_cpu_demand(key) is not None:
+                self.router.pin_to_threads(task.key, "it is marked thread_only")
+            self._backlog.setdefault("" if self._strategy is Strategy.SEQUENTIAL else task.key, deque()).append(task)
+        if self._strategy is Strategy.ADAPTIVE and self.router.get_cpu_demand(task.key) is not None:
             self._prepare_threads()
         self.dispatch()
 
@@ -262,10 +287,10 @@ class AdaptiveScheduler:
                 self._in_transit.pop(task.future, None)
 
     def _take_back(self) -> None:
-        """Put the tasks back into the backlog that the calling thread, which was interrupted, was submitting.
+        """After an interrupt of the calling thread, put the tasks that it was submitting back into the backlog.
 
-        A pool may have got one before the interrupt, and then gets it twice. It runs once: its future, which has a
-        callback and so a condition, refuses the second claim.
+        A pool may have received one before the interrupt, and then receives it twice. It runs once: its future, which
+        has a condition because of its callback, refuses the second claim.
         """
         with self.lock:
             for key, task in self._pop_in_transit():
@@ -274,8 +299,8 @@ class AdaptiveScheduler:
                 if not any(task is other for other in tasks):
                     tasks.appendleft(task)
             self._submitted_counts = {THREADS: 0, PROCESSES: 0}
-            for pool_name, _ in self._submitted.values():
-                self._submitted_counts[pool_name] += 1
+            for submitted in self._submitted.values():
+                self._submitted_counts[submitted.pool_name] += 1
 
     def _fail_in_transit(self, error: BaseException) -> None:
         with self.lock:
@@ -302,12 +327,12 @@ class AdaptiveScheduler:
         self._submit_future(THREADS, task)
 
     def _submit_future(self, pool_name: PoolName, task: QueuedTask) -> None:
-        # A measurement is worth its cost unless the function is brief.
-        profiled = task.profiled or not self.router.is_brief(get_function_key(task.function))
+        submitted = self._submitted.get(task.future)  # None: it was stopped meanwhile
+        profiled = task.profiled or submitted is None or submitted.profiled
         _submit_future(self._get_pool_for(task, pool_name), task, profiled=profiled)
 
     def _get_pool_for(self, task: QueuedTask, pool_name: PoolName) -> ThreadPool | ProcessPool:
-        """Return a pool; the thread pool if the system gives no threads for a process pool."""
+        """Return a pool; the thread pool if the system has no threads left for a process pool."""
         threads = self._pools.get(THREADS)
         if threads is None or pool_name == THREADS:
             return self.get_pool(pool_name)
@@ -322,22 +347,23 @@ class AdaptiveScheduler:
         return threads
 
     def _move_to_threads(self, future: TaskFuture[Any]) -> None:
-        """Count a task of the process pool as one of the thread pool, unless it was stopped; under the lock."""
+        """Count a task of the process pool as a task of the thread pool, unless it was stopped; under the lock."""
         if future in self._submitted:
-            self._submitted[future] = THREADS, self._submitted[future][1]
+            self._submitted[future] = self._submitted[future]._replace(pool_name=THREADS)
             self._submitted_counts[PROCESSES] -= 1
             self._submitted_counts[THREADS] += 1
 
     def _pop_startable(self) -> tuple[PoolName, QueuedTask] | None:
         with self.lock:
             for key, tasks in list(self._backlog.items()):
-                self._drop_done(tasks)
+                if tasks and tasks[0].future.done():
+                    self._drop_done(tasks)
                 if not tasks:
                     del self._backlog[key]
                     continue
                 pool_name = self._choose_pool(key)
                 if (
-                    self._submitted_counts[pool_name] < self._sizes[pool_name]
+                    self._submitted_counts[pool_name] < self._get_most_submitted(pool_name, key)
                     and not self._has_trial(key)
                     and self._has_cores_for(key)
                 ):
@@ -345,15 +371,23 @@ class AdaptiveScheduler:
                     self._in_transit[task.future] = threading.get_ident(), key, task  # first: see `_take_back`
                     tasks.popleft()
                     self._submitted_counts[pool_name] += 1
-                    self._submitted[task.future] = pool_name, get_function_key(task.function)
+                    profiled = self.router.choose_to_measure(task.key) or task.profiled or pool_name == PROCESSES
+                    self._submitted[task.future] = SubmittedTask(pool_name, task.key, profiled)
                     self._backlog.move_to_end(key)  # the next function's turn
                     return pool_name, task
             return None
 
+    def _get_most_submitted(self, pool_name: PoolName, key: str) -> float:
+        """Return up to how many tasks a pool may get, if the last one is of this function: one for each worker.
+
+        Of short tasks more, so that a thread finds the next one without a decision. Not if those of another function
+        wait too, which would have to wait for them.
+        """
+        alone = len(self._backlog) == 1 and pool_name == THREADS and key not in self._parents
+        return self._sizes[pool_name] * (1 + (self.router.get_queue_length(key) if alone else 0))
+
     def _drop_done(self, tasks: deque[QueuedTask]) -> None:
-        """Drop the first tasks of a queue as far as they were cancelled or stopped; under the lock."""
-        if not (tasks and tasks[0].future.done()):
-            return
+        """Drop cancelled and stopped tasks from the start of a queue; under the lock."""
         while tasks and tasks[0].future.done():
             # Refuses a cancelled task, and notifies waiting threads of the cancellation.
             tasks.popleft().future.start_running(monotonic())
@@ -361,7 +395,7 @@ class AdaptiveScheduler:
 
     def _choose_pool(self, key: str) -> PoolName:
         """Return the pool for a function's tasks. While other tasks compute in threads, an unknown function goes to
-        processes: in a thread it would only wait for the interpreter's lock.
+        processes: in a thread it would only wait for the GIL.
         """
         pool_name = self.router.choose(key)
         if self._strategy is not Strategy.ADAPTIVE:
@@ -376,36 +410,39 @@ class AdaptiveScheduler:
             and self._may_compute_in_thread()
         ):
             return THREADS
-        if pool_name == THREADS and self.router.needs_trial(key) and (PROCESSES, key) not in self._submitted.values():
+        if pool_name == THREADS and self.router.needs_trial(key) and not self._runs_in_process(key):
             return PROCESSES
         return pool_name
 
     def _may_compute_in_thread(self) -> bool:
-        """Return whether one task may compute in a thread while no process has started yet: there is only one
-        interpreter lock.
+        """Return whether one task may compute in a thread while no process has started yet: the GIL allows only one.
 
-        Not if a process starts within milliseconds: its start waits for that lock a dozen times.
+        It may not if a process is starting and will be ready within milliseconds: its start waits for the GIL a dozen
+        times.
         """
         processes = self._pools.get(PROCESSES)
         slow_start = processes is not None and not processes.live and not lifetime.FORK_SERVERS.warm
         return slow_start and not self._computes_in_threads()
 
+    def _runs_in_process(self, key: str) -> bool:
+        return any(task.pool_name == PROCESSES and task.key == key for task in self._submitted.values())
+
     def _computes_in_threads(self) -> bool:
         return any(
-            pool_name == THREADS and self.router.choose(key) == PROCESSES for pool_name, key in self._submitted.values()
+            task.pool_name == THREADS and self.router.choose(task.key) == PROCESSES for task in self._submitted.values()
         )
 
     def _has_trial(self, key: str) -> bool:
-        """Return whether a task of this unknown function runs, so that its other tasks wait for the measurement.
+        """Return whether a task of this unknown function is running, so that its other tasks wait for the measurement.
 
-        One trial is enough, and limits the harm to other threads if the function keeps the interpreter's lock.
+        One trial is enough, and limits the harm to other threads if the function holds the GIL.
         """
         if self._strategy is not Strategy.ADAPTIVE:
             return False
         unmeasured = key in self._parents and self._children.get_group_demand(key) is None
         if self.router.get_cpu_demand(key) is not None and not unmeasured:
             return False
-        return any(known == key for _, known in self._submitted.values())
+        return any(task.key == key for task in self._submitted.values())
 
     def _has_cores_for(self, key: str) -> bool:
         """Return whether the cores have room for the child processes of one more task."""
@@ -417,12 +454,12 @@ class AdaptiveScheduler:
     def _build_core_budget(self) -> CoreBudget:
         """Return the core budget less the demand of running tasks' child processes; under the lock."""
         budget = CoreBudget(float(self._cores))
-        for _, known in self._submitted.values():
-            budget.take(self._children.get_group_demand(known) or 0.0)
+        for task in self._submitted.values():
+            budget.take(self._children.get_group_demand(task.key) or 0.0)
         return budget
 
     def _count_startable(self, key: str, tasks: int) -> int:
-        """Return how many queued tasks of a function the cores have room for; under the lock."""
+        """Return for how many of a function's queued tasks there is room on the cores; under the lock."""
         if key not in self._parents:
             return tasks
         demand = self._children.get_group_demand(key)
@@ -431,16 +468,16 @@ class AdaptiveScheduler:
     def _fail_task(self, task: QueuedTask, error: BaseException) -> None:
         """Settle a task that its pool has refused."""
         with self.lock:
-            where = self._submitted.pop(task.future, None)
-            if where is not None:  # otherwise it was stopped meanwhile
-                self._submitted_counts[where[0]] -= 1
+            submitted = self._submitted.pop(task.future, None)
+            if submitted is not None:  # otherwise it was stopped meanwhile
+                self._submitted_counts[submitted.pool_name] -= 1
                 self._note_ended()
         task.future.fail_queued(error)
 
     def _fall_back_to_threads(self, task: QueuedTask, error: UnpicklableError) -> None:
         """Run a task that can't be pickled, and its function from now on, in threads."""
-        key = get_function_key(task.function)
-        # An unknown function goes to a process only for a trial: it may wait, and belong in threads.
+        key = task.key
+        # An unknown function goes to a process only for a trial: it may prove to wait, and so to belong in threads.
         unknown = self._strategy is not Strategy.PROCESS and self.router.choose(key) == THREADS
         self.router.pin_to_threads(key, f"it can't be pickled for a process: {error}")
         facts = {"function": key, "err": str(error)}
@@ -454,7 +491,7 @@ class AdaptiveScheduler:
             log.warning("%s can't be sent to a process, so its tasks run in threads: %s", key, reason, extra=facts)
 
     def _add_fallback(self, key: str, error: UnpicklableError) -> bool:
-        """Add a function to the fallbacks; return False if it is one already."""
+        """Add a function to the fallbacks, or count one more of its tasks. Return False if it was one already."""
         with self.lock:
             added = ThreadFallback(key, str(error), 0)
             return self._fallbacks.setdefault(key, added) is added
@@ -463,9 +500,9 @@ class AdaptiveScheduler:
         if not self._fallbacks:
             return
         with self.lock:
-            known = self._fallbacks.get(key := get_function_key(task.function))
+            known = self._fallbacks.get(task.key)
             if known is not None:
-                self._fallbacks[key] = known._replace(tasks=known.tasks + 1)
+                self._fallbacks[task.key] = known._replace(tasks=known.tasks + 1)
 
     def fallbacks(self) -> tuple[ThreadFallback, ...]:
         with self.lock:
@@ -473,45 +510,50 @@ class AdaptiveScheduler:
 
     def _on_task_done(self, future: Any) -> None:
         with self.lock:
-            where = self._submitted.pop(future, None)
-            if where is None:
+            submitted = self._submitted.pop(future, None)
+            if submitted is None:
                 return  # cancelled or stopped before it was submitted to a pool
-            pool_name, key = where
-            self._submitted_counts[pool_name] -= 1
-            concurrent = self._competing if pool_name == THREADS else 1
+            self._has_ended_tasks = True
+            self._submitted_counts[submitted.pool_name] -= 1
+            has_queue = self._submitted_counts[submitted.pool_name] > self._sizes[submitted.pool_name]
+            concurrent = self._competing if submitted.pool_name == THREADS else 1
             self._note_ended()
-        if future.measurement is not None:
-            self.router.learn(key, future.measurement, concurrent=concurrent)
-        self.dispatch()
+        if not submitted.profiled:  # then a measurement would lack the wait for a core
+            if (started := future.started_seconds) is not None:
+                self.router.learn_duration(submitted.key, monotonic() - started)
+        elif (measurement := future.measurement) is not None:
+            self.router.learn(submitted.key, measurement, concurrent=concurrent)
+        if not has_queue:
+            self.dispatch()
 
     def _note_ended(self) -> None:
-        """Wake threads that wait for the last task; under the lock. The monitor, which may end then, too."""
+        """Wake threads that wait for the last task, and the monitor, which may end then; under the lock."""
         self._ended.notify_all()
-        if self.closed:  # otherwise each short task would cost two switches of threads
+        if self.closed:  # only then: otherwise each short task would cost two switches of threads
             self.monitor_wakeup.notify_all()
 
     def _keep_in_threads(self, future: TaskFuture[Any], error: UnpicklableError) -> None:
-        """Run a function whose result can't be sent back in threads from now on. This task must not run twice.
+        """From now on, run a function whose result can't be sent back in threads. The failed task must not run again.
 
         Called before the task's future settles: the next task may be submitted by a thread that waits for it.
         """
         with self.lock:
-            where = self._submitted.get(future)
-        if where is None:
+            submitted = self._submitted.get(future)
+        if submitted is None:
             return  # stopped
-        _, key = where
+        key = submitted.key
         self.router.pin_to_threads(key, f"its results can't be pickled in a process: {error}")
         if self._add_fallback(key, error):
             facts = {"function": key, "err": str(error)}
             log.warning("results of %s can't be sent back, so it runs in threads now: %s", key, error, extra=facts)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
-        # A task that is neither in the backlog nor in a pool's list was submitted directly, or has ended.
+        # A task that is neither in the backlog nor in `_submitted` was submitted directly, or has ended.
         direct = PROCESSES if self._strategy is Strategy.PROCESS else THREADS
         with self.lock:
             queued = any(task.future is future for tasks in self._backlog.values() for task in tasks)
-            pool_name, _ = self._submitted.get(future, (direct, ""))
-            pool = None if queued else self._pools.get(pool_name)
+            submitted = self._submitted.get(future)
+            pool = None if queued else self._pools.get(direct if submitted is None else submitted.pool_name)
             failed = pool is None and future.mark_failed(error)  # under the lock, so that no pool gets it meanwhile
         if pool is not None:
             return pool.stop(future, error, grace_seconds=grace_seconds)
@@ -526,8 +568,12 @@ class AdaptiveScheduler:
         return self.count_backlog() + (threads.queued if isinstance(threads, ThreadPool) else 0)
 
     def runs_in_threads(self) -> bool:
-        """Return whether tasks run in threads: the monitor measures their child processes while they live."""
+        """Return whether tasks run in threads; the monitor measures their child processes while these live."""
         return self._strategy is Strategy.ADAPTIVE and self._submitted_counts[THREADS] > 0
+
+    def runs_only_task(self) -> bool:
+        """Return whether a single task runs, and none was queued or has ended before."""
+        return len(self._submitted) == 1 and not self._has_ended_tasks and not self.count_pending()
 
     def count_backlog(self) -> int:
         with self.lock:
@@ -540,13 +586,16 @@ class AdaptiveScheduler:
             return all(self.router.get_cpu_demand(key) is not None for key, tasks in self._backlog.items() if tasks)
 
     def sample_running(self) -> None:
-        """Learn from running tasks, so that a waiting function is recognized before its first task ends."""
+        """Learn from running tasks, so that a function that waits is recognized before its first task ends."""
         threads = self._pools.get(THREADS)
         if isinstance(threads, ThreadPool):
             began = monotonic()
             children = began >= self._next_child_sample
-            seen = threads.sample_running(children=self._may_have_children if children else lambda _: False)
-            running = [each for each in seen if _had_core_for(each[1], _FIRST_SAMPLE_SECONDS / 2)]
+            seen = threads.sample_running(
+                children=self._may_have_children if children else lambda _: False,
+                youngest_seconds=_FIRST_SAMPLE_SECONDS / 2,
+            )
+            running = [each for each in seen if _shows_demand(each[1])]
             demands = [get_cpu_demand(task) for _, task in running]
             self._competing = count_competing(demands)
             if children and monotonic() < began + CHILD_SAMPLING_SECONDS:  # otherwise the sampling was cut short
@@ -556,34 +605,38 @@ class AdaptiveScheduler:
                 _CHILD_SAMPLE_SECONDS if any(demand >= 0.5 for demand in demands) else 0.0
             )
             for future, task in running:
-                where = self._submitted.get(future)
-                key = where[1] if where is not None else future.label
-                if where is not None or self.router.get_cpu_demand(key) is not None:
-                    self.router.learn(key, measure_so_far(task), concurrent=self._competing)
+                submitted = self._submitted.get(future)
+                key = submitted.key if submitted is not None else future.label
+                if submitted is not None or self.router.get_cpu_demand(key) is not None:
+                    self.router.learn(key, measure_so_far(task), concurrent=self._competing, running=True)
             if demands:
                 self._size_threads(sum(demands) / len(demands))
+            else:  # tasks that end before a sample shows anything
+                self._prepare_threads()
         self.dispatch()
 
     def _sample_children(self, seen: Iterable[tuple[TaskFuture[Any], RunningTask]]) -> None:
         now, found = monotonic(), dict[Hashable, tuple[str, Sample]]()
         with self.lock:
             for future, task in seen:
-                where, below = self._submitted.get(future), get_children_time(task)
-                if where is not None and where[1] not in self._childless:
-                    found[future] = where[1], Sample(now, below)
+                submitted, below = self._submitted.get(future), get_children_time(task)
+                if submitted is not None and submitted.key not in self._childless:
+                    found[future] = submitted.key, Sample(now, below)
                     if below == NO_TIME and get_age_seconds(task) >= _NO_CHILD_SECONDS:
-                        self._childless.add(where[1])
+                        self._childless.add(submitted.key)
                     if below != NO_TIME:
-                        self._parents.add(where[1])
-                        self._childless.discard(where[1])
+                        self._parents.add(submitted.key)
+                        self._childless.discard(submitted.key)
             self._children.sample(found, now)
 
     def _may_have_children(self, future: TaskFuture[Any]) -> bool:
-        where = self._submitted.get(future)
-        return where is None or where[1] not in self._childless
+        submitted = self._submitted.get(future)
+        return submitted is None or submitted.key not in self._childless
 
     def _prepare_threads(self) -> None:
         """Add threads at once for queued functions that are known to wait."""
+        if self._sizes[THREADS] >= self._most_threads and not self._parents:
+            return
         with self.lock:
             known = [
                 (demand, len(tasks))
@@ -595,8 +648,8 @@ class AdaptiveScheduler:
             self._size_threads(sum(demand * number for demand, number in known) / count)
 
     def _size_threads(self, demand: float) -> None:
-        """Resize to the threads that fill one core with tasks of `demand` cores, at most to the number of tasks."""
-        threads, bound = self._pools[THREADS], self._max_workers or MAX_WAITING_THREADS
+        """Resize to as many threads as use one core with tasks of `demand` cores, but no more than there are tasks."""
+        threads, bound = self._pools[THREADS], self._most_threads
         in_pool = threads.busy + (threads.queued if isinstance(threads, ThreadPool) else 0)
         with self.lock:
             startable = sum(
@@ -605,7 +658,7 @@ class AdaptiveScheduler:
                 if self.router.get_cpu_demand(key) is not None and self.router.choose(key) == THREADS
             )
             wanted = max(in_pool, self._submitted_counts[THREADS]) + startable
-            # Threads share one core, by the interpreter's lock: more threads than fill it do not help.
+            # Threads share one core because of the GIL: more threads than use it up don't help.
             size = min(bound, wanted, int(1 / max(demand, 1 / bound) + CORE_SLACK))
             room = self._sizes[THREADS]
             if size < room and self._parents.intersection(self._backlog):
@@ -616,7 +669,7 @@ class AdaptiveScheduler:
         if size < room:
             threads.resize(size, reason="cpu_limit")
             return
-        self._submit_startable()  # first, so that each new thread finds its task at its start
+        self._submit_startable()  # first, so that each new thread finds a task when it starts
         threads.resize(size, reason="demand")
 
     def release_surplus(self) -> None:
@@ -627,7 +680,7 @@ class AdaptiveScheduler:
         if threads is not None and threads.target > size:
             threads.resize(size, reason="demand")
 
-    # The end
+    # Shutdown
 
     def close(self, *, cancel_futures: bool = False, refusal: str = _SHUTDOWN_MESSAGE) -> None:
         with self.lock:
@@ -636,9 +689,9 @@ class AdaptiveScheduler:
             left = [task for tasks in self._backlog.values() for task in tasks] if cancel_futures else []
             self._note_ended()
         for task in left:
-            if task.future.cancel():  # not if `stop` has settled it, or it was submitted to a pool
+            if task.future.cancel():  # False if `stop` has settled it, or if it was submitted to a pool
                 task.future.start_running(monotonic())  # tells waiting threads of the cancellation
-        self._submit_startable()  # drops the cancelled tasks; after an interrupt, the next task's end does
+        self._submit_startable()  # drops the cancelled tasks; after an interrupt, the end of the next task does
         self._close_pools(cancel_futures=cancel_futures)
 
     def _close_pools(self, *, cancel_futures: bool = False) -> None:
@@ -649,7 +702,7 @@ class AdaptiveScheduler:
                 pool.shutdown(wait=False, cancel_futures=cancel_futures)
 
     def join(self) -> None:
-        """Wait until all tasks have ended, unless a task calls: it would wait for itself."""
+        """Wait until all tasks have ended. If a task calls this, don't wait, since it would wait for itself."""
         if any(pool.runs_caller() for pool in self.pools()):
             return
         with self.lock:
@@ -665,11 +718,11 @@ class AdaptiveScheduler:
             yield replace(profile, children_demand=self._children.get_group_demand(profile.function) or 0.0)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the pools are the parent's, and so is the file of profiles."""
+        """Reset in a forked child: the pools and the file of profiles are the parent's."""
         self.lock = threading.RLock()
         self._ended, self.monitor_wakeup = threading.Condition(self.lock), threading.Condition(self.lock)
         self._profiles_path = None
-        if self.closed or self._pools or self._backlog:  # otherwise it has had no task, and is the child's own
+        if self.closed or self._pools or self._backlog:  # otherwise it has had no task, and becomes the child's
             self.closed, self.refusal = True, lifetime.AFTER_FORK_MESSAGE
         self._backlog, self._submitted, self._in_transit = OrderedDict(), {}, {}
 
@@ -684,11 +737,13 @@ def _submit_future(pool: ThreadPool | ProcessPool, task: QueuedTask, *, profiled
 
 
 def get_function_key(function: Callable[..., Any]) -> str:
+    if type(function) is FunctionType:  # as the general case, in half of the time
+        return f"{function.__module__}.{function.__qualname__}"
     return f"{get_module(function)}.{get_label(function)}"
 
 
 class Monitor:
-    """A thread that samples running tasks while others are queued, less and less often, and then releases threads.
+    """A thread that samples running tasks while others are queued, at growing intervals, and then releases threads.
 
         no thread ──wake()──> sampling <──(tasks queued)── idle ──(10 s)──> no thread
                                  └──(none queued, none in threads)──^
@@ -710,7 +765,13 @@ class Monitor:
         return self._thread is not None and not self._idle
 
     def wake(self) -> None:
-        """Start sampling if tasks are queued or run in threads."""
+        """Start sampling if tasks are queued or run in threads.
+
+        The first task of a pool is not sampled as long as it is the only one: no other task needs the result, and a
+        pool for a single call needs no second thread.
+        """
+        if self.is_sampling:
+            return  # it looks for work, under the lock, before it becomes idle
         scheduler = self._scheduler
         with scheduler.lock:
             if scheduler.closed or not (scheduler.count_pending() or scheduler.runs_in_threads()):
@@ -718,6 +779,8 @@ class Monitor:
             if self._thread is not None:
                 if self._idle:
                     scheduler.monitor_wakeup.notify_all()
+                return
+            if scheduler.runs_only_task():
                 return
             thread = self._thread = threading.Thread(target=self._run, name="paropt-adaptive-monitor", daemon=True)
         try:
@@ -763,13 +826,15 @@ class Monitor:
 
 
 def get_age_seconds(task: RunningTask) -> float:
-    """Return how old a task was when it was sampled."""
+    """Return a task's age in seconds when it was sampled."""
     return max(1e-6, _get_sampled_seconds(task) - task.started_seconds)
 
 
-def _had_core_for(task: RunningTask, seconds: float) -> bool:
-    """Return whether a task has run or slept for so long. One that has only waited for a core shows nothing yet."""
-    return get_age_seconds(task) - task.run_delay_seconds >= seconds
+def _shows_demand(task: RunningTask) -> bool:
+    """Return whether a task has run or slept for long enough. One that has only waited for a core shows nothing yet."""
+    age, wait = get_age_seconds(task), task.run_delay_seconds
+    only_waited = task.thread_run_seconds < TIME_SLICE_SECONDS and wait > CROWDED_RATIO * age
+    return age - wait >= _FIRST_SAMPLE_SECONDS / 2 and not only_waited
 
 
 def _get_sampled_seconds(task: RunningTask) -> float:
@@ -777,7 +842,7 @@ def _get_sampled_seconds(task: RunningTask) -> float:
 
 
 def count_competing(demands: Sequence[float]) -> int:
-    """Return how many running tasks compete for the interpreter's lock: 1 unless they fill it."""
+    """Return how many running tasks compete for the GIL: 1 unless they saturate it."""
     total = sum(demands)
     return sum(demand >= total / len(demands) / 2 for demand in demands) if total >= FULL_LOCK_CORES else 1
 

@@ -54,10 +54,10 @@ from paropt_exporter.executors.worker.payload import LATEST, ONCE, load_argument
 NAME = "paropt"
 VENV = "VIRTUAL_ENV"
 SLOT_PREFIX = "paropt-slot"
-LINGER_SECONDS = 0.2  # for which a slot without work keeps its thread: the next task starts without the scheduler
-_HOLD_SECONDS = 5.0  # after which a slot lets tasks of others have its thread
+LINGER_SECONDS = 0.2  # how long an idle slot keeps its thread, so that the next task starts without the scheduler
+_HOLD_SECONDS = 5.0  # after which a slot gives its thread up for others' tasks
 _MOST_KEPT = 1000  # functions in a worker process
-_MOST_LATEST = 8  # of them with globals, which may be large
+_MOST_LATEST = 8  # of those, functions with globals, which may be large
 _SHORTEST_MEASURED_SECONDS = 0.001  # of the process pool
 _MOST_STOPPED = 1000  # attempts that were stopped before they arrived
 
@@ -161,7 +161,7 @@ class Agent(WorkerPlugin):
     # Called by the coordinator
 
     def begin_session(self, session: str, number: int, lease: str, root: str) -> None:
-        """Begin a session, which ends when `lease` is released. A lease of a lower number came too late: it is void."""
+        """Begin a session that ends when `lease` is released. A lease with a lower number came too late: ignore it."""
         with self.lock:
             known = self.sessions.get(session)
             if known is not None and known.number > number:
@@ -300,7 +300,7 @@ class Agent(WorkerPlugin):
             return future
         if is_alone:
             future = calls.submit_named(task.label, _run_function, work.function, work.arguments)
-        else:  # short ones: the pool sends them to its processes together, too
+        else:  # short tasks, which the pool sends to its processes together, too
             future = calls.submit(_run_function, work.function, work.arguments)
             future.label = task.label
         return future
@@ -404,7 +404,7 @@ class Agent(WorkerPlugin):
             calls.stop(future, TaskStopped(f"{future.label} was stopped"), grace_seconds=grace_seconds)
 
 
-# The functions below are what the coordinator calls by name, on any worker.
+# The coordinator calls the functions below by name, on any worker.
 
 
 async def prepare(session: str, number: int, lease: str, root: str, *, dask_worker: Any) -> WorkerFacts:

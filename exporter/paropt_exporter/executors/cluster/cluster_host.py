@@ -1,10 +1,11 @@
-"""Host a Dask cluster in a process of its own, and obey lines on standard input.
+"""Host a Dask cluster in a separate process, and execute commands from standard input.
 
 ```
 in   {"scale": 4} | {"scale_down": ["name", ...]}          end of input: close the cluster and exit
 out  {"address": ..., "security": base64 or null, "can_scale_down": true} once, or {"error": ...}
 ```
-Its own process and session keep Ctrl-C of a terminal, and the search for processes that calls left, off the workers.
+In their own process and session, workers don't get a terminal's Ctrl-C, and don't look like processes that calls have
+left.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ class ClusterPool:
         self._target = max_workers
         self._closed = False
         self._coordinator = Coordinator(settings)
-        self._coordinator.on_settled = self._count_settled
-        self._coordinator.on_adjusted = self._note_slots
+        self._coordinator.dispatcher.on_settled = self._count_settled
+        self._coordinator.dispatcher.on_adjusted = self._note_slots
         self._coordinator.start(max_workers)
 
     def begin_run(self, programs: tuple[str, ...]) -> None:
@@ -115,7 +115,7 @@ class ClusterPool:
             item = self._items.get(future)
         if item is None or future.done():
             return False
-        self._coordinator.stop(item, grace_seconds)
+        self._coordinator.dispatcher.stop(item, grace_seconds)
         return True
 
     def give_up(self, future: TaskFuture[Any]) -> None:
@@ -123,7 +123,7 @@ class ClusterPool:
         with self._lock:
             item = self._items.get(future)
         if item is not None:
-            self._coordinator.give_up(item)
+            self._coordinator.dispatcher.give_up(item)
 
     @property
     def target(self) -> int:
@@ -131,11 +131,11 @@ class ClusterPool:
 
     @property
     def live(self) -> int:
-        return self._coordinator.slots + self._coordinator.draining_slots
+        return self._coordinator.members.slots + self._coordinator.members.draining_slots
 
     @property
     def busy(self) -> int:
-        return self._coordinator.busy_slots
+        return self._coordinator.members.busy_slots
 
     @property
     def helper_pids(self) -> frozenset[int]:
@@ -151,21 +151,21 @@ class ClusterPool:
         self._coordinator.resize(n)
 
     def statistics(self) -> PoolStatistics:
-        running = self._coordinator.running()
+        running = self._coordinator.dispatcher.running()
         now = monotonic()
         with self._lock:
             ended = WorkerCounters()
             ended.add(self._ended)
             self._count_slot_seconds(now)
-            self._counters.deaths = self._coordinator.deaths
+            self._counters.deaths = self._coordinator.dispatcher.deaths
             live, busy = self.live, self.busy
             snapshot = PoolSnapshot(
                 target=self._target,
                 live=max(live, busy),
                 busy=busy,
                 starting=max(0, self._target - live) if self._coordinator.is_elastic else 0,
-                queued=self._coordinator.queued,
-                oldest_queued_age_seconds=self._coordinator.oldest_queued_age_seconds,
+                queued=self._coordinator.dispatcher.queued,
+                oldest_queued_age_seconds=self._coordinator.dispatcher.oldest_queued_age_seconds,
                 slot_seconds=self._slot_seconds,
                 cpu_seconds=sum(task.cpu_seconds for task in running),
                 run_delay_seconds=sum(task.run_delay_seconds for task in running),
@@ -175,7 +175,7 @@ class ClusterPool:
             )
 
     def running(self) -> tuple[RunningTask, ...]:
-        return self._coordinator.running()
+        return self._coordinator.dispatcher.running()
 
     def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
         """Refuse further tasks, end the others and leave the cluster. No process of a worker can be left here."""
@@ -199,7 +199,7 @@ class ClusterPool:
             )
             self._items[future] = item
         future.add_done_callback(self._remove_item)
-        self._coordinator.submit(item)
+        self._coordinator.dispatcher.submit(item)
         return future
 
     def _remove_item(self, future: Any) -> None:
@@ -223,4 +223,4 @@ class ClusterPool:
     def _count_slot_seconds(self, now: float) -> None:
         """Add the slots' time since the last call; under the lock."""
         self._slot_seconds += self._slots * (now - self._slots_since)
-        self._slots_since, self._slots = now, min(self._coordinator.slots, max(self._target, self.busy))
+        self._slots_since, self._slots = now, min(self._coordinator.members.slots, max(self._target, self.busy))

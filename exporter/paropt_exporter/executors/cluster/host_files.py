@@ -54,7 +54,8 @@ class HostTree:
             return ""
 
     def restore(self) -> None:
-        """Undo what tasks have done to the files, while the coordinator looks for changes: the rest is a difference.
+        """Undo tasks' changes of the files, while the coordinator takes its snapshot; then only differences are left to
+        send.
 
         Raises OSError with git's message.
         """
@@ -88,7 +89,7 @@ class HostTree:
 
     def _check_out(self, commit: str) -> None:
         self._git("read-tree", "--reset", "-u", commit)
-        self._git("clean", "-f", "-f", "-d", "-q")  # twice: repositories of tasks, too
+        self._git("clean", "-f", "-f", "-d", "-q")  # twice, to remove repositories that tasks made, too
 
     def _git(self, *words: str, stdin: bytes = b"", bare: bool = False) -> None:
         where = () if bare else ("--git-dir", str(self._git_dir), "--work-tree", str(self.files))

@@ -1,4 +1,4 @@
-"""Keep as many workers as the target needs, and choose the worker of a task and how many tasks travel together."""
+"""Keep as many workers as the target needs; choose the worker for a task, and how many tasks to send together."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from paropt_exporter.executors.cluster.workers import RemoteWorker
 
 log = logging.getLogger(__name__)
 BATCH_SECONDS = 0.05  # of work in a batch: a message and its reply cost about 1 ms
-AHEAD_SECONDS = 1.0  # a worker gets a batch ahead only of tasks shorter than this
+AHEAD_SECONDS = 1.0  # only batches of tasks shorter than this are sent ahead to a busy worker
 _MOST_IN_BATCH = 1000
-_ASK_AGAIN_SECONDS = 30.0  # Dask takes a worker for lost after 15 s (distributed.deploy.lost-worker-timeout)
+_ASK_AGAIN_SECONDS = 30.0  # Dask counts a worker as lost after 15 s (distributed.deploy.lost-worker-timeout)
 
 
 class Cluster(Protocol):

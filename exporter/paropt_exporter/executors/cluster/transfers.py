@@ -1,4 +1,4 @@
-"""Move files between the coordinator and a worker in pieces, straight to the worker instead of by the scheduler."""
+"""Move files between the coordinator and a worker in pieces, directly instead of through the scheduler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The coordinator's view of the workers: their slots, the work items that they hold, how they differ from this host."""
+"""The coordinator's view of the workers: their slots, their work items, and how they differ from this host."""
 
 from __future__ import annotations
 
@@ -74,6 +74,11 @@ class RemoteWorker(Struct, eq=False):
         if not batch.missing:
             self.batches -= 1
             self.taken_slots -= batch.slots
+
+    def release(self) -> None:
+        """End its session: it kills the tasks that it has left."""
+        self.stream.close()
+        self.lease.release()
 
     @property
     def busy_slots(self) -> int:

@@ -38,10 +38,10 @@ _SHELL_SIGNAL_CODE = 128  # a shell exits with this plus the number of the signa
 
 
 class CommandOutcome(Struct, frozen=True, kw_only=True):
-    """The outcome of one task. `exit_code` or `signal` is of its last step; `message` is a line, "" on success.
+    """The outcome of one task. `exit_code` or `signal`: that of its last step; `message`: one line, "" on success.
 
     `stopped`: `CommandPool.stop` ended it; this overrides the exit code. `output` is the end of the output of all
-    steps, `output_path` the file with all of it. `trace` has the files that it used, if it was to be traced.
+    steps, `output_path` the file with all of it. `trace`: the files that it used, if it was traced.
     """
 
     result: Result
@@ -83,7 +83,7 @@ class CommandPool:
         self._cpu_seconds = 0.0
         self._delay_seconds = 0.0
         self._reported_cpu = self._reported_delay = 0.0
-        SUPERVISOR.lease()  # so that the supervisor lives on between tasks
+        SUPERVISOR.lease()  # keeps the supervisor running between tasks
         self._has_lease = True
 
     def submit_commands(
@@ -100,7 +100,7 @@ class CommandPool:
         """Queue a task: run `steps` in order, in `cwd`, until one fails.
 
         `env` is the whole environment (None: a copy of this process's own). The output of all steps goes to
-        `output_file` too, which other tasks may share, and to `sink`, which belongs to this task. `traced`: note the
+        `output_file` too, which other tasks may share, and to `sink`, which belongs to this task. `traced`: record the
         files that the steps use.
         """
         if isinstance(steps, str) or any(isinstance(step, str) for step in steps):
@@ -138,7 +138,8 @@ class CommandPool:
         return task is not None and task.stop(grace_seconds)
 
     def end_supervisor(self) -> None:
-        """Kill the supervisor if it does not respond (it was stopped, for example): all running commands end with it.
+        """Kill the supervisor if it does not respond, for example because it was stopped. All running commands end with
+        it.
 
         Returns at once; the next command starts another supervisor.
         """
@@ -162,17 +163,17 @@ class CommandPool:
         return self._threads.busy
 
     def statistics(self) -> PoolStatistics:
-        """Return the statistics of the threads, with the results, CPU time and run delay of the commands."""
+        """Return the statistics of the threads, but with the results, CPU time and run delay of the commands."""
         threads = self._threads.statistics()
         with self._lock:
             usages = [task.usage() for task in self._running]
             finished = self._finished.copy()
-            # A descendant that exits between two samples takes its run delay along: never report less than before.
+            # The run delay of a descendant that exits between two samples is lost: never report less than before.
             cpu = self._reported_cpu = max(self._reported_cpu, self._cpu_seconds + sum(u.cpu_seconds for u in usages))
             delay = self._reported_delay = max(
                 self._reported_delay, self._delay_seconds + sum(u.run_delay_seconds for u in usages)
             )
-        # Of tasks that never reached a thread.
+        # Tasks that never reached a thread.
         finished[Result.CANCELLATION] += threads.finished.get(Result.CANCELLATION, 0)
         return replace(threads, cpu_seconds=cpu, run_delay_seconds=delay, finished=MappingProxyType(finished))
 
@@ -207,7 +208,7 @@ class CommandPool:
             SUPERVISOR.release()
 
     def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
-        """Shut down. Return nothing: `stop` and the supervisor end the commands, and no process of a worker is left."""
+        """Shut down. Return (): `stop` and the supervisor end the commands, so that no worker's process is left."""
         del after_seconds
         self.shutdown(wait=False, cancel_futures=True)
         return ()
@@ -289,7 +290,7 @@ class CommandPool:
 
 
 def classify_result(step_result: StepResult, *, stopped: bool) -> tuple[Result, str]:
-    """Return the result of a task by its last step, and the message in one line."""
+    """Return the result of a task, by its last step, and a message of one line."""
     if stopped:
         return Result.CANCELLATION, "stopped"
     code = step_result.code

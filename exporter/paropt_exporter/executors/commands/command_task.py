@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MAX_SILENCE_SECONDS = 5.0
-_MAX_OVERDUE_SECONDS = 10.0  # to end a step after SIGKILL was due: the supervisor gives up after 5 s
+_MAX_OVERDUE_SECONDS = 10.0  # how long a step may last after SIGKILL was due: the supervisor gives up after 5 s
 _READ_BYTES = 1 << 16
 _NO_FILE = "no such file"
 _SHELL_BUILTINS = frozenset(
@@ -51,14 +51,14 @@ _NO_PROCESSES = (
     "the system allows no more processes: use fewer workers or raise the limit (ulimit -u, or a cgroup's pids.max)"
 )
 _ENVIRONMENTS = 16  # in the caches: the tasks of a stage share one environment
-_MOST_SAMPLES = 512  # of a command: of a longer one than two minutes, older samples are left out
-_PROGRAMS = 256  # whose possible paths are in a cache
+_MOST_SAMPLES = 512  # of a command; after two minutes, older samples are thinned out
+_PROGRAMS = 256  # programs whose possible paths are cached
 
 
 class Usage(Struct, frozen=True, kw_only=True):
     """The resource usage of a command's processes so far. `memory_bytes` is current, `memory_peak_bytes` the highest.
 
-    `core_time` includes current waits for a core, `run_delay_seconds` only those that have ended. `sampled_seconds`:
+    `core_time` includes current waits for a core, `run_delay_seconds` only waits that have ended. `sampled_seconds`:
     the monotonic time of the supervisor's sample; 0: no sample yet.
     """
 
@@ -82,7 +82,7 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class StepResult(Struct, frozen=True, kw_only=True):
-    """How a step ended: its exit code as in `subprocess` (minus the signal), or the problem without an exit code."""
+    """How a step ended: its exit code as in `subprocess` (negative for a signal), or the problem if there is none."""
 
     code: int | None = None
     problem: str = ""
@@ -111,7 +111,7 @@ class CommandTask:
         env: Mapping[str, str],
         traced: bool = False,
     ) -> None:
-        """`traced`: note the files that the steps use, in `trace`."""
+        """`traced`: record the files that the steps use; `trace` has them."""
         self._traced = traced
         self._traces: list[Trace] = []
         self.label = label
@@ -123,7 +123,7 @@ class CommandTask:
         self._is_running = False  # whether the supervisor has reported the start of the current step
         self._steps = tuple(tuple(step) for step in steps)
         self._mark = mark
-        self._limit = int.from_bytes(os.urandom(7), "little") | 1  # an RLIMIT_LOCKS that no other command has
+        self._limit = int.from_bytes(os.urandom(7), "little") | 1  # a value of RLIMIT_LOCKS that no other command has
         self._cwd = cwd
         self._env = env
         self._lock = threading.Lock()  # guards: _stopped, _grace, _channel, _ended, _earlier, _latest, _samples
@@ -218,7 +218,8 @@ class CommandTask:
                     trace = self._open_trace(stack)
                     request = self._build_request(step, program)
                     check_reserve(output, write_end)
-                    # As much as fits now: the supervisor can start the command as soon as it gets the channel.
+                    # Send as much as fits now, so that the supervisor can start the command as soon as it gets the
+                    # channel.
                     sent = _send_available(ours, request)
                     supervisor = self._supervisor.hand_over(theirs, write_end, trace)
                 finally:
@@ -269,7 +270,7 @@ class CommandTask:
         capture: Capture,
         supervisor: SupervisorProcess,
     ) -> tuple[StepResult, str]:
-        """Return the step's result, and why it was not traced though it should have been, or ""."""
+        """Return the step's result, and why it was not traced although it should have been; otherwise ""."""
         try:
             self._publish_channel(channel, supervisor)
             frame = self._read_until_end(channel, output, capture, supervisor)
@@ -279,7 +280,7 @@ class CommandTask:
             raise OSError(frame["failed"], os.strerror(frame["failed"]))
         if "failed" in frame:
             raise build_refusal(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
-        self._note_running()  # a short command has had no frame before its last one
+        self._note_running()  # the only frame of a short command is its last one
         status = frame["ended"]
         self._store_times(*frame["times"])
         if frame["left"]:
@@ -296,10 +297,10 @@ class CommandTask:
     def _read_until_end(
         self, channel: socket.socket, output: int, capture: Capture, supervisor: SupervisorProcess
     ) -> dict[str, Any]:  # Any: parsed JSON
-        """Read output and frames until the last frame; raise ConnectionError if the supervisor dies before it.
+        """Read output and frames until the last frame; raise ConnectionError if the supervisor dies first.
 
-        The supervisor reports at least once a second. If it is silent for long, a signal has stopped it: continue it,
-        or kill it if it has not ended a step that it had to end.
+        The supervisor reports at least once a second. If it is silent for longer, a signal has stopped it: continue it,
+        or kill it if it has not ended a step that it should have ended.
         """
         poll = select.poll()
         reader = OutputReader(output, capture, poll)
@@ -356,7 +357,7 @@ class CommandTask:
                 self._latest = usage
                 self._samples.append((sampled, usage.core_time))
                 if len(self._samples) > _MOST_SAMPLES:
-                    del self._samples[:-1:2]  # not the last one, which may have the whole core time
+                    del self._samples[:-1:2]  # not the last one, which may have the complete core time
             self._note_running()
 
     def _note_running(self) -> None:
@@ -400,7 +401,7 @@ class CommandTask:
 
     def _build_death_result(self, supervisor: SupervisorProcess, step: Sequence[str]) -> StepResult:
         cause = describe_death(supervisor)
-        if supervisor.poll() is None and not self.pid:  # it had no descriptors left to receive the step
+        if supervisor.poll() is None and not self.pid:  # it had no descriptors left to receive the step's
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         killed = kill_leftovers(self.pid, self._mark, self._limit)
         log.error("the supervisor of commands died", extra={"cause": cause, "command": step[0], "killed": killed})
@@ -450,7 +451,7 @@ def suggest_shell(program: str) -> str:
 
 @lru_cache(maxsize=_PROGRAMS)
 def _list_candidates(cwd: str, path: str, name: str) -> tuple[str, ...]:
-    """Return where a program may be: the paths only, since files come and go during a run."""
+    """Return the paths where a program may be. Whether it is there is not cached, since files come and go in a run."""
     return tuple(os.path.join(cwd, folder, name) for folder in path.split(os.pathsep))  # noqa: PTH118 -- Path would drop "./"
 
 
@@ -471,7 +472,7 @@ def build_refusal(argv: Sequence[str], code: int, *, program: Path, entered: boo
 
 
 def _send_available(channel: socket.socket, data: bytes) -> int:
-    """Send as much as the channel takes without a reader, and return the number of bytes."""
+    """Send as much as fits into the channel's buffer, and return the number of bytes."""
     try:
         return channel.send(data, socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -485,7 +486,7 @@ def _receive(channel: socket.socket) -> bytes:
     return chunk
 
 
-@lru_cache(maxsize=_ENVIRONMENTS)  # an environment is most of the request
+@lru_cache(maxsize=_ENVIRONMENTS)  # the environment is most of a request
 def _encode_environment(variables: tuple[tuple[str, str], ...]) -> bytes:
     environment = {_encode_text(key): _encode_text(value) for key, value in variables}
     return json.dumps({"env": environment}).encode() + b"\n"
@@ -505,7 +506,7 @@ def _encode_text(text: str) -> str:
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 _RETRY_SECONDS = 5.0
 _RETRY_ALONE_SECONDS = 1.0  # clients of the endpoint may free descriptors too
-_MAX_ATTEMPTS_ALONE = 5  # while no command runs that could free any
+_MAX_ATTEMPTS_ALONE = 5  # while no command is running that could free any
 
 
 class ResourceShortage:
@@ -540,8 +541,9 @@ class ResourceShortage:
     def wait(self, error: OSError, attempts: int) -> None:
         """Wait until a retry after `error` may succeed; raise `error` if none will.
 
-        `attempts`: since `changes` has changed. A running command frees resources at its end; without one only others
-        can. A command counts as running from its first usage on, and a short one reports none before its end.
+        `attempts`: how many since `changes` last changed. A running command frees resources when it ends; if none runs,
+        only other programs can. A command counts as running from its first report of usage on; a short one reports none
+        before its end.
         """
         with self._changed:
             if error.errno not in SHORTAGES or (not self._running and attempts >= _MAX_ATTEMPTS_ALONE):
@@ -550,7 +552,7 @@ class ResourceShortage:
 
 
 def explain_shortage(error: OSError) -> str:
-    """Return what is missing to start a command through the supervisor, and the remedy."""
+    """Return which resource a command lacks to start through the supervisor, and the remedy."""
     if error.errno == errno.EAGAIN:
         return _NO_PROCESSES
     if error.errno in SHORTAGES:
@@ -602,7 +604,7 @@ def _find_problem(path: str) -> str:
 
 
 def _describe_interpreter(program: Path) -> str:
-    """Explain why the system finds no interpreter for a script. A carriage return is a part of the name to it."""
+    """Explain why the system finds no interpreter for a script; it counts a carriage return as part of the name."""
     try:
         with program.open("rb") as file:
             line = file.readline(256)

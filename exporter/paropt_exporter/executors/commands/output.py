@@ -17,7 +17,7 @@ from typing import Protocol
 
 from paropt_exporter.lazy_patterns import compile_later
 
-TEXT_CHARACTERS = 64 * 1024  # about 800 lines: more than anyone scrolls through, small enough for every record
+TEXT_CHARACTERS = 64 * 1024  # about 800 lines: more than a person scrolls through, and small enough for every record
 RAW_BYTES = 4 * TEXT_CHARACTERS  # cleaning removes colours and progress bars: keep enough to fill the text
 
 SMALL_READ_BYTES, LARGE_READ_BYTES = 1 << 10, 1 << 14
@@ -25,7 +25,7 @@ FIRST_READ_PAUSE_SECONDS, MAX_READ_PAUSE_SECONDS = 0.001, 0.05
 _READ_BYTES = 1 << 16  # the size of a pipe
 _MAX_LAST_READS = 64  # after a command's end: more than any pipe holds, and a bound for a writer that can't be killed
 
-_READER_SECONDS = 2.0  # for which a full pipe in the place of a file is waited for
+_READER_SECONDS = 2.0  # how long to wait for the reader of a full pipe in the place of a file
 
 _CUT = "[about "
 
@@ -34,7 +34,7 @@ _ESCAPE = compile_later(
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"  # OSC, DCS: titles, links
     r"|\x1b[ -/]*[0-~]?"  # two bytes, or a lone ESC
 )
-# All controls but tab, newline and return; and the marks that reverse the direction of the text after them.
+# All control characters but tab, newline and return, and the marks that change the direction of text.
 _CONTROL = compile_later("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -52,7 +52,7 @@ class OutputFile:
         self._emptied = False
 
     def open(self) -> io.RawIOBase:
-        """Open the file to append to it, with its folders; raises OSError, also for a pipe without a reader."""
+        """Open the file for appending, and create its folders. Raises OSError, also for a pipe without a reader."""
         with self._lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
@@ -83,18 +83,18 @@ class OutputSink(Protocol):
     def write(self, chunk: bytes) -> None: ...
 
     def close(self, tail_of: Callable[[], bytes]) -> None:
-        """End the output; `tail_of` returns the kept end of it."""
+        """End the output; `tail_of` returns its kept end."""
 
 
 class Capture:
-    """The tail of one task's output, and on request the whole of it in a file and for a sink.
+    """The tail of one task's output, and optionally all of it in a file and for a sink.
 
         write(chunk) --> [ oldest ... newest ] --> text(): decoded, cleaned, cut
                     \\-> file, sink: byte for byte
 
     Guarantees: it holds at most RAW_BYTES and one chunk in memory, and as much again for the file; the cost of a write
-    depends on its chunk only; `write` never raises: after the first error of the file, kept in `file_error`, it writes
-    no more to the file. One thread uses it at a time.
+    depends only on its chunk; `write` never raises: after the first error of the file, which `file_error` keeps, it
+    stops writing to the file. Only one thread may use it at a time.
     """
 
     def __init__(self, output_file: OutputFile | None = None, sink: OutputSink | None = None) -> None:
@@ -170,7 +170,7 @@ class Capture:
             self._write_file(lines or len(self._pending))
 
     def _write_file(self, count: int) -> None:
-        """Write the first `count` pending bytes; with O_APPEND each write goes behind those of other attempts."""
+        """Write the first `count` pending bytes. With O_APPEND each write lands after those of other attempts."""
         piece = bytes(self._pending[:count])
         del self._pending[:count]
         try:
@@ -195,13 +195,13 @@ class Capture:
 
 
 class OutputReader:
-    """Reads a command's output from its pipe, with pauses while it comes in small pieces.
+    """Reads a command's output from its pipe, with pauses while the output comes in small pieces.
 
         read() --less than SMALL_READ_BYTES--> paused, twice as long each time --resume_if_due()--> read()
              `--LARGE_READ_BYTES or more--> read again at once
 
     A test runner that writes a dot for each test would wake this process for each one, which costs more than some
-    tests. A large read ends the pauses: a command with much output hardly waits for this process.
+    tests. A large read ends the pauses, so that a command with much output hardly waits for this process.
     """
 
     def __init__(
@@ -229,12 +229,12 @@ class OutputReader:
         if not read_bytes:
             self._poll.unregister(self._descriptor)  # the command has closed its output and continues
         elif self._pause_seconds:
-            self._poll.modify(self._descriptor, 0)  # still reports the end
+            self._poll.modify(self._descriptor, 0)  # the poll still reports the end
             self._resumes_seconds = self._now() + self._pause_seconds
 
 
 def get_read_pause_seconds(last_seconds: float, read_bytes: int) -> float:
-    """Return the pause after a read of so many bytes, where the pause before it was `last_seconds`."""
+    """Return the pause after a read of `read_bytes`, if the pause before it was `last_seconds`."""
     if read_bytes >= LARGE_READ_BYTES:
         return 0.0
     if read_bytes >= SMALL_READ_BYTES:

@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 _MAX_END_SECONDS = 10.0  # the supervisor gives up killing after 5 s
 _MAX_KILL_SECONDS = 5.0  # as long as the supervisor waits for killed processes
 _KILL_POLL_SECONDS = 0.1
-_EMPTY_SCANS = 3  # in a row: a scan misses a process that starts after its list was made, whose parent exits meanwhile
-_MAX_EXIT_SECONDS = 1.0  # a process that dies closes its sockets, then ends
+_EMPTY_SCANS = 3  # in a row: a scan misses a process that starts after the list was made, if its parent exits meanwhile
+_MAX_EXIT_SECONDS = 1.0  # a dying process closes its sockets shortly before it ends
 _CONTROL = 3  # the supervisor's descriptor
 # Empty stand-ins for the packages, whose __init__ modules would add to the supervisor's memory.
 _PROGRAM = """
@@ -84,7 +84,7 @@ class SupervisorProcess:
         return code
 
     def resume(self) -> None:
-        """Continue it if a signal has stopped it."""
+        """Send SIGCONT, in case a signal has stopped it."""
         self.send(signal.SIGCONT)
 
     def send(self, number: int) -> None:
@@ -131,7 +131,8 @@ class SharedSupervisor:
 
     @contextmanager
     def keep_running(self) -> Iterator[None]:
-        """Start the supervisor now if it does not run, and keep it for the block: the first command need not wait.
+        """Start the supervisor now, if none runs, and keep it during the block, so that the first command need not
+        wait.
 
         If it can't start, the first command reports why.
         """
@@ -144,22 +145,22 @@ class SharedSupervisor:
             self.release()
 
     def kill(self) -> None:
-        """Kill the supervisor, if one runs. Takes no lock, since its holder may wait for the supervisor."""
+        """Kill the supervisor, if one runs. This takes no lock, since the lock's holder may wait for the supervisor."""
         process = self._process
         if process is not None:
             process.send(signal.SIGKILL)
 
     def hand_over(self, channel: socket.socket, output: int, trace: int | None = None) -> SupervisorProcess:
-        """Send the supervisor its ends of a command's channel and output pipe; start a supervisor if none runs.
+        """Send the supervisor its ends of a command's channel and output pipe. If no supervisor runs, start one.
 
-        `trace`: a file for the trace of the command, which is traced then. Returns its process, for `describe_death`.
-        Raises OSError if it can't start.
+        `trace`: a file for the command's trace; if given, the command is traced. Returns the supervisor's process, for
+        `describe_death`. Raises OSError if it can't start.
         """
         passed = array.array("i", [channel.fileno(), output, *([] if trace is None else [trace])])
         return self._send(COMMAND, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
 
     def watch(self) -> None:
-        """Let the supervisor kill all children of this process if this process dies before the last release.
+        """Have the supervisor kill all children of this process if this process dies before the last release.
 
         The supervisor scans for children every 0.1 s until `stop_watching`. Raises OSError if it can't start.
         """
@@ -168,7 +169,7 @@ class SharedSupervisor:
         self._send(WATCH, [])
 
     def stop_watching(self) -> None:
-        """Stop the supervisor's scans for children: this process starts none before the next `watch`."""
+        """Stop the supervisor's scans for children, since this process will start none before the next `watch`."""
         with self._lock:
             if self._control is not None:
                 with contextlib.suppress(OSError):
@@ -181,7 +182,7 @@ class SharedSupervisor:
             try:
                 process, control = self._get_or_start()
                 control.sendmsg([kind], passed)
-            except ConnectionError:  # it has just died: start one successor
+            except ConnectionError:  # it has just died: start a successor, once
                 _end_process(self._detach())
                 process, control = self._get_or_start()
                 control.sendmsg([kind], passed)
@@ -219,7 +220,7 @@ class SharedSupervisor:
         return process
 
     def _close_at_exit(self) -> None:
-        """At the interpreter's exit: the supervisor kills all processes, and once more when this process has exited."""
+        """At the interpreter's exit, let the supervisor kill all processes, and again after this process has exited."""
         with self._lock:
             control, self._control = self._control, None
             process, self._process = self._process, None
@@ -243,8 +244,8 @@ SUPERVISOR = SharedSupervisor()
 
 
 def _spawn(control: socket.socket) -> SupervisorProcess:
-    """Start the process. Not with subprocess, which waits for the end of a pipe: a child that another thread has forked
-    without an exec keeps it open.
+    """Start the process. It does without subprocess, which waits for the end of a pipe: a child that another thread
+    has forked without an exec keeps that open.
     """
     pid = os.posix_spawn(
         sys.executable,
@@ -269,11 +270,11 @@ def _spawn(control: socket.socket) -> SupervisorProcess:
 
 
 def describe_death(process: SupervisorProcess) -> str:
-    """Return why a supervisor closed the channel of a command."""
+    """Return why a supervisor has closed a command's channel."""
     try:
         code = process.wait(_MAX_EXIT_SECONDS)
     except TimeoutError:
-        return "it lives, but has no file descriptors left"
+        return "it runs, but has no file descriptors left"
     return f"killed by signal {-code}" if code < 0 else f"exit {code}"
 
 
@@ -281,7 +282,7 @@ def kill_leftovers(session: int, mark: str, limit: int) -> int:
     """Kill the processes of a command whose supervisor died, and return their number.
 
     It finds them by their session (0: unknown), by the mark in their environment or by their RLIMIT_LOCKS, with their
-    descendants, and looks again until none is left: a process may start another one just before it is killed.
+    descendants. It scans again until none is left, since a process may start another one just before it is killed.
     """
     killed: set[int] = set()
     deadline, empty = time.monotonic() + _MAX_KILL_SECONDS, 0
@@ -309,11 +310,11 @@ def _find_leftovers(session: str, mark: str, limit: int) -> dict[int, int]:
 
 
 def _kill(groups: Mapping[int, int]) -> set[int]:
-    """Send SIGKILL to processes and their groups, and return the processes without those of another user."""
+    """Send SIGKILL to processes and their groups. Return the processes, without those of other users."""
     ending = set()
     for pid, group in groups.items():
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)  # also to processes newer than the scan
+            os.killpg(group, signal.SIGKILL)  # this includes processes newer than the scan
         with contextlib.suppress(PermissionError):
             with contextlib.suppress(ProcessLookupError):  # it may have started another one before it exited
                 os.kill(pid, signal.SIGKILL)
@@ -355,9 +356,9 @@ def set_run_mark(root: Path, environment: MutableMapping[str, str]) -> Iterator[
 def end_orphans(root: Path) -> tuple[str, ...]:
     """End the processes of this project's exporters that have exited, and return the names of the ended processes.
 
-    Only processes of this user and of this pid namespace: in another namespace the same pids mean other processes. It
-    spares the ancestors of this process. It ignores marks that this process itself was started with: if a user saves
-    the environment of a run, its mark proves nothing any more.
+    It ends only processes of this user and of this pid namespace, since pids mean other processes in another namespace,
+    and it spares the ancestors of this process. It ignores the mark with which this process was started: if a user has
+    saved the environment of a run, that mark proves nothing.
     """
     return child_processes.end_leftovers(child_processes.Termination(lambda: _find_orphans(_encode_folder(root))))
 
@@ -369,7 +370,7 @@ def _find_orphans(project: str) -> list[int]:
         pid for pid in pids for mark in _read_marks(pid) if _is_of_dead_owner(mark, project) and mark not in inherited
     ]
     if not found:
-        return []  # as almost always: no reason to look at each process a second time
+        return []  # as almost always: there is no need to read each process a second time
     space, processes = _read_pid_namespace("self"), {pid: fields[1] for pid, fields in list_living()}
     ancestors = _find_ancestors(str(os.getpid()), processes)
     return [
@@ -405,4 +406,4 @@ def _read_pid_namespace(pid: str) -> str:
 
 
 def _encode_folder(root: Path) -> str:
-    return os.fsencode(root.resolve()).hex()  # no digest: hashlib takes 3 ms to load
+    return os.fsencode(root.resolve()).hex()  # not a digest: hashlib takes 3 ms to load

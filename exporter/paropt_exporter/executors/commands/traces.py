@@ -13,14 +13,14 @@ from paropt_exporter.executors.supervisor.tracing import BEFORE, LIST, READ, STA
 _LARGEST_TRACE_BYTES = 1 << 28
 _READS = STAT | READ | LIST
 
-# Size, times in ns, inode and mode; of a link also those of its target. None: no file; a number: the error.
+# Size, times in ns, inode and mode; for a link, followed by those of its target. None: no file; a number: the error.
 FirstState = tuple[object, ...] | int | None
 
 
 class Access(Struct, frozen=True):
-    """The accesses to one path: `uses` has the bits of `supervisor.tracing`, `state` is that before the first one.
+    """The accesses to one path. `uses` has the bits of `supervisor.tracing`; `state` is the state before the first one.
 
-    `names` are those in the folder when it was first listed. `digest`: the SHA-256 of the file before its first write,
+    `names`: the names in the folder when it was first listed. `digest`: the SHA-256 of the file before its first write,
     if it was used before that.
     """
 
@@ -31,7 +31,7 @@ class Access(Struct, frozen=True):
     digest: str | None = None
 
     def add_later(self, later: Access) -> Access:
-        """Return these accesses with those of a later command."""
+        """Return these accesses combined with those of a later command."""
         reads = later.uses & _READS
         writes = self.uses & WRITE or later.uses & WRITE
         before = 0 if self.uses & WRITE else later.uses & (_READS << BEFORE)
@@ -49,10 +49,11 @@ class Access(Struct, frozen=True):
 
 
 class Trace(Struct, frozen=True, kw_only=True):
-    """The accesses of a task's commands by path. With `problems` it is incomplete, and proves nothing.
+    """The accesses of a task's commands by path. If there are `problems`, it is incomplete and proves nothing.
 
-    `servers`: to which sockets they connected. `privileged`: a program that lacked its rights while it was traced.
-    `moves`: old and new paths of folders that they moved and had not made, whose files are not in `paths`.
+    `servers`: the sockets to which the commands connected. `privileged`: a program that lacked its privileges while it
+    was traced. `moves`: the old and new paths of folders that they moved without having made them, and whose files are
+    not in `paths`.
     """
 
     paths: Mapping[bytes, Access] = field(default_factory=dict)
@@ -63,7 +64,7 @@ class Trace(Struct, frozen=True, kw_only=True):
 
 
 def read_trace(descriptor: int) -> Trace:
-    """Read the trace of a command that has ended. One that can't be read has that as its problem."""
+    """Read the trace of a command that has ended. If it can't be read, return one with this as its problem."""
     try:
         size = os.fstat(descriptor).st_size
         if not 0 < size <= _LARGEST_TRACE_BYTES:

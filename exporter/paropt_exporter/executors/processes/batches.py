@@ -47,7 +47,7 @@ class Durations:
         self._seconds: dict[int | str, float] = {}
 
     def learn(self, function: bytes, label: str, total_seconds: float, count: int) -> None:
-        """Take in that `count` tasks of a function took `total_seconds` together."""
+        """Record that `count` tasks of a function took `total_seconds` together."""
         if not count:
             return
         key = _get_key(function, label)

@@ -1,6 +1,6 @@
 """The errors of a ProcessPool as `BrokenProcessPool`s, for programs that catch the standard library's class.
 
-Loaded only if the program has loaded that class: it takes multiprocessing with it, which the pools do without.
+Loaded only if the program has loaded that class: it imports multiprocessing, which the pools do without.
 """
 
 from __future__ import annotations

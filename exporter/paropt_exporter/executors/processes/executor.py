@@ -17,7 +17,6 @@ from paropt_exporter.executors.interruptible import InterruptibleExecutor
 from paropt_exporter.executors.mapping import has_own_submit, map_in_order
 from paropt_exporter.executors.processes.batches import WorkItem
 from paropt_exporter.executors.processes.manager import ProcessManager
-from paropt_exporter.executors.processes.worker_thread import run_worker
 from paropt_exporter.executors.worker import main_module
 from paropt_exporter.executors.worker.payload import MappedFunction
 
@@ -74,7 +73,7 @@ class ProcessPool(InterruptibleExecutor):
                 raise ValueError("max_tasks_per_child must be >= 1")
             if mp_context is not None and mp_context.get_start_method(allow_none=False) == "fork":
                 raise ValueError("max_tasks_per_child is incompatible with the 'fork' start method of mp_context")
-        self._manager = manager = ProcessManager(name, initializer, initargs, max_tasks_per_child, run_worker)
+        self._manager = manager = ProcessManager(name, initializer, initargs, max_tasks_per_child)
         self._scheduler, self._queue = manager.scheduler, manager.scheduler.queue
         self._pack, self._append = manager.packer.pack_queued, manager.scheduler.queue.append
         # If the pool is dropped without a shutdown, its workers run the submitted tasks and exit.
@@ -195,7 +194,7 @@ class ProcessPool(InterruptibleExecutor):
 
     def runs_caller(self) -> bool:
         """Return whether the calling thread is one of the pool's: that of a task, or of a future's callback."""
-        return self._manager.runs_caller()
+        return self._manager.threads.group.has_current()
 
     def kill_workers(self, after_seconds: float = 0.0) -> tuple[str, ...]:
         """Shut down, wait up to `after_seconds` for the workers, kill those that are left, and return their names.
@@ -204,7 +203,7 @@ class ProcessPool(InterruptibleExecutor):
         exiting. Without an argument as in Python 3.14's `ProcessPoolExecutor`.
         """
         self._manager.close(cancel_futures=True)
-        return () if self._manager.join_within(after_seconds) else self._manager.end_workers(0.0)
+        return () if self._manager.join(after_seconds) else self._manager.end_workers(0.0)
 
     def terminate_workers(self) -> None:
         """Shut down and end the workers: TERM now, KILL after 10 s. Running tasks fail with `WorkerDied`.
@@ -242,21 +241,21 @@ class ProcessPool(InterruptibleExecutor):
     @property
     def live(self) -> int:
         """The number of workers that are ready, including those that exit after their task."""
-        return self._manager.live
+        return self._manager.sampler.count_ready()
 
     @property
     def busy(self) -> int:
         """The number of workers that hold a task."""
-        return self._manager.busy
+        return self._manager.sampler.count_busy()
 
     def statistics(self) -> PoolStatistics:
         """Return the number of workers and queued tasks, and totals, which never fall."""
-        return self._manager.statistics()
+        return self._manager.sampler.build_statistics()
 
     def running(self) -> tuple[RunningTask, ...]:
         """Return the running tasks, with the CPU and memory of their worker and its descendants."""
-        return self._manager.running()
+        return self._manager.sampler.list_running()
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
         """Return the memory of each worker process, without its descendants."""
-        return self._manager.worker_memory()
+        return self._manager.sampler.read_memory()

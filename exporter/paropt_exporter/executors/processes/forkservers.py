@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import logging
 import marshal
 import os
 import signal
@@ -15,6 +16,9 @@ from pathlib import Path
 
 from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
+from paropt_exporter.executors import procfs
+
+log = logging.getLogger(__name__)
 
 _BOOT = (
     "import sys; sys.path.insert(0, {root!r}); "
@@ -22,6 +26,7 @@ _BOOT = (
 )
 # The fork server has died (the first two), or another thread has noticed that already and closed the socket.
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.EBADF)
+_HELD_SECONDS = 5.0
 _RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD)
 
 
@@ -32,11 +37,13 @@ class ForkServers:
     """
 
     def __init__(self) -> None:
-        # guards: the start of a fork server. Reentrant, since a signal handler may end workers at any point.
+        # guards: the start of a fork server, and _is_watched. Reentrant, since a signal handler may end workers at any
+        # point.
         self._lock = threading.RLock()
         self._control: socket.socket | None = None
         self._pid = 0
         self._numbers = itertools.count()
+        self._is_watched = False
         self.warm = False
 
     @property
@@ -85,6 +92,29 @@ class ForkServers:
             with contextlib.suppress(OSError):
                 control.send(marshal.dumps(order))
         self.resume()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Kill a fork server that is still held after _HELD_SECONDS and has not read its orders, and so all workers.
+
+        A task may trace it (ptrace): then SIGCONT does not continue it, and no worker would end in time.
+        """
+        with self._lock:
+            if self._is_watched or not _is_traced(self._pid):
+                return
+            timer = threading.Timer(_HELD_SECONDS, self._kill_if_held, (self._pid,))
+            timer.daemon = True
+            with contextlib.suppress(RuntimeError):  # the system has no thread left
+                timer.start()
+                self._is_watched = True
+
+    def _kill_if_held(self, pid: int) -> None:
+        with self._lock:
+            self._is_watched = False
+            control = self._control
+            if self._pid == pid and _is_traced(pid) and control is not None and _count_unread_bytes(control):
+                log.error("a task or a debugger holds the fork server: killed, with all workers", extra={"pid": pid})
+                os.kill(pid, signal.SIGKILL)
 
     def resume(self) -> None:
         """Continue the fork server if a task has stopped it."""
@@ -108,7 +138,7 @@ class ForkServers:
         """In a forked child: the fork server is the parent's."""
         self._lock = threading.RLock()
         control, self._control, self._pid = self._control, None, 0
-        self.warm = False
+        self.warm = self._is_watched = False
         if control is not None:
             control.close()
 
@@ -156,6 +186,20 @@ class ForkServers:
         if pid:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+
+
+def _is_traced(pid: int) -> bool:
+    """Return whether a process is stopped by one that traces it. False for 0."""
+    fields = procfs.read_stat(pid) if pid else None
+    return fields is not None and fields[0] == "t"
+
+
+def _count_unread_bytes(control: socket.socket) -> int:
+    """Return how much of the sent orders the other end has not read."""
+    import fcntl  # here: hardly any task traces the fork server
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(control, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def is_stream(descriptor: int) -> bool:

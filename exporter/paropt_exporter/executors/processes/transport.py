@@ -10,7 +10,6 @@ import select
 import socket
 import weakref
 from collections.abc import Iterator
-from time import monotonic
 from typing import Any
 
 from paropt_exporter.descriptors import check_reserve
@@ -67,8 +66,6 @@ class WorkerConnection:
             self._open.remove(descriptor)
             os.close(descriptor)
         self._socket.setblocking(False)
-        # Since when the worker's end of the socket is closed, which only a task does; None also once that was handled.
-        self.closed_seconds: float | None = None
         self._at_end = False
         self._assembler = wire.Assembler(wire.REPLY)
         self._poll = select.poll()
@@ -203,7 +200,6 @@ class WorkerConnection:
             pass  # no data yet, or the worker is gone: then its status arrives
         if not frames and not self._at_end and self._is_closed():
             self._at_end = True
-            self.closed_seconds = monotonic()
             self._poll.unregister(self._socket)  # a closed socket is always readable
         return frames
 

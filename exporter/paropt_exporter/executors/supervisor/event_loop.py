@@ -20,7 +20,7 @@ end writes the trace there. All else happens in one thread.
 
 from __future__ import annotations
 
-import _socket as socket  # socket and signal would import enum and others, which double the time of the start
+import _socket as socket  # socket and signal would import enum and others, which double the start-up time
 import math
 import os
 import resource
@@ -53,17 +53,18 @@ else:
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _SAMPLE_SECONDS = 0.02  # the shortest time between two samples
-_LATER_SAMPLE_SECONDS = 0.1  # the same once no command is young
-_QUIET_SAMPLE_SECONDS = 0.25  # the same once no process has started or exited, and no memory has changed, for a while
+_LATER_SAMPLE_SECONDS = 0.1  # the same, once no command is young
+# the same, once no process has started or exited and no memory use has changed for a while
+_QUIET_SAMPLE_SECONDS = 0.25
 _QUIET_SECONDS = 2.0
-_SAMPLING_RATIO = 0.015  # of a core at most for sampling; reporting costs a little more
-_END_SECONDS = 5.0  # at the exporter's exit: how long to kill processes before the supervisor exits
+_SAMPLING_RATIO = 0.015  # of a core for sampling, at most; reporting costs a little more
+_END_SECONDS = 5.0  # at the exporter's exit: how long the supervisor kills processes before it exits
 # A young command reports every sample, even without a change, so that the exporter soon knows whether the command
 # computes or waits. Later, four reports a second keep 20 commands under 1 % of a core.
 _YOUNG_SECONDS = 0.5
 _REPORT_SECONDS = 0.25
-_LINGER_SECONDS = 0.2  # left processes may exit by themselves: a `tee` in the shell that still writes
-_MAX_LINGER_SECONDS = 2.0  # while one of them is ready to run, which takes longer on a busy machine
+_LINGER_SECONDS = 0.2  # left processes may exit by themselves, such as a `tee` of the shell that still writes
+_MAX_LINGER_SECONDS = 2.0  # the same while one of them is runnable, since this takes longer on a busy machine
 _LEFT_GRACE_SECONDS = 2.0  # from SIGTERM to SIGKILL for left processes
 _GIVE_UP_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a pool's thread
 _MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supervisor does not import
@@ -81,7 +82,8 @@ IGNORED_SIGNALS = tuple(sorted(signal.valid_signals() - _HANDLED_SIGNALS))
 
 
 class Command:
-    """The command of one channel, and its output, which stays open here: its end would wake the exporter for nothing.
+    """The command of one channel, with its output pipe, which stays open here so that its end does not wake the
+    exporter.
 
         reading -> running -> clearing (main process ended, others live) -> ended
                       |          |
@@ -92,11 +94,11 @@ class Command:
     """
 
     def __init__(self, channel: socket.socket, output: int, trace: int) -> None:
-        """`trace`: a file that gets the trace of its accesses; -1: it is not traced."""
+        """`trace`: the descriptor of a file for the trace of its accesses; -1: it is not traced."""
         self.channel = channel
         self._tracer: TracerThread | None = None
         self._trace = trace
-        self._untraced = ""  # why it is not traced though it should be
+        self._untraced = ""  # why it is not traced although it should be
         self.tree: Tree | None = None
         self.status: int | None = None
         self.term_at = math.inf
@@ -134,7 +136,7 @@ class Command:
             self._send(failed=error.errno, entered=entered)
             return None
         finally:
-            os.chdir("/")  # a process's current folder can't be unmounted
+            os.chdir("/")  # the current folder of a process can't be unmounted
         self._began_seconds = time.monotonic()
         self.tree = Tree(pid, f"{MARK}={frame['mark']}", self._began_seconds, limit=limit)
         return self.tree
@@ -163,7 +165,7 @@ class Command:
         self.kill_at = min(self.kill_at, now + grace)
 
     def advance(self, now: float, *, saw_all: bool) -> bool:
-        """Send the signals that are due, and return whether the command has ended.
+        """Send the signals that are due; return whether the command has ended.
 
         `saw_all`: no process has started unseen during the sample. An exited member that is not reaped yet may have
         left one too.
@@ -192,7 +194,7 @@ class Command:
         self.kill_at = self.term_at + _LEFT_GRACE_SECONDS
 
     def is_young(self, now: float) -> bool:
-        """Return whether it started so recently that the exporter may not know its CPU demand yet."""
+        """Return whether it started so recently that the exporter may not yet know its CPU demand."""
         return now < self._began_seconds + _YOUNG_SECONDS
 
     def is_report_due(self, now: float) -> bool:
@@ -278,13 +280,15 @@ class Supervisor:
         for descriptor in (self._child_ended, wake):
             os.set_blocking(descriptor, False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        signal.siginterrupt(signal.SIGCHLD, False)  # under a tracer it would interrupt imports, which then find nothing
+        # under a tracer, SIGCHLD would interrupt imports, which then find no modules
+        signal.siginterrupt(signal.SIGCHLD, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._poll.register(self._child_ended, select.POLLIN)
         if exporter.handle >= 0:
-            self._poll.register(exporter.handle, select.POLLIN)  # a forked child of it may keep the control socket open
+            # a forked child of the exporter may keep the control socket open
+            self._poll.register(exporter.handle, select.POLLIN)
         self._open = True
         self._own_peak = 0  # the peak of this process's memory when it was last read, in bytes
         self._sampled = self._next_sample = 0.0
@@ -308,7 +312,7 @@ class Supervisor:
             self._exporter.sample(time.monotonic())
         kill_all(self._exporter.list_leftovers())  # once: while it exits, its threads may start more
         for tree in self._table.trees:
-            tree.send(signal.SIGKILL)  # without a /proc it has no descendants to list
+            tree.send(signal.SIGKILL)  # without a /proc, descendants can't be listed
         self._kill_until_gone(list_descendants)
         self._control.close()  # the exporter waits for this
         self._exporter.wait()
@@ -345,7 +349,7 @@ class Supervisor:
             for descriptor in passed:
                 os.close(descriptor)
         else:
-            # With its kind: to find it out would take two system calls for each command.
+            # With the kind of socket, which Python would otherwise find out by two system calls for each command.
             channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, passed[0])
             self._add_command(channel, *passed[1:])
 
@@ -359,7 +363,7 @@ class Supervisor:
         try:
             for frame in command.read_frames():
                 self._handle_frame(command, frame)
-        except ConnectionError:  # the exporter closed its end: it waits for this command no more
+        except ConnectionError:  # the exporter closed its end, so it no longer waits for this command
             self._poll.unregister(command.channel)
             command.hung_up = True
             self._next_sample = 0.0
@@ -392,7 +396,7 @@ class Supervisor:
             if tree is None:
                 continue
             if not tree.members and tree.root != str(pid):
-                self._next_sample = 0.0  # it may have been the last one that the main process left
+                self._next_sample = 0.0  # it may have been the last process that the main process left behind
             self._note_peak(tree, usage.ru_maxrss * 1024)
             if tree.root == str(pid):
                 ended.append((tree, status))
@@ -405,8 +409,8 @@ class Supervisor:
     def _note_peak(self, tree: Tree, peak: int) -> None:
         """Note the kernel's figure of an exited process's peak.
 
-        It is a few MB of this process too high if the process was too short for a sample: it shared this one's memory
-        between its start and its program's.
+        For a process that was too short for a sample, it may be this process's own memory, a few MB: between fork and
+        exec a child has its parent's memory.
         """
         if peak <= tree.memory_peak:
             return
@@ -416,14 +420,14 @@ class Supervisor:
             tree.memory_peak = peak
 
     def _on_main_exit(self, command: Command) -> None:
-        """End a command at once if it has left no processes: most leave none, and a look at all of /proc is dear."""
+        """End a command at once if it has left no processes. Most leave none, and reading all of /proc is expensive."""
         if command.tree is None or self._table.has_left_processes(command.tree):
-            self._next_sample = 0.0  # only a sample shows the processes that it left
+            self._next_sample = 0.0  # only a sample shows the processes that it has left
         else:
             self._on_command_end(command)
 
     def _sample_commands(self, now: float) -> None:
-        """Sample the processes if it is due, and only then report and send signals, to the current processes."""
+        """If a sample is due, take it; then report, and send signals to the current processes."""
         if now < self._get_due_time():
             return
         self._sampled = now
@@ -471,7 +475,7 @@ def main(descriptor: int, parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
     os.set_inheritable(descriptor, False)
-    # The package ctypes would take half as long to load as all other modules of this process.
+    # The package ctypes would take half as long to load as all other modules of this process together.
     library = dlopen(None, 0)  # type: ignore[arg-type]  # typeshed wants a name; None is this process
     if call_function(dlsym(library, "prctl"), (_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)):
         raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed")
@@ -507,7 +511,7 @@ _limits: list[tuple[int, int]] = []  # of commands, and of this process
 
 
 def _raise_limits() -> tuple[tuple[int, int], tuple[int, int]]:
-    """Raise this process's limit on descriptors: each command needs some. Return the commands' limit and its own."""
+    """Raise this process's limit on descriptors, for its commands. Return the commands' limit and its own."""
     if not _limits:
         _limits.extend(_compute_limits())
         resource.setrlimit(resource.RLIMIT_NOFILE, _limits[1])

@@ -1,7 +1,7 @@
-"""Find the place of a path: the one name that has no link and no `..` on the way, as the kernel walks it.
+"""Find the place of a path: the equivalent path without links or `..` on the way, found as the kernel walks it.
 
-Each link on the way is reported: with another target the same path is another file. The kernel's files in /proc are
-left as they are named, since a link there leads each process to another place.
+Each link on the way is reported, since with another target the same path means another file. Paths in /proc are kept as
+they are, since links there lead each process to another place.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LinkWalk:
         return self._find_folder(folder, 0)[0] + b"/" + name
 
     def note_change(self, place: bytes, *, is_new_link: bool) -> bool:
-        """Take a place into account that the command removes, or where it puts a link or a moved folder.
+        """Note that the command removes a place, or puts a link or a moved folder there.
 
         Return whether paths may have other places from now on.
         """
@@ -56,7 +56,7 @@ class LinkWalk:
         parent, _, name = folder.rpartition(b"/")
         place, lasts = self._find_folder(parent, links)
         if name == b"..":
-            # What comes after `..` is not noted, but leaving a process's folder for its parent is seen.
+            # The rest of the path after `..` is not noted, but leaving a process's folder for its parent is.
             place = place if leads_through_process(place + b"/..") else place.rpartition(b"/")[0]
         else:
             place += b"/" + name
@@ -80,6 +80,14 @@ def read_link(place: bytes) -> bytes | None:
         return None
 
 
+def read_process_link(place: bytes) -> bytes | None:
+    """Return the file that a process has open or runs, by a path such as /proc/17/fd/3; None for any other path."""
+    if not place.startswith(_PROCESSES + b"/") or not place[len(_PROCESSES) + 1 :][:1].isdigit():
+        return None
+    target = read_link(place)
+    return target if target is not None and target[:1] == b"/" else None
+
+
 def join(link: bytes, target: bytes) -> bytes:
     """Return the path to which a link at a place leads."""
     return tidy(target if target[:1] == b"/" else link.rpartition(b"/")[0] + b"/" + target)
@@ -101,14 +109,14 @@ def complete_path(process: int, descriptor: int | None, text: bytes) -> bytes | 
 
 
 def tidy(path: bytes) -> bytes:
-    """Return an absolute path without empty parts and "."; ".." stays, since a link may be before it."""
+    """Return an absolute path without empty parts and "."; ".." stays, since a link may precede it."""
     if b"/." in path or b"//" in path or path[-1:] == b"/":
         return b"/" + b"/".join([part for part in path.split(b"/") if part not in (b"", b".")])
     return path
 
 
 def leads_through_process(path: bytes) -> bool:
-    """Return whether a path goes through a folder or a descriptor of a process: it leads to a file elsewhere."""
+    """Return whether a path goes through a folder or descriptor of a process, and so leads to a file elsewhere."""
     if not path.startswith(_PROCESSES + b"/"):
         return False
     parts = path.split(b"/")

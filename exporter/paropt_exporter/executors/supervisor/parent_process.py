@@ -1,4 +1,4 @@
-"""Track the child processes of the exporter itself, of calls in its threads, and find them when it has exited."""
+"""Track the exporter's own child processes, those of calls in its threads, and find them after it has exited."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import time
 from paropt_exporter.executors import procfs
 from paropt_exporter.executors.supervisor.process_tree import list_living
 
-# Messages on the control socket. COMMAND brings a command. WATCH: kill the exporter's own children too when it has
-# exited. REST: none of them runs now. EXIT: it exits now. BYE: it and its children continue without a supervisor.
+# Messages on the control socket. COMMAND: a new command. WATCH: kill the exporter's own children, too, when it has
+# exited. REST: none of them is running now. EXIT: the exporter is exiting. BYE: it and its children continue without a
+# supervisor.
 COMMAND, WATCH, REST, EXIT, BYE = b"c", b"w", b"r", b"e", b"b"
-RUN_MARK = "PAROPT_RUN"  # in the environment of all that an exporter starts: process id, start time, project
+# in the environment of all processes that an exporter starts: its process id, start time and project
+RUN_MARK = "PAROPT_RUN"
 _SAMPLE_SECONDS = 0.1  # a sample costs some 0.2 ms with 20 threads
 
 
@@ -34,7 +36,7 @@ class ParentProcess:
         self._pid = str(pid)
         self._known: dict[str, str] = {}  # pid: start time
         mark = os.environ.get(RUN_MARK, "")
-        # An exporter in a stage of another exporter has that one's mark until it sets its own.
+        # An exporter in a stage of another exporter has the outer one's mark until it sets its own.
         self._mark = f"{RUN_MARK}={mark}" if mark.startswith(f"{pid}-") else ""
 
     def watch(self) -> None:
@@ -59,31 +61,31 @@ class ParentProcess:
             if fields is not None and pid not in seen:
                 seen[pid] = fields[19]
                 waiting += procfs.list_child_pids(pid)
-        # Some may be orphans by now: they stay known for as long as they live.
+        # Some may be orphans by now; they stay known as long as they live.
         gone = [pid for pid in self._known if pid not in seen and not self._is_known(pid)]
         self._known.update(seen)
         for pid in gone:
             del self._known[pid]
 
     def note_release(self, *, exits: bool) -> None:
-        """Note that the exporter releases its supervisor, because it `exits` or needs none any more."""
+        """Note that the exporter releases its supervisor, because it `exits` or no longer needs it."""
         self._exits, self._kills = exits, self._kills and exits
         if self._kills:
             self.sample(math.inf)
 
     @property
     def is_exiting(self) -> bool:
-        """Whether it is exiting: the kernel closes its descriptors before its children get another parent."""
+        """Whether it is exiting. The kernel closes its descriptors before its children get another parent."""
         return self._kills and not (self._exits or self._is_gone())
 
     def wait(self) -> None:
-        """Wait until an exiting exporter has exited: until then its threads may start processes."""
+        """Wait until an exiting exporter has exited, since its threads may start processes until then."""
         while self._kills and not self._is_gone():
             self.sample(math.inf)
             select.select([self.handle], [], [], _SAMPLE_SECONDS)
 
     def list_leftovers(self) -> list[int]:
-        """Return the live processes of an exporter that exits or has exited, with all their descendants."""
+        """Return the live processes of an exporter that is exiting or has exited, with all their descendants."""
         if not self._kills or self.is_exiting:
             return []
         found = list_living()
@@ -103,5 +105,5 @@ class ParentProcess:
 
 
 def _is_resource_tracker(pid: str) -> bool:
-    """Return whether this is multiprocessing's tracker, which cleans up after its users have exited, and ends."""
+    """Return whether this is multiprocessing's resource tracker, which cleans up after its users' exit, and ends."""
     return b"from multiprocessing.resource_tracker import main" in procfs.read_file(f"/proc/{pid}/cmdline")

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # signal imports enum
 
-# What identifies processes that left their session and parent: a variable of each command's environment, and a limit
-# that Linux has not enforced since 2.4, which processes also inherit when they start programs with another environment.
+# Two marks identify processes that left their session and parent: a variable of each command's environment, and a limit
+# that Linux has not enforced since 2.4, which processes inherit even if they start programs with another environment.
 MARK = "PAROPT_COMMAND"
 RLIMIT_LOCKS = 10  # asm-generic/resource.h; the same on all architectures
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PF_EXITING = 0x4  # in the flags of /proc/PID/stat
-_NEWEST_RATIO = 0.3  # weight of the newest sample in the running average of the machine's crowding
-MAX_SAMPLE_SECONDS = 1.0  # between two samples: no kernel gives a pid to another process as soon as that
-_LOST_TICKS = 3  # a vanished process and its parent's sum are each rounded: a smaller difference is no loss
+_NEWEST_RATIO = 0.3  # the weight of the newest sample in the running average of the machine's crowding
+MAX_SAMPLE_SECONDS = 1.0  # between two samples: no kernel reuses a pid so soon
+# the times of a vanished process and its parent's sum are both rounded, so a smaller difference is no loss
+_LOST_TICKS = 3
 
 
 class Process:
@@ -49,7 +50,7 @@ class Process:
         self._read_fields(fields)
 
     def update(self, fields: list[str], now: float) -> None:
-        """Take newer values."""
+        """Replace the values with newer ones."""
         self._read_fields(fields)
         self.sample_time(now)
 
@@ -83,7 +84,8 @@ class Tree:
         self.lost_ticks = 0
         self.root_ended = False
         self.ended_delay_seconds = 0.0
-        self._at, self._runnable, self._wanted = now, 1, 0.0  # at the last sample: time, runnable members, core time
+        # at the last sample: the time, the runnable members, their core time
+        self._at, self._runnable, self._wanted = now, 1, 0.0
         self.memory = 0
         self.memory_peak = 0
 
@@ -101,7 +103,7 @@ class Tree:
         return self.ended_delay_seconds + sum(member.time.waited_seconds for member in self.members.values())
 
     def get_run_seconds(self) -> float:
-        """Return the same as `get_cpu_seconds`, with the own time of live members in nanosecond precision."""
+        """Return the same as `get_cpu_seconds`, with the live members' own time in nanosecond precision."""
         own = sum(member.time.run_seconds or member.own / _TICKS for member in self.members.values())
         ticks = sum(member.waited for member in self.members.values()) + self.lost_ticks
         return self.settled_seconds + own + ticks / _TICKS
@@ -111,14 +113,14 @@ class Tree:
         return self.ended_delay_seconds + sum(member.time.wait_seconds for member in self.members.values())
 
     def send(self, number: int) -> bool:
-        """Send a signal to each process group with a live member: it also reaches processes newer than the sample.
+        """Send a signal to each process group with a live member, which includes processes newer than the sample.
 
-        Return whether all groups refused it, since only processes of other users are left.
+        Return whether all groups refused it, because only processes of other users are left.
         """
         refused, reached = False, False
         groups = {member.group for member in self.list_alive()}
         if not self.root_ended:
-            groups.add(self.root)  # its group exists until it is reaped; without /proc there are no members
+            groups.add(self.root)  # its group exists until it is reaped; without /proc, no members are known
         for group in groups:
             try:
                 os.killpg(int(group), number)
@@ -166,7 +168,9 @@ class Tree:
         self._at, self._runnable, self._wanted = now, runnable, self.get_run_seconds() + self.get_wait_seconds()
 
     def settle(self, pid: str, seconds: float, crowding: float, now: float) -> None:
-        """Count the exact CPU time of an exited process; `crowding` as for `refresh`: its children may be gone too."""
+        """Count the exact CPU time of an exited process. `crowding`: as for `refresh`, since children may have exited,
+        too.
+        """
         self.settled_seconds += seconds
         self.root_ended = self.root_ended or self.root == pid
         member = self.members.pop(pid, None)
@@ -186,7 +190,8 @@ class Tree:
         self.lost_ticks += sum(-rest for rest in credit.values() if rest < -_LOST_TICKS)
 
     def update_memory(self) -> None:
-        # Between fork and exec a child shows its parent's memory as its own: it counts from the second sample on.
+        # Between fork and exec a child shows its parent's memory as its own, so memory counts from the second sample
+        # on.
         self.memory = sum(m.rss for m in self.members.values() if m.samples > 1 or m.pid == self.root)
         self.memory_peak = max(self.memory_peak, self.memory)
 
@@ -195,7 +200,7 @@ class ProcessTable:
     """The trees of all commands, and the pids of foreign processes, so that a sample reads only new processes.
 
     A foreign pid stays foreign until it vanishes: the kernel gives this process only its own descendants. A descendant
-    that belongs to no known tree is looked at again in each sample. A tree owns its root until that is reaped, even if
+    that belongs to no known tree is checked again in each sample. A tree owns its root until that is reaped, even if
     /proc does not show it: there may be no /proc, or one with `hidepid` and a set-user-id program.
     """
 
@@ -213,7 +218,7 @@ class ProcessTable:
         self._owners: dict[str, Tree] = {}
         self._sessions: dict[str, Tree] = {}
         self._foreign: set[str] = set()
-        self._listed_at = -math.inf  # when `_foreign` was compared with all processes
+        self._listed_at = -math.inf  # when `_foreign` was last compared with all processes
         self._given_up: set[str] = set()  # live members of trees that were removed, and their descendants
         self._unassigned: set[str] = set()  # live descendants that belong to no tree, at the last refresh
         self._me = str(os.getpid())
@@ -223,7 +228,7 @@ class ProcessTable:
     def add(self, tree: Tree, now: float) -> None:
         """Add a tree whose root has just started, and take its first sample."""
         if not self.trees and now > self._listed_at + MAX_SAMPLE_SECONDS:
-            self._foreign.clear()  # without trees there are no samples: other processes may have these pids by now
+            self._foreign.clear()  # without trees there were no samples, and other processes may have these pids by now
         self.trees.append(tree)
         self._sessions[tree.root] = self._owners[tree.root] = tree
         fields = self._read_stat(tree.root)
@@ -232,11 +237,11 @@ class ProcessTable:
             tree.update_memory()
 
     def skip_present(self, now: float) -> None:
-        """Take all present processes for foreign, so that no sample reads them: this process has no child yet."""
+        """Count all present processes as foreign, so that no sample reads them; this process has no child yet."""
         self._foreign, self._listed_at = set(self._list_pids()), now
 
     def remove(self, tree: Tree) -> None:
-        """Forget a tree that has ended. No other tree gets members of it that can't be killed."""
+        """Forget a tree that has ended. Members of it that can't be killed are not assigned to other trees."""
         self.trees.remove(tree)
         self._given_up |= tree.members.keys()
         self._owners = {pid: owner for pid, owner in self._owners.items() if owner is not tree}
@@ -254,7 +259,7 @@ class ProcessTable:
                 if member.pid != tree.root:
                     self._owners.pop(member.pid, None)
             for member in tree.members.values():
-                self._sessions[member.session] = tree  # it may have a session of its own by now
+                self._sessions[member.session] = tree  # it may have its own session by now
         unread_roots = {tree.root for tree in self.trees if not (tree.root_ended or tree.root in tree.members)}
         fresh = names - self._foreign - (self._owners.keys() - unread_roots)
         unassigned = self._assign_new([pid for pid in fresh if pid.isdigit()], now)
@@ -262,7 +267,7 @@ class ProcessTable:
         self._unassigned = {pid for pid in unassigned if not self._is_exiting(pid)}
 
     def get_shape(self) -> tuple[tuple[int, int], ...]:
-        """Return the number of processes and the MiB of memory of each tree: they change when the work changes."""
+        """Return the number of processes and the memory in MiB of each tree, which change when the work changes."""
         return tuple((len(tree.members), tree.memory >> 20) for tree in self.trees)
 
     def clear(self) -> None:
@@ -272,9 +277,10 @@ class ProcessTable:
             tree.members.clear()
 
     def has_left_processes(self, tree: Tree) -> bool:
-        """Return whether a process of a tree may live on after its root was reaped, without a look at all of /proc.
+        """Return whether a process of a tree may have outlived its root, which was reaped; this does not read all of
+        /proc.
 
-        Such a process is known, or it is a child of this process, which has become the parent of all orphans.
+        Such a process is known, or it is a child of this process, which is the parent of all orphans.
         """
         if tree.members:
             return True
@@ -315,13 +321,13 @@ class ProcessTable:
         """Assign new processes to their trees, and return the descendants of this process that belong to none."""
         found = self._read_new(pids)
         while owned := {pid: tree for pid, process in found.items() if (tree := self._find_owner(process, found))}:
-            for pid, tree in owned.items():  # their children may come before them
+            for pid, tree in owned.items():  # children may be listed before their parents
                 found[pid].sample_time(now)
                 self._add_member(tree, found.pop(pid))
         return {pid for pid, process in found.items() if self._is_descendant(process, found)}
 
     def _read_new(self, pids: list[str]) -> dict[str, Process]:
-        """Read new processes, together with ancestors that are as new but not listed yet.
+        """Read new processes, and their ancestors that are new, too, but not listed yet.
 
         The parent of a process may exit between the two reads. Once it is reaped, its child has another parent, which
         a second read of the child shows.
@@ -343,7 +349,7 @@ class ProcessTable:
     def _find_owner(self, process: Process, unassigned: Mapping[str, Process]) -> Tree | None:
         tree = self._owners.get(process.parent)
         if tree is not None or not self._is_descendant(process, unassigned):
-            return tree  # without a look at the session, whose number a foreign process may have by now
+            return tree  # its session is not checked: a foreign process may have that number by now
         if process.pid in self._given_up or process.parent in self._given_up:
             self._given_up.add(process.pid)
             return None
@@ -362,7 +368,7 @@ class ProcessTable:
 
     def _is_descendant(self, process: Process, unassigned: Mapping[str, Process]) -> bool:
         """Return whether parents that are all unassigned lead from `process` up to this process."""
-        for _ in range(len(unassigned) + 1):  # the processes are read one after another: the chain may be a circle
+        for _ in range(len(unassigned) + 1):  # the processes are read one after another, so the chain may be a circle
             if process.parent == self._me:
                 return True
             if process.parent not in unassigned:
@@ -381,7 +387,7 @@ class ProcessTable:
 
 
 def count_runnable_threads() -> int:
-    """Return how many threads of the machine run or wait for a core, without this one; 0 if unknown."""
+    """Return how many threads on the machine run or wait for a core, without this one; 0 if unknown."""
     running, slash, _ = procfs.read_file("/proc/loadavg").decode().partition("/")
     return int(running.split()[-1]) - 1 if slash else 0
 
@@ -393,11 +399,11 @@ def list_living() -> list[tuple[str, list[str]]]:
 
 
 def list_descendants() -> list[int]:
-    """Return all live descendants of this process, a subreaper: without a child it has none."""
+    """Return all live descendants of this process. Since it is a subreaper, it has none if it has no child."""
     if not procfs.has_children():
         return []
     me = str(os.getpid())
-    children = procfs.list_child_pids(me)  # `hidepid` hides some of them from the list of all processes
+    children = procfs.list_child_pids(me)  # the list of all processes may lack some of them because of `hidepid`
     found = procfs.add_descendants({me, *children}, {pid: fields[1] for pid, fields in list_living()})
     return [int(pid) for pid in found - {me}]
 

@@ -1,9 +1,9 @@
-"""Seccomp user notifications: a filter that stops a process at some system calls until this process answers.
+"""Seccomp user notifications: a filter stops a process at some system calls until this process answers.
 
-The filter is installed by the process that it concerns, and holds for all its descendants. It needs no privilege, but
-sets `no_new_privs`: set-user-id programs run without their rights. Numbers and layouts are those of linux/seccomp.h,
+A process installs the filter for itself and all its descendants. This needs no privileges, but sets `no_new_privs`, so
+that set-user-id programs run without their privileges. Numbers and layouts are those of linux/seccomp.h,
 linux/bpf_common.h and the kernel's tables of system calls. Only `_ctypes` is loaded, since the package ctypes would
-take half as long as all other modules of the supervisor.
+take half as long to load as all other modules of the supervisor.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _PAGE_BYTES = 4096
 _FIRST_READ_BYTES = 256  # most paths are shorter
 _LONGEST_PATH_BYTES = 4096
 
-# The numbers of a system call on x86-64 and aarch64; None: it has none there.
+# The numbers of each system call on x86-64 and aarch64; None: it does not exist there.
 CALLS: dict[str, tuple[int | None, int | None]] = {
     "open": (2, None), "stat": (4, None), "lstat": (6, None), "access": (21, None), "creat": (85, None),
     "openat": (257, 56), "openat2": (437, 437), "newfstatat": (262, 79), "statx": (332, 291),
@@ -83,6 +83,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "lremovexattr": (198, 15), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "sendto": (44, 206),
     "chroot": (161, 51), "pivot_root": (155, 41), "mount": (165, 40), "unshare": (272, 97), "setns": (308, 268),
     "move_mount": (429, 429), "open_by_handle_at": (304, 265), "clone": (56, 220), "clone3": (435, 435),
+    "open_tree_attr": (467, 467), "fsmount": (432, 432),
     "open_tree": (428, 428), "name_to_handle_at": (303, 264), "inotify_add_watch": (254, 27),
     "setxattrat": (463, 463), "getxattrat": (464, 464), "listxattrat": (465, 465), "removexattrat": (466, 466),
     "file_getattr": (468, 468), "file_setattr": (469, 469), "sendmsg": (46, 211), "sendmmsg": (307, 269),
@@ -93,7 +94,7 @@ _Instruction = tuple[int, int | str, int | str, int]  # code, jumps if true and 
 
 
 def _notify_if_set(argument: int, low: int, high: int) -> list[_Instruction]:
-    """Return instructions that notify if an argument has a bit of these in its lower or its upper half."""
+    """Return instructions that notify if an argument has one of these bits, in its lower or its upper half."""
     offset = _ARGUMENTS_OFFSET + 8 * argument
     return [
         (_LOAD_WORD, 0, 0, offset),
@@ -103,7 +104,7 @@ def _notify_if_set(argument: int, low: int, high: int) -> list[_Instruction]:
     ]
 
 
-# Calls that are notified of in some cases only, which `Kernel.build_filter` describes.
+# Calls that are notified of only in some cases; see `Kernel.build_filter`.
 _CONDITIONS: dict[str, list[_Instruction]] = {
     "clone": _notify_if_set(0, _CLONE_NEW_MOUNTS, 0),
     "sendto": _notify_if_set(4, 0xFFFFFFFF, 0xFFFFFFFF),
@@ -121,7 +122,7 @@ _CONDITIONS: dict[str, list[_Instruction]] = {
 
 
 class Forbidden(Exception):
-    """The kernel, or a filter that this process has already, refuses. The message has the reason."""
+    """The kernel, or a filter that this process already has, refuses. The message has the reason."""
 
 
 class _Address(_SimpleCData):  # type: ignore[type-arg]  # ctypes.c_void_p, without that package
@@ -143,7 +144,7 @@ class _Page(Array[c_char]):
 
 
 class Notification:
-    """A system call that waits for an answer. `name` is "" for one of another architecture."""
+    """A system call that waits for an answer. `name` is "" for a call of another architecture."""
 
     __slots__ = ("arguments", "name", "pid")
 
@@ -152,7 +153,7 @@ class Notification:
 
 
 class Kernel:
-    """The calls to the kernel. `machine`: as uname names it. Raises Forbidden for one whose numbers are unknown."""
+    """The calls to the kernel. `machine`: its name in uname. Raises Forbidden if its call numbers are unknown."""
 
     def __init__(self, machine: str = os.uname().machine) -> None:
         if machine not in _ARCHITECTURES:
@@ -172,13 +173,13 @@ class Kernel:
 
     @property
     def own_text_address(self) -> int:
-        """An address of this process with an empty text, by which the reading of memory can be tried."""
+        """The address of an empty text in this process, for trying whether memory can be read."""
         return self._buffer_address
 
     def install_filter(self, program: bytes) -> int:
-        """Give the calling thread a filter, and return the descriptor of its notifications. Raises OSError.
+        """Install a filter in the calling thread, and return the descriptor of its notifications. Raises OSError.
 
-        A signal that comes while a received notification awaits its answer interrupts no call, apart from a fatal one.
+        While a received notification awaits its answer, only a fatal signal interrupts the call.
         """
         content = array("B", program)
         header = array("Q", [len(program) // 8, content.buffer_info()[0]])  # struct sock_fprog, little-endian
@@ -193,13 +194,14 @@ class Kernel:
         return self._call("seccomp", _SET_MODE_FILTER, _NEW_LISTENER, address)  # an older kernel
 
     def build_filter(self, names: Iterable[str], refused: Iterable[str]) -> bytes:
-        """Return a program that notifies of the calls `names` and refuses others with ENOSYS; it allows all others.
+        """Return a program that notifies of the calls `names`, refuses the calls `refused` with ENOSYS, and allows
+        others.
 
-        `clone` is notified of only if it makes a mount namespace, `sendto` only with an address, `sendmsg` unless its
-        flags are OWN_SEND_FLAGS: so the child passes on the descriptor of its own notifications. `newfstatat` of a
-        descriptor with no flag but AT_EMPTY_PATH is the C library's fstat, a third of a test suite's calls: it is not
-        notified of, since the file was opened before. Calls of another architecture, such as those of a 32-bit program,
-        are notified of too.
+        It notifies of `clone` only if that makes a mount namespace, of `sendto` only with an address, and of `sendmsg`
+        unless its flags are OWN_SEND_FLAGS, with which the child passes on the descriptor of its own notifications. It
+        does not notify of `newfstatat` of a descriptor with no flag but AT_EMPTY_PATH, which is the C library's fstat,
+        a third of a test suite's calls: the file was opened before. It also notifies of calls of another architecture,
+        such as those of a 32-bit program.
         """
         numbers = self._numbers
         asked = {name: numbers[name] for name in names if name in numbers}
@@ -223,7 +225,7 @@ class Kernel:
     def receive(self, listener: int) -> bytes | None:
         """Return the next notification. Blocks until there is one.
 
-        Return None if its process has just ended, after a signal, and once all processes have ended.
+        Return None if its process has just ended, after a signal to this thread, and once all processes have ended.
         """
         try:
             return fcntl.ioctl(listener, _RECEIVE, _EMPTY)
@@ -246,7 +248,8 @@ class Kernel:
     def build_readers(self, places: Mapping[str, int]) -> dict[bytes, Callable[[bytes], tuple[int, int]]]:
         """Return functions that read the process and one argument from a notification.
 
-        `places`: which argument, by the name of the call. The keys are the bytes CALL of the notification.
+        `places`: the position of the argument, by the name of the call. The result's keys are the bytes CALL of a
+        notification.
         """
         return {
             _CALL_LAYOUT.pack(self._numbers[name], self._architecture): _ONE_ARGUMENT[place].unpack
@@ -255,7 +258,7 @@ class Kernel:
         }
 
     def let_continue(self, listener: int, content: bytes) -> bool:
-        """Let the process make its system call. Return False if it has ended, or was interrupted by a signal."""
+        """Let the process make its system call. Return False if it has ended, or a signal has interrupted the call."""
         try:
             fcntl.ioctl(listener, _SEND, content[:_ID_BYTES] + _ANSWER_AFTER_ID)
         except OSError as error:
@@ -265,7 +268,9 @@ class Kernel:
         return True
 
     def prefer_same_core(self, listener: int) -> None:
-        """Let the kernel switch between this process and the other one as in a call, which saves time."""
+        """Let the kernel switch between this process and the other one on the same core, as in a call, which saves
+        time.
+        """
         try:
             fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
         except OSError:
@@ -277,19 +282,19 @@ class Kernel:
         return self._buffer.raw[:copied]
 
     def read_bytes(self, pid: int, address: int, count: int) -> bytes:
-        """Return so many bytes of a process's memory, which may be on two pages. Raises OSError."""
+        """Return `count` bytes of a process's memory, which may be on two pages. Raises OSError."""
         found = self.read_memory(pid, address, count)
         if len(found) < count:
             found += self.read_memory(pid, address + len(found), count - len(found))
         return found
 
     def read_text(self, pid: int, address: int) -> bytes:
-        """Return the bytes up to the first NUL, as of a path. Raises OSError."""
+        """Return the bytes up to the first NUL, such as those of a path. Raises OSError."""
         count = self._copy_memory(pid, address, _FIRST_READ_BYTES)
         found = self._buffer.value  # up to the first NUL
         if len(found) < count:
             return found  # as almost always
-        found = found[:count]  # an earlier copy was longer
+        found = found[:count]  # the rest is from an earlier, longer copy
         while 0 < len(found) < _LONGEST_PATH_BYTES:
             chunk = self.read_memory(pid, address + len(found), _PAGE_BYTES)
             text, end, _ = chunk.partition(b"\0")
@@ -301,7 +306,7 @@ class Kernel:
         raise OSError(errno.ENAMETOOLONG, "a path without an end")
 
     def _copy_memory(self, pid: int, address: int, count: int) -> int:
-        """Copy as `read_memory` into the buffer, and return how many bytes."""
+        """Copy memory into the buffer, as for `read_memory`, and return the number of bytes."""
         left = _PAGE_BYTES - (address & _PAGE_BYTES - 1)
         self._local[1] = self._remote[1] = count if count < left else left
         self._remote[0] = address
@@ -338,7 +343,7 @@ def _pack_instruction(each: _Instruction, place: int, ends: Mapping[str, int]) -
 def find_refusal() -> str:
     """Return why no command of this process can be traced; "" if they can.
 
-    Tries it on a thread, which ends at once: a filter concerns only the thread that installs it.
+    Tries it in a thread that ends at once: a filter concerns only the thread that installs it.
     """
     import threading
 
@@ -379,4 +384,4 @@ def _read_ptrace_limit() -> str:
             forbids = int(file.read()) > 1 and os.geteuid() != 0
     except (OSError, ValueError):
         return ""
-    return "kernel.yama.ptrace_scope forbids to read the memory of other processes" if forbids else ""
+    return "kernel.yama.ptrace_scope forbids reading the memory of other processes" if forbids else ""

@@ -1,6 +1,6 @@
-"""Find the servers that a traced command uses, from its calls on sockets: their answers are in no file.
+"""Find the servers that a traced command uses, from its calls on sockets, since no file has their answers.
 
-A server of the command's own does not count. Its sockets are known from `bind` and `listen`.
+Servers that the command itself runs don't count; `bind` and `listen` show their sockets.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _NAME_SERVICES = (b"/run/nscd/", b"/var/run/nscd/", b"/run/systemd/userdb/", b"/
 
 
 class TracedServers:
-    """The servers of one command, in `names`.
+    """The servers that one command uses, in `names`.
 
-    `note_absence` gets the path of a Unix socket that does not exist, `note_write` that of one which the command makes.
+    `note_absence` is called with the path of a Unix socket that does not exist, `note_write` with that of one which the
+    command creates.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class TracedServers:
         if isinstance(name, bytes) and name[:1] == b"/":
             self._note_write(name)
         if len(self._bound) < _MOST_SOCKETS:
-            # It may fail since another server has the address: the socket itself tells, once somebody connects.
+            # The call may fail, if another server has the address. The socket itself shows it, when a process connects.
             self._bound.setdefault(name, []).append(_identify_socket(call))
 
     def _on_listen(self, call: Notification) -> None:
-        """Note the address of a server of the command's own, whose port the kernel may have chosen."""
+        """Note the address of a server that the command itself runs; the kernel may have chosen its port."""
         own = _identify_socket(call)
         name = self._read_socket_name(*own)
         if isinstance(name, tuple) and len(name) >= 2:
@@ -107,7 +108,7 @@ class TracedServers:
     def _is_own(self, name: bytes | int) -> bool:
         """Return whether the command itself has a socket with this address."""
         if name not in self._own:
-            chosen = () if isinstance(name, bytes) else self._bound.get(0, ())  # their ports were chosen by the kernel
+            chosen = () if isinstance(name, bytes) else self._bound.get(0, ())  # sockets whose ports the kernel chose
             if any(self._has_name(own, name) for own in (*self._bound.get(name, ()), *chosen)):
                 self._own.add(name)
         return name in self._own
@@ -116,10 +117,10 @@ class TracedServers:
         try:
             found = self._read_socket_name(*own)
         except OSError:
-            return False  # it is closed: nothing shows that it had the address
+            return False  # it is closed, so nothing shows that it had the address
         if isinstance(name, int) or isinstance(found, tuple):
             return isinstance(found, tuple) and len(found) >= 2 and found[1] == name
-        # The socket has the path that was given, perhaps a relative one.
+        # The socket has the path that the command gave, which may be relative.
         text = os.fsencode(found or b"")
         return bool(text) and (text == name or os.path.basename(text) == os.path.basename(name))
 
@@ -138,7 +139,7 @@ class TracedServers:
 
 
 def _identify_socket(call: Notification) -> tuple[int, int]:
-    """Return the process of a call, which a thread of it made, and the descriptor of the call's socket."""
+    """Return the process whose thread made a call, and the descriptor of the call's socket."""
     with open(b"/proc/%d/status" % call.pid, "rb") as file:
         process = next(int(line.split()[1]) for line in file if line.startswith(b"Tgid:"))
     return process, call.arguments[0] & 0xFFFFFFFF

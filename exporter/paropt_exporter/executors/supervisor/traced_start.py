@@ -1,4 +1,4 @@
-"""Start a traced command: a fork, since posix_spawn can't install a filter before the program runs.
+"""Start a traced command by a fork, since posix_spawn can't install a filter before the program runs.
 
 supervisor                         child
 fork ----------------------------> session, signals, output, limits, filter
@@ -41,10 +41,10 @@ def start_traced(
     default_signals: Iterable[int],
     limits: Mapping[int, tuple[int, int]],
 ) -> tuple[int, TracerThread | None, str]:
-    """Start a program in the current folder, in a session of its own. `cwd`: that folder, as the config names it.
+    """Start a program in the current folder and in its own session. `cwd`: that folder, as the config names it.
 
-    Return its process id and the thread that traces it, or None and the reason: then it runs untraced. Raises OSError
-    if the system refuses the program.
+    Return its process id with the thread that traces it, or with the reason why it runs untraced. Raises OSError if the
+    system refuses the program.
     """
     try:
         kernel = Kernel()
@@ -61,7 +61,8 @@ def start_traced(
                     listener = kernel.install_filter(content)
                     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, pack("=i", listener))
                     theirs.sendmsg([_TRACED], [rights], OWN_SEND_FLAGS)
-                    os.close(listener)  # once the supervisor has closed it, or has died, calls must fail and not wait
+                    # after the supervisor has closed its copy, or has died, calls must fail instead of waiting
+                    os.close(listener)
                 except OSError as error:
                     theirs.send(_UNTRACED + pack("=i", error.errno or 0))
             os.execve(program, argv, env)  # nosec B606 # the command of a stage
@@ -98,13 +99,13 @@ def _start_thread(tracer: Tracer, cwd: bytes) -> TracerThread:
     try:
         thread.start()
     except RuntimeError as error:
-        tracer.close()  # so the call of execve fails
+        tracer.close()  # so that execve fails
         raise BlockingIOError(errno.EAGAIN, str(error)) from None
     return thread
 
 
 def _prepare(output: int, default_signals: Iterable[int], limits: Mapping[int, tuple[int, int]]) -> None:
-    """In the child: what posix_spawn does for other commands."""
+    """In the child, do what posix_spawn does for other commands."""
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (*default_signals, signal.SIGCHLD):

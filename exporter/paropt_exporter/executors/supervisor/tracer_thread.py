@@ -5,7 +5,7 @@
                                               ends once the last process has ended (from Linux 6.11 on)
     finish: signals until it has ended -----> the signal interrupts the receiving
 
-The thread blocks in the receiving: a poll before it would add a quarter to the cost of a call. Guarantee: only the
+The thread blocks in the receive call: polling first would add a quarter to the cost of a call. Guarantee: only the
 thread uses the tracer from `start` until `finish` returns. All of the tracer's paths are absolute, since the supervisor
 changes its current folder when it starts commands.
 """
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
-_WAKE_UP = signal.SIGUSR2  # the supervisor has no other use for it
-_SIGNAL_SECONDS = 0.002  # between two signals: one that comes just before the receiving does not interrupt it
+_WAKE_UP = signal.SIGUSR2  # the supervisor uses it for nothing else
+_SIGNAL_SECONDS = 0.002  # between two signals: a signal that arrives just before the receive call does not interrupt it
 
 
 class TracerThread:
@@ -36,7 +36,7 @@ class TracerThread:
     def start(self) -> None:
         """Start the thread. Raises RuntimeError if the system refuses it."""
         signal.signal(_WAKE_UP, lambda _number, _frame: None)
-        # A signal for the process, such as that of an exited child, must not interrupt the receiving.
+        # Signals for the process, such as that of an exited child, must not interrupt the receive call.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {_WAKE_UP})
         self._running.acquire()
         self._released.acquire()
@@ -49,12 +49,12 @@ class TracerThread:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def write(self, descriptor: int) -> None:
-        """Write the trace, when all processes of the command have ended. Raises OSError."""
+        """Write the trace, after all processes of the command have ended. Raises OSError."""
         self._finish()
         self._tracer.write(descriptor)
 
     def close(self) -> None:
-        """End the thread. Calls of processes that still run fail from now on."""
+        """End the thread. From then on, calls of processes that are still running fail."""
         self._finish()
         self._tracer.close()
 

@@ -1,12 +1,12 @@
-"""Trace the files that a command reads: from its system calls, to which the supervisor lets it proceed.
+"""Trace the files that a command reads, by its system calls, each of which waits for the supervisor.
 
     command --open("a.py")--> kernel stops it --notification--> Tracer notes the path and its state --> it continues
     at its end: the accesses go into the file that the exporter passed
 
-Guarantees: a path is noted before the call that uses it, by its one place (`link_walk`), with the links that lead
-there; a call that can't be followed is a problem in the trace, which is then incomplete. The results of calls are
+Guarantees: a path is noted before the call that uses it, by its unique place (`link_walk`), with the links that lead
+there; a call that can't be followed adds a problem to the trace, which is then incomplete. The results of calls are
 unknown: a trace has the state of each path before its first use, and the exporter compares it with the state at the
-end. This is no sandbox: a program can change a path between the notification and its use.
+end. This is not a sandbox: a program can change a path between the notification and its use.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from paropt_exporter.executors.supervisor.link_walk import (
     join,
     leads_through_process,
     read_link,
+    read_process_link,
     tidy,
 )
 from paropt_exporter.executors.supervisor.seccomp import CALL, Kernel, Notification
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, ClassVar
 
-# What a command did with a path. A read before the first write of the path has its own bits.
+# How a command used a path. Reads before the first write of the path have their own bits.
 STAT, READ, LIST, WRITE = 1, 2, 4, 8
 BEFORE = 4  # how far the bits of such a read are shifted
 
@@ -49,12 +50,13 @@ _RESOLVE_IN_ROOT = 0x10
 _CLONE_NEW_MOUNTS = 0x00020000
 _SET_USER, _SET_GROUP = 0o4000, 0o2000
 _KIND, _FILE, _LINK, _FOLDER = 0o170000, 0o100000, 0o120000, 0o040000
-_OWN_STATE = 5  # fields of a state without those of a link's target
-# The kernel's own files. They describe the machine and its processes.
+_OWN_STATE = 5  # the number of fields of a state, without those of a link's target
+# The kernel's files, which describe the machine and its processes.
 _PSEUDO = (b"/proc/", b"/sys/", b"/dev/")
 _MEMORY_FILES = b"/dev/shm/"
+_DELETED = b" (deleted)"  # in the kernel's name of an open file without a name
 
-# By call: the places of the folder's descriptor (None: the current folder) and of the path in the arguments.
+# By call: which arguments are the folder's descriptor (None: the current folder) and the path.
 _STATS = {
     "stat": (None, 0), "lstat": (None, 0), "access": (None, 0), "newfstatat": (0, 1), "statx": (0, 1),
     "faccessat": (0, 1), "faccessat2": (0, 1), "readlink": (None, 0), "readlinkat": (0, 1), "statfs": (None, 0),
@@ -77,24 +79,25 @@ _MOVES = {
     "rename": (None, 0, None, 1), "renameat": (0, 1, 2, 3), "renameat2": (0, 1, 2, 3),
     "link": (None, 0, None, 1), "linkat": (0, 1, 2, 3),
 }  # fmt: skip
-_OPENS = {"open": (None, 0), "openat": (0, 1), "openat2": (0, 1), "open_tree": (0, 1)}
+_OPENS = {"open": (None, 0), "openat": (0, 1), "openat2": (0, 1), "open_tree": (0, 1), "open_tree_attr": (0, 1)}
 _PROBLEMS = {
     "chroot": "it changes its root folder", "pivot_root": "it changes its root folder", "mount": "it mounts",
     "unshare": "it leaves its namespaces", "setns": "it leaves its namespaces", "move_mount": "it mounts",
-    "open_by_handle_at": "it opens files by handles", "clone": "it leaves its namespaces",
+    "open_by_handle_at": "it opens files by handles", "pidfd_getfd": "it takes descriptors of other processes",
+    "fsmount": "it mounts", "clone": "it leaves its namespaces",
     "": "a program of another architecture runs",
 }  # fmt: skip
-_REFUSED = ("io_uring_setup",)  # its calls can't be seen; programs use others instead
+_REFUSED = ("io_uring_setup",)  # its operations can't be seen; without it, programs use system calls
 
 
 class Tracer:
-    """The accesses of one command's processes, by their notifications."""
+    """Collects the accesses of one command's processes from their notifications."""
 
     def __init__(self, kernel: Kernel, listener: int) -> None:
         self._kernel = kernel
         self._listener = listener
         self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names, digest
-        self._listed: dict[bytes, int] = {}  # the time of each folder's last change, when its names were noted
+        self._listed: dict[bytes, int] = {}  # by folder: the time of its last change when its names were noted
         self._noted: dict[int, set[bytes]] = {STAT: set(), READ: set()}  # absolute paths, as the command names them
         self._stat_readers = kernel.build_readers({name: place for name, (_, place) in _STATS.items()})
         self._moves: list[tuple[bytes, bytes]] = []
@@ -125,13 +128,14 @@ class Tracer:
                     return
                 continue
             try:
-                # 9 of 10 calls of a test suite ask again about an absolute path: each import about the folders of
-                # `sys.path`, each traceback about its source files. They get by with as little Python code as possible.
+                # Nine in ten calls of a test suite repeat a question about an absolute path: each import asks about the
+                # folders of `sys.path`, each traceback about source files. For them, as little Python code as possible
+                # runs.
                 read_argument = find_reader(content[CALL])
                 if read_argument is None or read_text(*read_argument(content)) not in noted:
                     self._handle(kernel.parse(content))
             except OSError as error:
-                # A bad address fails the call itself, and a process that has ended makes none.
+                # With a bad address the call itself fails, and a process that has ended makes no call.
                 if error.errno not in (errno.EFAULT, errno.ESRCH, errno.ENOENT):
                     self._add_problem(error.strerror or str(error))
             except Exception as error:  # noqa: BLE001 -- a process must always get its answer
@@ -139,11 +143,11 @@ class Tracer:
             let_continue(listener, content)
 
     def stop(self) -> None:
-        """Let `serve` return after the next notification, or after a signal to its thread."""
+        """Make `serve` return after the next notification, or after a signal to its thread."""
         self._stopping = True
 
     def fail(self, error: OSError) -> None:
-        """Note that no more notifications can be served. The calls fail, since they would wait without end."""
+        """Note that no more notifications can be served. Further calls fail, since they would wait forever."""
         self._add_problem(f"its system calls can't be received: {error.strerror}")
         self.close()
 
@@ -169,14 +173,14 @@ class Tracer:
 
     def _handle(self, call: Notification) -> None:
         if self._problems:
-            return  # later calls tell nothing more
+            return  # later calls add nothing
         handler = self.HANDLERS.get(call.name)
         if handler is not None:
             handler(self, call)
         else:
             self._servers.HANDLERS[call.name](self._servers, call)
 
-    # The calls
+    # System calls
 
     def _on_stat(self, call: Notification) -> None:
         self._note_argument(call, *_STATS[call.name], STAT)
@@ -188,7 +192,7 @@ class Tracer:
             return
         path = self._read_path(call, *_OPENS[call.name])
         if flags & (os.O_PATH | os.O_TMPFILE) & ~os.O_DIRECTORY:
-            self._note(path, STAT if flags & os.O_DIRECTORY else READ)  # by /proc it may read the file
+            self._note(path, STAT if flags & os.O_DIRECTORY else READ)  # it may read the file through /proc
             return
         access = flags & os.O_ACCMODE
         emptied = flags & os.O_TRUNC or flags & (os.O_CREAT | os.O_EXCL) == os.O_CREAT | os.O_EXCL
@@ -243,10 +247,10 @@ class Tracer:
         self._note(_find_own_interpreter(path, self._paths.get(self._walk.find_place(path))), READ)
 
     def _check_moved(self, source: bytes | None, target: bytes | None) -> None:
-        """Note that a link or a folder is somewhere else from now on.
+        """Note that a link or folder is moved.
 
-        Files in a folder are not noted one by one, so after the move of a folder that is not its own, a folder that the
-        command made may have files that are not its own either.
+        Files in a moved folder are not noted one by one. So if the command did not make the folder, a folder that it
+        did make may then contain files that it did not.
         """
         if source is None or target is None:
             return
@@ -264,7 +268,7 @@ class Tracer:
                 self._add_problem(f"it moves more than {_MOST_MOVES:,} folders that it did not make")
 
     def _is_own(self, place: bytes) -> bool:
-        """Return whether the command made a path, or a folder that it is in."""
+        """Return whether the command made a path, or a folder that contains it."""
         while place:
             entry = self._paths.get(place)
             if entry is not None and entry[0] & WRITE and entry[2] is None:
@@ -273,7 +277,7 @@ class Tracer:
         return False
 
     def _is_absent(self, place: bytes) -> bool:
-        """Return whether there is nothing at a place that the command did not touch yet."""
+        """Return whether nothing is at a place, and the command has not touched it yet."""
         entry = self._paths.get(place)
         return _read_state(place) is None if entry is None else entry[2] is None and not entry[0] & WRITE
 
@@ -293,9 +297,9 @@ class Tracer:
     # Paths
 
     def _note_argument(self, call: Notification, folder: int | None, place: int, kind: int) -> None:
-        """Note that a call reads, or asks about, the path in an argument.
+        """Note that a call reads, or asks about, the path in one of its arguments.
 
-        The same use of an absolute path adds nothing to the trace until the command changes a link.
+        Repeating the same use of an absolute path adds nothing to the trace until the command changes a link.
         """
         text = self._read_text(call, place)
         if text in self._noted[kind]:
@@ -305,7 +309,7 @@ class Tracer:
             self._noted[kind].add(text)
 
     def _read_path(self, call: Notification, folder: int | None, place: int) -> bytes | None:
-        """Return the absolute path of an argument; None if it has none: the call is about a descriptor."""
+        """Return the absolute path of an argument; None if it has none, since the call is about a descriptor."""
         return self._complete_path(call, folder, self._read_text(call, place))
 
     def _read_text(self, call: Notification, place: int) -> bytes:
@@ -320,7 +324,7 @@ class Tracer:
             return call.arguments[1]
         if call.name == "openat":
             return call.arguments[2]
-        if call.name == "open_tree":
+        if call.name in ("open_tree", "open_tree_attr"):
             return os.O_PATH
         flags, _, resolve = unpack_from("=QQQ", self._kernel.read_bytes(call.pid, call.arguments[2], 24))
         if resolve & _RESOLVE_IN_ROOT:
@@ -328,15 +332,19 @@ class Tracer:
         return int(flags)
 
     def _note(self, path: bytes | None, kind: int, *, follows: bool | None = None) -> None:
-        """Note a use of a path. `follows`: also one of the file to which it leads if it is a link, as a read does."""
+        """Note a use of a path. `follows`: if it is a link, also a use of the file to which it leads, as by a read."""
         for _ in range(_MOST_LINKS):
             if path is None:
                 return
             place = self._walk.find_place(path)
+            if kind != STAT and (target := read_process_link(place)) is not None:
+                place = target
+                if target.endswith(_DELETED):
+                    self._add_problem("it reads files through /proc")
             entry = self._note_place(place, kind)
             if entry is None or not (kind != WRITE if follows is None else follows):
                 return
-            # Of a path that the command changed the state of now counts, not that of the first use.
+            # If the command has changed the path, its state now counts, not that before its first use.
             is_link = entry[0] & WRITE or (type(entry[2]) is tuple and len(entry[2]) > _OWN_STATE)
             target = read_link(place) if is_link else None
             path = None if target is None else join(place, target)
@@ -363,15 +371,18 @@ class Tracer:
         if kind == WRITE and not entry[0] & WRITE:
             if entry[0]:
                 entry[4] = _compute_digest(path, entry[2])
-            self._note_place(path.rpartition(b"/")[0] or b"/", STAT)  # it fails without the folder
+            self._note_place(path.rpartition(b"/")[0] or b"/", STAT)  # without the folder, the call fails
         entry[0] |= kind if kind == WRITE or entry[0] & WRITE else kind | kind << BEFORE
         if kind == LIST:
             self._note_names(path, entry)
         return entry
 
     def _note_names(self, folder: bytes, entry: list[Any]) -> None:
-        """Note the names in a folder; at a later listing, that the command has seen which names are others now."""
-        changed_ns = os.stat(folder).st_mtime_ns  # before the names: a change after it shows at the next listing
+        """Note the names in a folder; at a later listing, note which of them have changed since, as the command has
+        seen.
+        """
+        # read before the names, so that a change in between shows at the next listing
+        changed_ns = os.stat(folder).st_mtime_ns
         if self._listed.get(folder) == changed_ns:
             return
         self._listed[folder] = changed_ns
@@ -398,9 +409,10 @@ def build_trace_filter(kernel: Kernel) -> bytes:
 
 
 def _read_state(path: bytes) -> Any:
-    """Return the state of a path: None if it names nothing, the error's number if it can't be read.
+    """Return the state of a path; None if nothing is there; the error's number if it can't be read.
 
-    Size, times in ns, inode and mode, as in the exporter's index of files; of a link also those of its target.
+    A state has size, times in ns, inode and mode, as in the exporter's index of files; for a link, followed by those of
+    its target.
     """
     try:
         state = os.lstat(path)
@@ -419,7 +431,7 @@ def _read_state(path: bytes) -> Any:
 
 
 def _compute_digest(path: bytes, state: Any) -> str | None:
-    """Return the SHA-256 of a regular file of this state; None if it is large, unreadable, or has changed since."""
+    """Return the SHA-256 of a regular file with this state; None if it is large, unreadable, or has changed since."""
     if type(state) is not tuple or state[4] & _KIND != _FILE or state[0] > _LARGEST_DIGESTED_BYTES:
         return None
     import hashlib  # here: few commands write a file that they have used
@@ -434,7 +446,7 @@ def _compute_digest(path: bytes, state: Any) -> str | None:
 
 
 def _find_own_interpreter(path: bytes, entry: list[Any] | None) -> bytes | None:
-    """Return the interpreter of a script that the command made: its end may be that of the script, too."""
+    """Return the interpreter of a script that the command made, which may be gone when the command ends."""
     if entry is None or not entry[0] & WRITE:
         return None
     with open(path, "rb") as file:
@@ -444,7 +456,7 @@ def _find_own_interpreter(path: bytes, entry: list[Any] | None) -> bytes | None:
 
 
 def _is_privileged(path: bytes) -> bool:
-    """Return whether a program has rights of its own, which it lacks while it is traced."""
+    """Return whether a program has privileges of its own, which it lacks while it is traced."""
     try:
         state = os.stat(path)
         if state.st_mode & _SET_USER and state.st_uid != os.geteuid():

@@ -27,7 +27,7 @@ from paropt_exporter.executors.thread_group import ThreadGroup
 
 log = PoolLogger(__name__)
 
-MAX_WORKERS = 4096  # more threads than this in one process is a typing error
+MAX_WORKERS = 4096  # a request for more threads in one process is most likely a typing error
 _INITIALIZER_ATTEMPTS = 3
 _RETRY_SECONDS = 0.1  # doubled after each attempt
 # Idle workers that close() wakes; each of them wakes another. All at once would compete for the interpreter's lock.
@@ -39,12 +39,13 @@ WorkItem = tuple[TaskFuture[Any], Callable[..., Any], tuple[Any, ...], dict[str,
 # Two reads of a thread's CPU clock cost as much as a short task's whole round trip (1.2 µs). Shorter tasks are not
 # measured one by one; the pool's totals, which other threads read, miss nothing.
 MIN_MEASURED_SECONDS = 0.001
-CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; a longer time shows that a thread computes meanwhile
-_COMPUTING_CORES = 0.9  # a task that got so much of a core has lost little time to waiting
+CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; if it takes longer, a thread computes meanwhile
+_SHORT_LIFE_SECONDS = 0.01  # the run delay of a thread that lived no longer is not worth a read, which takes 0.1 ms
+_COMPUTING_CORES = 0.9  # a task that got so much of a core has waited little
 
 
 class ThreadInitializerFailed(InitializerFailed, BrokenThreadPool):
-    """The initializer of a ThreadPool failed repeatedly; programs may catch it by the standard library's class."""
+    """The initializer of a ThreadPool failed repeatedly. Programs can catch it by the standard library's class, too."""
 
 
 class ThreadPoolState:
@@ -55,10 +56,10 @@ class ThreadPoolState:
                                      └──────> exited <────────┴───────────────────────────────────┘
 
     A parked worker is idle without a thread: its thread starts when a task finds no other idle worker. A pool with an
-    initializer has none, nor has one that has queued tasks when it adds a worker.
+    initializer parks no workers, nor does a pool that has queued tasks when it adds a worker.
 
     Guarantees:
-      * An accepted task is run, cancelled or stopped, once.
+      * An accepted task is run, cancelled or stopped exactly once.
       * A queued task and an idle worker never miss each other: submit() appends and then reads `needs_wake`; a worker
         sets `needs_wake` and then reads the queue. The lock is for idling, waking and resizing, not for tasks.
       * At most one woken or started worker is on its way; it wakes or starts the next one if two tasks are queued. A
@@ -77,7 +78,7 @@ class ThreadPoolState:
         self.target = 0
         self.closed = False
         self.needs_wake = False  # whether submit() must call wake()
-        self.must_check_exit = False  # whether a worker must check after its task if it has to exit
+        self.must_check_exit = False  # whether a worker must check after its task whether to exit
         self._refusal: Exception = RuntimeError(_SHUTDOWN_MESSAGE)
         self._workers: list[Worker] = []
         self._idle: dict[Worker, None] = {}  # a set in the order in which they became idle
@@ -115,10 +116,10 @@ class ThreadPoolState:
             try:
                 worker = next(reversed(self._idle), None)
                 break
-            except RuntimeError:  # a garbage collection or a signal handler in between has changed it
+            except RuntimeError:  # a garbage collection or a signal handler has changed it meanwhile
                 continue
         if worker is not None:
-            worker.wake()  # before it leaves the list: an interrupt in between must not leave it asleep in none
+            worker.wake()  # first: after an interrupt here, it must not be asleep and in no list
             self._idle.pop(worker, None)
 
     def _start_missing(self) -> None:
@@ -130,7 +131,7 @@ class ThreadPoolState:
         self._start_workers(self._add_worker)
 
     def _start_parked(self) -> None:
-        """Start the thread of a parked worker, unless another worker is on its way; as `_start_missing`."""
+        """Start the thread of a parked worker, unless another worker is on its way; errors as in `_start_missing`."""
         self._start_workers(self._take_parked)
 
     def start_first_thread(self) -> None:
@@ -155,7 +156,7 @@ class ThreadPoolState:
     def _drop_unstarted(self, *, refused: bool) -> bool:
         """Drop the workers that this thread could not start, to retry later; return whether there are other threads.
 
-        A parked one whose start was interrupted, and not `refused` by the system, is parked again for the next task.
+        A parked worker whose start was interrupted, and not `refused` by the system, is parked again for the next task.
         """
         with self.lock:
             parked = {worker.name for worker in self._parked}
@@ -189,7 +190,7 @@ class ThreadPoolState:
                 if self._initializer is not None or self.work_queue:
                     self._workers.append(worker)
                     self._threads.announce(worker.name)
-                    self._wake_pending |= self.target > 1 and self._initializer is None  # it may take long
+                    self._wake_pending |= self.target > 1 and self._initializer is None  # an initializer may take long
                     return worker
                 worker.ready_seconds = monotonic()
                 self._workers.append(worker)
@@ -240,9 +241,9 @@ class ThreadPoolState:
                 self._start_parked()
             elif not has_threads:  # the first task after a fork
                 self._start_missing()
-        except RuntimeError as error:  # there is no thread
+        except RuntimeError as error:  # the system refused the first thread
             refused = item is None or self._withdraw(item)
-            with self.lock:  # other threads' tasks counted on the one that could not start
+            with self.lock:  # other threads' tasks relied on the thread that could not start
                 left = [] if self._has_threads() else self._take_queued()
             self._fail_items(left, error)
             if refused:
@@ -267,7 +268,7 @@ class ThreadPoolState:
 
     def _run_worker(self, worker: Worker) -> None:
         if self._start_worker(worker):
-            if self._wake_pending:  # this worker may be the one on its way
+            if self._wake_pending:  # this may be the worker that was on its way
                 self._note_awake(worker)
             self._process_queue(worker)
             self._add_usage(worker)
@@ -294,7 +295,7 @@ class ThreadPoolState:
                     return
 
     def _wait_for_work(self, worker: Worker) -> bool:
-        """Wait for a task; return False if the worker must exit."""
+        """Wait until there is a task; return False if the worker must exit."""
         with self.lock:
             if self._exit_if_surplus(worker):
                 return False
@@ -313,7 +314,7 @@ class ThreadPoolState:
         with self.lock:
             self._idle.pop(worker, None)
             self._wake_pending = False
-            self.needs_wake = self.closed or bool(self._idle or self._parked)  # before the queue is read
+            self.needs_wake = self.closed or bool(self._idle or self._parked)  # set before the queue is read
             starts = len(self.work_queue) > 1 and self._wake_next()
             if self.closed:
                 self._wake_idle()
@@ -330,7 +331,7 @@ class ThreadPoolState:
                 self._update_must_check_exit()
                 return worker.abandoned
             if worker not in self._workers:
-                return True  # in a process that a task forked, and in which it has returned
+                return True  # in a process that a task forked, and in which the task has returned
             surplus = len(self._workers) > self.target and self._has_other_ready(worker)
             if not surplus and not (self.closed and not self.work_queue):
                 return False
@@ -340,15 +341,20 @@ class ThreadPoolState:
 
     def _remove_unneeded(self) -> None:
         """Remove the parked workers of a closed pool that has no queued task for them; under the lock."""
-        while self._parked and self.closed and not self.work_queue:
-            self._remove_worker(self._parked.pop())
+        if not self._parked or not self.closed or self.work_queue:
+            return
+        now, parked = monotonic(), set(self._parked)  # they have counted nothing
+        self._workers = [worker for worker in self._workers if worker not in parked]
+        self._parked.clear()
+        self.counters.slot_seconds += sum(now - (worker.ready_seconds or now) for worker in parked)
+        self._update_must_check_exit()
 
     def _has_other_ready(self, worker: Worker) -> bool:
-        """Return whether the pool has another worker than this one for sure: the system may refuse one that starts."""
+        """Return whether the pool surely has another worker: the system may yet refuse one that is starting."""
         return any(other.ready_seconds is not None and other.ident for other in self._workers if other is not worker)
 
     def _take_back(self, worker: Worker) -> None:
-        """Give an abandoned thread its place back, since the system refused the one that was to take it, or may yet."""
+        """Make an abandoned thread a worker again, since the system refused its successor, or may yet refuse it."""
         worker.abandoned, worker.counters = False, WorkerCounters()
         worker.start(monotonic())
         self._workers.append(worker)
@@ -357,7 +363,8 @@ class ThreadPoolState:
     def _add_usage(self, worker: Worker) -> None:
         """Add the CPU time and run delay of an exiting worker; read outside the lock, since the reads take a while."""
         if not worker.abandoned:
-            cpu, delay = thread_time() - worker.cpu_base_seconds, procfs.read_run_delay_seconds(worker.schedstat)
+            cpu, lived = thread_time() - worker.cpu_base_seconds, monotonic() - worker.thread_started_seconds
+            delay = procfs.read_run_delay_seconds(worker.schedstat) if lived > _SHORT_LIFE_SECONDS else 0.0
             with self.lock:
                 self.counters.cpu_seconds += cpu
                 self.counters.run_delay_seconds += delay
@@ -424,8 +431,8 @@ class ThreadPoolState:
             for _ in range(min(_WOKEN_AT_END, len(self._idle))):
                 self._wake_idle()
             unstarted = bool(self.work_queue) and not self._has_threads()
-        if unstarted:  # another thread is about to start the first one for its task: `join` must wait for it
-            with contextlib.suppress(RuntimeError):  # logged; that thread gets the error too
+        if unstarted:  # another thread is about to start the first thread for its task: `join` must wait for that
+            with contextlib.suppress(RuntimeError):  # logged, and that thread gets the error, too
                 self._start_parked()
 
     def join(self) -> None:
@@ -435,9 +442,9 @@ class ThreadPoolState:
         return self._threads.has_current()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the child has no worker threads, and the lock may have been held during the fork.
+        """Reset in a forked child, which has no worker threads, and in which the lock may still be held.
 
-        A pool that has had no task is the child's own, and starts its threads with the first one.
+        A pool that has had no task becomes the child's, and starts its threads with the first task.
         """
         self.lock = threading.RLock()
         if self.closed or self.work_queue or self.busy or self._has_ended_tasks():
@@ -447,7 +454,7 @@ class ThreadPoolState:
         self._created = 0
         self._wake_pending = False
         self._workers, self._idle, self._parked = [], {}, deque()
-        self._threads.reset()  # not another one: a task that has forked ends in its thread of this one
+        self._threads.reset()  # don't replace it: a task that has forked ends in its thread of this group
 
     def _has_ended_tasks(self) -> bool:
         counters = sum_counters(self._workers)
@@ -461,7 +468,7 @@ class ThreadPoolState:
                 self.counters.exited.cancelled += count
 
     def _list_unbegun(self) -> list[WorkItem | SharedWorkItem]:
-        """Return the queued tasks, except those that free workers are about to take: these count as started."""
+        """Return the queued tasks, except those that free workers are about to take, which count as started."""
         free = sum(worker.task is None for worker in self._workers)
         unbegun = []
         for item in self.work_queue.copy():
@@ -472,12 +479,12 @@ class ThreadPoolState:
         return unbegun
 
     def _cancel_queued(self, item: WorkItem | SharedWorkItem) -> None:
-        """Cancel a task, then take it from the queue: if an interrupt comes in between, a worker drops it."""
+        """Cancel a task, then remove it from the queue. If an interrupt comes in between, a worker drops it."""
         if not isinstance(item, tuple):
             self.cancel_shared(item)
-        elif item[0].cancel():  # not if a worker has begun it
+        elif item[0].cancel():  # False if a worker has begun it
             item[0].start_running(0.0)  # tells waiting threads of the cancellation
-            with self.lock, contextlib.suppress(ValueError):  # a worker has taken it, and counts it
+            with self.lock, contextlib.suppress(ValueError):  # not in the queue: a worker has taken and counts it
                 self.work_queue.remove(item)
                 self.counters.exited.cancelled += 1
 
@@ -510,7 +517,7 @@ class ThreadPoolState:
                     break
         with contextlib.suppress(RuntimeError):  # logged; the abandoned thread is taken back when its task has ended
             self._start_missing()
-        with self.lock:  # only now: a `join` in another thread must see the stopped worker or its successor
+        with self.lock:  # only now, since a `join` in another thread must see the stopped worker or its successor
             if stopped is not None and stopped.abandoned:
                 self._threads.forget_thread(stopped.ident)
         return True
@@ -523,10 +530,10 @@ class ThreadPoolState:
         self._remove_worker(worker)
         self.counters.cpu_seconds += procfs.read_thread_cpu_seconds(worker.ident) - worker.cpu_base_seconds
         self.counters.run_delay_seconds += procfs.read_run_delay_seconds(worker.schedstat)
-        worker.counters = WorkerCounters()  # ignore everything that the thread counts from now on
+        worker.counters = WorkerCounters()  # the thread's further counts are ignored
         self.counters.deaths["stopped"] += 1
 
-    # Observation
+    # Measurements
 
     @property
     def live(self) -> int:
@@ -541,7 +548,7 @@ class ThreadPoolState:
             return tuple(label for _, label in self._abandoned)
 
     def _read_activity(self) -> int:
-        """Return a number that changes when a task starts or ends beside another; 0 while several tasks run."""
+        """Return a number that changes whenever a task starts or ends beside another one; 0 while several tasks run."""
         if self.busy > 1:
             return 0
         counters = [worker.counters for worker in tuple(self._workers)]
@@ -570,10 +577,12 @@ class ThreadPoolState:
             return list_running(self._workers, memory)
 
     def sample_running(
-        self, *, children: Callable[[TaskFuture[Any]], bool]
+        self, *, children: Callable[[TaskFuture[Any]], bool], youngest_seconds: float
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         with self.lock:
-            return sample_running(self._workers, children=children)
+            latest = monotonic() - youngest_seconds
+            workers = [worker for worker in self._workers if worker.started_seconds <= latest]
+            return sample_running(workers, children=children)
 
 
 class SharedWorkItem(Protocol):
@@ -594,7 +603,7 @@ class Worker:
     __slots__ = (
         "abandoned", "child_tree", "counters", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds",
         "delay_baseline", "ident", "name", "native_id", "read_activity", "ready_seconds",
-        "started_seconds", "task", "wakeup",
+        "started_seconds", "task", "thread_started_seconds", "wakeup",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -603,23 +612,24 @@ class Worker:
         self.wakeup.acquire()
         self.counters = WorkerCounters()
         self.task: tuple[Any, ...] | None = None
-        self.started_seconds = 0.0
+        self.started_seconds = self.thread_started_seconds = 0.0
         self.ready_seconds: float | None = None
         self.ident = self.native_id = 0
         self.abandoned = False
-        self.delay_baseline = (0.0, 0.0)  # start of the task sampled last, and the thread's run delay at that sample
+        # the start of the task sampled last, and the thread's run delay at that sample
+        self.delay_baseline = (0.0, 0.0)
         self.read_activity: Callable[[], int] = int  # see ThreadPoolState._read_activity
-        self.child_tree: tuple[float, TreeTime] | None = None  # start of the task whose processes these are
+        self.child_tree: tuple[float, TreeTime] | None = None  # the start of the task, and its processes
         self.cpu_base_seconds = self.cpu_seconds = self.cpu_read_seconds = 0.0
 
     def start(self, now: float) -> None:
         self.ident, self.native_id = _thread.get_ident(), _thread.get_native_id()
-        self.ready_seconds = self.cpu_read_seconds = now
+        self.ready_seconds = self.thread_started_seconds = self.cpu_read_seconds = now
         self.cpu_base_seconds = self.cpu_seconds = thread_time()
 
     def wake(self) -> None:
-        """Wake the thread if it waits; it finds out for itself why. From any thread."""
-        with contextlib.suppress(RuntimeError):  # it has been woken already
+        """Wake the thread if it waits; it then checks the reason itself. From any thread."""
+        with contextlib.suppress(RuntimeError):  # it was woken already
             self.wakeup.release()
 
     @property
@@ -627,16 +637,16 @@ class Worker:
         return f"/proc/self/task/{self.native_id}/schedstat"
 
     def sample_task(self, *, exact: bool) -> tuple[float, float, float]:
-        """Return the monotonic time of the sample, the CPU time of the running task and its wait for a core until then.
+        """Return the monotonic time of a sample, and the running task's CPU time and wait for a core until then.
 
-        Under the pool's lock. Not `exact`: the wait is not read, and is 0, for a task that has hardly waited at all.
-        If the task is not profiled, the wait is that since its first sample: to read the run delay at the start of each
-        short task would cost more than the task.
+        Under the pool's lock. Unless it must be `exact`, the wait is not read for a task that has hardly waited, and is
+        0. If the task is not profiled, the wait counts from its first sample: reading the run delay at the start of
+        each short task would cost more than the task.
         """
         now, cpu = monotonic(), max(0.0, procfs.read_thread_cpu_seconds(self.ident) - self.cpu_seconds)
         if not exact and cpu >= _COMPUTING_CORES * (now - self.started_seconds):
             return now, cpu, 0.0
-        # Not the CPU time above: it may have taken tens of milliseconds to open the file.
+        # The CPU time is read again: opening the file may have taken tens of milliseconds.
         now, run, delay = procfs.sample_schedstat(self.schedstat)
         if self.delay_baseline[0] != self.started_seconds:
             self.delay_baseline = (self.started_seconds, delay)
@@ -646,7 +656,7 @@ class Worker:
         """Sample the child processes of the running task; None if it has started none. Under the pool's lock."""
         started = self.started_seconds
         tree = self.child_tree[1] if self.child_tree and self.child_tree[0] == started else None
-        # The first thread that needs the fork server starts it; it is no task's child.
+        # The fork server is not a child of the task, though the first thread that needs it starts it.
         children = tuple(pid for pid in procfs.list_thread_children(self.native_id) if pid != lifetime.FORK_SERVERS.pid)
         if tree is None and not children:
             return None
@@ -657,14 +667,14 @@ class Worker:
         return tree
 
     def get_children_peak_bytes(self) -> int:
-        """Return the highest sampled memory of the running task's child processes together."""
+        """Return the highest sampled total memory of the running task's child processes."""
         tree = self.child_tree
         return tree[1].memory_peak_bytes if tree is not None and tree[0] == self.started_seconds else 0
 
     def store_usage(self, future: TaskFuture[Any], started: float, ended: float) -> None:
         """Read the thread's CPU clock at the end of a task of more than MIN_MEASURED_SECONDS."""
         cpu = thread_time()
-        # Short tasks before this one were not measured: at most a millisecond, counted as CPU time.
+        # The CPU time includes short tasks before this one, which were not measured: at most a millisecond.
         spent = max(0.0, cpu - self.cpu_seconds - max(0.0, started - self.cpu_read_seconds))
         self.cpu_seconds, self.cpu_read_seconds = cpu, ended
         future._usage = (self.name, os.getpid(), started, ended, min(spent, ended - started), 0.0, 0)
@@ -678,7 +688,7 @@ class Worker:
 def run_work_item(worker: Worker, item: WorkItem, now: float) -> float:
     """Run a task and settle its future; return when it ended.
 
-    Updates counters and `worker.task` before it settles the future, so that waiting threads find the numbers right.
+    Updates counters and `worker.task` before it settles the future, so that waiting threads find correct numbers.
     """
     future, function, arguments, keywords, profiled, _ = item
     worker.task = item
@@ -697,7 +707,7 @@ def run_work_item(worker: Worker, item: WorkItem, now: float) -> float:
         ended = _finish_task(worker, future, now)
         worker.counters.failed += 1
         future.settle_exception(drop_first_frame(error))
-        # The exception's traceback has the frames of the task, and these keep the frames that called them.
+        # The exception's traceback refers to the frames of the task, and they to their callers' frames.
         del item, future, function, arguments, keywords
     else:
         ended = _finish_task(worker, future, now)
@@ -720,7 +730,7 @@ def sum_counters(workers: Sequence[Worker]) -> WorkerCounters:
 def take_snapshot(
     workers: Sequence[Worker], queue: Sequence[WorkItem | SharedWorkItem], target: int
 ) -> tuple[PoolSnapshot, float]:
-    """Return a snapshot of the workers and the queue, and for how many seconds the busy workers have been busy."""
+    """Return a snapshot of the workers and the queue, and the seconds for which busy workers have been busy."""
     now = monotonic()
     live = [worker for worker in workers if worker.ready_seconds is not None]
     busy = [worker.started_seconds for worker in live if worker.task is not None]
@@ -740,7 +750,7 @@ def take_snapshot(
 
 
 def list_running(workers: Sequence[Worker], memory_bytes: int) -> tuple[RunningTask, ...]:
-    """List the running tasks, their child processes included; one entry stands for all items of a map."""
+    """List the running tasks, including their child processes; one entry stands for all items of a map."""
     return tuple(
         _build_running_task(worker, task, worker.sample_task(exact=True), worker.sample_children(), memory_bytes)
         for worker in workers
@@ -751,10 +761,10 @@ def list_running(workers: Sequence[Worker], memory_bytes: int) -> tuple[RunningT
 def sample_running(
     workers: Sequence[Worker], *, children: Callable[[TaskFuture[Any]], bool]
 ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
-    """List the running tasks with their futures, by the fewest reads that show whether a task computes or waits.
+    """List the running tasks with their futures, with as few reads as show whether a task computes or waits.
 
-    While a thread computes, each read of /proc waits for the interpreter's lock three times, 5 ms each. So it reads
-    run delay and child processes only of tasks that may have lost more than a tenth of their time to them.
+    While a thread computes, each read of /proc waits for the GIL three times, for 5 ms each. So run delay and child
+    processes are read only for tasks that may have spent more than a tenth of their time on them.
     """
     running, began = [], monotonic()
     for worker in workers:
@@ -798,7 +808,7 @@ def _run_profiled(worker: Worker, item: WorkItem) -> float:
 
 
 class _Profiler:
-    """Measures CPU time, run delay and memory of one task; costs some 30 µs, most of it to read the peak memory."""
+    """Measures CPU time, run delay and memory of one task. This costs about 30 µs, mostly for the peak memory."""
 
     __slots__ = ("_activity", "_children_cpu", "_children_peak", "_delay", "_started", "_worker")
 
@@ -819,10 +829,10 @@ class _Profiler:
         children_cpu, children_peak = _read_children_usage()
         if self._activity and worker.read_activity() == self._activity:  # no task ran beside this one
             cpu += children_cpu - self._children_cpu
-        # On a busy machine the thread may wait for a core once more before it reads its run delay.
+        # On a busy machine the thread may wait for a core again before it reads its run delay.
         delay = min(procfs.read_run_delay_seconds(worker.schedstat) - self._delay, most_delay)
         future.started_seconds = started
-        # The kernel keeps only the largest child so far: if it grew, a child of one of the running tasks was larger.
+        # The kernel keeps only the largest child so far. If that has grown, a child of a running task was larger.
         grown = children_peak if children_peak > self._children_peak else 0
         memory = max(procfs.read_memory_peak_bytes(), worker.get_children_peak_bytes(), grown)
         future._usage = (worker.name, os.getpid(), started, ended, cpu, delay, memory)

@@ -25,9 +25,10 @@ from paropt_exporter.executors.threads.pool_state import ThreadPoolState, Worker
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# To iterate over these runs no code of the user, and waits for nothing: a map may read them before its first task runs.
+# Iterating over these types runs no user code and never blocks, so a map may read them before its first task runs.
 _AT_HAND = frozenset({list, tuple, range, dict, set, frozenset, str, bytes})
-_MAX_DEFAULT_WORKERS = 32  # the standard library's bound, so that a default pool doesn't grow when it is swapped in
+# the standard library's bound, so that a default pool that replaces a standard one is no larger
+_MAX_DEFAULT_WORKERS = 32
 _names = itertools.count()
 
 
@@ -58,7 +59,7 @@ class ThreadPool(ThreadPoolExecutor):
         `thread_name_prefix`: by default `paropt-NAME-COUNT`. `initializer(*initargs)` runs in each new thread; if it
         has failed three times in each, all tasks fail with an InitializerFailed, which is a BrokenThreadPool. `name`:
         the label `pool` of the metrics. ValueError or TypeError for other arguments. RuntimeError, here or from
-        `submit`, if the system starts no thread.
+        `submit`, if the system can't start a thread.
         """
         if max_workers is None:
             max_workers = min(_MAX_DEFAULT_WORKERS, host.count_cpu_workers() + 4)
@@ -92,9 +93,9 @@ class ThreadPool(ThreadPoolExecutor):
         *,
         profiled: bool = False,
     ) -> None:
-        """Run a task for a future that another executor has already returned.
+        """Run a task whose future another executor has already returned.
 
-        `profiled`: measure it in full, like a named task; otherwise only if it takes a millisecond, without memory.
+        `profiled`: measure it in full, like a named task; otherwise only if it takes a millisecond, and without memory.
         """
         if self._state.closed:
             self._state.refuse()
@@ -124,14 +125,14 @@ class ThreadPool(ThreadPoolExecutor):
         `buffersize`: how many results may wait for the consumer before the map stops reading the iterables.
         """
         del chunksize
-        if self._state.closed or has_own_submit(self, ThreadPool):  # after a shutdown only an empty map is fine
+        if self._state.closed or has_own_submit(self, ThreadPool):  # after a shutdown, only an empty map succeeds
             return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
         item = MapWorkItem(self._state, get_label(fn), fn, iterables, timeout=timeout, buffersize=buffersize)
         item.pool = None if buffersize is None else self
         return item.results()
 
     def start_first_thread(self) -> None:
-        """Start a thread now, not with the first task. RuntimeError if the system starts none."""
+        """Start a thread now instead of with the first task. Raises RuntimeError if the system refuses it."""
         self._state.start_first_thread()
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
@@ -144,8 +145,8 @@ class ThreadPool(ThreadPoolExecutor):
     def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = 10.0) -> bool:
         """Settle a task's future with `error` at once; return False if the task had ended. Does not block.
 
-        A thread can't be stopped: the thread of a running task continues (see `abandoned`), and the pool starts
-        another worker in its place. So `grace_seconds` has no effect.
+        A thread can't be stopped: the thread of a running task continues (see `abandoned`), and the pool starts another
+        worker in its place. `grace_seconds` has no effect.
         """
         del grace_seconds
         return self._state.stop(future, error)
@@ -156,11 +157,11 @@ class ThreadPool(ThreadPoolExecutor):
             self._state.join()
 
     def runs_caller(self) -> bool:
-        """Return whether the calling thread is one of the pool's: that of a task, or of a future's callback."""
+        """Return whether the calling thread is one of the pool's, in a task or in a future's callback."""
         return self._state.runs_caller()
 
     def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
-        """Shut down without waiting. Return nothing: a thread can't be killed, and ends with the interpreter."""
+        """Shut down without waiting. Return (), since a thread can't be killed; it ends with the interpreter."""
         del after_seconds
         self.shutdown(wait=False, cancel_futures=True)
         return ()
@@ -190,7 +191,7 @@ class ThreadPool(ThreadPoolExecutor):
 
     @property
     def live(self) -> int:
-        """How many workers are available, with a thread or without, including those that will exit after their task."""
+        """How many workers there are, with or without a thread, including those that will exit after their task."""
         return self._state.live
 
     @property
@@ -221,22 +222,22 @@ class ThreadPool(ThreadPoolExecutor):
         return self._state.list_running()
 
     def sample_running(
-        self, *, children: Callable[[TaskFuture[Any]], bool] = lambda _: True
+        self, *, children: Callable[[TaskFuture[Any]], bool] = lambda _: True, youngest_seconds: float = 0.0
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
-        """List the running tasks with their futures, by the fewest reads that show whether they compute or wait.
+        """List the running tasks with their futures, with as few reads as show whether they compute or wait.
 
-        Leaves out memory, and the run delay of tasks that get nearly a whole core. `children`: for which futures to
-        sample child processes too.
+        Leaves out memory, and the run delay of tasks that get nearly a whole core. `children`: the futures for which to
+        sample child processes, too. `youngest_seconds`: the age from which tasks are listed.
         """
-        return self._state.sample_running(children=children)
+        return self._state.sample_running(children=children, youngest_seconds=youngest_seconds)
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
-        """Return an empty tuple: threads share the memory of their process."""
+        """Return an empty tuple, since threads share the memory of their process."""
         return ()
 
 
 class _Raised:
-    """The exception of an item, in the place of its result."""
+    """The exception of an item, in place of its result."""
 
     __slots__ = ("error",)
 
@@ -265,7 +266,7 @@ class MapWorkItem(Generic[T]):
         buffersize: int | None,
     ) -> None:
         check_buffersize(buffersize)
-        self.pool: ThreadPool | None = None  # kept open as long as the map has items to read
+        self.pool: ThreadPool | None = None  # keeps the pool open while the map has items to read
         self._state = state
         self._deadline = None if timeout is None else monotonic() + timeout
         self._function = function
@@ -274,7 +275,8 @@ class MapWorkItem(Generic[T]):
         self._source = enumerate(zip(*iterables, strict=False))
         self._pending: deque[tuple[int, tuple[Any, ...]]] = deque()
         self._lazily = buffersize is not None
-        self._slow_path = self._lazily  # whether results can't just be popped; set before an item that raised
+        # whether results need more than a pop; set before the outcome of an item that raised is stored
+        self._slow_path = self._lazily
         self._enqueued = False
         self._total = 0
         self._outcomes: dict[int, Any] = {}
@@ -291,7 +293,7 @@ class MapWorkItem(Generic[T]):
         outcomes, pop = self._outcomes, self._outcomes.pop
         try:
             for index in count() if self._lazily else range(self._total):
-                # No name for the result: the generator must not keep it alive while the consumer uses it.
+                # No local name for the result: the generator must not keep it alive while the consumer uses it.
                 if index in outcomes and not self._slow_path:
                     yield pop(index)  # the fast path
                 elif index < self._total:
@@ -306,7 +308,7 @@ class MapWorkItem(Generic[T]):
         outcome = self._outcomes.pop(index) if index in self._outcomes else self._wait_for(index)
         if self._lazily:
             self._read(1)
-        if type(outcome) is _Raised:  # not `__class__`: a proxy's is that of its object, or raises
+        if type(outcome) is _Raised:  # not `__class__`: a proxy's is its object's, or raises
             try:
                 raise outcome.error
             finally:
@@ -320,7 +322,7 @@ class MapWorkItem(Generic[T]):
         mine = (self._marker, function)
         self._enqueued = False
         if len(pending) > 1:
-            self._enqueue(first=True)  # the next free worker joins, before it runs later tasks
+            self._enqueue(first=True)  # the next free worker joins in before it runs later tasks
         worker.started_seconds = now
         while True:
             try:
@@ -346,7 +348,7 @@ class MapWorkItem(Generic[T]):
                 break
         ended = monotonic()
         counters.busy_seconds += ended - now
-        # Errors that no consumer takes refer to this frame by their tracebacks: it must not refer to them.
+        # The tracebacks of errors that no consumer takes refer to this frame, so it must not refer to the errors.
         del self, outcomes
         return ended
 
@@ -355,10 +357,10 @@ class MapWorkItem(Generic[T]):
         queue = self._state.work_queue
         (queue.appendleft if first else queue.append)(self)
         if self._state.needs_wake:
-            self._state.wake(None if first else self)  # a map that was accepted continues after the pool was closed
+            self._state.wake(None if first else self)  # an accepted map continues after the pool is closed
 
     def _read(self, most: int | None) -> None:
-        """Read items, at most so many, and queue each before the next is read, which may depend on its task."""
+        """Read at most `most` items. Each is queued before the next is read, which may depend on its task."""
         for item in islice(self._source, most):
             self._total += 1
             self._pending.append(item)
@@ -381,7 +383,7 @@ class MapWorkItem(Generic[T]):
         return len(self._pending)
 
     def cancel_pending(self) -> int:
-        """Drop the pending items and return their number. A consumer that waits for one gets CancelledError."""
+        """Drop the pending items and return their number. A consumer that is waiting for one gets CancelledError."""
         dropped = 0
         while self._pending:
             try:

@@ -32,7 +32,7 @@ from collections.abc import Iterable
 from paropt_exporter.executors import procfs
 from paropt_exporter.executors.worker import imports, loop
 
-TYPE_CHECKING = False  # workers have no need of typing
+TYPE_CHECKING = False  # workers don't need typing
 
 if TYPE_CHECKING:
     from typing import Any, NoReturn

@@ -7,7 +7,7 @@ import os
 import sys
 from functools import partial
 
-TYPE_CHECKING = False  # workers have no need of typing
+TYPE_CHECKING = False  # workers don't need typing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

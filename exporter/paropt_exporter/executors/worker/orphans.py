@@ -23,7 +23,7 @@ class Orphans:
         self._seen: frozenset[int] = frozenset()
 
     def reap(self, now: float) -> bool:
-        """Reap the zombies that were there at the last call too; return whether there were any."""
+        """Reap the zombies that already were there at the last call; return whether there were any."""
         self.due_seconds = now + LOOK_SECONDS
         zombies = frozenset(filter(_is_zombie, procfs.list_children("self")))  # none without /proc
         left = (zombies & self._seen) - _list_owned() if zombies & self._seen else ()

@@ -29,7 +29,7 @@ _REMEMBERED = frozenset({FunctionType, BuiltinFunctionType, _lru_cache_wrapper, 
 # of the standard executors keep the functions of `__main__`, including the changes that tasks make), or loads it for
 # each task.
 ONCE, LATEST, AFRESH = b"1", b"2", b"0"
-CHUNK = b"c"  # before these marks: the function is called for each item of a chunk
+CHUNK = b"c"  # precedes these marks: the function is called for each item of a chunk
 _PLAIN = frozenset({int, float, complex, bool, NoneType})  # types that marshal handles at less cost
 _TEXTS = frozenset({str, bytes})
 _LONGEST_PLAIN = 1 << 10  # longer texts are not copied once more
@@ -52,7 +52,7 @@ Queued = tuple[bytes, Arguments | UnpickledArguments]
 
 
 class MappedFunction:
-    """The function of a `map`, which is pickled once: as it is when the first of the map's tasks is submitted."""
+    """The function of a `map`, which is pickled once, when the first of the map's tasks is submitted."""
 
     def __init__(self, function: Callable[..., Any], label: str, *, in_chunks: bool) -> None:
         """Make one. `in_chunks`: a task calls it for each tuple of arguments in a chunk."""
@@ -94,9 +94,9 @@ class RemoteTraceback(Exception):
 class Packer:
     """Pickles tasks for the workers of one pool, and caches the pickles of functions that can't change.
 
-    The functions of a module that a worker could not import (a test's, a notebook's) travel by value from then on.
-    Behind a queue of some length large arguments are pickled only when a worker gets them: otherwise a hundred tasks
-    with one table of 100 MB would take 10 GB.
+    The functions of a module that a worker could not import (a test's, a notebook's) travel by value from then on. In a
+    long queue, large arguments are pickled only when a worker gets them: otherwise a hundred tasks with one table of
+    100 MB would take 10 GB.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class Packer:
 
     def pickle_arguments(self, queued: Queued, label: str) -> Packed:
         """Return a task with its arguments pickled. If they can't be, return one that raises the error in a worker."""
-        import threading  # here: workers have no need of it
+        import threading  # here: workers don't need it
 
         packed, arguments = queued
         if not isinstance(arguments, UnpickledArguments):
@@ -179,7 +179,7 @@ class Packer:
         pickled = self._pickle_arguments(arguments, keywords, large=large > 0)
         size_bytes = len(pickled)
         if size_bytes * waiting > _MOST_QUEUED_BYTES and size_bytes >= LARGE_BYTES:
-            return UnpickledArguments(arguments, keywords)  # large by their elements: pickled twice, but not held twice
+            return UnpickledArguments(arguments, keywords)  # many elements: pickled twice, but not held in memory twice
         return pickled
 
     def _pickle_arguments(
@@ -251,12 +251,12 @@ class Packer:
 
 
 def _is_plain_partial(function: partial[Any]) -> bool:
-    """Whether a call of it is one of its function with its arguments first."""
+    """Whether a call of the partial equals one of its function with its arguments first."""
     return not vars(function) and all(argument is not _PLACEHOLDER for argument in function.args)
 
 
 def _refuse(message: str) -> NoReturn:
-    """Raise the error of arguments that could not be pickled, as the task in whose place this one runs."""
+    """Raise the error of arguments that could not be pickled: this task runs in place of theirs."""
     raise UnpicklableError(message)
 
 

@@ -35,7 +35,7 @@ class PickleBuffers:
         return sum(map(len, self.parts))
 
     def __contains__(self, name: bytes) -> bool:
-        """Whether the pickle contains `name`, the contents of large objects aside."""
+        """Whether the pickle contains `name`, without the contents of large objects."""
         return any(name in part for part in self.parts if len(part) <= _LONGEST_FRAME_BYTES)
 
     def join(self) -> bytes:
@@ -43,12 +43,12 @@ class PickleBuffers:
 
 
 def share_large(packed: bytes) -> bytes | PickleBuffers:
-    """Return a pickle that is large by the elements of its value as one that goes through shared memory."""
+    """Return a pickle that is large because of its many elements as one that is sent through shared memory."""
     return PickleBuffers.wrap(packed) if len(packed) >= _SHARED_BYTES else packed
 
 
 def measure_large(values: Iterable[object]) -> int:
-    """Return the bytes of the values that are large themselves, their elements aside; 0 if none is."""
+    """Return the size of the values that are large themselves, without their elements; 0 if none is."""
     try:
         return sum(size for value in values if (size := sys.getsizeof(value)) >= LARGE_BYTES)
     except Exception:  # noqa: BLE001 -- a user's __sizeof__

@@ -7,7 +7,7 @@ from enum import EnumType
 from functools import _lru_cache_wrapper, cached_property, lru_cache
 from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, NoneType
 
-TYPE_CHECKING = False  # workers have no need of typing
+TYPE_CHECKING = False  # workers don't need typing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

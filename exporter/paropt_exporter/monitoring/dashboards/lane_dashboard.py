@@ -20,8 +20,10 @@ from paropt_exporter.monitoring.dashboards.layout import (
     Variable,
     build_section,
 )
+from paropt_exporter.monitoring.dashboards.links import LANE_UID
 from paropt_exporter.monitoring.dashboards.panels import (
     COARSE_POINTS,
+    MOST_LINES,
     STAGE_POINTS,
     Dash,
     Query,
@@ -34,6 +36,7 @@ from paropt_exporter.monitoring.dashboards.panels import (
     build_timeline,
 )
 from paropt_exporter.monitoring.dashboards.scales import (
+    COUNT,
     Colour,
     Scale,
     Step,
@@ -102,7 +105,7 @@ def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
         "How many hosts run it now?",
         "Hosts on which the lane runs at this moment. Above 0 for much longer than a run takes: a stage is stuck.",
         Query(expr=f"sum({scope.select(names.RUN_IN_PROGRESS)})"),
-        Scale(unit="short", decimals=0),
+        Scale(unit=COUNT, decimals=0),
     )
     yield build_success_rate(scope, "The charts of failures tell which stage it is.")
     yield build_stat(
@@ -123,14 +126,16 @@ def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
 
 
 def _build_durations(scope: Scope) -> Panel:
+    longest = f"topk({MOST_LINES}, max {_BY} ({scope.over_range('max_over_time', names.STAGE_LAST_DURATION)}))"
     return build_time_series(
         "How long does each stage take, against its limit?",
-        "Each stage's last duration, of the slowest host; dashed red: the limits, which the tooltip names. A stage "
-        "that grows towards its limit needs splitting, or more workers; the table below shows how much is in use.",
+        f"The last duration of each stage on its slowest host, of the {MOST_LINES} longest; dashed red: the limits, "
+        "which the tooltip names. A stage that grows towards its limit needs splitting, or more workers; the table "
+        "below shows how much is in use.",
         [
-            Query(expr=f"max {_BY} ({scope.select(names.STAGE_LAST_DURATION)})", legend=_STAGE),
+            Query(expr=f"max {_BY} ({scope.select(names.STAGE_LAST_DURATION)}) and {longest}", legend=_STAGE),
             Query(
-                expr=f"max {_BY} ({scope.select(names.SLA_LIMIT)})",
+                expr=f"max {_BY} ({scope.select(names.SLA_LIMIT)}) and {longest}",
                 legend=f"{_STAGE} limit",
                 dash=Dash.LIMIT,
                 listed=False,
@@ -172,9 +177,13 @@ def _build_last_run_table(scope: Scope) -> Panel:
         [
             Column(source="stage", title="Stage"),
             Column(source="A", title="Duration", scale=Scale(unit="s")),
-            Column(source="B", title="Of its limit", scale=more_is_worse("percentunit", watch=0.8, bad=1)),
-            Column(source="C", title="CPU per run", scale=Scale(unit="s")),
-            Column(source="D", title="Memory peak", scale=Scale(unit="bytes")),
+            Column(
+                source="B",
+                title="Of its limit",
+                scale=more_is_worse("percentunit", watch=0.8, bad=1, missing="no limit"),
+            ),
+            Column(source="C", title="CPU per run", scale=Scale(unit="s", missing="no run")),
+            Column(source="D", title="Memory peak", scale=Scale(unit="bytes", missing="unknown")),
             Column(source="E", title="Done", scale=Scale(unit="percentunit")),
             Column(source="F", title="Hosts where it fails", scale=none_is_good()),
         ],
@@ -184,30 +193,32 @@ def _build_last_run_table(scope: Scope) -> Panel:
 def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
     yield build_bars(
         "Which stages fail?",
-        f"Stage runs that failed, erred or timed out in the {scope.recorded_window} before, as a recording rule counts "
-        "them. The same stage each time: its own fault. Several at once: the machine or the network.",
+        "Stage runs that failed, erred or timed out in each interval, as a recording rule counts them. The same stage "
+        "each time: its own fault. Several at once: the machine or the network.",
         Query(
-            expr=f"sum by (stage, result) ({scope.select_faults(names.STAGE_RUNS)})",
+            expr=f"sum by (stage, result) ({scope.count_faults(names.STAGE_RUNS)})",
             legend="{{stage}} {{result}}",
         ),
+        shortest=scope.recorded_window,
     )
     yield build_bars(
         "Which limits break?",
-        f"Stage runs that broke their SLA in the {scope.recorded_window} before, by severity. critical ones stopped "
-        "the lane. The table above tells by how much; split the stage, or correct its limit.",
+        "Stage runs that broke their SLA in each interval, by severity. critical ones stopped the lane. The table "
+        "above tells by how much; split the stage, or correct its limit.",
         Query(
-            expr=f"sum by (stage, severity) ({scope.select_faults(names.SLA_VIOLATIONS)})",
+            expr=f"sum by (stage, severity) ({scope.count_faults(names.SLA_VIOLATIONS)})",
             legend="{{stage}} {{severity}}",
         ),
+        shortest=scope.recorded_window,
     )
     yield build_bars(
         "Which stages are tried again?",
-        f"Attempts of tasks that did not succeed in the {scope.recorded_window} before. Retries hide flaky tests: "
-        "fix the frequent ones.",
+        "Attempts of tasks that did not succeed, in each interval. Retries hide flaky tests: fix the frequent ones.",
         Query(
-            expr=f"sum by (stage, result) ({scope.select_faults(names.TASK_ATTEMPTS)})",
+            expr=f"sum by (stage, result) ({scope.count_faults(names.TASK_ATTEMPTS)})",
             legend="{{stage}} {{result}}",
         ),
+        shortest=scope.recorded_window,
     )
 
 
@@ -262,15 +273,17 @@ def _iter_time_panels(scope: Scope) -> Iterator[Panel]:
         "uneven: the slowest stage takes over 3 times the fastest. under_used: pools were busy less than half of the "
         "time; lower `workers`. saturated: all workers were busy and tasks waited; raise `workers` or get cores.",
         Query(expr=f"sum by (kind) ({scope.select(names.LANE_BOTTLENECK)})", legend="{{kind}}"),
-        Scale(unit="short", below=Colour.GOOD, steps=(Step(value=1, colour=Colour.WATCH),), decimals=0),
+        Scale(unit=COUNT, below=Colour.GOOD, steps=(Step(value=1, colour=Colour.WATCH),), decimals=0),
     )
-    # Prometheus 2 keeps le="1" of a Pushgateway or node_exporter apart from le="1.0" of a scraped exporter.
-    buckets = f'label_replace({scope.increase(names.RUN_DURATION, part="bucket")}, "le", "$1", "le", "(.+)[.]0")'
+    # Prometheus 2 keeps le="1" of a Pushgateway or node_exporter apart from le="1.0" of a scraped exporter. The bounds
+    # of sums are renamed: renaming those of all hosts took most of the query's time. Two series must not get one name.
+    buckets = f"sum by (le) ({scope.increase(names.RUN_DURATION, part='bucket')})"
+    bounds = f'sum by (bound) (label_replace({buckets}, "bound", "$1", "le", "(.+?)(?:[.]0)?"))'
     yield build_heatmap(
         "How do the runs' durations spread?",
         "Whole runs in each interval by duration, without those that skipped cached tasks. One band: steady. Two: "
         "two kinds of runs. A band that climbs: the lane grows.",
-        Query(expr=f"sum by (le) ({buckets})", legend="{{le}}"),
+        Query(expr=f'sum by (le) (label_replace({bounds}, "le", "$1", "bound", "(.+)"))', legend="{{le}}"),
         unit="s",
     )
 
@@ -299,17 +312,20 @@ def _iter_cache_panels(scope: Scope) -> Iterator[Panel]:
         "Tasks of cached stages that ran, by reason. inputs: files changed, as they should. edited, own_input: narrow "
         "`inputs`. uncacheable, store: the log and the summary say what is wrong. evicted: raise PAROPT_CACHE_SIZE.",
         Query(
-            expr=f"sum by (stage, reason) ({scope.increase(names.CACHE_LOOKUPS, result='miss')}) > 0",
+            expr=f"sum by (stage, reason) ({scope.count(names.CACHE_LOOKUPS, result='miss')}) > 0",
             legend="{{stage}} {{reason}}",
         ),
+        shortest=scope.recorded_window,  # each stage has a series for each of twelve reasons: fewer bars cost less
     )
 
 
 def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
+    busiest = f"topk({MOST_LINES}, sum {_BY} ({scope.over_range('increase', names.STAGE_CPU)}))"
     yield build_time_series(
         "How much CPU does each stage use?",
-        "Cores, of the stage's tasks and all their descendants. As many as the machine has: more workers won't help.",
-        [Query(expr=f"sum {_BY} ({scope.rate(names.STAGE_CPU)})", legend=_STAGE)],
+        f"Cores, of the stage's tasks and all their descendants, of the {MOST_LINES} busiest. As many as the machine "
+        "has: more workers won't help.",
+        [Query(expr=f"sum {_BY} ({scope.rate(names.STAGE_CPU)}) and {busiest}", legend=_STAGE)],
         Scale(unit="short"),
         points=COARSE_POINTS,
     )
@@ -340,7 +356,7 @@ def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
 
 
 DASHBOARD = DashboardSpec(
-    uid="paropt-lane",
+    uid=LANE_UID,
     title="Paropt / Lane and run",
     description="One lane: how it runs, which stage ran when and how long, which failed, which to speed up.",
     hours=1,

@@ -78,15 +78,18 @@ class Line(Struct, frozen=True, kw_only=True):
 
 
 class Section(Struct, frozen=True, kw_only=True):
-    """A titled row with lines of panels."""
+    """A titled row with lines of panels. `collapsed`: it is closed at first, and Grafana asks none of its queries."""
 
     title: str
     lines: Sequence[Line]
+    collapsed: bool = False
 
 
-def build_section(title: str, panels: Iterable[Panel], *, height: int = CHART_HEIGHT) -> Section:
+def build_section(
+    title: str, panels: Iterable[Panel], *, height: int = CHART_HEIGHT, collapsed: bool = False
+) -> Section:
     """Build a section with one line of panels."""
-    return Section(title=title, lines=(Line(height=height, panels=tuple(panels)),))
+    return Section(title=title, lines=(Line(height=height, panels=tuple(panels)),), collapsed=collapsed)
 
 
 class Annotation(Struct, frozen=True, kw_only=True):
@@ -153,14 +156,24 @@ def build_dashboard(spec: DashboardSpec, options: Options) -> Dashboard:
 def _iter_placed_panels(sections: Sequence[Section]) -> Iterator[Panel]:
     top = 0
     for section in sections:
-        yield RowPanel(title=section.title, gridPos=GridPos(h=1, w=GRID_WIDTH, x=0, y=top))
-        top += 1
-        for line in section.lines:
-            width = GRID_WIDTH // len(line.panels)
-            for index, panel in enumerate(line.panels):
-                panel.gridPos = GridPos(h=line.height, w=width, x=index * width, y=top)
-                yield panel
-            top += line.height
+        place = GridPos(h=1, w=GRID_WIDTH, x=0, y=top)
+        panels = [*_iter_line_panels(section.lines, top + 1)]
+        if section.collapsed:
+            yield RowPanel(title=section.title, gridPos=place, collapsed=True, panels=panels)
+            top += 1
+        else:
+            yield RowPanel(title=section.title, gridPos=place)
+            yield from panels
+            top += 1 + sum(line.height for line in section.lines)
+
+
+def _iter_line_panels(lines: Sequence[Line], top: int) -> Iterator[Panel]:
+    for line in lines:
+        width = GRID_WIDTH // len(line.panels)
+        for index, panel in enumerate(line.panels):
+            panel.gridPos = GridPos(h=line.height, w=width, x=index * width, y=top)
+            yield panel
+        top += line.height
 
 
 def _build_datasource_variable(uid: str | None) -> Template:
@@ -241,7 +254,7 @@ def convert_dashboard(dashboard: Dashboard) -> Node:
 
 def _convert_panel(printed: Node) -> Node:
     if printed["type"] == "row":
-        return _keep_known(_ROW, printed)
+        return {**_keep_known(_ROW, printed), "panels": [_convert_panel(panel) for panel in printed["panels"]]}
     panel = _keep_known(_PANEL, printed)
     legacy = _LEGACY_OPTIONS.get(panel["type"], set())
     panel["options"] = _keep_known(panel["options"].keys() - legacy, panel["options"])

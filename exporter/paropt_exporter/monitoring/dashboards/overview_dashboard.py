@@ -8,9 +8,9 @@ from grafanalib.core import Panel
 
 from paropt_exporter import families as names
 from paropt_exporter.monitoring.dashboards.layout import (
+    BARS_HEIGHT,
     CHART_HEIGHT,
     STAT_HEIGHT,
-    TALL_HEIGHT,
     Annotation,
     DashboardSpec,
     Line,
@@ -18,6 +18,7 @@ from paropt_exporter.monitoring.dashboards.layout import (
     Variable,
     build_section,
 )
+from paropt_exporter.monitoring.dashboards.links import link_row, link_series
 from paropt_exporter.monitoring.dashboards.panels import (
     MOST_LINES,
     Dash,
@@ -32,14 +33,16 @@ from paropt_exporter.monitoring.dashboards.panels import (
 )
 from paropt_exporter.monitoring.dashboards.scales import (
     BY_RESULT,
+    COUNT,
     Colour,
     Scale,
     less_is_worse,
     more_is_worse,
+    name_states,
     none_is_good,
 )
 from paropt_exporter.monitoring.dashboards.scope import DASHBOARD_RANGE, Scope
-from paropt_exporter.monitoring.dashboards.tables import HOSTS_COLUMN, Column, build_table
+from paropt_exporter.monitoring.dashboards.tables import HOSTS_COLUMN, MOST_ROWS, Column, Order, build_table
 from paropt_exporter.promql import TARGET_LABELS
 
 VARIABLES = (
@@ -48,21 +51,24 @@ VARIABLES = (
     Variable(label="stage", of=names.STAGE_INFO),
 )
 _LANE = "{{project}} {{lane}}"
-_ROWS = 50  # of a table, the greatest first: more are hard to read
+_LANE_LINK = link_series("project", "lane")
+_SEVERITIES = {"critical": Colour.BAD, "warning": Colour.WATCH}  # of alerts
+_PLACE_WIDTHS = {"project": 95, "lane": 95}  # of half a screen's table, in pixels; the others share the rest
+_SLA_SEVERITIES = {"critical": Colour.BAD, "normal": Colour.WATCH}
 
 
 def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
         build_section("Is it healthy?", _iter_health_panels(scope), height=STAT_HEIGHT),
-        build_section("Runs: rate, errors, duration", _iter_run_panels(scope)),
         Section(
-            title="Limits",
+            title="What needs attention?",
             lines=(
-                Line(height=CHART_HEIGHT, panels=[*_iter_limit_panels(scope)]),
-                Line(height=TALL_HEIGHT, panels=[*_iter_stage_tables(scope)]),
-                Line(height=CHART_HEIGHT, panels=[*_iter_broken_limit_panels(scope)]),
+                Line(height=CHART_HEIGHT, panels=[_build_alert_table(scope), _build_failing_table(scope)]),
+                Line(height=BARS_HEIGHT, panels=[_build_broken_limit_table(scope), _build_nearest_limits(scope)]),
             ),
         ),
+        build_section("Runs: rate, errors, duration", _iter_run_panels(scope)),
+        build_section("Limits and bottlenecks", _iter_limit_panels(scope)),
         build_section("Hosts: utilization, saturation, errors", _iter_host_panels(scope)),
     )
 
@@ -127,48 +133,53 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
         "How many runs end, and how?",
         "Runs that ended in each interval, by result. A gap: nothing runs; look for hosts that are down, or a schedule "
         "that stopped. Cancellations are interrupted runs.",
-        Query(expr=f"sum by (result) ({scope.increase(names.RUNS)})", legend="{{result}}"),
+        Query(expr=f"sum by (result) ({scope.count(names.RUNS)})", legend="{{result}}"),
+        shortest=scope.shortest_bar,
         colours=BY_RESULT,
     )
-    failed = f"sum by (project, lane) ({scope.rate(names.RUNS, result='failure')})"
-    ended = f"sum by (project, lane) ({scope.rate(names.RUNS, result=('success', 'failure'))})"
-    yield build_time_series(
-        "Which lane's runs fail?",
-        f"The share of each lane's runs that failed, of the {MOST_LINES} lanes with the highest. One lane: its code or "
-        "its tools. Many at once: a host, the network or a shared resource.",
-        [Query(expr=f"topk({MOST_LINES}, {failed} / ({ended} > 0))", legend=_LANE)],
-        Scale(unit="percentunit", maximum=1),
+    failed = f"sum by (project, lane) ({scope.increase_over_range(names.RUNS, result='failure')})"
+    ended = f"sum by (project, lane) ({scope.increase_over_range(names.RUNS, result=('success', 'failure'))})"
+    yield build_bar_gauge(
+        "Which lanes' runs fail?",
+        "The share of each lane's runs that failed in the time shown; the ten highest. One lane: its code or its "
+        "tools. Many at once: a host, the network or a shared resource.",
+        Query(expr=f"topk(10, {failed} / ({ended} > 0) > 0)", legend=_LANE),
+        more_is_worse("percentunit", watch=0.05, bad=0.2, maximum=1),
+        links=[_LANE_LINK],
     )
-    longest = f"topk({MOST_LINES}, max by (project, lane) ({scope.select(names.RUN_LAST_DURATION)}))"
+    by = "by (project, lane)"
+    longest = f"topk({MOST_LINES}, max {by} ({scope.over_range('max_over_time', names.RUN_LAST_DURATION)}))"
     yield build_time_series(
         "How long does a run take, against its limit?",
-        f"The last whole run of each lane on its slowest host, of the {MOST_LINES} longest lanes; dashed: the lane's "
-        "total limit. When it nears the limit, open the lane's dashboard and see which stage grew.",
+        f"The last whole run of each lane on its slowest host, of the {MOST_LINES} longest lanes; dashed: the lanes' "
+        "total limits, which the tooltip names. When a run nears its limit, open the lane's dashboard and see which "
+        "stage grew.",
         [
-            Query(expr=longest, legend=_LANE),
+            Query(expr=f"max {by} ({scope.select(names.RUN_LAST_DURATION)}) and {longest}", legend=_LANE),
             Query(
-                expr=f"max by (project, lane) ({scope.select(names.LANE_SLA_LIMIT)}) and {longest}",
+                expr=f"max {by} ({scope.select(names.LANE_SLA_LIMIT)}) and {longest}",
                 legend=f"{_LANE} limit",
                 dash=Dash.LIMIT,
+                listed=False,
             ),
         ],
         Scale(unit="s"),
+        links=[_LANE_LINK],
     )
 
 
 def _iter_limit_panels(scope: Scope) -> Iterator[Panel]:
-    yield build_time_series(
-        "Whose limits break, and when?",
-        f"Stage runs that broke their SLA in the {scope.recorded_window} before, as a recording rule counts them, of "
-        f"the {MOST_LINES} lanes with most. A burst is an event: look at what changed then. A steady trickle is a "
-        "limit that is too tight, or a stage that grew.",
-        [
-            Query(
-                expr=f"topk({MOST_LINES}, sum by (project, lane) ({scope.select_recorded(names.SLA_VIOLATIONS)}))",
-                legend=_LANE,
-            )
-        ],
-        Scale(unit="short", decimals=0),
+    yield build_bars(
+        "When do limits break?",
+        "Stage runs that broke their SLA in each interval, by severity, as a recording rule counts them; critical ones "
+        "stopped their lane. A burst is an event: look at what changed then. A steady trickle is a limit that is too "
+        "tight, or a stage that grew.",
+        Query(
+            expr=f"sum by (severity) ({scope.count_faults(names.SLA_VIOLATIONS)})",
+            legend="{{severity}}",
+        ),
+        shortest=scope.recorded_window,
+        colours=_SLA_SEVERITIES,
     )
     yield build_bar_gauge(
         "Which lanes keep their stages' limits?",
@@ -177,11 +188,81 @@ def _iter_limit_panels(scope: Scope) -> Iterator[Panel]:
         Query(expr=f"bottomk(10, {_build_kept_ratio_query(scope, 'project', 'lane')})", legend=_LANE),
         less_is_worse(good=scope.sla_target, watch=_compute_near_miss_ratio(scope.sla_target), maximum=1),
         no_value="no rule or check",
+        links=[_LANE_LINK],
+    )
+    yield build_table(
+        "Which stages hold their lane up?",
+        "slow: over 1.5 times the average stage, split it. uneven: its slowest task takes over 3 times its fastest, "
+        "split the slow ones. gil_bound: Python that computes in threads, give it processes.",
+        {"A": f"topk({MOST_ROWS}, sum by (project, lane, stage, kind) ({scope.select(names.BOTTLENECK)} == 1))"},
+        [
+            *_build_place_columns("project", "lane", "stage"),
+            Column(source="kind", title="Kind", width=90),
+            HOSTS_COLUMN,
+        ],
     )
 
 
-def _iter_stage_tables(scope: Scope) -> Iterator[Panel]:
-    yield build_bar_gauge(
+def _build_alert_table(scope: Scope) -> Panel:
+    named = "alertname, severity, project, lane, instance"
+    place = f'label_join({_select_firing(scope)}, "place", "", "stage", "pool")'  # none has both
+    return build_table(
+        "Which alerts fire?",
+        "Alerts of these rules, except those of severity info, which are about how a lane is built. The runbook says "
+        "what to do about each; its `runbook_url` and `dashboard_url` are in the notification.",
+        {"A": f"topk({MOST_ROWS}, max by ({named}, place) ({place}))"},
+        [
+            Column(source="severity", title="Severity", width=80, scale=name_states(_SEVERITIES)),
+            Column(source="alertname", title="Alert", width=210),
+            *_build_place_columns("project", "lane"),
+            Column(source="place", title="Stage or pool", width=130),
+            Column(source="instance", title="Instance"),
+        ],
+        order=Order(column="Severity", descending=False),
+        no_value="none, or no rules",
+    )
+
+
+def _build_failing_table(scope: Scope) -> Panel:
+    where = "project, lane, stage, instance"
+    return build_table(
+        "Which stages are failing?",
+        "failure: its command said no; error: it could not start or was killed; timeout: it was ended; cancellation or "
+        "skip: it has failed, and was stopped or left out since. `paropt-exporter log --failed` prints its output.",
+        {
+            "A": f"topk({MOST_ROWS}, max by ({where}, result) ({scope.select(names.STAGE_LAST_RESULT)} == 1"
+            f" and ignoring (result) {scope.select(names.STAGE_FAILING)} == 1))"
+        },
+        [
+            *_build_place_columns(),
+            Column(source="result", title="Result", width=100, scale=name_states(BY_RESULT)),
+        ],
+    )
+
+
+def _build_broken_limit_table(scope: Scope) -> Panel:
+    where = "project, lane, stage, instance"
+    breached = f"{scope.select(names.SLA_BREACHED)} == 1"
+    duration, limit = (
+        f"max by ({where}) ({scope.select(family)}) and on ({where}) ({breached})"
+        for family in (names.STAGE_LAST_DURATION, names.SLA_LIMIT)
+    )
+    return build_table(
+        "Which limits are broken?",
+        "Stages over their SLA, now or in their last run; it leaves the list with the next good run. The duration is "
+        "that of the last run that ended. The lane's dashboard shows the reason for the wait.",
+        {"A": f"topk({MOST_ROWS}, max by ({where}, severity) ({breached}))", "B": duration, "C": limit},
+        [
+            *_build_place_columns(),
+            Column(source="severity", title="Severity", width=80, scale=name_states(_SLA_SEVERITIES)),
+            Column(source="B", title="Took", width=80, scale=Scale(unit="s", missing="running")),
+            Column(source="C", title="Limit", width=80, scale=Scale(unit="s")),
+        ],
+    )
+
+
+def _build_nearest_limits(scope: Scope) -> Panel:
+    return build_bar_gauge(
         "Which stages are closest to their limit?",
         "The longest last duration over the limit, of all hosts. From 80 % on it is warned of, at 100 % it is broken: "
         "split the longest, or give it workers. One that is skipped as unchanged breaks no limit, and shows when it "
@@ -193,63 +274,48 @@ def _iter_stage_tables(scope: Scope) -> Iterator[Panel]:
         ),
         more_is_worse("percentunit", watch=0.8, bad=1, maximum=1.5),
         no_value="no limit",
-    )
-    yield build_table(
-        "Which stages hold their lane up?",
-        "slow: over 1.5 times the average stage, split it. uneven: its slowest task takes over 3 times its fastest, "
-        "split the slow ones. gil_bound: Python that computes in threads, give it processes.",
-        {"A": f"topk({_ROWS}, sum by (project, lane, stage, kind) ({scope.select(names.BOTTLENECK)} == 1))"},
-        [*_build_place_columns()[:-1], Column(source="kind", title="Kind", width=90), HOSTS_COLUMN],
-    )
-
-
-def _iter_broken_limit_panels(scope: Scope) -> Iterator[Panel]:
-    where = "project, lane, stage, instance"
-    yield build_table(
-        "Which limits are broken?",
-        "Stages over their SLA, now or in their last run; it leaves the list with the next good run. The lane's "
-        "dashboard shows the reason for the wait.",
-        {"A": f"topk({_ROWS}, max by ({where}, severity) ({scope.select(names.SLA_BREACHED)} == 1))"},
-        [*_build_place_columns(), Column(source="severity", title="Severity", width=90)],
-    )
-    yield build_table(
-        "Which stages are failing?",
-        "failure: its command said no; error: it could not start or was killed; timeout: it was ended; cancellation or "
-        "skip: it has failed, and was stopped or left out since. `paropt-exporter log --failed` prints its output.",
-        {
-            "A": f"topk({_ROWS}, max by ({where}, result) ({scope.select(names.STAGE_LAST_RESULT)} == 1"
-            f" and ignoring (result) {scope.select(names.STAGE_FAILING)} == 1))"
-        },
-        [*_build_place_columns(), Column(source="result", title="Result", width=90)],
+        links=[_LANE_LINK],
     )
 
 
 def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
-    busy, slots = (f"sum by (project, pool) ({scope.rate(family)})" for family in (names.POOL_BUSY, names.POOL_SLOT))
+    by = "by (project, pool)"
+    busy, slots = (f"sum {by} ({scope.rate(family)})" for family in (names.POOL_BUSY, names.POOL_SLOT))
+    worked, there = (
+        f"sum {by} ({scope.over_range('increase', family)})" for family in (names.POOL_BUSY, names.POOL_SLOT)
+    )
+    busiest = f"topk({MOST_LINES}, {worked} / ({there} > 0))"
     yield build_time_series(
         "Are the pools used?",
         f"Busy worker time over worker time that was there, of the {MOST_LINES} busiest pools. Under 50 % for long: "
         "pools are too large. Near 100 % with tasks waiting: too small, or the machine is.",
-        [Query(expr=f"topk({MOST_LINES}, {busy} / ({slots} > 0))", legend="{{project}} {{pool}}")],
+        [Query(expr=f"{busy} / ({slots} > 0) and {busiest}", legend="{{project}} {{pool}}")],
         Scale(unit="percentunit", maximum=1),
     )
+    waited = scope.over_range("avg_over_time", names.POOL_QUEUE_DEPTH)
     yield build_time_series(
         "Does work wait for workers?",
         f"Tasks that could run and wait for a worker, of the {MOST_LINES} pools with most. A queue that never empties: "
         "raise the pool's maximum, if the machine has room.",
         [
             Query(
-                expr=f"topk({MOST_LINES}, sum by (project, pool) ({scope.select(names.POOL_QUEUE_DEPTH)}))",
+                expr=f"sum {by} ({scope.select(names.POOL_QUEUE_DEPTH)}) and topk({MOST_LINES}, sum {by} ({waited}))",
                 legend="{{project}} {{pool}}",
             )
         ],
-        Scale(unit="short", decimals=0),
+        Scale(unit=COUNT, decimals=0),
     )
     yield build_time_series(
         "Which hosts have the least memory left?",
         "The five with the least memory that their exporter may still use. Near 0 tasks are killed: lower the pools' "
         "maximum there, or give stages a `memory` need.",
-        [Query(expr=f"bottomk(5, min by (instance) ({scope.select(names.HOST_MEMORY)}))", legend="{{instance}}")],
+        [
+            Query(
+                expr=f"min by (instance) ({scope.select(names.HOST_MEMORY)})"
+                f" and bottomk(5, min by (instance) ({scope.over_range('min_over_time', names.HOST_MEMORY)}))",
+                legend="{{instance}}",
+            )
+        ],
         Scale(unit="bytes"),
     )
     yield build_worker_deaths(
@@ -259,15 +325,26 @@ def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
     )
 
 
-def _build_place_columns() -> list[Column]:
-    return [Column(source=label, title=label.capitalize()) for label in ("project", "lane", "stage", "instance")]
+def _build_place_columns(*labels: str) -> list[Column]:
+    """Return columns of labels, all by default; that of the lane links to its dashboard."""
+    labels = labels or ("project", "lane", "stage", "instance")
+    linked = [label for label in ("project", "lane", "instance") if label in labels]
+    return [
+        Column(
+            source=label,
+            title=label.capitalize(),
+            width=_PLACE_WIDTHS.get(label),
+            links=(link_row(*linked),) if label == "lane" else (),
+        )
+        for label in labels
+    ]
 
 
 def _build_kept_ratio_query(scope: Scope, *by: str) -> str:
     """Build the query for the ratio of stage checks that kept their limit in the time shown, from recorded series."""
     grouped = f" by ({', '.join(by)}) " if by else ""
     broken, checks = (
-        f"sum{grouped}(sum_over_time({scope.select_recorded(family, over=DASHBOARD_RANGE)}))"
+        f"sum{grouped}(sum_over_time({scope.select_recorded(family)}[{DASHBOARD_RANGE}]))"
         for family in (names.SLA_VIOLATIONS, names.SLA_CHECKS)
     )
     return f"(1 - {broken} / ({checks} > 0))"
@@ -287,15 +364,20 @@ def _round_ratio(share: float) -> str:
     return f"{share:.6g}"
 
 
-def _build_alert_annotation(scope: Scope) -> Annotation:
+def _select_firing(scope: Scope) -> str:
+    """Select the firing alerts of these rules that are about the chosen hosts and lanes."""
     own = f"{scope.selector}," if scope.selector else ""
     # Not each alert has each label: those on error budgets have no instance, those on hosts no project.
     chosen = "".join(f'{name}=~"${name}|",' for name in (*TARGET_LABELS, *scope.variables))
     # Alerts of severity info are about how a lane is built, and fire for weeks: their marks would hide the others.
     shown = 'alertname=~"Paropt.+",alertstate="firing",severity!="info"'
+    return f"ALERTS{{{own}{chosen}{shown}}}"
+
+
+def _build_alert_annotation(scope: Scope) -> Annotation:
     return Annotation(
         name="Alerts",
-        expr=f"max by (alertname, severity) (ALERTS{{{own}{chosen}{shown}}})",
+        expr=f"max by (alertname, severity) ({_select_firing(scope)})",
         title="{{alertname}} ({{severity}})",
         colour=Colour.BAD,
     )

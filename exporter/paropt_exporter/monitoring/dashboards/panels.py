@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from paropt_exporter import families as names
 from paropt_exporter.monitoring.alerts.selectors import UNASKED
-from paropt_exporter.monitoring.dashboards.scales import Colour, Scale, less_is_worse
+from paropt_exporter.monitoring.dashboards.scales import COUNT, Colour, Scale, less_is_worse
 from paropt_exporter.monitoring.dashboards.scope import Scope
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -26,11 +26,14 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 MOST_POINTS = 240
 STAGE_POINTS = 120
 COARSE_POINTS = 60  # for rates and sums of stages' series, and for bars
-MOST_LINES = 20  # of a chart of all lanes, pools or projects: more can't be told apart, and a fleet has thousands
+MOST_LINES = 10  # of a chart of all lanes, pools or projects: more can't be told apart, and a fleet has thousands
 _LAST = "lastNotNull"
 # Grafana gives all names the width of the one with most letters, at 12 pixels: shorter names of wider letters are cut.
 _NAME_PIXELS = 10
 _DRAWN = {"axisBorderShow": False, "barWidthFactor": 0.8, "lineInterpolation": "linear", "showPoints": "never"}
+
+
+Links = Sequence[Mapping[str, object]]
 
 
 class Dash(StrEnum):
@@ -85,7 +88,9 @@ def build_gauge(title: str, description: str, query: Query, scale: Scale, *, no_
     return GaugePanel(**_build_instant_arguments(title, description, query, scale, no_value, options))
 
 
-def build_bar_gauge(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "none") -> Panel:
+def build_bar_gauge(
+    title: str, description: str, query: Query, scale: Scale, *, no_value: str = "none", links: Links = ()
+) -> Panel:
     """Show one bar for each series with its current value."""
     options = {
         "displayMode": "basic",
@@ -101,7 +106,7 @@ def build_bar_gauge(title: str, description: str, query: Query, scale: Scale, *,
         "text": {"titleSize": _NAME_PIXELS},
         "valueMode": "color",
     }
-    return BarGauge(**_build_instant_arguments(title, description, query, scale, no_value, options))
+    return BarGauge(**_build_instant_arguments(title, description, query, scale, no_value, options, links))
 
 
 def build_time_series(
@@ -113,6 +118,7 @@ def build_time_series(
     points: int = MOST_POINTS,
     colours: Mapping[str, Colour] = MappingProxyType({}),
     repeat: str = "",
+    links: Links = (),
 ) -> Panel:
     """Show series over time as lines.
 
@@ -124,7 +130,7 @@ def build_time_series(
         repeat=Repeat(direction="h", variable=repeat) if repeat else Repeat(),
         extraJson={
             "fieldConfig": {
-                "defaults": {**_build_time_defaults(scale, custom), "noValue": "no samples"},
+                "defaults": {**_build_time_defaults(scale, custom), "links": [*links], "noValue": "no samples"},
                 "overrides": [
                     *(
                         _build_dash_override(letter, query)
@@ -140,18 +146,32 @@ def build_time_series(
 
 
 def build_bars(
-    title: str, description: str, query: Query, *, colours: Mapping[str, Colour] = MappingProxyType({})
+    title: str,
+    description: str,
+    query: Query,
+    *,
+    shortest: str | None,
+    colours: Mapping[str, Colour] = MappingProxyType({}),
+    faults: bool = False,
 ) -> Panel:
-    """Show counts for each interval as stacked bars; `colours` are by series name."""
+    """Show counts for each interval as stacked bars.
+
+    `shortest` is the shortest interval, None for Grafana's choice. `colours` are by series name. `faults` are drawn in
+    shades of red, so that no fault is green.
+    """
     custom = {
         **_DRAWN, "axisSoftMax": 1, "drawStyle": "bars", "fillOpacity": 60, "lineWidth": 0,
         "stacking": {"group": "A", "mode": "normal"},
     }  # fmt: skip
+    defaults = {**_build_time_defaults(Scale(unit=COUNT, decimals=0), custom), "noValue": "none seen"}
+    if faults:
+        defaults["color"] = {"fixedColor": Colour.BAD, "mode": "shades"}
     return TimeSeries(
         **build_common_arguments(title, description, [query], instant=False, points=COARSE_POINTS),
+        interval=shortest,
         extraJson={
             "fieldConfig": {
-                "defaults": {**_build_time_defaults(Scale(unit="short", decimals=0), custom), "noValue": "none seen"},
+                "defaults": defaults,
                 "overrides": [_build_colour_override(name, colour) for name, colour in colours.items()],
             },
             "options": {"legend": _build_legend(), "tooltip": {"hideZeros": True, "mode": "multi", "sort": "desc"}},
@@ -223,10 +243,16 @@ def build_common_arguments(
 
 
 def _build_instant_arguments(
-    title: str, description: str, query: Query, scale: Scale, no_value: str, options: Mapping[str, object]
+    title: str,
+    description: str,
+    query: Query,
+    scale: Scale,
+    no_value: str,
+    options: Mapping[str, object],
+    links: Links = (),
 ) -> dict[str, Any]:
     """Return the arguments of a panel that shows current values."""
-    defaults = {**scale.build_field_defaults(), "noValue": no_value}
+    defaults = {**scale.build_field_defaults(), "links": [*links], "noValue": no_value}
     extra = {"fieldConfig": {"defaults": defaults}, "options": options}
     return {**build_common_arguments(title, description, [query], instant=True), "extraJson": extra}
 
@@ -290,5 +316,7 @@ def build_worker_deaths(scope: Scope, question: str, advice: str) -> Panel:
     return build_bars(
         question,
         f"Workers that ended unasked in each interval, by cause. {advice} Workers stopped with their task don't count.",
-        Query(expr=f"sum by (cause) ({scope.increase(names.POOL_DEATHS, cause=UNASKED)})", legend="{{cause}}"),
+        Query(expr=f"sum by (cause) ({scope.count(names.POOL_DEATHS, cause=UNASKED)})", legend="{{cause}}"),
+        shortest=scope.shortest_bar,
+        faults=True,
     )

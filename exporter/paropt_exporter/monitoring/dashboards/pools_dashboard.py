@@ -29,9 +29,18 @@ from paropt_exporter.monitoring.dashboards.panels import (
     build_time_series,
     build_worker_deaths,
 )
-from paropt_exporter.monitoring.dashboards.scales import BY_RESULT, Colour, Scale, Step, limit_at, yes_or_no
-from paropt_exporter.monitoring.dashboards.scope import Scope
-from paropt_exporter.monitoring.dashboards.tables import HOSTS_COLUMN, Column, build_table
+from paropt_exporter.monitoring.dashboards.scales import (
+    BY_RESULT,
+    COUNT,
+    Colour,
+    Scale,
+    Step,
+    limit_at,
+    name_states,
+    yes_or_no,
+)
+from paropt_exporter.monitoring.dashboards.scope import Scope, name_conditions
+from paropt_exporter.monitoring.dashboards.tables import HOSTS_COLUMN, MOST_ROWS, Column, build_table
 
 VARIABLES = (
     Variable(label="project", of=names.POOL_SIZE),
@@ -46,7 +55,13 @@ _MOVES = ("up", "down")  # decisions that change a size
 
 def _build_sections(scope: Scope) -> tuple[Section, ...]:
     return (
-        build_section("The pools now", _iter_status_panels(scope), height=STAT_HEIGHT),
+        Section(
+            title="The pools now",
+            lines=(
+                Line(height=STAT_HEIGHT, panels=[*_iter_status_panels(scope)]),
+                Line(height=CHART_HEIGHT, panels=[_build_trouble_table(scope), _build_bounds_panel(scope)]),
+            ),
+        ),
         build_section("Tasks: rate, errors, wait", _iter_task_panels(scope)),
         Section(
             title="Size and decisions",
@@ -57,7 +72,7 @@ def _build_sections(scope: Scope) -> tuple[Section, ...]:
             ),
         ),
         build_section("Machine: utilization, saturation, errors", _iter_host_panels(scope)),
-        build_section("Dask's own view, of lanes with strategy dask", _iter_dask_panels(scope)),
+        build_section("Dask's own view, of lanes with strategy dask", _iter_dask_panels(scope), collapsed=True),
     )
 
 
@@ -76,14 +91,14 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
         "Live workers of the chosen pools, those that end after their task too. More than the machine can feed: see "
         "CPU and memory below.",
         Query(expr=f"sum({scope.select(names.POOL_SIZE)})"),
-        Scale(unit="short", decimals=0),
+        Scale(unit=COUNT, decimals=0),
     )
     yield build_stat(
         "How many tasks wait?",
         "Tasks that could run and have no worker. If it never falls to 0: raise the maximum, where the machine has "
         "room.",
         Query(expr=f"sum({scope.select(names.POOL_QUEUE_DEPTH)})"),
-        Scale(unit="short", decimals=0),
+        Scale(unit=COUNT, decimals=0),
     )
     yield from _iter_trouble_panels(scope)
 
@@ -91,12 +106,10 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
 def _iter_trouble_panels(scope: Scope) -> Iterator[Panel]:
     yield build_stat(
         "How many are at their maximum?",
-        "Pools that can't grow though tasks wait. Raise `workers: max` where the machine has room.",
-        Query(
-            expr=f"sum(({scope.select(names.POOL_SIZE_TARGET)} >= bool {scope.select(names.POOL_SIZE_MAX)})"
-            f" * ({scope.select(names.POOL_QUEUE_DEPTH)} > bool 0))"
-        ),
-        Scale(unit="short", below=Colour.GOOD, steps=(Step(value=1, colour=Colour.WATCH),), decimals=0),
+        f"Pools that can't grow though tasks have waited for {scope.recorded_window}; the table below names them. "
+        "Those of a fixed size don't count.",
+        Query(expr=f"count({_select_full_pools(scope)}) or 0 * count({scope.select(names.POOL_SIZE)})"),
+        Scale(unit=COUNT, below=Colour.GOOD, steps=(Step(value=1, colour=Colour.WATCH),), decimals=0),
     )
     yield build_stat(
         "Is the controller blind?",
@@ -158,7 +171,7 @@ def _build_size_panel(scope: Scope) -> Panel:
             select_size(names.POOL_SIZE_MIN, "minimum", Dash.LIMIT),
             select_size(names.POOL_SIZE_MAX, "maximum", Dash.LIMIT),
         ],
-        Scale(unit="short", decimals=0),
+        Scale(unit=COUNT, decimals=0),
         repeat="pool",
     )
 
@@ -169,9 +182,10 @@ def _iter_reason_panels(scope: Scope) -> Iterator[Panel]:
         "Decisions to change a size, in each interval, by reason; they also stand as marks in every panel. Up and down "
         "in turn: the bounds are too wide for the load, or `paropt-exporter pin` the size.",
         Query(
-            expr=f"sum by (action, reason) ({scope.increase(names.CONTROL_DECISIONS, action=_MOVES)}) > 0",
+            expr=f"sum by (action, reason) ({scope.count(names.CONTROL_DECISIONS, action=_MOVES)}) > 0",
             legend="{{action}}: {{reason}}",
         ),
+        shortest=scope.shortest_bar,
     )
     yield build_bar_gauge(
         "Why does it hold?",
@@ -181,18 +195,49 @@ def _iter_reason_panels(scope: Scope) -> Iterator[Panel]:
             expr=f"topk(10, sum by (reason) ({scope.increase_over_range(names.CONTROL_DECISIONS, action='hold')}) > 0)",
             legend="{{reason}}",
         ),
-        Scale(unit="short", decimals=0),
+        Scale(unit=COUNT, decimals=0),
     )
     yield build_bars(
         "Why do sizes change?",
         "Changes of targets in each interval by direction and reason; start and plan come with each run. Many of the "
         "others: `paropt-exporter pin` keeps a size.",
         Query(
-            expr=f"sum by (direction, reason) ({scope.increase(names.POOL_RESIZES)}) > 0",
+            expr=f"sum by (direction, reason) ({scope.count(names.POOL_RESIZES)}) > 0",
             legend="{{direction}}: {{reason}}",
         ),
+        shortest=scope.shortest_bar,
     )
-    yield _build_bounds_panel(scope)
+
+
+def _build_trouble_table(scope: Scope) -> Panel:
+    troubles = {
+        "at its maximum": _select_full_pools(scope),
+        "blind": f"{scope.select(names.CONTROL_BLIND)} == 1",
+        "flapping": f"{scope.select(names.CONTROL_FLAPPING)} == 1",
+    }
+    return build_table(
+        "Which pools need attention?",
+        f"at its maximum: it can't grow though tasks have waited for {scope.recorded_window}; raise `workers: max` "
+        "where the machine has room. blind: no query result is valid; see the query errors on the Exporter health "
+        "dashboard. flapping: pin it, or widen its bounds.",
+        {"A": f"topk({MOST_ROWS}, max by (project, pool, instance, trouble) ({name_conditions('trouble', troubles)}))"},
+        [
+            Column(source="project", title="Project"),
+            Column(source="pool", title="Pool"),
+            Column(source="instance", title="Instance"),
+            Column(source="trouble", title="Trouble", scale=name_states(dict.fromkeys(troubles, Colour.WATCH))),
+        ],
+    )
+
+
+def _select_full_pools(scope: Scope) -> str:
+    """Build the query for the targets of pools at their maximum while tasks have waited for minutes, as the alert does.
+
+    A pool of a fixed size can't grow anyway, and that tasks wait for a moment is usual.
+    """
+    target, least, most = map(scope.select, (names.POOL_SIZE_TARGET, names.POOL_SIZE_MIN, names.POOL_SIZE_MAX))
+    waiting = f"min_over_time({scope.select(names.POOL_QUEUE_DEPTH, over=scope.recorded_window)}) > 0"
+    return f"{target} >= ({most} > {least}) and {waiting}"
 
 
 def _build_bounds_panel(scope: Scope) -> Panel:
@@ -202,10 +247,10 @@ def _build_bounds_panel(scope: Scope) -> Panel:
         "with `paropt-exporter pause` or `pin`; `resume` lets it go on.",
         {"A": f"sum by (project, pool, mode, source) ({scope.select(names.CONTROL_MODE)})"},
         [
-            Column(source="project", title="Project", width=75),
-            Column(source="pool", title="Pool", width=95),
-            Column(source="mode", title="Mode", width=60),
-            Column(source="source", title="Source", width=70),
+            Column(source="project", title="Project"),
+            Column(source="pool", title="Pool"),
+            Column(source="mode", title="Mode", width=80),
+            Column(source="source", title="Source", width=100),
             HOSTS_COLUMN,
         ],
     )
@@ -213,11 +258,18 @@ def _build_bounds_panel(scope: Scope) -> Panel:
 
 def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
     by, legend = "by (project, lane, stage)", "{{project}} {{lane}} {{stage}}"
+    highest = scope.over_range("max_over_time", names.SLA_PREDICTED_RATIO)
+    expected = scope.over_range("avg_over_time", names.SLA_PREDICTED_BREACH)
     yield build_time_series(
         "Will the running stages keep their limits?",
         "The share of its limit that each running stage is expected to need, of the slowest host; the ten largest. "
         "Over 100 %: the controller adds workers if it may; else the stage needs to be split, or its limit changed.",
-        [Query(expr=f"topk(10, max {by} ({scope.select(names.SLA_PREDICTED_RATIO)}))", legend=legend)],
+        [
+            Query(
+                expr=f"max {by} ({scope.select(names.SLA_PREDICTED_RATIO)}) and topk(10, max {by} ({highest}))",
+                legend=legend,
+            )
+        ],
         limit_at(1),
         points=COARSE_POINTS,
     )
@@ -226,9 +278,10 @@ def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
         "How many hosts expect a running stage to end after its limit; the ten most. It is known before the limit "
         "breaks: give the pools room, or split the stage.",
         Query(
-            expr=f"topk(10, sum {by} ({scope.select(names.SLA_PREDICTED_BREACH)}) > 0)",
+            expr=f"(sum {by} ({scope.select(names.SLA_PREDICTED_BREACH)}) > 0) and topk(10, sum {by} ({expected}))",
             legend=legend,
         ),
+        shortest=None,
     )
     total, count = (f"sum({scope.rate(names.CONTROL_QUERY_DURATION, part=part)})" for part in ("sum", "count"))
     yield build_time_series(
@@ -286,14 +339,14 @@ def _iter_dask_panels(scope: Scope) -> Iterator[Panel]:
         "Workers by Dask's state. Fewer than the pool dask has above: the scheduler lost some; see its log. No data: "
         "scrape the scheduler's port, with prometheus_client installed there.",
         [Query(expr=f"sum by (state) (dask_scheduler_workers{matchers})", legend="{{state}}")],
-        Scale(unit="short", decimals=0),
+        Scale(unit=COUNT, decimals=0),
     )
     yield build_time_series(
         "Which tasks does the scheduler hold?",
         "Tasks by Dask's state; each batch of ours is one, and a lease for each worker. Many in no-worker: others use "
         "the scheduler too, or its workers have gone.",
         [Query(expr=f"sum by (state) (dask_scheduler_tasks{matchers})", legend="{{state}}")],
-        Scale(unit="short", decimals=0),
+        Scale(unit=COUNT, decimals=0),
     )
 
 

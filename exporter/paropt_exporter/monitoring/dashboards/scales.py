@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from msgspec import Struct
+
+COUNT = "locale"  # whole numbers; `short` without decimals shows 2,640 as 3 K
 
 
 class Colour(StrEnum):
@@ -37,12 +40,13 @@ class Step(Struct, frozen=True, kw_only=True):
 class Scale(Struct, frozen=True, kw_only=True):
     """A panel's unit, colours, words for values and axis.
 
-    `drawn`: a chart draws the steps as dashed lines.
+    `missing`: the word for a missing value, without a colour. `drawn`: a chart draws the steps as dashed lines.
     """
 
     unit: str
     below: Colour = Colour.PLAIN
     steps: tuple[Step, ...] = ()
+    missing: str = ""
     words: tuple[tuple[str, str, Colour], ...] = ()  # value, word, colour
     minimum: float | None = 0
     maximum: float | None = None
@@ -55,13 +59,17 @@ class Scale(Struct, frozen=True, kw_only=True):
         return [{"color": colour, "value": value} for colour, value in steps]
 
     def build_mappings(self) -> list[dict[str, object]]:
-        if not self.words:
-            return []
-        options = {
-            value: {"color": colour, "index": index, "text": word}
-            for index, (value, word, colour) in enumerate(self.words)
-        }
-        return [{"type": "value", "options": options}]
+        mappings: list[dict[str, object]] = []
+        if self.words:
+            options = {
+                value: {"color": colour, "index": index, "text": word}
+                for index, (value, word, colour) in enumerate(self.words)
+            }
+            mappings.append({"type": "value", "options": options})
+        if self.missing:  # Grafana gives a missing value the colour of the lowest one
+            result = {"color": Colour.BOUND, "index": len(self.words), "text": self.missing}
+            mappings.append({"type": "special", "options": {"match": "null+nan", "result": result}})
+        return mappings
 
     def build_field_defaults(self) -> dict[str, object]:
         return {
@@ -76,11 +84,17 @@ class Scale(Struct, frozen=True, kw_only=True):
 
 
 def more_is_worse(
-    unit: str, *, watch: float, bad: float, maximum: float | None = None, decimals: int | None = None
+    unit: str,
+    *,
+    watch: float,
+    bad: float,
+    maximum: float | None = None,
+    decimals: int | None = None,
+    missing: str = "",
 ) -> Scale:
     """Return a scale that is good below `watch` and bad from `bad` on."""
     steps = (Step(value=watch, colour=Colour.WATCH), Step(value=bad, colour=Colour.BAD))
-    return Scale(unit=unit, below=Colour.GOOD, steps=steps, maximum=maximum, decimals=decimals)
+    return Scale(unit=unit, below=Colour.GOOD, steps=steps, maximum=maximum, decimals=decimals, missing=missing)
 
 
 def less_is_worse(*, good: float, watch: float, maximum: float | None = None) -> Scale:
@@ -96,7 +110,12 @@ def limit_at(limit: float) -> Scale:
 
 def none_is_good() -> Scale:
     """Return a scale for counts that should be 0."""
-    return Scale(unit="short", below=Colour.GOOD, steps=(Step(value=1, colour=Colour.BAD),), decimals=0)
+    return Scale(unit=COUNT, below=Colour.GOOD, steps=(Step(value=1, colour=Colour.BAD),), decimals=0)
+
+
+def name_states(colours: Mapping[str, Colour]) -> Scale:
+    """Return a scale for a label whose values are states, by their names."""
+    return Scale(unit="short", words=tuple((name, name, colour) for name, colour in colours.items()))
 
 
 def yes_or_no(yes: str, no: str, *, yes_is_good: bool) -> Scale:

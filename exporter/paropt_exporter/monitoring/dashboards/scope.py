@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from paropt_exporter import families as names
@@ -11,7 +13,10 @@ from paropt_exporter.monitoring.alerts.selectors import DEFAULT_WINDOW, REMEMBER
 from paropt_exporter.promql import TARGET_LABELS, Match, Without, select
 
 GRAFANA_RATE_WINDOW = "$__rate_interval"
+PANEL_INTERVAL = "$__interval"
 DASHBOARD_RANGE = "$__range"
+# Grafana's rate window is at least four scrapes: bars of less than that would count the same increase several times.
+_SHORTEST_BAR = "1m"
 
 
 class Scope(Struct, frozen=True, kw_only=True):
@@ -41,29 +46,48 @@ class Scope(Struct, frozen=True, kw_only=True):
         """Return the family's increase in one window of the panel's resolution."""
         return f"increase({self.select(family, part=part, over=self.rate_window, **labels)})"
 
+    def count(self, family: Family, **labels: Match | Without) -> str:
+        """Return the family's increase in each bar of a panel whose bars are at least `shortest_bar` long."""
+        window = self.rate_window if self.rate_window == GRAFANA_RATE_WINDOW else PANEL_INTERVAL
+        return f"increase({self.select(family, part='', over=window, **labels)})"
+
+    @property
+    def shortest_bar(self) -> str:
+        """The shortest interval of bars that count increases."""
+        return _SHORTEST_BAR if self.rate_window == GRAFANA_RATE_WINDOW else self.rate_window
+
     def increase_over_range(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
         """Return the family's increase in the dashboard's time range."""
         return f"increase({self.select(family, part=part, over=DASHBOARD_RANGE, **labels)})"
+
+    def over_range(self, function: str, family: Family) -> str:
+        """Return a function of the samples in the dashboard's time range, which all points of a chart share.
+
+        A chart of the greatest series chooses them by this. `topk` of each point's values would choose others at
+        each point, and show hundreds of series of a fleet.
+        """
+        return f"{function}({self.select(family, over=DASHBOARD_RANGE)} @ end())"
 
     @property
     def recorded_window(self) -> str:
         """The window of the recording rules that are generated with the same options."""
         return DEFAULT_WINDOW if self.rate_window == GRAFANA_RATE_WINDOW else self.rate_window
 
-    def select_recorded(self, family: Family, *, over: str = "") -> str:
-        """Return a selector of a family's recorded increase, for each lane and instance.
-
-        Windows overlap, so a sum of them is not a count, but the ratio of two sums is right.
-        """
+    def select_recorded(self, family: Family) -> str:
+        """Return a selector of a family's recorded increase in a window, for each lane and instance."""
         chosen = tuple(name for name in self.variables if name in ("project", "lane"))
-        return f"{name_host_increase(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}" + (
-            f"[{over}]" if over else ""
-        )
+        return f"{name_host_increase(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}"
 
-    def select_faults(self, family: Family) -> str:
-        """Return a selector of a family's recorded faults: the increase in a window, of stages with faults."""
+    def count_faults(self, family: Family) -> str:
+        """Return a family's recorded faults in each bar, of stages with faults.
+
+        Windows that follow each other are summed, so that each fault is counted once, however long the bars are: the
+        rules record a window every minute. Prometheus 2 includes both ends of a range; the offset leaves out the first
+        end, which belongs to the bar before.
+        """
         chosen = tuple(name for name in self.variables if name in family.label_names)
-        return f"{name_faults(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}"
+        faults = f"{name_faults(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}"
+        return f"sum_over_time({faults}[{PANEL_INTERVAL}:{self.recorded_window}] offset -1s)"
 
     # All programs have these metrics, and with all jobs chosen `$job` matches every target: the join keeps exporters.
 
@@ -72,8 +96,11 @@ class Scope(Struct, frozen=True, kw_only=True):
 
         Exporters that end with their lane (--once) are left out: they rightly don't answer for most of the time.
         """
-        exporters = f"last_over_time({self.select(names.SERVES_ON, over=REMEMBERED)}) == 1"
-        return f"({name}{{{self.build_matchers()}}} and on (job, instance) {exporters})"
+        return f"({name}{{{self.build_matchers()}}} and on (job, instance) {self.select_remembered()})"
+
+    def select_remembered(self) -> str:
+        """Return 1 for each exporter of the last day that serves until it is stopped."""
+        return f"last_over_time({self.select(names.SERVES_ON, over=REMEMBERED)}) == 1"
 
     def select_process(self, name: str) -> str:
         """Return a metric that the client library has of its process, only of exporters."""
@@ -84,8 +111,19 @@ class Scope(Struct, frozen=True, kw_only=True):
         rate = f"rate({name}{{{self.build_matchers()}}}[{self.rate_window}])"
         return f"({rate} and on (job, instance) {self.select(names.SERVES_ON)})"
 
+    def rank_targets(self, function: str, name: str) -> str:
+        """Return a function of each exporter's samples of a foreign metric, as `over_range` does."""
+        exporters = self.over_range("last_over_time", names.SERVES_ON)
+        found = f"{function}({name}{{{self.build_matchers()}}}[{DASHBOARD_RANGE}] @ end())"
+        return f"({found} and on (job, instance) {exporters})"
+
     def build_matchers(self, *variables: str) -> str:
         """Return the matchers of every selector: the user's own, job and instance, and some variables."""
         chosen = (*TARGET_LABELS, *variables)
         narrowed = (f'{name}{"=" if name in self.single else "=~"}"${name}"' for name in chosen)
         return ",".join([*([self.selector] if self.selector else []), *narrowed])
+
+
+def name_conditions(label: str, conditions: Mapping[str, str]) -> str:
+    """Return the series of all conditions; a label says which one each of them meets."""
+    return " or ".join(f'label_replace({expr}, "{label}", "{name}", "", "")' for name, expr in conditions.items())

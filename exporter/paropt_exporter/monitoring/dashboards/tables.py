@@ -8,7 +8,7 @@ from grafanalib.core import Panel, Table
 from msgspec import Struct
 
 from paropt_exporter.monitoring.dashboards.panels import Query, build_common_arguments
-from paropt_exporter.monitoring.dashboards.scales import Colour, Scale
+from paropt_exporter.monitoring.dashboards.scales import COUNT, Colour, Scale
 
 
 class Column(Struct, frozen=True, kw_only=True):
@@ -18,22 +18,41 @@ class Column(Struct, frozen=True, kw_only=True):
     title: str
     scale: Scale | None = None
     width: int | None = None
+    links: tuple[Mapping[str, object], ...] = ()
 
 
-HOSTS_COLUMN = Column(source="A", title="Hosts", scale=Scale(unit="short", decimals=0), width=70)
+MOST_ROWS = 50  # of a table of a fleet: more are hard to read
+_NO_LABEL = "-"
+HOSTS_COLUMN = Column(source="A", title="Hosts", scale=Scale(unit=COUNT, decimals=0), width=70)
 
 
-def build_table(title: str, description: str, queries: Mapping[str, str], columns: Sequence[Column]) -> Panel:
+class Order(Struct, frozen=True, kw_only=True):
+    """The order of a table's rows, by a column's title."""
+
+    column: str
+    descending: bool = True
+
+
+def build_table(
+    title: str,
+    description: str,
+    queries: Mapping[str, str],
+    columns: Sequence[Column],
+    *,
+    order: Order | None = None,
+    no_value: str = "none",
+) -> Panel:
     """Show the queries' series as rows; values with the same labels share a row.
 
     `queries` are by the letters that columns name; a query without a column only adds rows. Rows are ordered by the
-    first column of values, greatest first.
+    first column of values, greatest first, unless `order` is given.
     """
     sources = {column.source: _name_field(column.source, queries) for column in columns}
-    order = {sources[column.source]: index for index, column in enumerate(columns)}
+    positions = {sources[column.source]: index for index, column in enumerate(columns)}
     renamed = {sources[column.source]: column.title for column in columns}
     hidden = ["Time", *(_name_field(letter, queries) for letter in queries if letter not in sources)]
-    first = [column.title for column in columns if column.source in queries][:1]
+    by_value = [Order(column=column.title) for column in columns if column.source in queries][:1]
+    orders = [order] if order is not None else by_value
     targets = [Query(expr=expr) for expr in queries.values()]
     return Table(
         **build_common_arguments(title, description, targets, instant=True, form="table"),
@@ -44,21 +63,21 @@ def build_table(title: str, description: str, queries: Mapping[str, str], column
                 "id": "organize",
                 "options": {
                     "excludeByName": dict.fromkeys(hidden, True),
-                    "indexByName": order,
+                    "indexByName": positions,
                     "renameByName": renamed,
                 },
             },
         ],
         extraJson={
             "fieldConfig": {
-                "defaults": _build_defaults(),
-                "overrides": [_build_override(column) for column in columns if column.scale or column.width],
+                "defaults": {**_build_defaults(), "noValue": no_value},
+                "overrides": [_build_override(column, label=column.source not in queries) for column in columns],
             },
             "options": {
                 "cellHeight": "sm",
                 "frameIndex": 0,
                 "showHeader": True,
-                "sortBy": [{"desc": True, "displayName": title} for title in first],
+                "sortBy": [{"desc": each.descending, "displayName": each.column} for each in orders],
             },
         },
     )
@@ -77,16 +96,18 @@ def _build_defaults() -> dict[str, object]:
         "color": {"mode": "thresholds"},
         "custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True, "inspect": False},
         "mappings": [],
-        "noValue": "none",
         "thresholds": {"mode": "absolute", "steps": Scale(unit="short", below=Colour.BOUND).build_thresholds()},
         "unit": "short",
     }
 
 
-def _build_override(column: Column) -> dict[str, object]:
-    properties: list[dict[str, object]] = []
+def _build_override(column: Column, *, label: bool) -> dict[str, object]:
+    # The panel's own word for no value is about the whole table, and a series may lack a label.
+    properties: list[dict[str, object]] = [{"id": "noValue", "value": _NO_LABEL}] if label else []
     if column.width is not None:
         properties.append({"id": "custom.width", "value": column.width})
+    if column.links:
+        properties.append({"id": "links", "value": [*column.links]})
     if column.scale is not None:
         scale = column.scale
         coloured = bool(scale.steps or scale.words)

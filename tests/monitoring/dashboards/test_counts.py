@@ -1,0 +1,92 @@
+"""Bars count each event once, however long the time shown is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.monitoring import dashboards
+from paropt_exporter.monitoring.options import Options
+from support.deployed import refusal
+from support.generated import iter_panels
+from support.real_servers import program
+
+_PLACE = 'job="paropt",instance="a",project="demo",lane="standard"'
+_FAILED = f'instance_stage:paropt_stage_runs:increase5m{{{_PLACE},stage="lint",result="failure"}}'
+_BROKEN = f'instance_stage:paropt_sla_violations:increase5m{{{_PLACE},stage="lint",severity="normal"}}'
+_RUNS = f'paropt_runs_total{{{_PLACE},result="failure"}}'
+
+
+def ask(title: str, options: Options, interval: str) -> tuple[str, str]:
+    """Return a panel's query as Grafana sends it with this interval, and the panel's shortest interval."""
+    (panel,) = [
+        panel
+        for text in dashboards.render_dashboards(options).values()
+        for panel in iter_panels(json.loads(text))
+        if panel["title"] == title
+    ]
+    expression: str = panel["targets"][0]["expr"]
+    values = {
+        "$__interval": interval, "$__rate_interval": interval, "$__range": "1d", '="$project"': '="demo"',
+        "$job": ".+", "$instance": ".+", "$project": ".*", "$lane": "standard", "$stage": ".*",
+    }  # fmt: skip
+    for name in sorted(values, key=len, reverse=True):
+        expression = expression.replace(name, values[name])
+    return expression, panel.get("interval", "")
+
+
+@pytest.mark.parametrize(
+    ("title", "series", "labels"),
+    [
+        ("Which stages fail?", _FAILED, '{result="failure",stage="lint"}'),
+        ("When do limits break?", _BROKEN, '{severity="normal"}'),
+    ],
+)
+@pytest.mark.parametrize("minutes", [5, 30])
+def test_recorded_fault_is_in_one_bar(tmp_path: Path, title: str, series: str, labels: str, minutes: int) -> None:
+    """One at minute 7, recorded at minutes 7 to 11; bars of a day are longer than the recorded window."""
+    expression, shortest = ask(title, Options(), f"{minutes}m")
+    assert shortest == "5m"
+    ends = range(minutes, 61, minutes)
+    (holder,) = [end for end in ends if end - minutes < 10 <= end]  # the window that ends at minute 10 has it
+    write_and_run(
+        tmp_path,
+        {series: "_x6 1x4 stale"},
+        [
+            {
+                "expr": f"({expression}) > 0",
+                "eval_time": f"{end}m",
+                "exp_samples": [{"labels": labels, "value": 1}] if end == holder else [],
+            }
+            for end in ends
+        ],
+    )
+
+
+def test_fixed_rate_window_leaves_no_gap_between_bars(tmp_path: Path) -> None:
+    expression, shortest = ask("How many runs end, and how?", Options(rate_window="10m"), "30m")
+    assert shortest == "10m"
+    write_and_run(
+        tmp_path,
+        {_RUNS: "0x6 1x60"},
+        [{"expr": expression, "eval_time": "30m", "exp_samples": [{"labels": '{result="failure"}', "value": 1}]}],
+    )
+
+
+def test_bars_are_not_shorter_than_grafanas_rate_window() -> None:
+    """It is a minute at least: a run was counted in four bars of 15 seconds."""
+    assert ask("How many runs end, and how?", Options(), "1m")[1] == "1m"
+
+
+def write_and_run(folder: Path, series: dict[str, str], expectations: list[dict[str, object]]) -> None:
+    tests = [
+        {
+            "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "interval": "1m",
+            "promql_expr_test": expectations,
+        }
+    ]
+    (folder / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    assert refusal(program("promtool"), "test", "rules", folder / "tests.yml") == ""
