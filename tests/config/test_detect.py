@@ -1108,6 +1108,18 @@ tasks:
     assert _commands(detect_stages(project)) == {}
 
 
+def test_functions_that_poe_runs_cost_a_note(project: Path) -> None:
+    _write(
+        project,
+        pyproject_dot_toml="[tool.poe.tasks]\nlint = 'ruff check'\nstyle = {script = 'scripts.run:style'}\n"
+        "[tool.poe.tasks.types]\nscript = 'scripts.run:types'\n",
+    )
+    assert (
+        "pyproject.toml: no stage runs poe's functions (style, types): write stages with `run: poe NAME` for checks"
+        in detect_stages(project).notes
+    )
+
+
 def test_tasks_of_invoke_cost_a_note(project: Path) -> None:
     _write(project, tasks_dot_py="from invoke import task\n")
     assert any(note.startswith("tasks.py: no stage runs invoke's tasks: ") for note in detect_stages(project).notes)

@@ -179,6 +179,11 @@ def detect_stages(root: Path) -> DetectedStages:
         notes.append(
             "tasks.py: no stage runs invoke's tasks: write stages with `run: invoke NAME` for the checks there"
         )
+    if functions := project.poe_functions:
+        named = ", ".join(functions[:_MOST_TASKS]) + (", …" if len(functions) > _MOST_TASKS else "")
+        notes.append(
+            f"pyproject.toml: no stage runs poe's functions ({named}): write stages with `run: poe NAME` for checks"
+        )
     notes = [*project.commands.notes, *_describe_unused_hooks(project, stages), *notes]
     if not stages:
         below = _describe_projects(root, find_projects_below(root))
@@ -326,6 +331,7 @@ def _describe_other_tests(project: Project) -> list[str]:
 
 
 _MOST_FOLDERS = 4  # in a note
+_MOST_TASKS = 8  # in a note
 
 
 def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
