@@ -648,7 +648,7 @@ def test_recipes_of_just_are_stages_if_they_need_no_argument(project: Path) -> N
 
 def test_other_checks_of_the_make_target_are_named(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "make", "python")
-    other = "\t@echo lint\n\ttouch .stamp\n\tpip install ruff\n\ttox -q -e lint\n"
+    other = "\t@echo lint\n\ttouch .stamp\n\tpip install ruff\n"
     recipe = f"{other}\truff check .\n\tmypy src\n\tpython manage.py check\n"
     _write(project, src__a_dot_py="", Makefile=f"lint:\n{recipe}")
     (note,) = [note for note in detect_stages(project).notes if "make lint" in note]

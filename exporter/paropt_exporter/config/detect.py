@@ -144,7 +144,7 @@ _BUILT_IN_STAGES = (
 
 
 _TOOLS = {tool for kind in _BUILT_IN_STAGES for tool in kind.tools + kind.called}
-_PREPARES = frozenset({"install", "sync", "make", "pre-commit", "tox", "nox"})  # or runs commands of other files
+_PREPARES = frozenset({"install", "sync", "make", "pre-commit"})
 
 
 def detect_stages(root: Path) -> DetectedStages:
