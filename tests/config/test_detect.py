@@ -817,7 +817,8 @@ def test_shell_runs_commands_with_patterns_of_files(project: Path) -> None:
     _write(
         project,
         Makefile="lint:\n\tflake8 pkg *.py --exclude '*.pyi'\n\tisort --check-only docs/*.py pkg\n"
-        "test:\n\tpytest 'pkg' pkg/test_*.py\n",
+        "test:\n\tpytest pkg/test_*.py\n",
+        tests__integration__test_c_dot_py="",
         setup_dot_py="",
         pkg__test_b_dot_py="",
         pkg__stub_dot_pyi="",
@@ -826,7 +827,7 @@ def test_shell_runs_commands_with_patterns_of_files(project: Path) -> None:
     detected = detect_stages(project)
     assert _commands(detected) == {
         "quality_gates": ("flake8 pkg *.py --exclude '*.pyi'", "isort --check-only docs/*.py pkg"),
-        "unit_tests": "pytest -q pkg pkg/test_*.py",
+        "unit_tests": "pytest -q pkg/test_*.py",
     }
     assert all(stage.shell for stage in detected.stages)
 

@@ -347,6 +347,7 @@ def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
     start = (*own[0].python, "pytest", "-q")  # `python -m pytest` finds modules in the current folder
     targets = [word for word in calls[0] if project.has_path(word)]
     plain = len(calls) == 1 and not own[0].folder and not selects_tests(calls[0])
+    plain = plain and not any(map(project.is_pattern, ("", *calls[0]), calls[0]))
     if separate is not None and plain and all(separate.startswith(f"{each.rstrip('/')}/") for each in targets):
         if not integration:
             return [(*start, *calls[0], f"--ignore={separate}")]

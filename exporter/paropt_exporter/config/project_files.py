@@ -35,7 +35,7 @@ from paropt_exporter.files import exists, is_file, is_folder, read_start
 _MOST_WORKFLOWS = 20
 _PATTERN = re.compile(r"(?!-)(?:[\w.-]+/)*[\w.-]*[*?[][\w.*?[\]-]*", re.ASCII)  # of names in one folder, for any shell
 _TAKES_PATTERN = re.compile(
-    r"-[a-zA-Z]|--[\w-]*(?:exclude|ignore|include|omit|pattern|match|glob|file|path|source)[\w-]*"
+    r"-[ceikmnopx]|--[\w-]*(?:exclude|ignore|include|omit|pattern|match|glob|file|path|source)[\w-]*"
 )
 _MOST_TEST_FILES = 50  # that are read
 _MOST_RECURSIONS = 2  # `**` in a pattern: each multiplies the time by the number of folders
