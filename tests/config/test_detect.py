@@ -609,6 +609,15 @@ def test_unusual_file_costs_no_time(project: Path, name: str, text: str) -> None
     assert time.process_time() - began < 5
 
 
+def test_long_option_before_a_word_takes_no_time(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    option = f"--{'file-' * 15_000}!"
+    _write(project, tests__test_a_dot_py="", noxfile_dot_py=f"session.run('pytest', '{option}', 'tests')\n")
+    began = time.process_time()
+    assert _unit_tests(project)[0] == ("pytest", "-q", option, "tests")
+    assert time.process_time() - began < 5
+
+
 def test_pattern_with_many_recursions_takes_little_time(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, pytest_dot_ini=f"[pytest]\ntestpaths = {'**/' * 20}x")
