@@ -242,16 +242,16 @@ def _build_failing_table(scope: Scope) -> Panel:
 
 def _build_broken_limit_table(scope: Scope) -> Panel:
     where = "project, lane, stage, instance"
-    breached = f"{scope.select(names.SLA_BREACHED)} == 1"
-    duration, limit = (
-        f"max by ({where}) ({scope.select(family)}) and on ({where}) ({breached})"
+    broken = f"topk({MOST_ROWS}, max by ({where}, severity) ({scope.select(names.SLA_BREACHED)} == 1))"
+    duration, limit = (  # of the same stages: others would be rows without a severity
+        f"max by ({where}) ({scope.select(family)}) and on ({where}) {broken}"
         for family in (names.STAGE_LAST_DURATION, names.SLA_LIMIT)
     )
     return build_table(
         "Which limits are broken?",
         "Stages over their SLA, now or in their last run; it leaves the list with the next good run. The duration is "
         "that of the last run that ended. The lane's dashboard shows the reason for the wait.",
-        {"A": f"topk({MOST_ROWS}, max by ({where}, severity) ({breached}))", "B": duration, "C": limit},
+        {"A": broken, "B": duration, "C": limit},
         [
             *_build_place_columns(),
             Column(source="severity", title="Severity", width=80, scale=name_states(_SLA_SEVERITIES)),

@@ -82,12 +82,15 @@ class Scope(Struct, frozen=True, kw_only=True):
         """Return a family's recorded faults in each bar, of stages with faults.
 
         Windows that follow each other are summed, so that each fault is counted once, however long the bars are: the
-        rules record a window every minute. Prometheus 2 includes both ends of a range; the offset leaves out the first
-        end, which belongs to the bar before.
+        rules record a window every minute. A fault between the last sample of one window and the first sample of the
+        next is in neither, but in the overlapping windows that were recorded meanwhile. Prometheus 2 includes both
+        ends of a range; the offset leaves out the first end, which belongs to the bar before.
         """
         chosen = tuple(name for name in self.variables if name in family.label_names)
         faults = f"{name_faults(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}"
-        return f"sum_over_time({faults}[{PANEL_INTERVAL}:{self.recorded_window}] offset -1s)"
+        window = self.recorded_window
+        between = f"max_over_time({faults}[{window}]) unless {faults} offset {window}"
+        return f"sum_over_time(({faults} or ({between}))[{PANEL_INTERVAL}:{window}] offset -1s)"
 
     # All programs have these metrics, and with all jobs chosen `$job` matches every target: the join keeps exporters.
 
