@@ -275,6 +275,32 @@ def test_all_rows_of_a_long_table_of_broken_limits_have_a_severity(tmp_path: Pat
     assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
 
 
+def test_critical_alert_is_listed_beside_many_warnings(tmp_path: Path) -> None:
+    """The table has fifty rows: an outage of as many hosts hid the alert that pages."""
+    where = "paropt-overview: Which alerts fire? A"
+    (asked,) = [fill_template(one.expression) for one in list_questions() if one.where == where]
+    given = 'alertstate="firing",job="paropt"'
+    series = {
+        f'ALERTS{{alertname="ParoptSlaViolation",severity="warning",{given},instance="h{number}",stage="a"}}': "1x9"
+        for number in range(100)
+    }
+    series[f'ALERTS{{alertname="ParoptStageFailing",severity="critical",{given},instance="h7",stage="b"}}'] = "1x9"
+    critical = '{alertname="ParoptStageFailing",severity="critical",instance="h7",place="b"}'
+    samples = {f"count({asked})": ("{}", 50), f"({asked}) > 1": (critical, 2)}
+    tests = [
+        {
+            "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "interval": "1m",
+            "promql_expr_test": [
+                {"expr": expr, "eval_time": "5m", "exp_samples": [{"labels": labels, "value": value}]}
+                for expr, (labels, value) in samples.items()
+            ],
+        }
+    ]
+    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+
+
 def test_pools_at_their_maximum_are_those_of_the_alert(tmp_path: Path) -> None:
     """ParoptPoolAtMaximum leaves out pools of a fixed size and those whose queue was empty a moment ago."""
     wheres = ("paropt-pools: How many are at their maximum? A", "paropt-pools: Which pools need attention? A")

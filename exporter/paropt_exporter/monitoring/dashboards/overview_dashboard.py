@@ -205,7 +205,9 @@ def _iter_limit_panels(scope: Scope) -> Iterator[Panel]:
 
 def _build_alert_table(scope: Scope) -> Panel:
     named = "alertname, severity, project, lane, instance"
-    place = f'label_join({_select_firing(scope)}, "place", "", "stage", "pool")'  # none has both
+    # Doubled, so that `topk` keeps a critical alert beside fifty warnings.
+    firing = f"""2 * {_select_firing(scope, 'severity="critical"')} or {_select_firing(scope)}"""
+    place = f'label_join({firing}, "place", "", "stage", "pool")'  # none has both
     return build_table(
         "Which alerts fire?",
         "Alerts of these rules, except those of severity info, which are about how a lane is built. The runbook says "
@@ -364,13 +366,13 @@ def _round_ratio(share: float) -> str:
     return f"{share:.6g}"
 
 
-def _select_firing(scope: Scope) -> str:
-    """Select the firing alerts of these rules that are about the chosen hosts and lanes."""
+def _select_firing(scope: Scope, severity: str = 'severity!="info"') -> str:
+    """Select the firing alerts of these rules that are about the chosen hosts and lanes, by a matcher of severities."""
     own = f"{scope.selector}," if scope.selector else ""
     # Not each alert has each label: those on error budgets have no instance, those on hosts no project.
     chosen = "".join(f'{name}=~"${name}|",' for name in (*TARGET_LABELS, *scope.variables))
     # Alerts of severity info are about how a lane is built, and fire for weeks: their marks would hide the others.
-    shown = 'alertname=~"Paropt.+",alertstate="firing",severity!="info"'
+    shown = f'alertname=~"Paropt.+",alertstate="firing",{severity}'
     return f"ALERTS{{{own}{chosen}{shown}}}"
 
 
