@@ -667,7 +667,7 @@ def test_recipes_of_just_are_stages_if_they_need_no_argument(project: Path) -> N
 
 def test_other_checks_of_the_make_target_are_named(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "make", "python")
-    other = "\t@echo lint\n\ttouch .stamp\n\tpip install ruff\n\ttox -q -e lint\n"
+    other = "\t@echo lint\n\ttouch .stamp\n\tpip install ruff\n"
     recipe = f"{other}\truff check .\n\tmypy src\n\tpython manage.py check\n"
     _write(project, src__a_dot_py="", Makefile=f"lint:\n{recipe}")
     (note,) = [note for note in detect_stages(project).notes if "make lint" in note]
@@ -836,7 +836,8 @@ def test_shell_runs_commands_with_patterns_of_files(project: Path) -> None:
     _write(
         project,
         Makefile="lint:\n\tflake8 pkg *.py --exclude '*.pyi'\n\tisort --check-only docs/*.py pkg\n"
-        "test:\n\tpytest 'pkg' pkg/test_*.py\n",
+        "test:\n\tpytest pkg/test_*.py\n",
+        tests__integration__test_c_dot_py="",
         setup_dot_py="",
         pkg__test_b_dot_py="",
         pkg__stub_dot_pyi="",
@@ -845,7 +846,7 @@ def test_shell_runs_commands_with_patterns_of_files(project: Path) -> None:
     detected = detect_stages(project)
     assert _commands(detected) == {
         "quality_gates": ("flake8 pkg *.py --exclude '*.pyi'", "isort --check-only docs/*.py pkg"),
-        "unit_tests": "pytest -q pkg pkg/test_*.py",
+        "unit_tests": "pytest -q pkg/test_*.py",
     }
     assert all(stage.shell for stage in detected.stages)
 
@@ -1125,6 +1126,18 @@ tasks:
     assert "unit_tests left out: `task test` needs task, which is not installed" in detect_stages(project).notes
     _write(project, Taskfile_dot_yml="tasks: [")
     assert _commands(detect_stages(project)) == {}
+
+
+def test_functions_that_poe_runs_cost_a_note(project: Path) -> None:
+    _write(
+        project,
+        pyproject_dot_toml="[tool.poe.tasks]\nlint = 'ruff check'\nstyle = {script = 'scripts.run:style'}\n"
+        "[tool.poe.tasks.types]\nscript = 'scripts.run:types'\n",
+    )
+    assert (
+        "pyproject.toml: no stage runs poe's functions (style, types): write stages with `run: poe NAME` for checks"
+        in detect_stages(project).notes
+    )
 
 
 def test_tasks_of_invoke_cost_a_note(project: Path) -> None:

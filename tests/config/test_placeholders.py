@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,12 @@ def test_item_in_a_script_is_a_fault(tmp_path: Path, line: str, program: str) ->
 )  # fmt: skip
 def test_item_outside_of_a_script_is_no_fault(tmp_path: Path, line: str) -> None:
     assert configs.read(tmp_path, configs.stage(run=json.dumps(line), items="{glob: '*'}")).stages
+
+
+def test_deep_nesting_takes_no_time() -> None:
+    began = time.process_time()
+    assert find_unprotected("( " * 30_000 + "{item} " * 10_000) is None
+    assert time.process_time() - began < 5
 
 
 def test_item_of_a_list_may_be_in_a_script(tmp_path: Path) -> None:

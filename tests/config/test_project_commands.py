@@ -443,6 +443,12 @@ def test_other_runners_than_pytest_are_started_as_the_project_does(line: str, wo
     assert (*found.python, *found.words) == words
 
 
+@pytest.mark.parametrize("ending", ["&& false", "; exit 1"])
+def test_advice_after_a_failure_is_left_out(ending: str) -> None:
+    recipe = f"""lint:\n\tblack --check src || (echo "Run 'make style' to change that" {ending})\n"""
+    assert _read("Makefile", recipe) == (("black", "--check", "src"),)
+
+
 WORDS = ", ".join(["'x'"] * 1000)
 
 

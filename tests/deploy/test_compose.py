@@ -13,7 +13,7 @@ import pytest
 from paropt_exporter import config
 from paropt_exporter.cli import generate
 from paropt_exporter.config.units import parse_duration
-from paropt_exporter.engine.attempt_ends import TERM_GRACE_SECONDS
+from paropt_exporter.engine.time_limits import TERM_GRACE_SECONDS
 from paropt_exporter.monitoring.options import Format, Options
 from support.deployed import parsed, refusal, schema_faults
 from support.real_servers import program

@@ -136,6 +136,30 @@ def test_only_task_of_a_pool_is_not_sampled() -> None:
         assert (first.result(HANG_SECONDS), second.result(HANG_SECONDS)) == (True, True)
 
 
+def test_first_tasks_are_prepared_for_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the very first one: a pool that runs a single task takes no samples. It is prepared by the second."""
+    sample, submit = ThreadPool.sample_running, ThreadPool.submit_future
+    seen: list[object] = []
+
+    def note_sample(pool: ThreadPool, **options: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            seen.append("sample")
+        return sample(pool, **options)
+
+    def note_submit(pool: ThreadPool, *task: Any, **options: Any) -> None:
+        seen.append(options["sampled"])
+        submit(pool, *task, **options)
+
+    monkeypatch.setattr(ThreadPool, "sample_running", note_sample)
+    monkeypatch.setattr(ThreadPool, "submit_future", note_submit)
+    gate = threading.Event()
+    with AdaptivePool(start=2) as pool:
+        pool.submit(gate.wait, HANG_SECONDS)
+        pool.submit(wait_for, gate.wait)
+        gate.set()
+    assert seen[:3] == [False, True, "sample"]
+
+
 def list_monitors() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if "adaptive-monitor" in thread.name]
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
@@ -29,6 +30,7 @@ import paropt_exporter
 from paropt_exporter import executors
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.executors import ProcessPool, TaskFuture, processes
+from paropt_exporter.executors.processes import process_handler
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.process_handler import ProcessHandler
 from paropt_exporter.executors.processes.transport import WorkerConnection
@@ -132,6 +134,44 @@ pool.shutdown()
     for command in ([sys.executable, str(script)], [sys.executable, "-c", script.read_text()]):
         found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
         assert (found.stdout, found.stderr) == ("caught -1\n", "")
+
+
+class Exits:
+    """Its unpickling ends the interpreter, as far as that is possible."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.exit, ("unpickled",)
+
+
+def test_task_whose_arguments_exit_while_they_are_packed_again_fails(pool: ProcessPool) -> None:
+    """The thread of its worker ended, and neither this task nor those behind it ever settled."""
+    module = types.ModuleType("only_in_the_parent")
+    exec("def first(value, _): return value", vars(module))
+    sys.modules[module.__name__] = module
+    try:
+        with pytest.raises(UnpicklableError, match="only_in_the_parent"):
+            pool.submit(module.first, 1, Exits()).result(HANG_SECONDS)
+        assert pool.submit(pow, 2, 3).result(HANG_SECONDS) == 8
+    finally:
+        del sys.modules[module.__name__]
+
+
+class ExitsOnce:
+    """Pickled for a second time, it ends the interpreter, as far as that is possible."""
+
+    pickled = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.pickled += 1
+        if self.pickled == 2:
+            sys.exit("pickled")
+        return int, ()
+
+
+def test_worker_starts_again_after_an_exit_in_the_pickling_of_its_initializer() -> None:
+    """Its thread ended, and queued tasks waited for the next one that was submitted."""
+    with ProcessPool(1, initializer=id, initargs=(ExitsOnce(),)) as pool:
+        assert pool.submit(pow, 2, 3).result(HANG_SECONDS) == 8
 
 
 def test_functions_of_unimportable_modules_travel_by_value(pool: ProcessPool) -> None:
@@ -839,6 +879,36 @@ def test_worker_whose_preparation_fails_is_replaced(monkeypatch: pytest.MonkeyPa
         future = pool.submit(nothing)
         submitted.set()
         assert future.result(HANG_SECONDS) is None
+
+
+def test_failure_after_the_exit_of_a_worker_touches_no_closed_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The claims of the process were withdrawn once more, from a descriptor that may be another file's by then."""
+    failed: list[str] = []
+
+    def fail(_: ProcessHandler, message: str, code: int | None, *, gives_up: bool) -> None:
+        del code, gives_up
+        failed.append(message)
+        raise MemoryError
+
+    monkeypatch.setattr(ProcessHandler, "_handle_unexpected_exit", fail)
+    with ProcessPool(1) as pool:
+        os.kill(pool.submit(os.getpid).result(HANG_SECONDS), signal.SIGKILL)
+        assert eventually(lambda: bool(failed))
+        assert pool.submit(pow, 2, 3).result(HANG_SECONDS) == 8
+        assert pool.statistics().deaths == {"signal": 1}
+
+
+def test_task_of_a_dead_worker_fails_though_its_exit_can_not_be_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(process_handler, "describe_exit", fail)
+    with ProcessPool(1) as pool:
+        error = pool.submit(os._exit, 3).exception(HANG_SECONDS)
+        assert isinstance(error, WorkerDied)
+        assert "abandoned: MemoryError" in str(error)
+        assert pool.submit(pow, 2, 3).result(HANG_SECONDS) == 8
+        assert pool.statistics().finished["error"] == 1
 
 
 def test_crash_loop_ends_with_its_cause() -> None:

@@ -757,6 +757,27 @@ def test_sampling_reads_the_run_delay_only_of_tasks_that_may_have_lost_time(
     assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
 
 
+def begin_and_wait(begun: threading.Event, gate: threading.Event) -> None:
+    begun.set()
+    gate.wait(HANG_SECONDS)
+
+
+@pytest.mark.parametrize(("sampled", "seconds"), [(True, 3.0), (False, 0.0)])
+def test_first_sample_of_a_prepared_task_has_its_whole_wait_for_a_core(
+    monkeypatch: pytest.MonkeyPatch, *, sampled: bool, seconds: float
+) -> None:
+    """On a busy machine a computing task seemed to want 0.45 of a core, so that all others ran in threads too."""
+    begun, gate = threading.Event(), threading.Event()
+    monkeypatch.setattr(procfs, "read_run_delay_seconds", lambda _: 4.0)
+    monkeypatch.setattr(procfs, "sample_schedstat", lambda _: (time.monotonic(), 0.0, 7.0))
+    with ThreadPool(1) as pool:
+        pool.submit_future(TaskFuture(), begin_and_wait, (begun, gate), {}, sampled=sampled)
+        assert begun.wait(HANG_SECONDS)
+        ((_, task),) = pool.sample_running()
+        assert task.run_delay_seconds == seconds
+        gate.set()
+
+
 def test_sampling_reads_nothing_of_tasks_that_are_too_young(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
     with ThreadPool(2) as pool:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.config import model
+from paropt_exporter.config import Push, model
 from paropt_exporter.errors import DeliveryError, UsageError
 from paropt_exporter.exposition.sinks import Gateway, build_pushgateway_sink, build_url, push_page
 from support.fake_prometheus import fake_prometheus, http, interim
@@ -207,7 +207,7 @@ def test_a_password_in_the_url_is_refused_with_the_key_to_use() -> None:
 @pytest.fixture
 def push_once(gateway: RecordingGateway, tmp_path: Path) -> Callable[..., None]:
     def run(**settings: object) -> None:
-        settled = model.to_record(model.File.model_validate({"push": settings})).push
+        settled = model.parse_section(Push, settings)
         build_pushgateway_sink(settled, url=gateway.url, instance="host", project="shop", lane="docs", root=tmp_path)(
             PAGE
         )

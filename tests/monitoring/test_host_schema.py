@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from paropt_exporter.config import host_validation
+from paropt_exporter.config import validation
 from paropt_exporter.config.document import Unreadable
 from paropt_exporter.monitoring import schema
 from support.yaml_documents import load_yaml
@@ -90,14 +90,14 @@ REFUSED = [
 
 @pytest.mark.parametrize("text", ACCEPTED)
 def test_config_that_the_exporter_accepts_matches_the_schema(text: str) -> None:
-    host_validation.validate(text.encode())
+    validation.validate_host_file(text.encode())
     assert [error.message for error in VALIDATOR.iter_errors(load_yaml(text))] == []
 
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_config_that_the_exporter_refuses_violates_the_schema(text: str) -> None:
     with pytest.raises(Unreadable):
-        host_validation.validate(text.encode())
+        validation.validate_host_file(text.encode())
     assert not VALIDATOR.is_valid(load_yaml(text))
 
 

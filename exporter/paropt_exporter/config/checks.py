@@ -20,7 +20,7 @@ from paropt_exporter.config.raw_yaml import RawStage
 from paropt_exporter.config.server_urls import LOOPBACK
 from paropt_exporter.config.stage_checks import check_stage
 from paropt_exporter.config.units import MOST_STAGES, MOST_WORKERS, format_value, parse_size
-from paropt_exporter.config.values import ALL_STAGES, Lane, Sla
+from paropt_exporter.config.values import ALL_STAGES, Lane, Sla, Workers
 from paropt_exporter.events import Strategy
 
 # A cycle that depends on another cycle is found one round later. Ten rounds report enough faults.
@@ -174,7 +174,7 @@ def _find_max_workers(name: str, lane: dict[str, object], machine: Machine) -> i
     default = build_default_lanes().get(name, Lane())
     try:
         strategy = Strategy(str(lane.get("strategy", default.strategy)))
-        workers = model.parse_workers(lane["workers"]) if "workers" in lane else default.workers
+        workers = model.parse_section(Workers, lane["workers"]) if "workers" in lane else default.workers
     except ValueError:  # also pydantic's ValidationError; the model reports it
         return MOST_WORKERS
     # In a sequential lane each task may use all slots.

@@ -144,7 +144,7 @@ _BUILT_IN_STAGES = (
 
 
 _TOOLS = {tool for kind in _BUILT_IN_STAGES for tool in kind.tools + kind.called}
-_PREPARES = frozenset({"install", "sync", "make", "pre-commit", "tox", "nox"})  # or runs commands of other files
+_PREPARES = frozenset({"install", "sync", "make", "pre-commit"})
 
 
 def detect_stages(root: Path) -> DetectedStages:
@@ -178,6 +178,11 @@ def detect_stages(root: Path) -> DetectedStages:
     if project.has_invoke_tasks:
         notes.append(
             "tasks.py: no stage runs invoke's tasks: write stages with `run: invoke NAME` for the checks there"
+        )
+    if functions := project.poe_functions:
+        named = ", ".join(functions[:_MOST_TASKS]) + (", …" if len(functions) > _MOST_TASKS else "")
+        notes.append(
+            f"pyproject.toml: no stage runs poe's functions ({named}): write stages with `run: poe NAME` for checks"
         )
     notes = [*project.commands.notes, *_describe_unused_hooks(project, stages), *notes]
     if not stages:
@@ -326,6 +331,7 @@ def _describe_other_tests(project: Project) -> list[str]:
 
 
 _MOST_FOLDERS = 4  # in a note
+_MOST_TASKS = 8  # in a note
 
 
 def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
@@ -341,6 +347,7 @@ def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
     start = (*own[0].python, "pytest", "-q")  # `python -m pytest` finds modules in the current folder
     targets = [word for word in calls[0] if project.has_path(word)]
     plain = len(calls) == 1 and not own[0].folder and not selects_tests(calls[0])
+    plain = plain and not any(map(project.is_pattern, ("", *calls[0]), calls[0]))
     if separate is not None and plain and all(separate.startswith(f"{each.rstrip('/')}/") for each in targets):
         if not integration:
             return [(*start, *calls[0], f"--ignore={separate}")]

@@ -147,11 +147,11 @@ def _parse(content: bytes, path: Path, environ: Mapping[str, str]) -> HostFile:
     kept = parsed.find_host_file(path, content)
     if kept is not None:
         return kept
-    from paropt_exporter.config import host_validation
+    from paropt_exporter.config import validation
     from paropt_exporter.config.document import Unreadable
 
     try:
-        file = host_validation.validate(content)
+        file = validation.validate_host_file(content)
     except Unreadable as error:
         raise ConfigError(tuple(fault.format(str(path)) for fault in sorted(error.faults))) from None
     parsed.store(path, content, file, cores=0, memory_bytes=0)

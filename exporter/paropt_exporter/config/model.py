@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 from msgspec import NODEFAULT, Struct
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, create_model, model_validator
@@ -17,6 +17,8 @@ from pydantic_core import CoreSchema
 from paropt_exporter.config import fields, values
 from paropt_exporter.config.units import DURATION_PATTERN, MOST_WORKERS
 from paropt_exporter.events import Strategy
+
+_Record = TypeVar("_Record", bound=Struct)
 
 _DURATION_TEXT = {"type": "string", "pattern": DURATION_PATTERN}
 _SECONDS = {"type": "number", "exclusiveMinimum": 0}
@@ -176,10 +178,10 @@ _MODELS = _build_models()
 File, HostFile, Stage = _MODELS["File"], _MODELS["HostFile"], _MODELS["Stage"]
 
 
-def parse_workers(value: object) -> values.Workers:
-    """Return the values of a lane's `workers`. Raises ValidationError, a ValueError."""
-    workers: values.Workers = to_record(_MODELS["Workers"].model_validate(value))
-    return workers
+def parse_section(record: type[_Record], value: object) -> _Record:
+    """Return the values of a section, as its class in `values`. Raises ValidationError, a ValueError."""
+    parsed: _Record = to_record(_MODELS[record.__name__].model_validate(value))
+    return parsed
 
 
 def to_record(section: Section) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from paropt_exporter.lazy_patterns import compile_later
 
@@ -38,11 +39,11 @@ def find_unprotected(line: str) -> tuple[str, str] | None:
     Each value is quoted for the shell. Inside other quotes, its own quotes would end them, a backslash takes its first
     one away, and arithmetic expressions know none.
     """
-    inside: list[str] = []  # the open tokens, the innermost last: " ` << ( (( [
+    inside = _Nesting()
     at = 0
     while (token := _TOKEN.search(line, at)) is not None:
         text, at = token[0], token.end()
-        innermost = inside[-1] if inside else ""
+        innermost = inside.innermost
         if _PLACEHOLDER.fullmatch(text):
             around = next((each for each in _ALL_THE_WAY_IN if each in inside), innermost)
             if around in _NAMES:
@@ -58,25 +59,50 @@ def find_unprotected(line: str) -> tuple[str, str] | None:
                 # After a parenthesis, `#` begins a comment in some places only.
                 at = at if line[token.start() - 1 : token.start()] in (")", "<", ">") and text == "#" else end.end()
         elif text == ")" and innermost == "((":
+            inside.close()
             if line[at : at + 1] == ")":
                 at += 1
-                inside.pop()
             else:
-                inside[-1] = "("  # a command in two parentheses
+                inside.open("(")  # a command in two parentheses
         else:
-            _track_nesting(inside, text)
+            inside.note(text)
     return None
 
 
-def _track_nesting(inside: list[str], text: str) -> None:
-    innermost = inside[-1] if inside else ""
-    if text == "`" and "`" in inside:
-        del inside[inside.index("`") :]
-    elif (text, innermost) in ((")", "("), ("]", "["), ('"', '"')):
-        inside.pop()
-    elif text[0] == "$" or text == "`" or (text in ('"', "(", "((") and innermost != '"'):
-        inside.append("[" if text[-1] == "[" else text.lstrip("$"))
-    elif text == "[" and "[" in inside:
-        inside.append("[")
-    elif text == "<<" and innermost not in ('"', "((", "["):  # in $((1 << 2)) it shifts
-        inside.append("<<")
+class _Nesting:
+    """The open tokens of a line: " ` << ( (( [. All methods take the same time, however deep they are nested."""
+
+    def __init__(self) -> None:
+        self._open: list[str] = []
+        self._counts: Counter[str] = Counter()
+
+    def __contains__(self, token: str) -> bool:
+        return self._counts[token] > 0
+
+    @property
+    def innermost(self) -> str:
+        return self._open[-1] if self._open else ""
+
+    def open(self, token: str) -> None:
+        self._open.append(token)
+        self._counts[token] += 1
+
+    def close(self) -> str:
+        token = self._open.pop()
+        self._counts[token] -= 1
+        return token
+
+    def note(self, text: str) -> None:
+        """Open or close what a token stands for."""
+        innermost = self.innermost
+        if text == "`" and "`" in self:
+            while self.close() != "`":
+                pass
+        elif (text, innermost) in ((")", "("), ("]", "["), ('"', '"')):
+            self.close()
+        elif text[0] == "$" or text == "`" or (text in ('"', "(", "((") and innermost != '"'):
+            self.open("[" if text[-1] == "[" else text.lstrip("$"))
+        elif text == "[" and "[" in self:
+            self.open("[")
+        elif text == "<<" and innermost not in ('"', "((", "["):  # in $((1 << 2)) it shifts
+            self.open("<<")

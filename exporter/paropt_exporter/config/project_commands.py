@@ -29,6 +29,7 @@ _SUBSTITUTION = re.compile(r"[{}$`]")
 _NAME = re.compile(r"[A-Za-z_]\w*")  # any other one would be text of its own in a paropt.yml
 _VARIABLE = re.compile(rf"({_NAME.pattern})=(.*)", re.DOTALL)
 _SEPARATOR = re.compile(r"&&|;")
+_ADVICE = re.compile(r"\|\| *\( *(?:echo|printf)\b[^()]*\) *$")  # `black --check . || (echo "Run make style" && false)`
 _MOST_CHARACTERS = 1_000_000  # of a file's commands with the values of their variables
 _WORD_CHARACTERS = 10
 _OPERATORS = frozenset({"&&", "|", "||", "&", ">", ">>", "<", "2>&1"})
@@ -185,7 +186,7 @@ def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:
     folder = line.folder
     if isinstance(line.text, str) and len(line.text) > command_files.LONGEST_LINE:
         return
-    for text in _split_commands(line.text) if isinstance(line.text, str) else (line.text,):
+    for text in _split_commands(_ADVICE.sub("", line.text)) if isinstance(line.text, str) else (line.text,):
         words = _split(text) if isinstance(text, str) else text
         if words[:1] == ("cd",):
             folder = " ".join(words[1:])

@@ -24,7 +24,7 @@ from paropt_exporter.config.command_files import (
     parse_recipes,
     parse_taskfile,
 )
-from paropt_exporter.config.foreign_files import describe_error
+from paropt_exporter.config.foreign_files import describe_error, parse_toml
 from paropt_exporter.config.locate import find_projects_below
 from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
 from paropt_exporter.config.pytest_arguments import drop_reports
@@ -36,7 +36,7 @@ from paropt_exporter.globs import GlobSearch
 _MOST_WORKFLOWS = 20
 _PATTERN = re.compile(r"(?!-)(?:[\w.-]+/)*[\w.-]*[*?[][\w.*?[\]-]*", re.ASCII)  # of names in one folder, for any shell
 _TAKES_PATTERN = re.compile(
-    r"-[a-zA-Z]|--[\w-]*(?:exclude|ignore|include|omit|pattern|match|glob|file|path|source)[\w-]*"
+    r"-[ceikmnopx]|--[\w-]*(?:exclude|ignore|include|omit|pattern|match|glob|file|path|source)[\w-]*"
 )
 _MOST_TEST_FILES = 50  # that are read
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
@@ -203,6 +203,16 @@ class Project:
     def has_invoke_tasks(self) -> bool:
         """Whether tasks.py has tasks of invoke."""
         return re.search(r"(?m)^(?:from|import) +invoke\b", self._read_text("tasks.py")) is not None
+
+    @cached_property
+    def poe_functions(self) -> tuple[str, ...]:
+        """The names of poe's tasks that are Python functions, which no command line says."""
+        try:
+            tool = raw_yaml.as_mapping(parse_toml(self._read_text("pyproject.toml")).get("tool"))
+        except (ValueError, RecursionError):
+            return ()
+        tasks = raw_yaml.as_mapping(raw_yaml.as_mapping(tool.get("poe")).get("tasks"))
+        return tuple(name for name, task in tasks.items() if "script" in raw_yaml.as_mapping(task))
 
     @cached_property
     def _package(self) -> tuple[dict[str, object], str]:

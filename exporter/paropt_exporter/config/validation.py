@@ -1,11 +1,11 @@
-"""Validate the text of a `paropt.yml`: each key by its model, then keys against each other.
+"""Validate the text of a `paropt.yml` or a host config: each key by its model, then keys against each other.
 
 This module loads pydantic and PyYAML, for which a run with an unchanged config has no need (`parsed_configs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -14,10 +14,11 @@ from msgspec.structs import replace
 from pydantic import BaseModel, ValidationError
 
 from paropt_exporter.config import messages, model, raw_yaml, values
-from paropt_exporter.config.checks import Machine, cross_check
+from paropt_exporter.config.checks import Machine, check_server, cross_check
 from paropt_exporter.config.defaults import build_default_lanes
 from paropt_exporter.config.document import Document, Unreadable, decode_text
 from paropt_exporter.config.faults import MOST_FAULTS, Fault
+from paropt_exporter.config.server_urls import parse_server_url
 from paropt_exporter.config.stage_checks import check_stage
 
 _EMPTY = "the file is empty: `paropt-exporter init --force` writes one for this project"
@@ -99,3 +100,34 @@ def _merge_lane(default: values.Lane, lane: values.Lane, written: Iterable[str])
     if isinstance(lane.sla, Mapping) and default.sla is not None:
         given["sla"] = MappingProxyType({values.ALL_STAGES: default.sla, **lane.sla})
     return replace(default, **given)
+
+
+def validate_host_file(content: bytes) -> values.HostFile:
+    """Return the values of a host config. Raises Unreadable with all its faults. An empty file has no values."""
+    document = Document(decode_text(content))
+    value = {} if document.value is None else document.value
+    found: list[Fault] = []
+    file = values.HostFile()
+    try:
+        file = model.to_record(model.HostFile.model_validate(value))
+    except ValidationError as error:
+        found += messages.iter_faults(error, document, model.HostFile)
+    found += _check_host_servers(raw_yaml.as_mapping(value))
+    if found:
+        raise Unreadable([*dict.fromkeys(document.locate(fault) for fault in found)])
+    return file
+
+
+def _check_host_servers(file: dict[str, object]) -> Iterator[Fault]:
+    servers = file.get("servers")
+    for index, server in enumerate(servers if isinstance(servers, list) else ()):
+        yield from check_server(("servers", index), raw_yaml.as_mapping(server))
+    for key in ("prometheus", "push", "cache"):
+        yield from check_server((key,), raw_yaml.as_mapping(file.get(key)))
+    for key in ("servers", "allow"):
+        listed = file.get(key)
+        for index, entry in enumerate(listed if isinstance(listed, list) else ()):
+            url = raw_yaml.as_mapping(entry).get("url")
+            if isinstance(url, str) and parse_server_url(url) is None:
+                message = "expected a plain URL: scheme, host, port, path; no user, query, `..`, `%` or backslash"
+                yield Fault(location=(key, index, "url"), message=message)

@@ -329,7 +329,9 @@ class AdaptiveScheduler:
     def _submit_future(self, pool_name: PoolName, task: QueuedTask) -> None:
         submitted = self._submitted.get(task.future)  # None: it was stopped meanwhile
         profiled = task.profiled or submitted is None or submitted.profiled
-        _submit_future(self._get_pool_for(task, pool_name), task, profiled=profiled)
+        # Samples of a function's first task decide about the others: they need its wait for a core from its start on.
+        sampled = self.router.get_cpu_demand(task.key) is None and not self.runs_only_task()
+        _submit_future(self._get_pool_for(task, pool_name), task, profiled=profiled, sampled=sampled)
 
     def _get_pool_for(self, task: QueuedTask, pool_name: PoolName) -> ThreadPool | ProcessPool:
         """Return a pool; the thread pool if the system has no threads left for a process pool."""
@@ -585,6 +587,12 @@ class AdaptiveScheduler:
         with self.lock:
             return all(self.router.get_cpu_demand(key) is not None for key, tasks in self._backlog.items() if tasks)
 
+    def prepare_samples(self) -> None:
+        """Read the waits for a core of the running tasks now: the monitor's thread may start late on a busy machine."""
+        threads = self._pools.get(THREADS)
+        if isinstance(threads, ThreadPool):
+            threads.sample_running(children=lambda _: False)
+
     def sample_running(self) -> None:
         """Learn from running tasks, so that a function that waits is recognized before its first task ends."""
         threads = self._pools.get(THREADS)
@@ -727,13 +735,15 @@ class AdaptiveScheduler:
         self._backlog, self._submitted, self._in_transit = OrderedDict(), {}, {}
 
 
-def _submit_future(pool: ThreadPool | ProcessPool, task: QueuedTask, *, profiled: bool) -> None:
+def _submit_future(pool: ThreadPool | ProcessPool, task: QueuedTask, *, profiled: bool, sampled: bool = False) -> None:
     function: Any = task.function
-    if task.mapped is not None and isinstance(pool, ProcessPool):
-        function = task.mapped
-    elif task.mapped is not None and task.mapped.in_chunks:
+    if isinstance(pool, ProcessPool):
+        function = task.mapped or function
+        pool.submit_future(task.future, function, task.arguments, task.keywords, profiled=profiled)
+        return
+    if task.mapped is not None and task.mapped.in_chunks:
         function = partial(run_chunk, function)
-    pool.submit_future(task.future, function, task.arguments, task.keywords, profiled=profiled)
+    pool.submit_future(task.future, function, task.arguments, task.keywords, profiled=profiled, sampled=sampled)
 
 
 def get_function_key(function: Callable[..., Any]) -> str:
@@ -783,6 +793,7 @@ class Monitor:
             if scheduler.runs_only_task():
                 return
             thread = self._thread = threading.Thread(target=self._run, name="paropt-adaptive-monitor", daemon=True)
+        scheduler.prepare_samples()
         try:
             thread.start()
         except RuntimeError as error:

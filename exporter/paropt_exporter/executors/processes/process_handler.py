@@ -66,14 +66,14 @@ def _run_process(manager: ProcessManager, worker: Worker, waker: int) -> None:
     try:
         preparation = manager.preparation.build(worker.name)
         connection = WorkerConnection(lifetime.FORK_SERVERS)
-    except Exception as error:  # noqa: BLE001 -- without this thread the pool's tasks might wait forever
+    except BaseException as error:  # noqa: BLE001 -- pickling runs the user's code; without this thread tasks would hang
         _handle_failed_start(manager, worker, error)
         return
     process = manager.connect(worker, connection)
     try:
         connection.send_preparation(preparation)
         ProcessHandler(manager, process, waker).run()
-    except Exception as error:  # no memory, or a bug
+    except BaseException as error:  # no memory, a bug, or an exit in the user's code
         log.exception("a worker was abandoned", extra={"pool": manager.counters.name, "worker": worker.name})
         end_process(process, 0.0)
         message = f"worker {worker.name} was abandoned: {describe(error)}"
@@ -81,7 +81,7 @@ def _run_process(manager: ProcessManager, worker: Worker, waker: int) -> None:
         manager.dispatch()
 
 
-def _handle_failed_start(manager: ProcessManager, worker: Worker, error: Exception) -> None:
+def _handle_failed_start(manager: ProcessManager, worker: Worker, error: BaseException) -> None:
     with manager.scheduler.lock:
         gives_up = manager.scheduler.note_failed_start(worker)
     is_short = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE) and manager.do_without(worker)

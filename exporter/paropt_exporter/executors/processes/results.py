@@ -112,7 +112,7 @@ class ResultSettler:
             return False
         try:
             packed = self._manager.packer.pack_by_value(item.packed, missing)
-        except Exception:  # noqa: BLE001 -- pickling runs the user's code; the worker's error is the one to report
+        except BaseException:  # noqa: BLE001 -- pickling runs the user's code; the worker's error is the one to report
             return False
         if packed is None:
             return False

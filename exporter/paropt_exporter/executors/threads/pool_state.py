@@ -33,8 +33,10 @@ _RETRY_SECONDS = 0.1  # doubled after each attempt
 # Idle workers that close() wakes; each of them wakes another. All at once would compete for the interpreter's lock.
 _WOKEN_AT_END = 4
 _SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
-# future, function, arguments, keywords, whether to profile it, when it was submitted
-WorkItem = tuple[TaskFuture[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any], bool, float]
+# How a task is measured: if it takes a millisecond; with its wait for a core in samples; in full.
+NO_PROFILE, SAMPLES, FULL_PROFILE = range(3)
+# future, function, arguments, keywords, how it is measured, when it was submitted
+WorkItem = tuple[TaskFuture[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any], int, float]
 
 # Two reads of a thread's CPU clock cost as much as a short task's whole round trip (1.2 µs). Shorter tasks are not
 # measured one by one; the pool's totals, which other threads read, miss nothing.
@@ -640,8 +642,8 @@ class Worker:
         """Return the monotonic time of a sample, and the running task's CPU time and wait for a core until then.
 
         Under the pool's lock. Unless it must be `exact`, the wait is not read for a task that has hardly waited, and is
-        0. If the task is not profiled, the wait counts from its first sample: reading the run delay at the start of
-        each short task would cost more than the task.
+        0. If the task is not prepared for samples, the wait counts from its first sample: reading the run delay at the
+        start of each short task would cost more than the task.
         """
         now, cpu = monotonic(), max(0.0, procfs.read_thread_cpu_seconds(self.ident) - self.cpu_seconds)
         if not exact and cpu >= _COMPUTING_CORES * (now - self.started_seconds):
@@ -690,17 +692,19 @@ def run_work_item(worker: Worker, item: WorkItem, now: float) -> float:
 
     Updates counters and `worker.task` before it settles the future, so that waiting threads find correct numbers.
     """
-    future, function, arguments, keywords, profiled, _ = item
+    future, function, arguments, keywords, profile, _ = item
     worker.task = item
     worker.started_seconds = now
     if not future.start_running(now):
         worker.task = None
         worker.counters.cancelled += 1
         return now
-    if profiled:
+    if profile == FULL_PROFILE:
         ended = _run_profiled(worker, item)
         del item, future, function, arguments, keywords  # see below
         return ended
+    if profile == SAMPLES:
+        worker.delay_baseline = (now, procfs.read_run_delay_seconds(worker.schedstat))
     try:
         result = function(*arguments, **keywords)
     except BaseException as error:  # noqa: BLE001 -- any exception of a task is that task's outcome

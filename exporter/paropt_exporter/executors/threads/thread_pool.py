@@ -20,7 +20,13 @@ from paropt_exporter.executors.base import check_arguments
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.mapping import check_buffersize, has_own_submit, map_in_order
-from paropt_exporter.executors.threads.pool_state import ThreadPoolState, Worker
+from paropt_exporter.executors.threads.pool_state import (
+    FULL_PROFILE,
+    NO_PROFILE,
+    SAMPLES,
+    ThreadPoolState,
+    Worker,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,7 +84,7 @@ class ThreadPool(ThreadPoolExecutor):
             state.refuse()
         future: TaskFuture[T] = TaskFuture()
         future.label = get_label(fn)
-        task = (future, fn, args, kwargs, False, monotonic())
+        task = (future, fn, args, kwargs, NO_PROFILE, monotonic())
         self._append(task)
         if state.needs_wake:
             state.wake(task)
@@ -92,14 +98,16 @@ class ThreadPool(ThreadPoolExecutor):
         kwargs: dict[str, Any],
         *,
         profiled: bool = False,
+        sampled: bool = False,
     ) -> None:
         """Run a task whose future another executor has already returned.
 
         `profiled`: measure it in full, like a named task; otherwise only if it takes a millisecond, and without memory.
+        `sampled`: prepare for `sample_running`, so that the first sample has the whole wait for a core.
         """
         if self._state.closed:
             self._state.refuse()
-        task = (future, fn, args, kwargs, profiled, monotonic())
+        task = (future, fn, args, kwargs, FULL_PROFILE if profiled else SAMPLES if sampled else NO_PROFILE, monotonic())
         self._append(task)
         if self._state.needs_wake:
             self._state.wake(task)
