@@ -91,6 +91,27 @@ def test_fault_between_two_windows_is_in_one_bar(tmp_path: Path, event: int) -> 
     )
 
 
+def test_faults_in_and_between_windows_share_a_bar(tmp_path: Path) -> None:
+    """The query failed: the series of the two kinds differed only in the metric's name, which the sum drops."""
+    expression, _ = ask("Which stages fail?", Options(), "30m")
+    counter = f'paropt_stage_runs_total{{{_PLACE},stage="lint",result="failure"}}'
+    samples = (str((second > 420) + (second > 1200)) if second % 60 == 30 else "_" for second in range(0, 1800, 10))
+    (tmp_path / "rules.yml").write_text(rule_files.render_rules(Options())["alerts/paropt-recording.yml"])
+    write_and_run(
+        tmp_path,
+        {counter: " ".join(samples)},
+        [
+            {
+                "expr": f"round({expression})",
+                "eval_time": "30m",
+                "exp_samples": [{"labels": '{result="failure",stage="lint"}', "value": 2}],
+            }
+        ],
+        interval="10s",
+        rules=["rules.yml"],
+    )
+
+
 def test_fixed_rate_window_leaves_no_gap_between_bars(tmp_path: Path) -> None:
     expression, shortest = ask("How many runs end, and how?", Options(rate_window="10m"), "30m")
     assert shortest == "10m"

@@ -90,7 +90,8 @@ class Scope(Struct, frozen=True, kw_only=True):
         faults = f"{name_faults(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}"
         window = self.recorded_window
         between = f"max_over_time({faults}[{window}]) unless {faults} offset {window}"
-        return f"sum_over_time(({faults} or ({between}))[{PANEL_INTERVAL}:{window}] offset -1s)"
+        # `abs` drops the metric's name, as `max_over_time` does: one series must not have two names.
+        return f"sum_over_time((abs({faults}) or ({between}))[{PANEL_INTERVAL}:{window}] offset -1s)"
 
     # All programs have these metrics, and with all jobs chosen `$job` matches every target: the join keeps exporters.
 
