@@ -122,9 +122,25 @@ def test_fixed_rate_window_leaves_no_gap_between_bars(tmp_path: Path) -> None:
     )
 
 
-def test_bars_are_not_shorter_than_grafanas_rate_window() -> None:
-    """It is a minute at least: a run was counted in four bars of 15 seconds."""
-    assert ask("How many runs end, and how?", Options(), "1m")[1] == "1m"
+def test_run_is_in_one_bar_with_scrapes_of_a_minute(tmp_path: Path) -> None:
+    """Grafana's rate window is then four minutes at least: a run was counted in four bars of a minute."""
+    shortest = int(ask("How many runs end, and how?", Options(), "1m")[1].removesuffix("m"))
+    expression, _ = ask("How many runs end, and how?", Options(), f"{max(4, shortest + 1)}m")
+    samples = (str(int(second > 420)) if second % 60 == 30 else "_" for second in range(0, 1200, 10))
+    holder = -(-450 // (60 * shortest)) * shortest  # the end of the bar with the first sample after the run
+    write_and_run(
+        tmp_path,
+        {_RUNS: " ".join(samples)},
+        [
+            {
+                "expr": f"sgn({expression}) > 0",
+                "eval_time": f"{end}m",
+                "exp_samples": [{"labels": '{result="failure"}', "value": 1}] if end == holder else [],
+            }
+            for end in range(shortest, 20, shortest)
+        ],
+        interval="10s",
+    )
 
 
 def write_and_run(

@@ -134,7 +134,7 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
         "Runs that ended in each interval, by result. A gap: nothing runs; look for hosts that are down, or a schedule "
         "that stopped. Cancellations are interrupted runs.",
         Query(expr=f"sum by (result) ({scope.count(names.RUNS)})", legend="{{result}}"),
-        shortest=scope.shortest_bar,
+        shortest=scope.recorded_window,
         colours=BY_RESULT,
     )
     failed = f"sum by (project, lane) ({scope.increase_over_range(names.RUNS, result='failure')})"

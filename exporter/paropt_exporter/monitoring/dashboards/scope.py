@@ -15,8 +15,6 @@ from paropt_exporter.promql import TARGET_LABELS, Match, Without, select
 GRAFANA_RATE_WINDOW = "$__rate_interval"
 PANEL_INTERVAL = "$__interval"
 DASHBOARD_RANGE = "$__range"
-# Grafana's rate window is at least four scrapes: bars of less than that would count the same increase several times.
-_SHORTEST_BAR = "1m"
 
 
 class Scope(Struct, frozen=True, kw_only=True):
@@ -47,14 +45,12 @@ class Scope(Struct, frozen=True, kw_only=True):
         return f"increase({self.select(family, part=part, over=self.rate_window, **labels)})"
 
     def count(self, family: Family, **labels: Match | Without) -> str:
-        """Return the family's increase in each bar of a panel whose bars are at least `shortest_bar` long."""
+        """Return the family's increase in each bar of a panel whose bars are at least `recorded_window` long.
+
+        Grafana's rate window is at least four scrapes: shorter bars would count the same increase several times.
+        """
         window = self.rate_window if self.rate_window == GRAFANA_RATE_WINDOW else PANEL_INTERVAL
         return f"increase({self.select(family, part='', over=window, **labels)})"
-
-    @property
-    def shortest_bar(self) -> str:
-        """The shortest interval of bars that count increases."""
-        return _SHORTEST_BAR if self.rate_window == GRAFANA_RATE_WINDOW else self.rate_window
 
     def increase_over_range(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
         """Return the family's increase in the dashboard's time range."""
