@@ -44,13 +44,13 @@ class Scope(Struct, frozen=True, kw_only=True):
         """Return the family's increase in one window of the panel's resolution."""
         return f"increase({self.select(family, part=part, over=self.rate_window, **labels)})"
 
-    def count(self, family: Family, **labels: Match | Without) -> str:
+    def count(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
         """Return the family's increase in each bar of a panel whose bars are at least `recorded_window` long.
 
         Grafana's rate window is at least four scrapes: shorter bars would count the same increase several times.
         """
         window = self.rate_window if self.rate_window == GRAFANA_RATE_WINDOW else PANEL_INTERVAL
-        return f"increase({self.select(family, part='', over=window, **labels)})"
+        return f"increase({self.select(family, part=part, over=window, **labels)})"
 
     def increase_over_range(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
         """Return the family's increase in the dashboard's time range."""
