@@ -317,6 +317,6 @@ def build_worker_deaths(scope: Scope, question: str, advice: str) -> Panel:
         question,
         f"Workers that ended unasked in each interval, by cause. {advice} Workers stopped with their task don't count.",
         Query(expr=f"sum by (cause) ({scope.count(names.POOL_DEATHS, cause=UNASKED)})", legend="{{cause}}"),
-        shortest=scope.shortest_bar,
+        shortest=scope.recorded_window,
         faults=True,
     )
