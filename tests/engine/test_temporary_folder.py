@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -55,6 +56,27 @@ def test_nothing_else_is_removed(tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     TemporaryFolder(PREFIX).close()
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_new_folder_that_another_process_is_about_to_remove_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process has locked it before its owner could, and removes it a moment later."""
+    make, taken = tempfile.mkdtemp, list[int]()
+
+    def make_and_lock(prefix: str, dir: Path) -> str:  # noqa: A002 -- mkdtemp's name
+        path = make(prefix=prefix, dir=dir)
+        if not taken:
+            taken.append(os.open(path, os.O_RDONLY))
+            fcntl.flock(taken[0], fcntl.LOCK_EX)
+        return path
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_lock)
+    folder = TemporaryFolder(PREFIX)
+    (other,) = set(tmp_path.iterdir()) - {folder.path}
+    os.close(taken[0])
+    assert other.exists()
+    folder.close()
 
 
 def test_descriptor_that_a_call_has_closed_does_not_fail_the_end() -> None:

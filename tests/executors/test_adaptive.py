@@ -115,12 +115,41 @@ def test_brief_function_that_grows_long_is_measured_without_a_queue(monkeypatch:
     monkeypatch.setattr(routing, "_LEAST_UNMEASURED_SECONDS", 0.002)
     key = get_function_key(spin)
     with AdaptivePool(max_workers=2) as pool:
-        for _ in range(20):
-            pool.submit(spin, 0.0).result(HANG_SECONDS)
-        assert pool.router.needs_no_decision(key)
+        pool.router.learn_duration(key, 1e-6)
         for _ in range(20):
             pool.submit(spin, 0.01).result(HANG_SECONDS)
-        assert not pool.router.needs_no_decision(key)
+        assert pool.router.get_queue_length(key, alone=False) == 0  # of a brief function, any number
+
+
+def test_one_in_a_thousand_brief_tasks_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task that was due went through the backlog, where it was counted again, and so was not measured."""
+    monkeypatch.setattr(routing, "_MEASURED_ONCE_SECONDS", 100.0)
+    monkeypatch.setattr(routing, "_LEAST_UNMEASURED_SECONDS", 1.0)
+    submit, profiled = ThreadPool.submit_future, list[bool]()
+
+    def note_profiled(pool: ThreadPool, *task: Any, **options: Any) -> None:
+        profiled.append(options["profiled"])
+        submit(pool, *task, **options)
+
+    monkeypatch.setattr(ThreadPool, "submit_future", note_profiled)
+    with AdaptivePool() as pool:
+        pool.router.learn_duration(get_function_key(double), 1e-6)
+        for number in range(300):
+            pool.submit(double, number)
+    assert [place for place, chosen in enumerate(profiled) if chosen] == [99, 199, 299]
+
+
+def test_brief_tasks_start_in_order_beside_queued_ones_of_another_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one to be measured waited in the backlog behind the other function's, and later ones passed it."""
+    monkeypatch.setattr(routing, "_LEAST_UNMEASURED_SECONDS", 0.002)
+    gate, order = threading.Event(), list[int]()
+    with AdaptivePool(Strategy.HYBRID, 1) as pool:
+        pool.router.learn_duration(get_function_key(order.append), 1e-6)
+        waiting = [pool.submit(wait_for, gate.wait) for _ in range(3)]
+        for number in range(50):
+            pool.submit(order.append, number)
+        gate.set()
+    assert (order, len(waiting)) == (list(range(50)), 3)
 
 
 def test_only_task_of_a_pool_is_not_sampled() -> None:
@@ -134,6 +163,25 @@ def test_only_task_of_a_pool_is_not_sampled() -> None:
         assert len(list_monitors()) == 1
         gate.set()
         assert (first.result(HANG_SECONDS), second.result(HANG_SECONDS)) == (True, True)
+
+
+def test_only_task_is_sampled_if_it_is_measured_in_full() -> None:
+    """Of three child processes of 60 MB it reported 68 MB: while they live, only samples show what they have together."""
+    gate = threading.Event()
+    with AdaptivePool() as pool:
+        future = pool.submit_named("named", gate.wait, HANG_SECONDS)
+        assert len(list_monitors()) == 1
+        gate.set()
+        assert future.result(HANG_SECONDS) is True
+
+
+def test_program_that_runs_each_function_once_saves_their_profiles(tmp_path: Path) -> None:
+    """The first task of each function was only timed: with one in each run of the program, none was ever known."""
+    with AdaptivePool(memory=tmp_path / "functions.json") as pool:
+        pool.submit(double, 1).result(HANG_SECONDS)
+        pool.submit(spin, 0.002).result(HANG_SECONDS)
+    saved = {profile.function for profile in load_profiles(tmp_path / "functions.json")}
+    assert saved == {get_function_key(double), get_function_key(spin)}
 
 
 def test_first_tasks_are_prepared_for_samples(monkeypatch: pytest.MonkeyPatch) -> None:

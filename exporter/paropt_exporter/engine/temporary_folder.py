@@ -29,8 +29,7 @@ class TemporaryFolder:
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
             with suppress(FileNotFoundError):
                 self.descriptor = os.open(self.path, _FOLDER_FLAGS)
-                _try_lock(self.descriptor)
-                if self.path.exists():
+                if _try_lock(self.descriptor) is not False and self.path.exists():
                     return
                 os.close(self.descriptor)
         raise FileNotFoundError(f"{place}: another process removes new folders")
@@ -61,9 +60,12 @@ def _is_own(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool | None:
+    """Lock a folder. Return False if another process has the lock, and None if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another process has it, or the file system has no locks
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True

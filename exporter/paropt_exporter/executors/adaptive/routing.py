@@ -144,29 +144,32 @@ class Router:
         known = self._known.get(key)
         return known.pin_reason if known else ""
 
-    def get_queue_length(self, key: str) -> float:
-        """Return how many tasks of a function may wait in the thread pool for each of its threads, if no other
-        function's wait: any number of brief ones, as they need no decision, and one of short ones.
+    def get_queue_length(self, key: str, *, alone: bool) -> float:
+        """Return how many tasks of a function may wait in the thread pool for each of its threads: any number of brief
+        ones, as they need no decision, and one of short ones, if those of no other function wait (`alone`).
         """
         known = self._known.get(key)
         if known is None:
             return 0
         if known.seconds < _BRIEF_SECONDS:
             return math.inf
-        return 1 if known.seconds < _MEASURED_ONCE_SECONDS and _is_settled(known) else 0
+        return 1 if alone and known.seconds < _MEASURED_ONCE_SECONDS and _is_settled(known) else 0
 
-    def choose_to_measure(self, key: str) -> bool:
+    def choose_to_measure(self, key: str, *, first: bool = False) -> bool:
         """Return whether to measure the next task of a function; the answers depend on how often this was asked.
 
-        Not the first one, since its duration shows whether the function is brief. Once a function is known, only a part
-        of its tasks.
+        Only if `first` the first one, since its duration shows whether the function is brief. Once a function is known,
+        only a part of its tasks.
         """
         known = self._known.get(key)
         if known is None:
             is_first = key not in self._timed
             self._timed.add(key)
-            return not is_first
-        return (known.seconds >= _BRIEF_SECONDS and not _is_settled(known)) or _is_measurement_due(known)
+            return first or not is_first
+        chosen = (known.seconds >= _BRIEF_SECONDS and not _is_settled(known)) or _is_measurement_due(known)
+        if chosen:
+            known.unmeasured_seconds = 0.0
+        return chosen
 
     def needs_no_decision(self, key: str) -> bool:
         """Return whether the next task of a function goes to a thread as it is: the function is known to be brief, and
@@ -263,13 +266,10 @@ def _woke_up_late(time: CoreTime, wall_seconds: float) -> bool:
 
 
 def _is_measurement_due(known: _Knowledge) -> bool:
-    """Count a task of a known function, and return whether to measure it."""
+    """Count a task of a known function, and return whether to measure it, or another one until one is chosen."""
     # Without the lock: if two threads collide, a task more or less is measured.
     known.unmeasured_seconds += max(known.seconds, _LEAST_UNMEASURED_SECONDS)
-    if known.unmeasured_seconds < _MEASURED_ONCE_SECONDS:
-        return False
-    known.unmeasured_seconds = 0.0
-    return True
+    return known.unmeasured_seconds >= _MEASURED_ONCE_SECONDS
 
 
 def _is_settled(known: _Knowledge) -> bool:

@@ -373,7 +373,10 @@ class AdaptiveScheduler:
                     self._in_transit[task.future] = threading.get_ident(), key, task  # first: see `_take_back`
                     tasks.popleft()
                     self._submitted_counts[pool_name] += 1
-                    profiled = self.router.choose_to_measure(task.key) or task.profiled or pool_name == PROCESSES
+                    # Its profile is saved, for a program that may run each function once.
+                    first = self._profiles_path is not None
+                    profiled = self.router.choose_to_measure(task.key, first=first)
+                    profiled = profiled or task.profiled or pool_name == PROCESSES
                     self._submitted[task.future] = SubmittedTask(pool_name, task.key, profiled)
                     self._backlog.move_to_end(key)  # the next function's turn
                     return pool_name, task
@@ -382,11 +385,12 @@ class AdaptiveScheduler:
     def _get_most_submitted(self, pool_name: PoolName, key: str) -> float:
         """Return up to how many tasks a pool may get, if the last one is of this function: one for each worker.
 
-        Of short tasks more, so that a thread finds the next one without a decision. Not if those of another function
-        wait too, which would have to wait for them.
+        Of short tasks more, so that a thread finds the next one without a decision.
         """
-        alone = len(self._backlog) == 1 and pool_name == THREADS and key not in self._parents
-        return self._sizes[pool_name] * (1 + (self.router.get_queue_length(key) if alone else 0))
+        queued = 0.0
+        if pool_name == THREADS and key not in self._parents:
+            queued = self.router.get_queue_length(key, alone=len(self._backlog) == 1)
+        return self._sizes[pool_name] * (1 + queued)
 
     def _drop_done(self, tasks: deque[QueuedTask]) -> None:
         """Drop cancelled and stopped tasks from the start of a queue; under the lock."""
@@ -574,8 +578,10 @@ class AdaptiveScheduler:
         return self._strategy is Strategy.ADAPTIVE and self._submitted_counts[THREADS] > 0
 
     def runs_only_task(self) -> bool:
-        """Return whether a single task runs, and none was queued or has ended before."""
-        return len(self._submitted) == 1 and not self._has_ended_tasks and not self.count_pending()
+        """Return whether a single task runs whose measurement no one needs, and none was queued or has ended before."""
+        if len(self._submitted) != 1 or self._has_ended_tasks or self._profiles_path is not None:
+            return False
+        return not any(task.profiled for task in tuple(self._submitted.values())) and not self.count_pending()
 
     def count_backlog(self) -> int:
         with self.lock:
@@ -778,7 +784,7 @@ class Monitor:
         """Start sampling if tasks are queued or run in threads.
 
         The first task of a pool is not sampled as long as it is the only one: no other task needs the result, and a
-        pool for a single call needs no second thread.
+        pool for a single call needs no second thread. It is if it is to be measured in full, with its child processes.
         """
         if self.is_sampling:
             return  # it looks for work, under the lock, before it becomes idle
