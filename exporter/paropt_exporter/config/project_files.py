@@ -127,7 +127,7 @@ class Project:
         return all(self.has_path(path) or self._has_match(path) for path in paths)
 
     def is_pattern(self, before: str, word: str) -> bool:
-        """Return whether a shell would replace a word by paths. The patterns of an option are usually in quotes."""
+        """Return whether a shell would replace a word with paths. The patterns of an option are usually in quotes."""
         return _TAKES_PATTERN.fullmatch(before) is None and self._has_match(word)
 
     def _has_match(self, pattern: str) -> bool:
