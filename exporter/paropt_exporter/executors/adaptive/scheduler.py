@@ -578,7 +578,7 @@ class AdaptiveScheduler:
         return self._strategy is Strategy.ADAPTIVE and self._submitted_counts[THREADS] > 0
 
     def runs_only_task(self) -> bool:
-        """Return whether a single task runs whose measurement is not needed, and none was queued or has ended before."""
+        """Return whether the pool's first task runs, alone, and its measurement is not needed."""
         if len(self._submitted) != 1 or self._has_ended_tasks or self._profiles_path is not None:
             return False
         return not any(task.profiled for task in tuple(self._submitted.values())) and not self.count_pending()
