@@ -42,6 +42,25 @@ def test_serve_ends_when_the_thread_of_its_runs_fails(
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["no such cgroup"]
 
 
+def test_serve_whose_folder_another_one_has_taken_names_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It told its user to start `serve` again, which is refused as long as the other one lives."""
+    end = threading.Timer(HANG_SECONDS, os.kill, (os.getpid(), signal.SIGTERM))
+    end.start()
+    with ExitStack() as other:
+
+        def take_folder(_: str) -> None:
+            (tmp_path / "serve.lock").unlink()
+            (tmp_path / "serve.sock").unlink()
+            other.enter_context(FolderLock(tmp_path / "serve.lock"))
+
+        request = serving.ServeRequest(addresses=("127.0.0.1:0",))
+        with pytest.raises(ParoptError, match=rf"another .* \(pid {os.getpid()}\) .*, so this one ends") as raised:
+            serving.serve_projects(request, {"PAROPT_SERVE": str(tmp_path)}, take_folder)
+    end.cancel()
+    assert raised.value.exit_code == 3
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_lock_that_was_removed_is_taken_again(tmp_path: Path) -> None:
     with FolderLock(tmp_path / "serve.lock") as lock:
         (tmp_path / "serve.lock").unlink()

@@ -178,6 +178,17 @@ def test_locks_exclude_other_processes_and_end_with_them(tmp_path: Path) -> None
     locks.close()
 
 
+def test_closed_locks_raise_an_os_error(tmp_path: Path) -> None:
+    """A thread that waits for another run tries once more if the run ends meanwhile: it ended with a traceback."""
+    locks = KeyLocks(tmp_path / "lock")
+    locks.close()
+    for lock in (locks.try_acquire, lambda keys: locks.acquire(keys, threading.Event(), 0.0)):
+        with pytest.raises(OSError, match="the locks are closed"):
+            lock(KEYS)
+    locks.release(KEYS)
+    locks.close()
+
+
 @pytest.mark.parametrize("reads", [True, False])
 def test_no_cache_runs_and_replaces_the_result(tmp_path: Path, reads: bool) -> None:
     project = CachedProject(tmp_path / "project", tmp_path / "store", work={"lint": lambda *_: "first"})

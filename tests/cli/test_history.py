@@ -37,10 +37,16 @@ def history(tmp_path: Path) -> Iterator[History]:
 
 
 def printed(
-    history: History, *, lane: str | None = None, output: str = "text", compare: tuple[str, str] | None = None
+    history: History,
+    *,
+    lane: str | None = None,
+    output: str = "text",
+    run_id: str | None = None,
+    compare: tuple[str, str] | None = None,
 ) -> str:
     stdout = StringIO()
-    assert command.run(history, lane=lane, limit=20, output=output, stdout=stdout, compare=compare) == 0
+    ended = command.run(history, lane=lane, limit=20, output=output, stdout=stdout, run_id=run_id, compare=compare)
+    assert ended == 0
     return stdout.getvalue()
 
 
@@ -115,6 +121,39 @@ def test_killed_run_took_longer_than_its_last_event_says(tmp_path: Path) -> None
         assert "> " in printed(history)
         history.mark_interrupted_runs()
         assert "  > 5.0 s  " in printed(history)
+
+
+def test_one_run_is_shown_stage_by_stage_the_longest_first(history: History) -> None:
+    broken = stage_ended("unit", "run-3", seconds=9.0, broken=True)
+    failed = replace(stage_ended("lint", "run-3", result=Result.FAILURE), message="exit 1", tasks_failed=1)
+    skipped = replace(
+        stage_ended("docs", "run-3", result=Result.SKIP, seconds=0.0, memory=0), message="needs lint", attempts=0
+    )
+    stages = (failed, broken, skipped)
+    ended = replace(run_ended("run-3", result=Result.FAILURE, stages=stages), reason="lint failed")
+    for event in (run_started("run-3", stages=("lint", "unit", "docs")), *stages, ended):
+        history.observe(event)
+    head, reason, headers, *rows = printed(history, run_id="run-3").splitlines()
+    assert head.startswith("standard run-3: failure in 4.0 s, started ")
+    assert reason == "lint failed"
+    assert headers.split() == ["stage", "result", "duration", "CPU", "memory", "tasks", "failed", "attempts", "notes"]
+    assert [row.split()[0] for row in rows] == ["unit", "lint", "docs"]
+    assert rows[0].endswith("limit broken") and "50.0 MB" in rows[0]
+    assert rows[1].endswith("exit 1")
+    assert rows[2].split() == ["docs", "skip", "-", "-", "-", "1", "0", "0", "needs", "lint"]
+    (shown,) = json.loads(printed(history, run_id="run-3", output="json"))
+    assert [stage["stage_name"] for stage in shown["stage_metrics"]] == ["docs", "lint", "unit"]
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80])
+def test_one_run_keeps_within_the_terminal(history: History, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stage = replace(stage_ended("integration_tests", "run-3"), message="ä" * 90)
+    for event in (run_started("run-3"), stage, run_ended("run-3", stages=(stage,))):
+        history.observe(event)
+    terminal = Terminal()
+    command.run(history, lane=None, limit=20, output="text", stdout=terminal, run_id="run-3")
+    assert max(map(len, terminal.getvalue().splitlines())) <= columns
 
 
 def test_two_runs_stand_beside_each_other_stage_by_stage(history: History) -> None:

@@ -62,6 +62,9 @@ def test_arguments_reach_the_command(project: Path) -> None:
     [
         (["unti"], "lane standard has no stage 'unti' (did you mean 'unit'?); it has lint, unit, items, plan"),
         (["hsitory"], "(did you mean the command 'history'?)"),
+        (["init_db"], "has no stage 'init_db' (did you mean the command 'init'?)"),
+        (["eheck"], "lane standard has no stage 'eheck'; it has lint, unit, items, plan (--help lists the commands)"),
+        (["history", "2026"], "there is no action '2026': to show one run, write --run 2026 (see paropt-exporter"),
         (["plan", "--zzz"], "there is no flag --zzz (see paropt-exporter plan --help)"),
         (["items", "--", "-x"], "-- -x: no stage of items takes arguments: write {args} in its command"),
     ],

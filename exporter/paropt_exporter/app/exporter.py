@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from paropt_exporter import config as configs
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.app import parts
-from paropt_exporter.app.endings import ExitCodes, wait_for_readers
+from paropt_exporter.app.exit_codes import ExitCodes, wait_for_readers
 from paropt_exporter.app.lane_runner import LaneRunner, LaneSetup
 from paropt_exporter.app.live_data import HISTORY, LiveData
 from paropt_exporter.app.planning import Planner, share_jobserver

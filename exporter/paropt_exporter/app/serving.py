@@ -49,7 +49,7 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
     """Serve until SIGTERM or SIGINT; return the exit code 0.
 
     Raises UsageError, one line, if another one serves already, an address is taken or the folder is not safe;
-    ParoptError if one of its threads fails.
+    ParoptError if one of its threads fails, or if another one takes the folder.
     """
     descriptors.raise_limit()
     folder = find_folder(environ)
@@ -89,8 +89,8 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
         projects = format_count(len(registry.projects), "project")
         say(f"metrics at {endpoint.url}, runs register in {folder}, {projects} known")
         while not signals.wait(None):
-            if failure.thread_name:
-                raise ParoptError(f"the thread {failure.thread_name} has failed: start `paropt-exporter serve` again")
+            if failure.error is not None:
+                raise failure.error
             signals.take_reload()  # SIGHUP: the web config is read for each connection anyway
         return 0
 
@@ -153,13 +153,13 @@ class FolderSocket:
 
 
 class _ThreadFailure:
-    """Notes and logs that a thread has ended by an exception.
+    """Notes and logs that a thread has ended by an exception. `error`: the one to raise then.
 
     Without one of its threads, `serve` would look alive to systemd, but not answer runs or scrapes.
     """
 
     def __init__(self, *, on_failure: Callable[[], None]) -> None:
-        self.thread_name = ""
+        self.error: ParoptError | None = None
         self._on_failure = on_failure
 
     def __enter__(self) -> _ThreadFailure:
@@ -170,8 +170,12 @@ class _ThreadFailure:
         threading.excepthook = self._previous
 
     def _take(self, failed: threading.ExceptHookArgs) -> None:
-        self.thread_name = failed.thread.name if failed.thread is not None else "of no name"
-        log.error("a thread has failed", extra={"failed": self.thread_name}, exc_info=failed.exc_value)
+        if isinstance(failed.exc_value, OtherServe):
+            self.error = ParoptError(f"{failed.exc_value}, so this one ends")
+        else:
+            name = failed.thread.name if failed.thread is not None else "of no name"
+            log.error("a thread has failed", extra={"failed": name}, exc_info=failed.exc_value)
+            self.error = ParoptError(f"the thread {name} has failed: start `paropt-exporter serve` again")
         self._on_failure()
 
 

@@ -39,8 +39,9 @@ class OutputFile(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """The result of a task under its key. `output`: the digest of its kept output; `listings`: those of its input
-    lists.
+    """The result of a task under its key.
+
+    `output`: the digest of its kept output; `listings`: those of its input lists.
 
     `leftovers`: the paths of `files` that the task did not write, since an earlier run had left them there. The result
     counts only where they are still the same.

@@ -66,8 +66,9 @@ class FileStates:
     def __init__(
         self, folder: str, index: Path | None = None, *, read_clock_ns: Callable[[], int] = time.time_ns
     ) -> None:
-        """`index`: the file that keeps the entries between runs; None: they are not kept. `read_clock_ns`: the clock of
-        files.
+        """`index`: the file that keeps the entries between runs; None: they are not kept.
+
+        `read_clock_ns`: the clock of files.
 
         Entries of files whose walk is recorded are in a separate file, which is read when one of them is needed.
         """

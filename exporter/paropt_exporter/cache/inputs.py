@@ -73,9 +73,7 @@ class RecordedInputs(Struct, frozen=True):
     own: Mapping[int, Snapshot]
 
     def list_paths(self) -> Iterator[str]:
-        """Yield the paths of single tasks' files. The record has no files that the stage writes, so the others can't be
-        own.
-        """
+        """Yield the paths of single tasks' files. None of the others is an output: such files are in no record."""
         for each in self.own.values():
             yield from each
 

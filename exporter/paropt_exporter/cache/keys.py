@@ -180,6 +180,8 @@ class KeyLocks:
         return True
 
     def _set(self, place: int, kind: int) -> None:
+        if self._descriptor < 0:  # fcntl itself would raise a ValueError
+            raise OSError(errno.EBADF, "the locks are closed")
         fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, place, 1, 0))
 
 

@@ -186,9 +186,7 @@ class PathSets:
         return PathSet(self._add_part(inside), self._add_part(outside))
 
     def build_key(self, weak: TaskKey, path_set: PathSet, states: PathStates) -> StrongKey | None:
-        """Return the strong key of a set for the current states of its paths; None if the set was evicted or is
-        damaged.
-        """
+        """Return the strong key of a set, with the current states of its paths; None if it was evicted or damaged."""
         listings: list[tuple[str, bytes]] = []
         used: list[UsedPath] = []
         for digest in (path_set.project, path_set.others):

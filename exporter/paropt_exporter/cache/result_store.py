@@ -200,9 +200,7 @@ class Store:
             target.write(chunk)
 
     def _iter_chunks(self, digest: str) -> Iterator[bytes]:
-        """Yield a content in chunks; if it proves damaged at the end, remove it. Raises BadEntry and OSError as `copy`
-        does.
-        """
+        """Yield a content in chunks, and remove it if it proves damaged. Raises BadEntry and OSError as `copy` does."""
         path = _place(self._cas, digest)
         try:
             source = files.open_for_reading(Path(path), follow_links=False)
@@ -237,8 +235,9 @@ class Store:
             raise StoreUnusable("an output changed while it was stored") from None
 
     def add_chunks(self, chunks: Iterable[bytes], digest: str) -> None:
-        """Store a content that comes in chunks. Raises StoreUnusable, BadEntry for another digest, and the chunks'
-        errors.
+        """Store a content that comes in chunks.
+
+        Raises StoreUnusable, BadEntry for another digest, and the chunks' errors.
         """
         path = _place(self._cas, digest)
         found, size_bytes = _begin_content_digest(), 0

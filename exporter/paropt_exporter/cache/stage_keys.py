@@ -176,8 +176,9 @@ class StageReader:
         shared: str,
         own: Mapping[int, str],
     ) -> dict[StagePart, TaskKey]:
-        """Return the keys of parts. `shared`: digests of the lists of shared files; `own`: those of single parts, by
-        index.
+        """Return the keys of parts.
+
+        `shared`: the digest of the list of shared files; `own`: those of the lists of single parts, by index.
         """
         stage_key = StageKey(
             cwd=get_relative_cwd(os.fspath(self._root), stage),

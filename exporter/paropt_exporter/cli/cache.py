@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from paropt_exporter.cli.formatting import format_bytes
 from paropt_exporter.errors import format_count
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def run_info(store: Store, *, output: str, stdout: TextIO) -> int:
     if output == "json":
         stdout.write(json.dumps(facts, indent=2) + "\n")
         return 0
-    size, limit = _format_bytes(sum(file.size_bytes for file in found)), _format_bytes(store.limit_bytes)
+    size, limit = format_bytes(sum(file.size_bytes for file in found)), format_bytes(store.limit_bytes)
     stdout.write(f"folder    {facts['folder']}\nsize      {size} of {limit}\n")
     stdout.write(f"results   {facts['results']:,}\ncontents  {facts['contents']:,}\n")
     if found:
@@ -43,7 +44,7 @@ def run_prune(store: Store, *, limit_bytes: int | None, output: str, stdout: Tex
     if output == "json":
         stdout.write(json.dumps({"removed_files": removed, "removed_bytes": removed_bytes}, indent=2) + "\n")
         return 0
-    stdout.write(f"removed {format_count(removed, 'file')}, {_format_bytes(removed_bytes)}\n")
+    stdout.write(f"removed {format_count(removed, 'file')}, {format_bytes(removed_bytes)}\n")
     return 0
 
 
@@ -59,11 +60,3 @@ def run_verify(store: Store, *, output: str, stdout: TextIO) -> int:
         stdout.write(f"damaged, removed: {file.path}\n")
     stdout.write(f"{format_count(checked, 'file')} checked, {len(damaged)} damaged\n")
     return 1 if damaged else 0
-
-
-def _format_bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

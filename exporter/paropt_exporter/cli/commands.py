@@ -278,8 +278,8 @@ def _run_history(flags: Flags) -> int:
 
     if flags.history_action == "merge":
         return _merge_histories(flags)
-    if flags.run is not None and flags.what_if is None:
-        raise UsageError("--run needs --what-if; to compare two runs, use --compare RUN RUN")
+    if flags.run is not None and (flags.flaky or flags.compare):
+        raise UsageError("--run shows one run, or goes with --what-if; to compare two runs, use --compare RUN RUN")
     loaded = load_config(flags)
     with closing(open_history(loaded)) as history:
         # The history may have runs of a lane that the config no longer has, or only runs of another project.
@@ -304,6 +304,7 @@ def _run_history(flags: Flags) -> int:
             history,
             lane=flags.lane,
             limit=flags.limit,
+            run_id=flags.run,
             compare=tuple(flags.compare) if flags.compare else None,
             output=flags.output or "text",
             stdout=sys.stdout,

@@ -122,7 +122,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if ": invalid choice: " in message or message.startswith("unrecognized arguments"):
-            message = self._find_misspelled_flag() or message
+            message = self._find_misspelled_flag() or self._find_run_as_action(message) or message
         flag, lacks_value, _ = message.removeprefix("argument ").partition(": expected one argument")
         if lacks_value and (wanted := self._find_metavar(flag.split("/")[-1])):
             message = f"{flag} needs a value: {wanted}"
@@ -160,6 +160,13 @@ class Parser(argparse.ArgumentParser):
             if re.match("-[A-Za-z]", flag) and flag[:2] not in self._option_string_actions:
                 return f"there is no flag {flag}" + self._suggest_for_short_flag(flag)
         return None
+
+    def _find_run_as_action(self, message: str) -> str | None:
+        """Return a message if a command that takes a run by a flag got it as a word."""
+        word = re.match(r"argument ACTION: invalid choice: '([^']*)'", message)
+        if word is None or "--run" not in self._option_string_actions:
+            return None
+        return f"there is no action {word[1]!r}: to show one run, write --run {word[1]}"
 
     def _suggest_for_short_flag(self, flag: str) -> str:
         """Return a suggestion for an unknown flag with one dash: another flag, or `--` before commands' arguments."""
@@ -517,7 +524,8 @@ def _add_commands(commands: argparse._SubParsersAction[Parser]) -> None:
             "history",
             "list past runs and compare them",
             examples={
-                "history --compare 20261128T1744 20261129T0910": "two runs by their ids, or the beginning of them",
+                "history --run 20261128T1744": "the stages of one run, by its id or the beginning of it",
+                "history --compare 20261128T1744 20261129T0910": "two runs, stage by stage",
                 "history --what-if 2,4,8": "the latest run, with other numbers of workers",
             },
         )
@@ -618,7 +626,11 @@ def _add_history_flags(history: Parser) -> None:
         metavar="N,N",
         help="predict a run's duration with each of these numbers of workers",
     )
-    history.add_argument("--run", metavar="RUN", help="for --what-if: which run (default: the latest)")
+    history.add_argument(
+        "--run",
+        metavar="RUN",
+        help="show the stages of this run; with --what-if: predict this run (default: the latest)",
+    )
     about.add_argument(
         "--flaky", action="store_true", help="list the stages that failed and passed with the same files"
     )

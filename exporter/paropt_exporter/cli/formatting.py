@@ -35,6 +35,15 @@ def format_seconds(value: float) -> str:
     return f"{int(value) // 60} min {int(value) % 60:02} s"
 
 
+def format_bytes(size: float) -> str:
+    """Return a number of bytes with a decimal unit, such as 1.5 GB."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
 def format_time(timestamp_seconds: float) -> str:
     """Return a wall time in the local time zone, such as 2026-11-24 23:12:39."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(timestamp_seconds))

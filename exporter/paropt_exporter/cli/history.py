@@ -1,4 +1,4 @@
-"""`history`: list past runs, compare two, predict one with other workers, list flaky stages, merge other histories."""
+"""`history`: list past runs, show one, compare two, predict one with other workers, list flaky stages, merge others."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.formatting import (
     cut_line,
     find_columns_of_terminal,
+    format_bytes,
     format_cut_table,
     format_fitting_table,
     format_line,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from paropt_exporter.plan import Flakiness
 
 _RUN_HEADERS = ("run", "started", "lane", "result", "duration", "tasks", "failed", "tasks/s", "busy", "notes")
+_STAGE_HEADERS = ("stage", "result", "duration", "CPU", "memory", "tasks", "failed", "attempts", "notes")
 _COMPARED_HEADERS = ("stage", "before", "after", "change", "result before", "result after")
 _GONE = "its exporter is gone; the next start records it"
 _NOTES_CHARACTERS = 60
@@ -48,6 +50,7 @@ _COMPLETE = (Result.SUCCESS, Result.FAILURE)
 _FLAKY_HEADERS = ("lane", "stage", "first attempts", "flaky", "ratio", "95 % interval", "last", "items")
 # Left out in this order until the table fits the terminal.
 _DISPENSABLE_OF_RUNS = ("busy", "tasks/s", "failed", "tasks", "started", "lane")
+_DISPENSABLE_OF_STAGES = ("attempts", "failed", "memory", "CPU", "tasks")
 _DISPENSABLE_OF_FLAKY = ("last", "flaky", "first attempts", "95 % interval", "lane")
 _DISPENSABLE_OF_COMPARISON = ("result before", "result after", "before")
 _SHOWN_ITEMS = 3
@@ -61,14 +64,18 @@ def run(
     limit: int,
     output: str,
     stdout: TextIO,
+    run_id: str | None = None,
     compare: tuple[str, str] | None = None,
 ) -> int:
-    """Print runs as "text" or "json", or the stages of two runs side by side. Returns 0.
+    """Print runs as "text" or "json", or the stages of one run, or those of two runs side by side. Returns 0.
 
-    `compare` has two run ids or unambiguous prefixes. Raises UsageError for an unknown run.
+    `run_id`, and the two of `compare`, are run ids or unambiguous prefixes. Raises UsageError for an unknown run.
     """
     columns = find_columns_of_terminal(stdout)
-    if compare is not None:
+    if run_id is not None:
+        shown = _find_run(history, run_id)
+        text = _dump_json([shown]) if output == "json" else _format_run(history, shown, columns)
+    elif compare is not None:
         before, after = (_find_run(history, run_id) for run_id in compare)
         text = _dump_json([before, after]) if output == "json" else _format_comparison(before, after, columns)
     elif output == "json":
@@ -207,6 +214,35 @@ def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
             f"degraded: {lane} is at {trend.latest / trend.average:.0%} of its average; "
             "`history --compare RUN RUN` shows which stage became slower"
         )
+
+
+def _format_run(history: History, summary: RunSummary, columns: int | None) -> str:
+    shown = dict(zip(_RUN_HEADERS, _build_run_row(history, summary), strict=True))
+    head = f"{summary.lane} {summary.run_id}: {shown['result']} in {shown['duration']}, started {shown['started']}"
+    facts = [head, *([shown["notes"]] if shown["notes"] else [])]
+    lines = [part for fact in facts for part in wrap_for_terminal(format_line(fact), columns, 2)]
+    if not summary.stages:
+        return "\n".join([*lines, ""])
+    stages = sorted(summary.stages, key=lambda stage: -stage.duration_seconds)
+    table = format_cut_table(
+        _STAGE_HEADERS, [_build_stage_row(stage) for stage in stages], columns, dispensable=_DISPENSABLE_OF_STAGES
+    )
+    return "\n".join([*lines, *table, ""])
+
+
+def _build_stage_row(stage: StageSummary) -> tuple[str, ...]:
+    limit = "limit broken" if stage.broken else "near its limit" if stage.warned else ""
+    return (
+        stage.stage,
+        _format_result(stage.result),
+        _format_duration(stage),
+        format_seconds(stage.cpu_seconds) if stage.attempts else "-",
+        format_bytes(stage.memory_peak_bytes) if stage.memory_peak_bytes else "-",
+        str(stage.tasks),
+        str(stage.tasks_failed),
+        str(stage.attempts),
+        "; ".join(filter(None, (stage.message, limit))),
+    )
 
 
 def _format_comparison(before: RunSummary, after: RunSummary, columns: int | None) -> str:

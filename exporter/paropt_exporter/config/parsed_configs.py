@@ -155,8 +155,9 @@ def _read_own_file(folder: Path, name: str) -> bytes:
 
 
 def _may_create(folder: Path) -> bool:
-    """Return whether to make a missing folder. root makes none in another user's home, whose owner couldn't write
-    there.
+    """Return whether to make a missing folder.
+
+    root makes none in another user's home, since that user could not write there.
     """
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return there.stat().st_uid == os.geteuid() or os.geteuid() != 0

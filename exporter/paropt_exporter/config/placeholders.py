@@ -24,6 +24,7 @@ _NAMES = {
     "((": "an arithmetic expression", "[": "an arithmetic expression",
 }  # fmt: skip
 _ENDS = {"'": compile_later("'|$"), "#": compile_later("\n|$")}  # tokens up to there have no meaning
+_BEFORE_SOME_COMMENTS = (")", "<", ">")  # after these, `#` begins a comment in some places only
 _ALL_THE_WAY_IN = ("`", "<<", "((", "[")  # they change backslashes and dollars, or the result, at any depth inside
 _QUOTED = compile_later(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\[^\n]""", re.DOTALL)
 
@@ -40,24 +41,29 @@ def find_unprotected(line: str) -> tuple[str, str] | None:
     one away, and arithmetic expressions know none.
     """
     inside = _Nesting()
-    at = 0
+    at = comment_end = 0  # the end of a line that may have begun a comment
     while (token := _TOKEN.search(line, at)) is not None:
         text, at = token[0], token.end()
         innermost = inside.innermost
         if _PLACEHOLDER.fullmatch(text):
+            if at <= comment_end:
+                return text, _NAMES["#"]
             around = next((each for each in _ALL_THE_WAY_IN if each in inside), innermost)
             if around in _NAMES:
                 return text, _NAMES[around]
         elif text[0] == "\\":
             if _PLACEHOLDER.fullmatch(text, 1):
                 return text[1:], _NAMES["\\"]
+        elif text == "#" and innermost != '"' and line[token.start() - 1 : token.start()] in _BEFORE_SOME_COMMENTS:
+            if comment_end < at:
+                newline = line.find("\n", at)
+                comment_end = newline if newline >= 0 else len(line)
         elif text in _ENDS and innermost != '"':
             end = _ENDS[text].search(line, at)
             if end is not None:
                 if found := _PLACEHOLDER.search(line, at, end.start()):
                     return found[0], _NAMES[text]
-                # After a parenthesis, `#` begins a comment in some places only.
-                at = at if line[token.start() - 1 : token.start()] in (")", "<", ">") and text == "#" else end.end()
+                at = end.end()
         elif text == ")" and innermost == "((":
             inside.close()
             if line[at : at + 1] == ")":

@@ -90,7 +90,7 @@ def _build_command(name: str, hook: Mapping[str, object]) -> CommandLine:
 
 
 def _names_targets(arguments: Words) -> bool:
-    """Return whether a word is surely no option's value."""
+    """Return whether a word is certainly not an option's value."""
     pairs = zip(("", *arguments), arguments, strict=False)
     return any(word[:1] != "-" and ("/" in word or word == "." or before[:1] != "-") for before, word in pairs)
 

@@ -26,12 +26,14 @@ _OPERATOR = re.compile(r"&&|\|\||[;&](?!\S)|(?<!\S)(?:\|(?!\S)|(?:\d+|&)?[<>]+)|
 _SUBSTITUTION = re.compile(r"\$(?:\w+|\{[^}\s]*\}?|\([^)]*\)?)|`[^`]*`?|(?<!\S)~(?:/\S*)?(?!\S)")
 
 # The programs that take a script as an argument, the option before it, and options with a value of their own.
-_SHELL = re.compile(r"(?:ba|da|a|z|[mp]?k|fi)?sh")
+_SHELL = re.compile(r"(?:ba|da|a|z|[mp]?k|fi|t?c)?sh")
 _NO_OPTION = re.compile("(?!)")
 _INTERPRETERS = (
-    (_SHELL, re.compile(r"-[A-Za-z]*c"), re.compile(r"[-+][A-Za-z]*[oO]")),
+    (_SHELL, re.compile(r"-[A-Za-z]*c[A-Za-z]*"), re.compile(r"[-+][A-Za-z]*[oO]")),
     (re.compile(r"(?:python|pypy)[\d.]*"), re.compile(r"-[A-Za-z]*c"), re.compile(r"-[A-Za-z]*[WX]")),
-    (re.compile(r"(?:perl|ruby|node|lua)[\d.]*"), re.compile(r"-[A-Za-z]*e|--eval"), _NO_OPTION),
+    (re.compile(r"perl[\d.]*"), re.compile(r"-[A-Za-z]*[eE]"), _NO_OPTION),
+    (re.compile(r"(?:ruby|lua)[\d.]*"), re.compile(r"-[A-Za-z]*e"), _NO_OPTION),
+    (re.compile(r"node(?:js)?[\d.]*"), re.compile(r"-[A-Za-z]*[ep]|--eval|--print"), _NO_OPTION),
     (re.compile(r"php[\d.]*"), re.compile(r"-r"), _NO_OPTION),
 )
 _MOST_OPTIONS = 20  # of such a program

@@ -29,7 +29,7 @@ openmetrics_page: Callable[[Collector], bytes] = openmetrics.generate_latest
 
 
 def create_registry(*, process_metrics: bool) -> CollectorRegistry:
-    """Create a registry, by default with the metrics of this process and its garbage collector."""
+    """Create a registry; `process_metrics`: with those of this process and its garbage collector."""
     registry = CollectorRegistry(auto_describe=False)
     if process_metrics:
         ProcessCollector(registry=registry)

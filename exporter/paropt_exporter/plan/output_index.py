@@ -23,9 +23,7 @@ class OutputIndex:
         self._folders = sorted(self._by_folder)
 
     def iter_below(self, pattern: str) -> Iterator[tuple[str, str]]:
-        """Yield the stages and outputs in and below the folder before a pattern's wildcards, which the pattern may
-        match.
-        """
+        """Yield the stages and outputs that a pattern may match: those in the folder before its wildcards, or below."""
         folder = _find_folder(pattern)
         for index in range(bisect_left(self._folders, folder), len(self._folders)):
             if not self._folders[index].startswith(folder):

@@ -124,7 +124,7 @@ def _suggest_name(
 ) -> str:
     if other := lanes_of.get(pattern):
         return f" (lane {STANDARD if STANDARD in other else other[0]} has it)"
-    known = [*names, *commands]
+    known = [*names, *(command for command in commands if command[0] == pattern[:1])]  # `lint` is no misspelled `init`
     from difflib import get_close_matches  # here: for errors only
 
     parts = [name for name in names if name.startswith(pattern)]

@@ -106,7 +106,7 @@ def _iter_cases(stage: ReportedStage) -> Iterator[_Case]:
     yield from cases
     record = stage.record
     missing = record.tasks - len(stage.tasks)
-    # such as a limit that the stage broke
+    # such as a stage whose batches all had no test
     no_case_failed = record.result.bad and not any(case.last.result.bad for case in cases)
     if no_case_failed or not stage.tasks:
         last = _Try(result=record.result, seconds=0.0, message=record.message, text="")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from paropt_exporter.monitoring import dashboards
+from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.options import Options
 from support.deployed import refusal
 from support.generated import iter_panels
@@ -65,6 +67,51 @@ def test_recorded_fault_is_in_one_bar(tmp_path: Path, title: str, series: str, l
     )
 
 
+@pytest.mark.parametrize("event", [290, 300, 310])
+def test_fault_between_two_windows_is_in_one_bar(tmp_path: Path, event: int) -> None:
+    """Scrapes at 4:30 and 5:30, a failure between them: no window that ends at a multiple of 5 minutes has both."""
+    expression, _ = ask("Which stages fail?", Options(), "5m")
+    counter = f'paropt_stage_runs_total{{{_PLACE},stage="lint",result="failure"}}'
+    samples = (str(int(second > event)) if second % 60 == 30 else "_" for second in range(0, 1200, 10))
+    rules = tmp_path / "rules.yml"
+    rules.write_text(rule_files.render_rules(Options())["alerts/paropt-recording.yml"])
+    write_and_run(
+        tmp_path,
+        {counter: " ".join(samples)},
+        [
+            {
+                "expr": f"sgn({expression})",
+                "eval_time": f"{end}m",
+                "exp_samples": [{"labels": '{result="failure",stage="lint"}', "value": 1}] if end == 10 else [],
+            }
+            for end in range(5, 21, 5)
+        ],
+        interval="10s",
+        rules=[rules.name],
+    )
+
+
+def test_faults_in_and_between_windows_share_a_bar(tmp_path: Path) -> None:
+    """The query failed: the series of the two kinds differed only in the metric's name, which the sum drops."""
+    expression, _ = ask("Which stages fail?", Options(), "30m")
+    counter = f'paropt_stage_runs_total{{{_PLACE},stage="lint",result="failure"}}'
+    samples = (str((second > 420) + (second > 1200)) if second % 60 == 30 else "_" for second in range(0, 1800, 10))
+    (tmp_path / "rules.yml").write_text(rule_files.render_rules(Options())["alerts/paropt-recording.yml"])
+    write_and_run(
+        tmp_path,
+        {counter: " ".join(samples)},
+        [
+            {
+                "expr": f"round({expression})",
+                "eval_time": "30m",
+                "exp_samples": [{"labels": '{result="failure",stage="lint"}', "value": 2}],
+            }
+        ],
+        interval="10s",
+        rules=["rules.yml"],
+    )
+
+
 def test_fixed_rate_window_leaves_no_gap_between_bars(tmp_path: Path) -> None:
     expression, shortest = ask("How many runs end, and how?", Options(rate_window="10m"), "30m")
     assert shortest == "10m"
@@ -75,18 +122,42 @@ def test_fixed_rate_window_leaves_no_gap_between_bars(tmp_path: Path) -> None:
     )
 
 
-def test_bars_are_not_shorter_than_grafanas_rate_window() -> None:
-    """It is a minute at least: a run was counted in four bars of 15 seconds."""
-    assert ask("How many runs end, and how?", Options(), "1m")[1] == "1m"
+def test_run_is_in_one_bar_with_scrapes_of_a_minute(tmp_path: Path) -> None:
+    """Grafana's rate window is then four minutes at least: a run was counted in four bars of a minute."""
+    shortest = int(ask("How many runs end, and how?", Options(), "1m")[1].removesuffix("m"))
+    expression, _ = ask("How many runs end, and how?", Options(), f"{max(4, shortest + 1)}m")
+    samples = (str(int(second > 420)) if second % 60 == 30 else "_" for second in range(0, 1200, 10))
+    holder = -(-450 // (60 * shortest)) * shortest  # the end of the bar with the first sample after the run
+    write_and_run(
+        tmp_path,
+        {_RUNS: " ".join(samples)},
+        [
+            {
+                "expr": f"sgn({expression}) > 0",
+                "eval_time": f"{end}m",
+                "exp_samples": [{"labels": '{result="failure"}', "value": 1}] if end == holder else [],
+            }
+            for end in range(shortest, 20, shortest)
+        ],
+        interval="10s",
+    )
 
 
-def write_and_run(folder: Path, series: dict[str, str], expectations: list[dict[str, object]]) -> None:
+def write_and_run(
+    folder: Path,
+    series: dict[str, str],
+    expectations: list[dict[str, object]],
+    *,
+    interval: str = "1m",
+    rules: Sequence[str] = (),
+) -> None:
     tests = [
         {
             "input_series": [{"series": name, "values": values} for name, values in series.items()],
-            "interval": "1m",
+            "interval": interval,
             "promql_expr_test": expectations,
         }
     ]
-    (folder / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    content = {"tests": tests, "evaluation_interval": "1m", "rule_files": [*rules]}
+    (folder / "tests.yml").write_text(json.dumps(content))  # JSON is YAML
     assert refusal(program("promtool"), "test", "rules", folder / "tests.yml") == ""

@@ -248,6 +248,59 @@ def test_exporters_that_do_not_answer_are_listed_with_the_fault(tmp_path: Path) 
     assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
 
 
+def test_all_rows_of_a_long_table_of_broken_limits_have_a_severity(tmp_path: Path) -> None:
+    """The duration and the limit of stages beyond the fifty that are listed would be rows of their own."""
+    asked = {one.where: fill_template(one.expression) for one in list_questions()}
+    listed, took, limit = (asked[f"paropt-overview: Which limits are broken? {letter}"] for letter in "ABC")
+    series = {}
+    for number in range(60):
+        labels = f'job="paropt",instance="a",project="demo",lane="standard",stage="s{number}"'
+        series[f'paropt_sla_breached{{{labels},severity="normal"}}'] = "1x9"
+        series[f"paropt_stage_last_duration_seconds{{{labels}}}"] = "2x9"
+        series[f"paropt_sla_limit_seconds{{{labels}}}"] = "1x9"
+    place = "project, lane, stage, instance"
+    rows = [f"count(({each}) and on ({place}) ({listed}))" for each in (listed, took, limit)]
+    others = [f"({each}) unless on ({place}) ({listed})" for each in (took, limit)]
+    tests = [
+        {
+            "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "interval": "1m",
+            "promql_expr_test": [
+                *({"expr": expr, "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 50}]} for expr in rows),
+                *({"expr": expr, "eval_time": "5m", "exp_samples": []} for expr in others),
+            ],
+        }
+    ]
+    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+
+
+def test_critical_alert_is_listed_beside_many_warnings(tmp_path: Path) -> None:
+    """The table has fifty rows: an outage of as many hosts hid the alert that pages."""
+    where = "paropt-overview: Which alerts fire? A"
+    (asked,) = [fill_template(one.expression) for one in list_questions() if one.where == where]
+    given = 'alertstate="firing",job="paropt"'
+    series = {
+        f'ALERTS{{alertname="ParoptSlaViolation",severity="warning",{given},instance="h{number}",stage="a"}}': "1x9"
+        for number in range(100)
+    }
+    series[f'ALERTS{{alertname="ParoptStageFailing",severity="critical",{given},instance="h7",stage="b"}}'] = "1x9"
+    critical = '{alertname="ParoptStageFailing",severity="critical",instance="h7",place="b"}'
+    samples = {f"count({asked})": ("{}", 50), f"({asked}) > 1": (critical, 2)}
+    tests = [
+        {
+            "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "interval": "1m",
+            "promql_expr_test": [
+                {"expr": expr, "eval_time": "5m", "exp_samples": [{"labels": labels, "value": value}]}
+                for expr, (labels, value) in samples.items()
+            ],
+        }
+    ]
+    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+
+
 def test_pools_at_their_maximum_are_those_of_the_alert(tmp_path: Path) -> None:
     """ParoptPoolAtMaximum leaves out pools of a fixed size and those whose queue was empty a moment ago."""
     wheres = ("paropt-pools: How many are at their maximum? A", "paropt-pools: Which pools need attention? A")

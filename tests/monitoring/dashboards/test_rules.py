@@ -223,6 +223,18 @@ def test_counters_are_queried_as_increases() -> None:
         assert all(window == "$__rate_interval" for window in windows), expression
 
 
+def test_charts_that_count_have_no_shorter_interval_than_a_rate_window() -> None:
+    """The heatmap had points every 15 s, so that each run was in four to six cells."""
+    counting = [
+        panel
+        for panel in PANELS
+        for target in panel["targets"]
+        if not target["instant"] and re.search(r"\bincrease\([^@]+\[\$__rate_interval\]\)", target["expr"])
+    ]
+    assert len(counting) > 5
+    assert [panel["title"] for panel in counting if panel.get("interval") != "5m"] == []
+
+
 def test_charts_of_all_projects_or_hosts_show_only_the_first() -> None:
     """With 500 projects, a line for each lane would be a thousand lines."""
     charts = [panel for panel in PANELS if panel["type"] == "timeseries"]

@@ -54,10 +54,9 @@ class HostTree:
             return ""
 
     def restore(self) -> None:
-        """Undo tasks' changes of the files, while the coordinator takes its snapshot; then only differences are left to
-        send.
+        """Undo tasks' changes of the files, while the coordinator takes its snapshot.
 
-        Raises OSError with git's message.
+        Only the differences from the last snapshot are then left to send. Raises OSError with git's message.
         """
         commit = self.read_commit()
         if commit:

@@ -138,10 +138,9 @@ class CommandPool:
         return task is not None and task.stop(grace_seconds)
 
     def end_supervisor(self) -> None:
-        """Kill the supervisor if it does not respond, for example because it was stopped. All running commands end with
-        it.
+        """Kill the supervisor if it does not respond, for example because it was stopped.
 
-        Returns at once; the next command starts another supervisor.
+        All running commands end with it. Returns at once; the next command starts another supervisor.
         """
         log.error("the supervisor of commands does not answer: killed")
         SUPERVISOR.kill()

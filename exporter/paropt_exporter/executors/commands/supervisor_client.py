@@ -131,8 +131,7 @@ class SharedSupervisor:
 
     @contextmanager
     def keep_running(self) -> Iterator[None]:
-        """Start the supervisor now, if none runs, and keep it during the block, so that the first command need not
-        wait.
+        """Start the supervisor now if none runs, and keep it during the block: the first command need not wait for it.
 
         If it can't start, the first command reports why.
         """
@@ -244,8 +243,9 @@ SUPERVISOR = SharedSupervisor()
 
 
 def _spawn(control: socket.socket) -> SupervisorProcess:
-    """Start the process. It does without subprocess, which waits for the end of a pipe: a child that another thread
-    has forked without an exec keeps that open.
+    """Start the process, without subprocess.
+
+    That waits for the end of a pipe, which a child that another thread has forked without an exec keeps open.
     """
     pid = os.posix_spawn(
         sys.executable,

@@ -82,8 +82,9 @@ IGNORED_SIGNALS = tuple(sorted(signal.valid_signals() - _HANDLED_SIGNALS))
 
 
 class Command:
-    """The command of one channel, with its output pipe, which stays open here so that its end does not wake the
-    exporter.
+    """The command of one channel.
+
+    Its output pipe stays open here, so that the end of the pipe does not wake the exporter.
 
         reading -> running -> clearing (main process ended, others live) -> ended
                       |          |

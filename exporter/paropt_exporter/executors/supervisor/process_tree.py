@@ -168,8 +168,9 @@ class Tree:
         self._at, self._runnable, self._wanted = now, runnable, self.get_run_seconds() + self.get_wait_seconds()
 
     def settle(self, pid: str, seconds: float, crowding: float, now: float) -> None:
-        """Count the exact CPU time of an exited process. `crowding`: as for `refresh`, since children may have exited,
-        too.
+        """Count the exact CPU time of an exited process.
+
+        `crowding`: as for `refresh`, since children may have exited, too.
         """
         self.settled_seconds += seconds
         self.root_ended = self.root_ended or self.root == pid
@@ -277,8 +278,7 @@ class ProcessTable:
             tree.members.clear()
 
     def has_left_processes(self, tree: Tree) -> bool:
-        """Return whether a process of a tree may have outlived its root, which was reaped; this does not read all of
-        /proc.
+        """Return whether a process of a tree may have outlived its reaped root, without reading all of /proc.
 
         Such a process is known, or it is a child of this process, which is the parent of all orphans.
         """

@@ -194,8 +194,7 @@ class Kernel:
         return self._call("seccomp", _SET_MODE_FILTER, _NEW_LISTENER, address)  # an older kernel
 
     def build_filter(self, names: Iterable[str], refused: Iterable[str]) -> bytes:
-        """Return a program that notifies of the calls `names`, refuses the calls `refused` with ENOSYS, and allows
-        others.
+        """Return a program that notifies of the calls `names`, refuses `refused` with ENOSYS, and allows all others.
 
         It notifies of `clone` only if that makes a mount namespace, of `sendto` only with an address, and of `sendmsg`
         unless its flags are OWN_SEND_FLAGS, with which the child passes on the descriptor of its own notifications. It
@@ -268,9 +267,7 @@ class Kernel:
         return True
 
     def prefer_same_core(self, listener: int) -> None:
-        """Let the kernel switch between this process and the other one on the same core, as in a call, which saves
-        time.
-        """
+        """Let the kernel switch to the other process and back on one core, as in a call, which saves time."""
         try:
             fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
         except OSError:

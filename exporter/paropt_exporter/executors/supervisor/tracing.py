@@ -378,9 +378,7 @@ class Tracer:
         return entry
 
     def _note_names(self, folder: bytes, entry: list[Any]) -> None:
-        """Note the names in a folder; at a later listing, note which of them have changed since, as the command has
-        seen.
-        """
+        """Note the names in a folder; at a later listing, note which have changed since, as the command has seen."""
         # read before the names, so that a change in between shows at the next listing
         changed_ns = os.stat(folder).st_mtime_ns
         if self._listed.get(folder) == changed_ns:

@@ -146,7 +146,7 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
             f" and topk({MOST_LINES}, sum {by} ({scope.over_range('increase', names.OBSERVATIONS_DROPPED)}))",
             legend="{{instance}} {{observer}}",
         ),
-        shortest=scope.shortest_bar,
+        shortest=scope.recorded_window,
         faults=True,
     )
     yield build_bars(
@@ -154,7 +154,7 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
         "Deliveries to a Pushgateway, a text file or an OpenTelemetry collector, in each interval. Failures: check the "
         "address, or the folder's permissions; the run itself is not touched.",
         Query(expr=f"sum by (target, result) ({scope.count(names.DELIVERIES)})", legend="{{target}} {{result}}"),
-        shortest=scope.shortest_bar,
+        shortest=scope.recorded_window,
         colours={f"{target} failure": Colour.BAD for target in names.DELIVERY_TARGETS}
         | {f"{target} success": Colour.GOOD for target in names.DELIVERY_TARGETS},
     )
@@ -163,7 +163,7 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
         "Queries to Prometheus that failed, in each interval, by kind. connection and timeout: the server or the way "
         "to it. Sizes stay where they are meanwhile.",
         Query(expr=f"sum by (kind) ({scope.count(names.CONTROL_QUERY_ERRORS)})", legend="{{kind}}"),
-        shortest=scope.shortest_bar,
+        shortest=scope.recorded_window,
         faults=True,
     )
     by = "by (project, instance, file)"

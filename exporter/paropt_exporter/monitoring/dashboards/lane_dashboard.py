@@ -277,7 +277,7 @@ def _iter_time_panels(scope: Scope) -> Iterator[Panel]:
     )
     # Prometheus 2 keeps le="1" of a Pushgateway or node_exporter apart from le="1.0" of a scraped exporter. The bounds
     # of sums are renamed: renaming those of all hosts took most of the query's time. Two series must not get one name.
-    buckets = f"sum by (le) ({scope.increase(names.RUN_DURATION, part='bucket')})"
+    buckets = f"sum by (le) ({scope.count(names.RUN_DURATION, part='bucket')})"
     bounds = f'sum by (bound) (label_replace({buckets}, "bound", "$1", "le", "(.+?)(?:[.]0)?"))'
     yield build_heatmap(
         "How do the runs' durations spread?",
@@ -285,6 +285,7 @@ def _iter_time_panels(scope: Scope) -> Iterator[Panel]:
         "two kinds of runs. A band that climbs: the lane grows.",
         Query(expr=f'sum by (le) (label_replace({bounds}, "le", "$1", "bound", "(.+)"))', legend="{{le}}"),
         unit="s",
+        shortest=scope.recorded_window,
     )
 
 

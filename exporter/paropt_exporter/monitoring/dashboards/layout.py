@@ -78,7 +78,7 @@ class Line(Struct, frozen=True, kw_only=True):
 
 
 class Section(Struct, frozen=True, kw_only=True):
-    """A titled row with lines of panels. `collapsed`: it is closed at first, and Grafana asks none of its queries."""
+    """A titled row with lines of panels. `collapsed`: it is closed, and Grafana runs its queries once it is opened."""
 
     title: str
     lines: Sequence[Line]

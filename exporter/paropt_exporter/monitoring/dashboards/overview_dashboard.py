@@ -134,7 +134,7 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
         "Runs that ended in each interval, by result. A gap: nothing runs; look for hosts that are down, or a schedule "
         "that stopped. Cancellations are interrupted runs.",
         Query(expr=f"sum by (result) ({scope.count(names.RUNS)})", legend="{{result}}"),
-        shortest=scope.shortest_bar,
+        shortest=scope.recorded_window,
         colours=BY_RESULT,
     )
     failed = f"sum by (project, lane) ({scope.increase_over_range(names.RUNS, result='failure')})"
@@ -205,7 +205,9 @@ def _iter_limit_panels(scope: Scope) -> Iterator[Panel]:
 
 def _build_alert_table(scope: Scope) -> Panel:
     named = "alertname, severity, project, lane, instance"
-    place = f'label_join({_select_firing(scope)}, "place", "", "stage", "pool")'  # none has both
+    # Doubled, so that `topk` keeps a critical alert beside fifty warnings.
+    firing = f"""2 * {_select_firing(scope, 'severity="critical"')} or {_select_firing(scope)}"""
+    place = f'label_join({firing}, "place", "", "stage", "pool")'  # none has both
     return build_table(
         "Which alerts fire?",
         "Alerts of these rules, except those of severity info, which are about how a lane is built. The runbook says "
@@ -242,16 +244,16 @@ def _build_failing_table(scope: Scope) -> Panel:
 
 def _build_broken_limit_table(scope: Scope) -> Panel:
     where = "project, lane, stage, instance"
-    breached = f"{scope.select(names.SLA_BREACHED)} == 1"
-    duration, limit = (
-        f"max by ({where}) ({scope.select(family)}) and on ({where}) ({breached})"
+    broken = f"topk({MOST_ROWS}, max by ({where}, severity) ({scope.select(names.SLA_BREACHED)} == 1))"
+    duration, limit = (  # of the same stages: others would be rows without a severity
+        f"max by ({where}) ({scope.select(family)}) and on ({where}) {broken}"
         for family in (names.STAGE_LAST_DURATION, names.SLA_LIMIT)
     )
     return build_table(
         "Which limits are broken?",
         "Stages over their SLA, now or in their last run; it leaves the list with the next good run. The duration is "
         "that of the last run that ended. The lane's dashboard shows the reason for the wait.",
-        {"A": f"topk({MOST_ROWS}, max by ({where}, severity) ({breached}))", "B": duration, "C": limit},
+        {"A": broken, "B": duration, "C": limit},
         [
             *_build_place_columns(),
             Column(source="severity", title="Severity", width=80, scale=name_states(_SLA_SEVERITIES)),
@@ -364,13 +366,13 @@ def _round_ratio(share: float) -> str:
     return f"{share:.6g}"
 
 
-def _select_firing(scope: Scope) -> str:
-    """Select the firing alerts of these rules that are about the chosen hosts and lanes."""
+def _select_firing(scope: Scope, severity: str = 'severity!="info"') -> str:
+    """Select the firing alerts of these rules that are about the chosen hosts and lanes, by a matcher of severities."""
     own = f"{scope.selector}," if scope.selector else ""
     # Not each alert has each label: those on error budgets have no instance, those on hosts no project.
     chosen = "".join(f'{name}=~"${name}|",' for name in (*TARGET_LABELS, *scope.variables))
     # Alerts of severity info are about how a lane is built, and fire for weeks: their marks would hide the others.
-    shown = 'alertname=~"Paropt.+",alertstate="firing",severity!="info"'
+    shown = f'alertname=~"Paropt.+",alertstate="firing",{severity}'
     return f"ALERTS{{{own}{chosen}{shown}}}"
 
 

@@ -193,8 +193,11 @@ def build_timeline(title: str, description: str, query: Query, scale: Scale, *, 
     )
 
 
-def build_heatmap(title: str, description: str, query: Query, *, unit: str) -> Panel:
-    """Show the distribution over a histogram's buckets; the query's series are buckets, one for each `le`."""
+def build_heatmap(title: str, description: str, query: Query, *, unit: str, shortest: str) -> Panel:
+    """Show the distribution over a histogram's buckets; the query's series are buckets, one for each `le`.
+
+    `shortest` is the shortest interval.
+    """
     options = {
         "calculate": False,
         "cellGap": 1,
@@ -213,7 +216,8 @@ def build_heatmap(title: str, description: str, query: Query, *, unit: str) -> P
     }  # fmt: skip
     defaults = {"custom": {"scaleDistribution": {"type": "linear"}}, "unit": "short"}
     return Heatmap(
-        **build_common_arguments(title, description, [query], instant=False, form="heatmap"),
+        **build_common_arguments(title, description, [query], instant=False, form="heatmap", points=COARSE_POINTS),
+        interval=shortest,
         options={},
         extraJson={"fieldConfig": {"defaults": defaults}, "options": options},
     )
@@ -317,6 +321,6 @@ def build_worker_deaths(scope: Scope, question: str, advice: str) -> Panel:
         question,
         f"Workers that ended unasked in each interval, by cause. {advice} Workers stopped with their task don't count.",
         Query(expr=f"sum by (cause) ({scope.count(names.POOL_DEATHS, cause=UNASKED)})", legend="{{cause}}"),
-        shortest=scope.shortest_bar,
+        shortest=scope.recorded_window,
         faults=True,
     )

@@ -185,7 +185,7 @@ def _iter_reason_panels(scope: Scope) -> Iterator[Panel]:
             expr=f"sum by (action, reason) ({scope.count(names.CONTROL_DECISIONS, action=_MOVES)}) > 0",
             legend="{{action}}: {{reason}}",
         ),
-        shortest=scope.shortest_bar,
+        shortest=scope.recorded_window,
     )
     yield build_bar_gauge(
         "Why does it hold?",
@@ -205,7 +205,7 @@ def _iter_reason_panels(scope: Scope) -> Iterator[Panel]:
             expr=f"sum by (direction, reason) ({scope.count(names.POOL_RESIZES)}) > 0",
             legend="{{direction}}: {{reason}}",
         ),
-        shortest=scope.shortest_bar,
+        shortest=scope.recorded_window,
     )
 
 

@@ -15,8 +15,6 @@ from paropt_exporter.promql import TARGET_LABELS, Match, Without, select
 GRAFANA_RATE_WINDOW = "$__rate_interval"
 PANEL_INTERVAL = "$__interval"
 DASHBOARD_RANGE = "$__range"
-# Grafana's rate window is at least four scrapes: bars of less than that would count the same increase several times.
-_SHORTEST_BAR = "1m"
 
 
 class Scope(Struct, frozen=True, kw_only=True):
@@ -46,15 +44,13 @@ class Scope(Struct, frozen=True, kw_only=True):
         """Return the family's increase in one window of the panel's resolution."""
         return f"increase({self.select(family, part=part, over=self.rate_window, **labels)})"
 
-    def count(self, family: Family, **labels: Match | Without) -> str:
-        """Return the family's increase in each bar of a panel whose bars are at least `shortest_bar` long."""
-        window = self.rate_window if self.rate_window == GRAFANA_RATE_WINDOW else PANEL_INTERVAL
-        return f"increase({self.select(family, part='', over=window, **labels)})"
+    def count(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
+        """Return the family's increase in each bar of a panel whose bars are at least `recorded_window` long.
 
-    @property
-    def shortest_bar(self) -> str:
-        """The shortest interval of bars that count increases."""
-        return _SHORTEST_BAR if self.rate_window == GRAFANA_RATE_WINDOW else self.rate_window
+        Grafana's rate window is at least four scrapes: shorter bars would count the same increase several times.
+        """
+        window = self.rate_window if self.rate_window == GRAFANA_RATE_WINDOW else PANEL_INTERVAL
+        return f"increase({self.select(family, part=part, over=window, **labels)})"
 
     def increase_over_range(self, family: Family, *, part: str = "", **labels: Match | Without) -> str:
         """Return the family's increase in the dashboard's time range."""
@@ -82,12 +78,16 @@ class Scope(Struct, frozen=True, kw_only=True):
         """Return a family's recorded faults in each bar, of stages with faults.
 
         Windows that follow each other are summed, so that each fault is counted once, however long the bars are: the
-        rules record a window every minute. Prometheus 2 includes both ends of a range; the offset leaves out the first
-        end, which belongs to the bar before.
+        rules record a window every minute. A fault between the last sample of one window and the first sample of the
+        next is in neither, but in the overlapping windows that were recorded meanwhile. Prometheus 2 includes both
+        ends of a range; the offset leaves out the first end, which belongs to the bar before.
         """
         chosen = tuple(name for name in self.variables if name in family.label_names)
         faults = f"{name_faults(family, self.recorded_window)}{{{self.build_matchers(*chosen)}}}"
-        return f"sum_over_time({faults}[{PANEL_INTERVAL}:{self.recorded_window}] offset -1s)"
+        window = self.recorded_window
+        between = f"max_over_time({faults}[{window}]) unless {faults} offset {window}"
+        # `abs` drops the metric's name, as `max_over_time` does: one series must not have two names.
+        return f"sum_over_time((abs({faults}) or ({between}))[{PANEL_INTERVAL}:{window}] offset -1s)"
 
     # All programs have these metrics, and with all jobs chosen `$job` matches every target: the join keeps exporters.
 

@@ -1,4 +1,4 @@
-"""The end of a run for its caller: the exit code, and the wait for the readers of the summary."""
+"""The exit code of a run, and the wait for the readers of its summary, which may change it."""
 
 from __future__ import annotations
 
