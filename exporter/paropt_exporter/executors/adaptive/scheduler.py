@@ -799,7 +799,11 @@ class Monitor:
             if scheduler.runs_only_task():
                 return
             thread = self._thread = threading.Thread(target=self._run, name="paropt-adaptive-monitor", daemon=True)
-        scheduler.prepare_samples()
+        try:
+            scheduler.prepare_samples()
+        except BaseException:  # an interrupt; raised again
+            self._thread = None
+            raise
         try:
             thread.start()
         except RuntimeError as error:
