@@ -208,6 +208,23 @@ def test_first_tasks_are_prepared_for_samples(monkeypatch: pytest.MonkeyPatch) -
     assert seen[:3] == [False, True, "sample"]
 
 
+def test_interrupt_before_the_monitor_starts_does_not_prevent_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool took the thread for running, and never again added threads for waiting functions."""
+    gate = threading.Event()
+
+    def interrupt(_: AdaptiveScheduler) -> None:
+        raise KeyboardInterrupt
+
+    with AdaptivePool() as pool:
+        pool.submit(gate.wait, HANG_SECONDS)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(AdaptiveScheduler, "prepare_samples", interrupt)
+            pool.submit(gate.wait, HANG_SECONDS)
+        pool.submit(gate.wait, HANG_SECONDS)
+        assert len(list_monitors()) == 1
+        gate.set()
+
+
 def list_monitors() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if "adaptive-monitor" in thread.name]
 

@@ -340,7 +340,7 @@ def _find_item(case: Mapping[str, str], by_name: Mapping[str, str]) -> tuple[str
 
 
 def _iter_ends(name: str) -> Iterator[str]:
-    """Yield a dotted name, then its suffixes, since the runner may count from a folder further down."""
+    """Yield a dotted name, then its suffixes, since the runner may count from another folder."""
     while name:
         yield name
         name = name.partition(".")[2]

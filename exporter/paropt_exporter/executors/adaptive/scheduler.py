@@ -578,7 +578,7 @@ class AdaptiveScheduler:
         return self._strategy is Strategy.ADAPTIVE and self._submitted_counts[THREADS] > 0
 
     def runs_only_task(self) -> bool:
-        """Return whether a single task runs whose measurement no one needs, and none was queued or has ended before."""
+        """Return whether the pool's first task runs, alone, and its measurement is not needed."""
         if len(self._submitted) != 1 or self._has_ended_tasks or self._profiles_path is not None:
             return False
         return not any(task.profiled for task in tuple(self._submitted.values())) and not self.count_pending()
@@ -799,7 +799,11 @@ class Monitor:
             if scheduler.runs_only_task():
                 return
             thread = self._thread = threading.Thread(target=self._run, name="paropt-adaptive-monitor", daemon=True)
-        scheduler.prepare_samples()
+        try:
+            scheduler.prepare_samples()
+        except BaseException:  # an interrupt; raised again
+            self._thread = None
+            raise
         try:
             thread.start()
         except RuntimeError as error:
