@@ -609,6 +609,26 @@ def test_unusual_file_costs_no_time(project: Path, name: str, text: str) -> None
     assert time.process_time() - began < 5
 
 
+def test_line_that_continues_a_key_without_a_value_is_a_syntax_error(project: Path) -> None:
+    """It ended init, and each run without a paropt.yml, with a traceback: configparser has an AttributeError for it."""
+    _install(project.parent / "bin", "pytest")
+    _write(
+        project, tests__test_a_dot_py="", pytest_dot_ini="[pytest]\naddopts\n  -q\n", tox_dot_ini="[testenv]\na\n b\n"
+    )
+    detected = detect_stages(project)
+    assert [stage.name for stage in detected.stages] == ["unit_tests"]
+    assert any(note.startswith("tox.ini can't be parsed") for note in detected.notes)
+
+
+def test_long_option_before_a_word_takes_no_time(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    option = f"--{'file-' * 15_000}!"
+    _write(project, tests__test_a_dot_py="", noxfile_dot_py=f"session.run('pytest', '{option}', 'tests')\n")
+    began = time.process_time()
+    assert _unit_tests(project)[0] == ("pytest", "-q", option, "tests")
+    assert time.process_time() - began < 5
+
+
 def test_pattern_with_many_recursions_takes_little_time(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, pytest_dot_ini=f"[pytest]\ntestpaths = {'**/' * 20}x")

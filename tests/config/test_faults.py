@@ -491,6 +491,11 @@ def test_long_names_are_cut_where_known_ones_are_listed(tmp_path: Path) -> None:
     assert max(map(len, found)) < 2000
 
 
+def test_keys_of_a_section_are_listed_before_those_it_shares(tmp_path: Path) -> None:
+    (fault,) = configs.faults(tmp_path, configs.stage() + "push: {zzz: 1}\n")
+    assert "unknown key 'zzz': there is url, fail, job, instance, timeout, bearer_token_file, " in fault
+
+
 @pytest.mark.parametrize(
     ("file", "owner"),
     [

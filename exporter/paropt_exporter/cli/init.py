@@ -177,7 +177,7 @@ def _render_stage(stage: Stage, proposal: str | None) -> str:
     elif stage.run is not None:
         lines.append(f"    run: {_format_command(stage.run)}")
     if stage.shell:
-        lines.append("    shell: true                  # it replaces patterns such as *.py by files")
+        lines.append("    shell: true                  # it replaces patterns such as *.py with file names")
     if stage.cwd is not None:
         lines.append(f"    cwd: {_format_word(stage.cwd)}")
     if stage.env:

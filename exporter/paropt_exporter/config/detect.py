@@ -249,7 +249,7 @@ def _build_stage(project: Project, number: int, name: str, commands: list[Words]
 
 
 def _make_shell_line(project: Project, command: Words) -> str:
-    """Return a command as a line for a shell, which replaces the patterns in it by paths, such as `*.py`."""
+    """Return a command as a line for a shell, which replaces patterns in it, such as `*.py`, with paths."""
     pairs = zip(("", *command), command, strict=False)
     return " ".join(word if project.is_pattern(before, word) else shlex.quote(word) for before, word in pairs)
 

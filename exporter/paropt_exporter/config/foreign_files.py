@@ -22,7 +22,10 @@ def parse_toml(text: str) -> dict[str, Any]:
 def parse_ini(text: str) -> dict[str, dict[str, str]]:
     """Return the sections of an INI file. Raises configparser.Error if it can't be parsed."""
     parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
-    parser.read_string(_LONG_BLANK.sub(" ", text))
+    try:
+        parser.read_string(_LONG_BLANK.sub(" ", text))
+    except AttributeError:  # before Python 3.13
+        raise configparser.Error("a line continues a key that has no value") from None
     if len(parser.defaults()) * len(parser.sections()) > _MOST_DEFAULTS:
         raise configparser.Error("[DEFAULT] has too many keys for so many sections")
     return {name: {key: value or "" for key, value in parser[name].items()} for name in parser.sections()}

@@ -140,7 +140,9 @@ def _build_models() -> dict[str, type[Section]]:
 def _build_model(record: type[Struct], models: Mapping[str, type[Section]]) -> type[Section]:
     names = {**vars(fields), "Literal": Literal, "Mapping": Mapping, "Strategy": Strategy, **models}
     types = get_type_hints(record, names, include_extras=True)
-    keys: dict[str, Any] = {key: (types[key], default) for key, default in _iter_defaults(record)}
+    # Inherited keys come last: messages and the schema list them in this order.
+    defaults = sorted(_iter_defaults(record), key=lambda each: each[0] not in record.__annotations__)
+    keys: dict[str, Any] = {key: (types[key], default) for key, default in defaults}
     model = create_model(
         record.__name__, __base__=Section, __doc__=record.__doc__, __validators__=_list_validators(record), **keys
     )

@@ -36,7 +36,7 @@ from paropt_exporter.globs import GlobSearch
 _MOST_WORKFLOWS = 20
 _PATTERN = re.compile(r"(?!-)(?:[\w.-]+/)*[\w.-]*[*?[][\w.*?[\]-]*", re.ASCII)  # of names in one folder, for any shell
 _TAKES_PATTERN = re.compile(
-    r"-[ceikmnopx]|--[\w-]*(?:exclude|ignore|include|omit|pattern|match|glob|file|path|source)[\w-]*"
+    r"-[ceikmnopx]|--(?=[\w-]*\Z)[\w-]*?(?:exclude|ignore|include|omit|pattern|match|glob|file|path|source)[\w-]*"
 )
 _MOST_TEST_FILES = 50  # that are read
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
@@ -127,7 +127,7 @@ class Project:
         return all(self.has_path(path) or self._has_match(path) for path in paths)
 
     def is_pattern(self, before: str, word: str) -> bool:
-        """Return whether a shell would replace a word by paths. The patterns of an option are usually in quotes."""
+        """Return whether a shell would replace a word with paths. The patterns of an option are usually in quotes."""
         return _TAKES_PATTERN.fullmatch(before) is None and self._has_match(word)
 
     def _has_match(self, pattern: str) -> bool:
