@@ -166,7 +166,7 @@ def test_only_task_of_a_pool_is_not_sampled() -> None:
 
 
 def test_only_task_is_sampled_if_it_is_measured_in_full() -> None:
-    """Of three child processes of 60 MB it reported 68 MB: only samples show the memory of all three."""
+    """Of three child processes of 60 MB it reported 68 MB: only samples, while they live, show their total memory."""
     gate = threading.Event()
     with AdaptivePool() as pool:
         future = pool.submit_named("named", gate.wait, HANG_SECONDS)

@@ -107,10 +107,12 @@ class Router:
         crowded = threaded and concurrent > 1 and demand * concurrent >= FULL_LOCK_CORES
         read = 1.0 if crowded else demand
         with self._lock:
-            known = self._known.setdefault(key, _Knowledge(cpu_demand=read, seconds=seconds))
+            first = _Knowledge(cpu_demand=read, seconds=seconds, unmeasured_tasks=_count_unmeasured(seconds))
+            known = self._known.setdefault(key, first)
             known.clear += not crowded
             known.doubted = crowded and known.cpu_demand < _CPU_BOUND_DEMAND and known.clear >= _MIN_CLEAR_MEASUREMENTS
             known.seconds += _NEWEST_WEIGHT * (seconds - known.seconds)
+            known.unmeasured_tasks = min(known.unmeasured_tasks, _count_unmeasured(known.seconds))
             if not known.doubted:
                 # Weighted by duration: brief tasks and a long wait together are not a function that computes for long.
                 weight = _NEWEST_WEIGHT * seconds / known.seconds if known.seconds else _NEWEST_WEIGHT
@@ -166,23 +168,29 @@ class Router:
             is_first = key not in self._timed
             self._timed.add(key)
             return first or not is_first
-        chosen = (known.seconds >= _BRIEF_SECONDS and not _is_settled(known)) or _is_measurement_due(known)
-        if chosen:
-            known.unmeasured_seconds = 0.0
-        return chosen
+        if known.unmeasured_tasks > 0 and (known.seconds < _BRIEF_SECONDS or _is_settled(known)):
+            known.unmeasured_tasks -= 1
+            return False
+        known.unmeasured_tasks = _count_unmeasured(known.seconds)
+        return True
 
     def needs_no_decision(self, key: str) -> bool:
         """Return whether the next task of a function goes to a thread as it is: the function is known to be brief, and
         this task is not to be measured.
         """
         known = self._known.get(key)
-        return known is not None and known.seconds < _BRIEF_SECONDS and not _is_measurement_due(known)
+        if known is None or known.seconds >= _BRIEF_SECONDS or known.unmeasured_tasks <= 0:
+            return False
+        known.unmeasured_tasks -= 1  # without the lock: if two threads collide, a task more is not measured
+        return True
 
     def learn_duration(self, key: str, seconds: float) -> None:
         """Take the duration of a task that was not measured. Of an unknown function it suffices if it is brief."""
         if seconds < _BRIEF_SECONDS and key not in self._known:
             with self._lock:
-                self._known.setdefault(key, _Knowledge(cpu_demand=UNKNOWN_DEMAND, seconds=seconds))
+                unmeasured = _count_unmeasured(seconds)
+                first = _Knowledge(cpu_demand=UNKNOWN_DEMAND, seconds=seconds, unmeasured_tasks=unmeasured)
+                self._known.setdefault(key, first)
 
     def needs_trial(self, key: str) -> bool:
         """Return whether one task should run in a process to be measured: while the GIL is saturated, many tasks that
@@ -255,7 +263,7 @@ class _Knowledge(Struct):
     seconds: float
     bound: bool = False  # whether it was CPU-bound in threads
     clear: int = 0  # how many measurements had no competition for the interpreter's lock
-    unmeasured_seconds: float = 0.0  # of the tasks since the last one that was measured, as far as known
+    unmeasured_tasks: int = 0  # how many tasks need no measurement before the next one that does
     doubted: bool = False  # whether it waited before, and now saturates the GIL together with others
     pin_reason: str = ""  # why it stays in threads; "" if it may move
 
@@ -265,11 +273,9 @@ def _woke_up_late(time: CoreTime, wall_seconds: float) -> bool:
     return time.run_seconds < _LATE_RATIO * time.wait_seconds and slept >= _SLEPT_RATIO * wall_seconds
 
 
-def _is_measurement_due(known: _Knowledge) -> bool:
-    """Count a task of a known function, and return whether to measure it, or another one until one is chosen."""
-    # Without the lock: if two threads collide, a task more or less is measured.
-    known.unmeasured_seconds += max(known.seconds, _LEAST_UNMEASURED_SECONDS)
-    return known.unmeasured_seconds >= _MEASURED_ONCE_SECONDS
+def _count_unmeasured(seconds: float) -> int:
+    """Return how many tasks that take so long need no measurement after one that was measured."""
+    return math.ceil(_MEASURED_ONCE_SECONDS / max(seconds, _LEAST_UNMEASURED_SECONDS)) - 1
 
 
 def _is_settled(known: _Knowledge) -> bool:
