@@ -89,10 +89,10 @@ def test_link_that_takes_the_place_of_a_private_folder_meanwhile_is_not_followed
         own.symlink_to(victim)
 
     monkeypatch.setattr(files, "check_no_links", look_too_early)
-    with pytest.raises(NotADirectoryError, match=str(own)):
+    with pytest.raises(files.UnexpectedFileType, match=str(own)):
         files.make_folder(own)
-    with pytest.raises(NotADirectoryError, match=str(own)):
+    with pytest.raises(files.UnexpectedFileType, match=str(own)):
         files.replace_file(own / "new", b"content")
-    with pytest.raises(NotADirectoryError, match=str(own)):
+    with pytest.raises(files.UnexpectedFileType, match=str(own)):
         files.open_regular(own / "new", os.O_WRONLY | os.O_CREAT)
     assert (victim.stat().st_mode & 0o777, [*victim.iterdir()]) == (0o755, [])

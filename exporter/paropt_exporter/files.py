@@ -186,7 +186,8 @@ def make_folder(folder: Path) -> None:
 def _open_folder(folder: Path, *, makes_private: bool = False) -> int:
     """Return a descriptor of a folder; another user may put a link in the place of `.paropt` at any moment.
 
-    `makes_private`: make `.paropt` and folders in it, and close them to other users. Raises OSError.
+    `makes_private`: make `.paropt` and folders in it, and close them to other users. Raises UnexpectedFileType for a
+    link in the place of one of them, otherwise OSError.
     """
     private = find_private_parts(folder)
     descriptor = os.open(private[0].parent if private else folder, _FOLDER_FLAGS)
@@ -197,6 +198,8 @@ def _open_folder(folder: Path, *, makes_private: bool = False) -> int:
                     os.mkdir(part.name, PRIVATE_FOLDER, dir_fd=descriptor)
             inner = os.open(part.name, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=descriptor)
         except OSError as error:
+            if error.errno == errno.ENOTDIR and part.is_symlink():
+                raise _unexpected(part, "a link, which is not followed here") from None
             error.filename = str(part)
             raise
         finally:
