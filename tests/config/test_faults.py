@@ -163,6 +163,7 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
         ),
         ({"run": "'a && b'"}, "only a shell understands '&&': add `shell: true`, or use `steps`"),
         ({"items": "{list: [a], glob: b}"}, "found list and glob"),
+        ({"items": "{glob: , allow_empty: true}"}, "glob, command and changed; found an empty glob"),
         ({"items": "{list: []}", "run": "'x {item}'"}, "stages[0].items.list: the list is empty"),
         ({"items": "{list: [yes]}"}, "stages[0].items.list[0]: expected a string"),
         ({"retries": "-1"}, "stages[0].retries: expected a number of at least 0, found -1"),

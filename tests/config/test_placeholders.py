@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,8 @@ def test_item_in_quotes_is_a_fault(tmp_path: Path, line: str, around: str) -> No
     ],
 )  # fmt: skip
 def test_item_in_a_script_is_a_fault(tmp_path: Path, line: str, program: str) -> None:
-    for run in (line, shlex.split(line)):
-        (fault,) = configs.faults(tmp_path, configs.stage(run=json.dumps(run), items="{glob: '*'}"))
+    for run, items in product((line, shlex.split(line)), ("{glob: '*'}", "{list: , glob: '*'}")):
+        (fault,) = configs.faults(tmp_path, configs.stage(run=json.dumps(run), items=items))
         assert f"{{item}} is in a script of {program}: its name could be run as code" in fault
 
 

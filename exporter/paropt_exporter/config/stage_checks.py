@@ -46,7 +46,7 @@ def check_stage(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
     yield from _check_kind(place, stage)
     for where, command in _iter_commands(place, stage):
         yield from _check_command(where, command, shell=stage.get("shell") is True)
-        if "list" not in raw_yaml.as_mapping(stage.get("items")):  # whose items the config's author knows
+        if raw_yaml.as_mapping(stage.get("items")).get("list") is None:  # whose items the config's author knows
             yield from _check_script(where, command)
     yield from _check_items(place, stage)
     yield from _check_arguments(place, stage)
@@ -161,9 +161,10 @@ def _check_items(place: Location, stage: dict[str, object]) -> Iterator[Fault]:
         items = stage["items"]
         if not isinstance(items, dict):
             return
-        kinds = [key for key in _SOURCES if key in items]
+        kinds = [key for key in _SOURCES if items.get(key) is not None]
         if len(kinds) != 1:
-            found = "none" if not kinds else " and ".join(kinds)
+            empty = [f"an empty {key}" for key in _SOURCES if key in items]
+            found = " and ".join(kinds or empty) or "none"
             yield Fault(
                 location=(*place, "items"), message=f"exactly one of list, glob, command and changed; found {found}"
             )
