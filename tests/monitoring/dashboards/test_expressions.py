@@ -165,6 +165,12 @@ def test_no_line_of_the_list_is_unused(answers: dict[str, list[float]]) -> None:
         assert reason.startswith("unless ") or not all(found), pattern
 
 
+def check_rule_tests(folder: Path, tests: Sequence[object]) -> None:
+    """Let promtool run tests of rules, each as its file has it."""
+    (folder / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
+    assert refusal(program("promtool"), "test", "rules", folder / "tests.yml") == ""
+
+
 def test_a_host_counts_once_however_many_projects_serve_has_on_it(tmp_path: Path) -> None:
     both = [f'{{job="paropt",instance="a",project="{name}"' for name in ("shop", "wiki")]
     series = [
@@ -193,8 +199,7 @@ def test_a_host_counts_once_however_many_projects_serve_has_on_it(tmp_path: Path
             ],
         }
     ]
-    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+    check_rule_tests(tmp_path, tests)
 
 
 def test_exporter_that_ended_with_its_lane_is_not_missed(tmp_path: Path) -> None:
@@ -215,8 +220,7 @@ def test_exporter_that_ended_with_its_lane_is_not_missed(tmp_path: Path) -> None
             ],
         }
     ]
-    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+    check_rule_tests(tmp_path, tests)
 
 
 def test_exporters_that_do_not_answer_are_listed_with_the_fault(tmp_path: Path) -> None:
@@ -244,8 +248,7 @@ def test_exporters_that_do_not_answer_are_listed_with_the_fault(tmp_path: Path) 
             "promql_expr_test": [{"expr": asked, "eval_time": "5m", "exp_samples": samples}],
         }
     ]
-    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+    check_rule_tests(tmp_path, tests)
 
 
 def test_all_rows_of_a_long_table_of_broken_limits_have_a_severity(tmp_path: Path) -> None:
@@ -271,8 +274,7 @@ def test_all_rows_of_a_long_table_of_broken_limits_have_a_severity(tmp_path: Pat
             ],
         }
     ]
-    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+    check_rule_tests(tmp_path, tests)
 
 
 def test_critical_alert_is_listed_beside_many_warnings(tmp_path: Path) -> None:
@@ -297,8 +299,7 @@ def test_critical_alert_is_listed_beside_many_warnings(tmp_path: Path) -> None:
             ],
         }
     ]
-    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+    check_rule_tests(tmp_path, tests)
 
 
 def test_pools_at_their_maximum_are_those_of_the_alert(tmp_path: Path) -> None:
@@ -330,8 +331,7 @@ def test_pools_at_their_maximum_are_those_of_the_alert(tmp_path: Path) -> None:
             ],
         }
     ]
-    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+    check_rule_tests(tmp_path, tests)
 
 
 @pytest.mark.parametrize(
@@ -361,8 +361,7 @@ def test_run_of_some_stages_does_not_make_a_lane_look_failed(
             "promql_expr_test": [{"expr": asked, "eval_time": "9m", "exp_samples": [{"labels": "{}", "value": value}]}],
         }
     ]
-    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+    check_rule_tests(tmp_path, tests)
 
 
 def test_pushed_and_scraped_runs_share_the_rows_of_the_heatmap(tmp_path: Path) -> None:
@@ -388,8 +387,7 @@ def test_pushed_and_scraped_runs_share_the_rows_of_the_heatmap(tmp_path: Path) -
             ],
         }
     ]
-    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+    check_rule_tests(tmp_path, tests)
 
 
 def test_no_query_divides_by_0_in_a_quiet_window() -> None:
