@@ -40,6 +40,6 @@ def test_age_of_this_process_is_between_0_and_that_of_init() -> None:
 @pytest.mark.parametrize(("state", "crowding", "waited"), [("R", 4.0, 0.0375), ("R", 1.0, 0.0), ("S", 4.0, 0.0)])
 def test_runnable_process_that_vanishes_has_waited_half_way(state: str, crowding: float, waited: float) -> None:
     tree = Tree(2, "mark", 10.0)
-    tree.members["2"] = Process("2", [state, *["0"] * 30], born=10.0)
+    tree.members["2"] = Process("2", [state, *["0"] * 30])
     tree.refresh(set(), 10.1, crowding)
     assert tree.get_wait_seconds() == pytest.approx(waited)

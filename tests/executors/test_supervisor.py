@@ -6,7 +6,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from paropt_exporter.events import Result
 from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage
 from paropt_exporter.executors.commands.output import Capture
-from paropt_exporter.executors.commands.supervisor_client import SharedSupervisor, SupervisorProcess
+from paropt_exporter.executors.commands.supervisor_client import Channel, SharedSupervisor
 from paropt_exporter.executors.supervisor.event_loop import SamplingPace
 from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree, kill_all
 from support.command_scripts import (
@@ -274,36 +273,40 @@ def test_command_without_children_leaves_no_processes() -> None:
 class Conversation:
     """The channel of a command, as a task uses it."""
 
-    def __init__(self, supervisor: SharedSupervisor, argv: list[str]) -> None:
-        self.channel, theirs = socket.socketpair()
-        self.channel.settimeout(HANG_SECONDS)
+    def __init__(self, supervisor: SharedSupervisor, argv: list[str], *, mark: str = "m") -> None:
+        request = {"program": argv[0], "argv": argv, "cwd": "/", "mark": mark, "limit": 1}
         output = os.open(os.devnull, os.O_WRONLY)
-        self.process = supervisor.hand_over(theirs, output)
+        self.channel = supervisor.start_command(b'{"env": {}}\n', json.dumps(request).encode() + b"\n", output)
         os.close(output)
-        theirs.close()
-        self.channel.sendall(b'{"env": {}}\n')
-        request = {"program": argv[0], "argv": argv, "cwd": "/", "mark": "m", "limit": 1}
-        self.channel.sendall(json.dumps(request).encode() + b"\n")
+        self.channel.connection.settimeout(HANG_SECONDS)
 
     def frames(self) -> Iterator[dict[str, Any]]:
-        with self.channel.makefile() as lines:
+        with self.channel.connection.makefile() as lines:
             for line in lines:
                 yield json.loads(line)
 
+    def read_end(self) -> dict[str, Any]:
+        return next(frame for frame in self.frames() if "ended" in frame)
+
+    def stop(self, mark: str) -> None:
+        self.channel.connection.sendall(json.dumps({"stop": 0, "mark": mark}).encode() + b"\n")
+
 
 class PatientSupervisor(SharedSupervisor):
-    """Returns from `hand_over` only when the command has ended, as on a machine on which the caller gets no core."""
+    """Starts a command and returns only when it has ended, as on a machine on which the caller gets no core."""
 
     def __init__(self, runs: Path) -> None:
         super().__init__()
         self._runs = runs  # a file that grows with each run
 
-    def hand_over(self, channel: socket.socket, output: int, trace: int | None = None) -> SupervisorProcess:
+    def start_command(self, environment: bytes, request: bytes, output: int, trace: int | None = None) -> Channel:
         size = self._runs.stat().st_size
         before = math.inf if self.pid is None else open_descriptors(self.pid)
-        process = super().hand_over(channel, output, trace)
-        assert eventually(lambda: self._runs.stat().st_size > size and open_descriptors(process.pid) <= before)
-        return process
+        channel = super().start_command(environment, request, output, trace)
+        assert eventually(
+            lambda: self._runs.stat().st_size > size and open_descriptors(channel.supervisor.pid) <= before
+        )
+        return channel
 
 
 def test_command_that_ends_before_its_caller_goes_on_runs_once(tmp_path: Path) -> None:
@@ -329,8 +332,8 @@ def test_usage_is_reported_while_a_command_runs(supervisor: SharedSupervisor) ->
         if cpu >= 0.3 and memory >= 80 * MEGABYTE:
             break
     assert peak >= memory
-    conversation.channel.sendall(b'{"stop": 0}\n')
-    ended = next(frame for frame in conversation.frames() if "ended" in frame)
+    conversation.stop("m")
+    ended = conversation.read_end()
     assert ended["ended"] == signal.SIGKILL
     assert ended["usage"][0] == pid
     conversation.channel.close()
@@ -343,17 +346,52 @@ def test_command_with_a_closed_channel_is_killed(supervisor: SharedSupervisor) -
     assert wait_until_gone([pid], HANG_SECONDS) == []
 
 
-def test_channel_closed_before_its_request_is_harmless(supervisor: SharedSupervisor) -> None:
+def test_closed_idle_channels_are_harmless(supervisor: SharedSupervisor) -> None:
     for _ in range(20):
-        ours, theirs = socket.socketpair()
-        output = os.open(os.devnull, os.O_WRONLY)
-        supervisor.hand_over(theirs, output)
-        os.close(output)
-        theirs.close()
-        ours.close()
-    conversation = Conversation(supervisor, ["/bin/true"])
-    assert next(frame for frame in conversation.frames() if "ended" in frame)["ended"] == 0
-    conversation.channel.close()
+        conversation = Conversation(supervisor, ["/bin/true"])
+        assert conversation.read_end()["ended"] == 0
+        conversation.channel.close()
+
+
+def test_one_channel_runs_one_command_after_another(supervisor: SharedSupervisor) -> None:
+    first = Conversation(supervisor, ["/bin/true"])
+    assert first.read_end()["ended"] == 0
+    supervisor.reuse(first.channel)
+    for argv, status in ((["/bin/false"], 1 << 8), (["/bin/true"], 0)):
+        later = Conversation(supervisor, argv)
+        assert later.channel is first.channel
+        assert later.read_end()["ended"] == status
+        supervisor.reuse(later.channel)
+    supervisor.close_idle_channels()
+    assert later.channel.connection.fileno() == -1
+
+
+def test_late_stop_of_a_command_does_not_stop_the_next_one(supervisor: SharedSupervisor) -> None:
+    """A task's stop and the end of its command may cross each other on the channel."""
+    first = Conversation(supervisor, ["/bin/true"], mark="first")
+    assert first.read_end()["ended"] == 0
+    first.stop("first")
+    supervisor.reuse(first.channel)
+    second = Conversation(supervisor, ["/bin/sleep", "600"], mark="second")
+    assert second.channel is first.channel
+    assert "usage" in next(second.frames())
+    second.stop("first")
+    assert "ended" not in next(second.frames())
+    second.stop("second")
+    assert second.read_end()["ended"] == signal.SIGKILL
+    second.channel.close()
+
+
+def test_channels_of_a_dead_supervisor_are_not_reused(supervisor: SharedSupervisor) -> None:
+    first = Conversation(supervisor, ["/bin/true"])
+    assert first.read_end()["ended"] == 0
+    supervisor.reuse(first.channel)
+    supervisor.kill()
+    first.channel.supervisor.wait(HANG_SECONDS)
+    second = Conversation(supervisor, ["/bin/true"])
+    assert second.channel is not first.channel
+    assert second.read_end()["ended"] == 0
+    second.channel.close()
 
 
 def test_sixty_fourth_command_is_measured_too() -> None:

@@ -77,19 +77,14 @@ class ThreadTime:
 
 
 class ProcessTime:
-    """All threads of one process, from sample to sample. Ended threads count with their last sample.
-
-    `born`: when the process started, if that was just now, so that its first sample needs no read.
-    """
+    """All threads of one process, from sample to sample. Ended threads count with their last sample."""
 
     __slots__ = ("_ended_run", "_ended_wait", "_threads", "pid")
 
-    def __init__(self, pid: int | str, *, born: float | None = None) -> None:
+    def __init__(self, pid: int | str) -> None:
         self.pid = pid
         self._threads: dict[str, ThreadTime] = {}
         self._ended_run = self._ended_wait = 0.0
-        if born is not None:
-            self._threads[str(pid)] = ThreadTime((0.0, 0.0), runnable=True, now=born, switches=lambda: 0)
 
     @property
     def run_seconds(self) -> float:

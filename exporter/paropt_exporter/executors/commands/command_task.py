@@ -12,7 +12,6 @@ import math
 import os
 import select
 import signal
-import socket
 import stat
 import sys
 import threading
@@ -29,6 +28,7 @@ from paropt_exporter.descriptors import check_reserve
 from paropt_exporter.executors import plain_json as json
 from paropt_exporter.executors.commands.output import Capture, OutputReader, drain_output
 from paropt_exporter.executors.commands.supervisor_client import (
+    Channel,
     SharedSupervisor,
     SupervisorProcess,
     describe_death,
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 
 _MAX_SILENCE_SECONDS = 5.0
 _MAX_OVERDUE_SECONDS = 10.0  # how long a step may last after SIGKILL was due: the supervisor gives up after 5 s
-_READ_BYTES = 1 << 16
 _NO_FILE = "no such file"
 _SHELL_BUILTINS = frozenset(
     {".", "source", "export", "set", "unset", "ulimit", "umask", "eval", "exec", "trap", "if", "for"}
@@ -129,8 +128,7 @@ class CommandTask:
         self._lock = threading.Lock()  # guards: _stopped, _grace, _channel, _ended, _earlier, _latest, _samples
         self._stopped = False
         self._grace = 0.0
-        self._channel: socket.socket | None = None
-        self._channel_supervisor: SupervisorProcess | None = None  # the supervisor at the other end of the channel
+        self._channel: Channel | None = None
         self._kill_at = math.inf  # when the supervisor kills a stopped step
         self._ended = False
         self._earlier = Usage()
@@ -202,6 +200,7 @@ class CommandTask:
             try:
                 return self._try_step(step, program, capture)
             except OSError as error:
+                self._supervisor.close_idle_channels()
                 attempts = attempts + 1 if changes == self._shortage.changes else 1
                 changes = self._shortage.changes
                 self._shortage.wait(error, attempts)
@@ -209,29 +208,19 @@ class CommandTask:
 
     def _try_step(self, step: Sequence[str], program: str, capture: Capture) -> StepResult:
         with contextlib.ExitStack() as stack:
-            ours, theirs = socket.socketpair()
-            stack.enter_context(ours)
-            with theirs:
-                output, write_end = os.pipe()
-                stack.callback(os.close, output)
-                try:
-                    trace = self._open_trace(stack)
-                    request = self._build_request(step, program)
-                    check_reserve(output, write_end)
-                    # Send as much as fits now, so that the supervisor can start the command as soon as it gets the
-                    # channel.
-                    sent = _send_available(ours, request)
-                    supervisor = self._supervisor.hand_over(theirs, write_end, trace)
-                finally:
-                    os.close(write_end)
+            output, write_end = os.pipe()
+            stack.callback(os.close, output)
             try:
-                if sent < len(request):  # otherwise the command may have ended by now, and its channel is closed
-                    ours.sendall(request[sent:])
-                result, untraced = self._run_in_supervisor(ours, output, step, program, capture, supervisor)
-            except ConnectionError:
-                result, untraced = self._build_death_result(supervisor, step), "the supervisor of commands died"
+                trace = self._open_trace(stack)
+                check_reserve(output, write_end)
+                environment, request = self._build_request(step, program)
+                channel = self._supervisor.start_command(environment, request, write_end, trace)
             finally:
-                self._on_step_end()
+                os.close(write_end)
+            try:
+                result, untraced = self._await_end(channel, output, step, program, capture)
+            except ConnectionError:
+                result, untraced = self._build_death_result(channel.supervisor, step), "the supervisor of commands died"
             if trace is None:
                 return result
             if (why := self._add_trace(trace, result, untraced)) and not self.stopped:
@@ -261,21 +250,21 @@ class CommandTask:
             else ""
         )
 
-    def _run_in_supervisor(
-        self,
-        channel: socket.socket,
-        output: int,
-        step: Sequence[str],
-        program: str,
-        capture: Capture,
-        supervisor: SupervisorProcess,
+    def _await_end(
+        self, channel: Channel, output: int, step: Sequence[str], program: str, capture: Capture
     ) -> tuple[StepResult, str]:
         """Return the step's result, and why it was not traced although it should have been; otherwise ""."""
+        frame: dict[str, Any] | None = None
         try:
-            self._publish_channel(channel, supervisor)
-            frame = self._read_until_end(channel, output, capture, supervisor)
+            self._publish_channel(channel)
+            frame = self._read_until_end(channel, output, capture)
         finally:
             drain_output(output, capture)
+            self._on_step_end()
+            if frame is None:
+                channel.close()
+            else:
+                self._supervisor.reuse(channel)
         if frame.get("failed") in SHORTAGES:
             raise OSError(frame["failed"], os.strerror(frame["failed"]))
         if "failed" in frame:
@@ -294,9 +283,7 @@ class CommandTask:
             return StepResult(problem=problem), ""
         return StepResult(code=os.waitstatus_to_exitcode(status)), frame.get("untraced", "")
 
-    def _read_until_end(
-        self, channel: socket.socket, output: int, capture: Capture, supervisor: SupervisorProcess
-    ) -> dict[str, Any]:  # Any: parsed JSON
+    def _read_until_end(self, channel: Channel, output: int, capture: Capture) -> dict[str, Any]:  # Any: parsed JSON
         """Read output and frames until the last frame; raise ConnectionError if the supervisor dies first.
 
         The supervisor reports at least once a second. If it is silent for longer, a signal has stopped it: continue it,
@@ -304,13 +291,14 @@ class CommandTask:
         """
         poll = select.poll()
         reader = OutputReader(output, capture, poll)
-        for descriptor in (channel.fileno(), supervisor.handle):  # a forked child of this process may keep the channel
+        frames, supervisor = channel.connection.fileno(), channel.supervisor
+        for descriptor in (frames, supervisor.handle):  # a forked child of this process may keep the channel open
             poll.register(descriptor, select.POLLIN)
         unread, heard = b"", time.monotonic()
         while True:
             timeout = min(_MAX_SILENCE_SECONDS, reader.get_pause_left_seconds())
             events = [descriptor for descriptor, _ in poll.poll(timeout * 1000)]
-            if channel.fileno() in events:
+            if frames in events:
                 heard = time.monotonic()
             elif supervisor.handle in events:
                 raise ConnectionResetError
@@ -323,7 +311,7 @@ class CommandTask:
                     continue
                 if descriptor == supervisor.handle:
                     continue  # it has ended; its last frames are in the channel
-                *lines, unread = (unread + _receive(channel)).split(b"\n")
+                *lines, unread = (unread + channel.receive()).split(b"\n")
                 for frame in map(json.loads, lines):
                     self._store_usage(frame)
                     if "ended" in frame or "failed" in frame:
@@ -365,7 +353,8 @@ class CommandTask:
             self._is_running = True
             self._shortage.note_start()
 
-    def _build_request(self, step: Sequence[str], program: str) -> bytes:
+    def _build_request(self, step: Sequence[str], program: str) -> tuple[bytes, bytes]:
+        """Return the frames of the environment and of the command."""
         frame = {
             "program": _encode_text(program),
             "argv": [_encode_text(argument) for argument in step],
@@ -373,20 +362,19 @@ class CommandTask:
             "mark": self._mark,
             "limit": self._limit,
         }
-        return _encode_environment(tuple(self._env.items())) + json.dumps(frame).encode() + b"\n"
+        return _encode_environment(tuple(self._env.items())), json.dumps(frame).encode() + b"\n"
 
-    def _publish_channel(self, channel: socket.socket, supervisor: SupervisorProcess) -> None:
+    def _publish_channel(self, channel: Channel) -> None:
         with self._lock:
-            self._channel, self._channel_supervisor = channel, supervisor
+            self._channel = channel
             self._samples.clear()
             if self._stopped:
                 self._send_stop(channel)
 
-    def _send_stop(self, channel: socket.socket) -> None:
-        if self._channel_supervisor is not None:
-            self._channel_supervisor.resume()  # a task may have stopped the supervisor
+    def _send_stop(self, channel: Channel) -> None:
+        channel.supervisor.resume()  # a task may have stopped the supervisor
         try:
-            channel.sendall(json.dumps({"stop": self._grace}).encode() + b"\n")
+            channel.connection.sendall(json.dumps({"stop": self._grace, "mark": self._mark}).encode() + b"\n")
         except OSError:
             return  # the supervisor died: the thread in `run` notices it too, and kills the processes
 
@@ -469,21 +457,6 @@ def build_refusal(argv: Sequence[str], code: int, *, program: Path, entered: boo
         errno.ENOMEM: "the system is out of memory: use fewer workers",
     }.get(code, os.strerror(code))
     return CannotRun(f"cannot run {name!r}: {meaning}")
-
-
-def _send_available(channel: socket.socket, data: bytes) -> int:
-    """Send as much as fits into the channel's buffer, and return the number of bytes."""
-    try:
-        return channel.send(data, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return 0
-
-
-def _receive(channel: socket.socket) -> bytes:
-    chunk = channel.recv(_READ_BYTES)
-    if not chunk:
-        raise ConnectionResetError
-    return chunk
 
 
 @lru_cache(maxsize=_ENVIRONMENTS)  # the environment is most of a request

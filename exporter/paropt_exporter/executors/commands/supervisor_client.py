@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.processes.forkservers import is_stream
-from paropt_exporter.executors.supervisor.parent_process import BYE, COMMAND, EXIT, REST, RUN_MARK, WATCH
+from paropt_exporter.executors.supervisor.parent_process import BYE, CHANNEL, EXIT, REST, RUN_MARK, WATCH
 from paropt_exporter.executors.supervisor.process_tree import MARK, list_living
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,9 @@ _MAX_KILL_SECONDS = 5.0  # as long as the supervisor waits for killed processes
 _KILL_POLL_SECONDS = 0.1
 _EMPTY_SCANS = 3  # in a row: a scan misses a process that starts after the list was made, if its parent exits meanwhile
 _MAX_EXIT_SECONDS = 1.0  # a dying process closes its sockets shortly before it ends
+_RECEIVE_BYTES = 1 << 16
 _CONTROL = 3  # the supervisor's descriptor
+_MAX_IDLE_CHANNELS = 16  # enough for commands that end at the same time as others start
 # Empty stand-ins for the packages, whose __init__ modules would add to the supervisor's memory.
 _PROGRAM = """
 import os, sys
@@ -92,12 +94,48 @@ class SupervisorProcess:
             signal.pidfd_send_signal(self.handle, number)
 
 
+class Channel:
+    """A connection to the supervisor, for one command after another. Only one thread may use it at a time.
+
+        idle --request, output pipe--> the command's usage, and its last frame --> idle
+
+    `supervisor`: the process at its other end. Closing the channel kills its command.
+    """
+
+    def __init__(self, connection: socket.socket, supervisor: SupervisorProcess) -> None:
+        self.connection = connection
+        self.supervisor = supervisor
+        self._environment = b""  # the last one sent
+
+    def send_request(self, environment: bytes, request: bytes, output: int, trace: int | None) -> None:
+        """Send a command's frames with the write end of its output pipe; `trace`: a file for its trace.
+
+        Raises ConnectionError if the supervisor has died.
+        """
+        message = request if environment is self._environment else environment + request
+        passed = array.array("i", [output] if trace is None else [output, trace])
+        sent = self.connection.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+        if sent < len(message):
+            self.connection.sendall(message[sent:])
+        self._environment = environment
+
+    def receive(self) -> bytes:
+        """Wait for bytes of the supervisor's frames. Raises ConnectionError if it has died."""
+        chunk = self.connection.recv(_RECEIVE_BYTES)
+        if not chunk:
+            raise ConnectionResetError
+        return chunk
+
+    def close(self) -> None:
+        self.connection.close()
+
+
 class SharedSupervisor:
     """One supervisor process for all command pools of this process.
 
-        none --hand_over, watch, keep_running--> running --last release, or the interpreter's exit--> none
-                                     |
-                                     +--it dies--> none (the next hand_over or watch starts another)
+        none --start_command, watch, keep_running--> running --last release, or the interpreter's exit--> none
+                                         |
+                                         +--it dies--> none (the next start_command or watch starts another)
 
     Guarantees: it runs from its start to the last release; a forked copy of this process can't keep it alive.
     """
@@ -107,6 +145,7 @@ class SharedSupervisor:
         self._leases = 0
         self._process: SupervisorProcess | None = None
         self._control: socket.socket | None = None
+        self._idle: list[Channel] = []  # of the running supervisor
         self._watches = False
         self._registered = False
 
@@ -149,14 +188,37 @@ class SharedSupervisor:
         if process is not None:
             process.send(signal.SIGKILL)
 
-    def hand_over(self, channel: socket.socket, output: int, trace: int | None = None) -> SupervisorProcess:
-        """Send the supervisor its ends of a command's channel and output pipe. If no supervisor runs, start one.
+    def start_command(self, environment: bytes, request: bytes, output: int, trace: int | None = None) -> Channel:
+        """Send the supervisor a request, with the write end of the command's output pipe.
 
-        `trace`: a file for the command's trace; if given, the command is traced. Returns the supervisor's process, for
-        `describe_death`. Raises OSError if it can't start.
+        `trace`: a file for the command's trace; if given, the command is traced. If no supervisor runs, start one.
+        Returns the channel on which the supervisor reports. Return it to `reuse` after the command's last frame, or
+        close it. Raises OSError if the supervisor can't start.
         """
-        passed = array.array("i", [channel.fileno(), output, *([] if trace is None else [trace])])
-        return self._send(COMMAND, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+        channel = self._take_channel()
+        try:
+            channel.send_request(environment, request, output, trace)
+        except ConnectionError:  # the supervisor has just died: start a successor, once
+            channel.close()
+            with self._lock:
+                died = self._detach() if self._process is channel.supervisor else None
+            _end_process(died)
+            channel = self._take_channel()
+            channel.send_request(environment, request, output, trace)
+        return channel
+
+    def reuse(self, channel: Channel) -> None:
+        """Keep a channel on which no command runs for a later one."""
+        with self._lock:
+            if channel.supervisor is self._process and len(self._idle) < _MAX_IDLE_CHANNELS:
+                self._idle.append(channel)
+                return
+        channel.close()
+
+    def close_idle_channels(self) -> None:
+        """Free the descriptors of channels without a command."""
+        with self._lock:
+            self._close_idle()
 
     def watch(self) -> None:
         """Have the supervisor kill all children of this process if this process dies before the last release.
@@ -165,7 +227,7 @@ class SharedSupervisor:
         """
         with self._lock:
             self._watches = True
-        self._send(WATCH, [])
+            self._send(WATCH)
 
     def stop_watching(self) -> None:
         """Stop the supervisor's scans for children, since this process will start none before the next `watch`."""
@@ -174,18 +236,34 @@ class SharedSupervisor:
                 with contextlib.suppress(OSError):
                     self._control.sendall(REST)
 
-    def _send(self, kind: bytes, passed: list[tuple[int, int, array.array[int]]]) -> SupervisorProcess:
+    def _take_channel(self) -> Channel:
         with self._lock:
             if self._process is not None and self._process.poll() is not None:
                 self._detach()
-            try:
-                process, control = self._get_or_start()
-                control.sendmsg([kind], passed)
-            except ConnectionError:  # it has just died: start a successor, once
-                _end_process(self._detach())
-                process, control = self._get_or_start()
-                control.sendmsg([kind], passed)
-            return process
+            if self._idle:
+                return self._idle.pop()
+            ours, theirs = socket.socketpair()
+            with theirs:
+                try:
+                    rights = array.array("i", [theirs.fileno()])
+                    process = self._send(CHANNEL, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+                except OSError:
+                    ours.close()
+                    raise
+            return Channel(ours, process)
+
+    def _send(self, kind: bytes, passed: Sequence[tuple[int, int, array.array[int]]] = ()) -> SupervisorProcess:
+        """Send a message on the control socket; under the lock."""
+        if self._process is not None and self._process.poll() is not None:
+            self._detach()
+        try:
+            process, control = self._get_or_start()
+            control.sendmsg([kind], passed)
+        except ConnectionError:  # it has just died: start a successor, once
+            _end_process(self._detach())
+            process, control = self._get_or_start()
+            control.sendmsg([kind], passed)
+        return process
 
     def _get_or_start(self) -> tuple[SupervisorProcess, socket.socket]:
         if self._process is not None and self._control is not None:
@@ -209,6 +287,7 @@ class SharedSupervisor:
 
     def _detach(self, last: bytes = b"") -> SupervisorProcess | None:
         """Close the control socket, which ends the supervisor, and return its process; under the lock."""
+        self._close_idle()
         control, self._control = self._control, None
         process, self._process = self._process, None
         if control is not None:
@@ -217,6 +296,11 @@ class SharedSupervisor:
                     control.sendall(last)
             control.close()
         return process
+
+    def _close_idle(self) -> None:
+        for channel in self._idle:
+            channel.close()
+        self._idle.clear()
 
     def _close_at_exit(self) -> None:
         """At the interpreter's exit, let the supervisor kill all processes, and again after this process has exited."""

@@ -1,21 +1,23 @@
 """Start, watch and end commands: the program of the one small process beside an exporter.
 
     exporter                                      supervisor (subreaper, a session of its own)
-    control socket --(channel, output pipe)-----> a Command for each channel
-    channel        --{"env": ...}---------------> the environment of the next program
-                   --{"program", "argv", ...}---> posix_spawn, again in a session of its own
-                   --{"stop": grace}------------> TERM to all its groups, KILL after the grace
+    control socket --(channel)------------------> a Channel, for one command after another
+    channel        --{"env": ...}---------------> the environment of the next commands
+                   --{"program", "argv", ...}---> a Command: posix_spawn, again in a session of its own;
+                     with its output pipe         the pipe stays open here until the end
+                   --{"stop": grace, "mark"}----> TERM to all its groups, KILL after the grace
                    <--{"failed": errno}---------- or:
                    <--{"usage": ...}------------- its processes are sampled every 20 ms, later every 100 or 250 ms
                    <--{"ended": status, ...}----- when the last of its processes has ended
 
 Guarantees: a command has ended only when all its processes have exited. At the end of the control socket (the exporter
 has exited, in any way) the supervisor kills all processes that it started, and on demand all that the exporter started
-itself. The end of a channel kills its command. While no command and no call runs, the supervisor sleeps. Frames are
-lines of JSON; output never passes through the supervisor. It imports only the standard library and a few small modules,
-since its own memory is the least that `ru_maxrss` of its children can show. A command that comes with a third
-descriptor is traced (`tracing`): each system call that names a file waits for a thread of the supervisor, which at the
-end writes the trace there. All else happens in one thread.
+itself. The end of a channel kills its command. A stop that arrives after the end of its command stops no other one.
+While no command and no call runs, the supervisor sleeps. Frames are lines of JSON; output never passes through the
+supervisor. It imports only the standard library and a few small modules, since its own memory is the least that
+`ru_maxrss` of its children can show. A command that comes with a second descriptor is traced (`tracing`): each system
+call that names a file waits for a thread of the supervisor, which at the end writes the trace there. All else happens
+in one thread.
 """
 
 from __future__ import annotations
@@ -69,6 +71,7 @@ _LEFT_GRACE_SECONDS = 2.0  # from SIGTERM to SIGKILL for left processes
 _GIVE_UP_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a pool's thread
 _MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supervisor does not import
 _RECEIVE_BYTES = 1 << 16
+_PASSED_BYTES = socket.CMSG_SPACE(8)  # two descriptors
 _ENVIRONMENT = b'{"env"'  # how the frame of an environment begins
 _MAX_ENVIRONMENTS = 16
 # The supervisor ignores all other signals. It outlives a Ctrl-C, and it is the parent of all orphans, as init is: a
@@ -81,22 +84,66 @@ _HANDLED_SIGNALS = {
 IGNORED_SIGNALS = tuple(sorted(signal.valid_signals() - _HANDLED_SIGNALS))
 
 
+class Channel:
+    """A connection to one thread of the exporter, which sends one command after another.
+
+        idle --a request, with its output pipe--> busy (`command`) --the command's last frame--> idle
+
+    The exporter sends the next request once it has read the last frame.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self.connection = connection
+        self.command: Command | None = None
+        self.environment: dict[bytes, bytes] = {}
+        self.hung_up = False
+        self._unread = b""
+        self._passed: list[int] = []  # descriptors for the next command
+
+    def read_frames(self) -> list[dict[str, Any]]:  # Any: parsed JSON
+        """Return the frames that have arrived; raise ConnectionError at the end of the channel."""
+        try:
+            chunk, ancillary, _, _ = self.connection.recvmsg(_RECEIVE_BYTES, _PASSED_BYTES, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return []
+        self._passed += _list_descriptors(ancillary)
+        if not chunk:
+            raise ConnectionResetError
+        *lines, self._unread = (self._unread + chunk).split(b"\n")
+        return [_parse_environment(line) if line.startswith(_ENVIRONMENT) else json.loads(line) for line in lines]
+
+    def take_descriptors(self) -> list[int]:
+        """Return the descriptors that came with the last request: an output pipe, and perhaps a file for the trace.
+
+        They are missing if this process had none left.
+        """
+        passed, self._passed = self._passed, []
+        return passed
+
+    def close(self) -> None:
+        self.connection.close()
+        for descriptor in self.take_descriptors():
+            os.close(descriptor)
+
+
 class Command:
-    """The command of one channel.
+    """A command, from its start to its last frame.
 
     Its output pipe stays open here, so that the end of the pipe does not wake the exporter.
 
-        reading -> running -> clearing (main process ended, others live) -> ended
-                      |          |
-                      +----------+- term_at, kill_at: when the next signal is due
+        running -> clearing (main process ended, others live) -> ended
+           |          |
+           +----------+- term_at, kill_at: when the next signal is due
 
     `status` is the main process's wait status, None while it runs. Guarantee: a frame always fits into the buffer of
     the channel, since a report is sent only when the exporter has read all earlier frames: no send ever blocks.
     """
 
-    def __init__(self, channel: socket.socket, output: int, trace: int) -> None:
+    def __init__(self, channel: Channel, mark: str, output: int, trace: int = -1) -> None:
         """`trace`: the descriptor of a file for the trace of its accesses; -1: it is not traced."""
         self.channel = channel
+        self.mark = mark
         self._tracer: TracerThread | None = None
         self._trace = trace
         self._untraced = ""  # why it is not traced although it should be
@@ -104,31 +151,16 @@ class Command:
         self.status: int | None = None
         self.term_at = math.inf
         self.kill_at = math.inf
-        self.hung_up = False
         self._reported_seconds = -math.inf
         self._began_seconds = math.inf
         self._output = output
         self._left = 0
         self._linger_end = -math.inf
-        _raise_limits()
-        self._unread = b""
-        self.environment: dict[bytes, bytes] = {}
-
-    def read_frames(self) -> list[dict[str, Any]]:  # Any: parsed JSON
-        """Return the frames that have arrived; raise ConnectionError at the end of the channel."""
-        try:
-            chunk = self.channel.recv(_RECEIVE_BYTES)
-        except BlockingIOError:
-            return []
-        if not chunk:
-            raise ConnectionResetError
-        *lines, self._unread = (self._unread + chunk).split(b"\n")
-        return [_parse_environment(line) if line.startswith(_ENVIRONMENT) else json.loads(line) for line in lines]
 
     def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: parsed JSON
         """Start the main process; on failure report it and return None."""
         entered = False
-        limit = frame["limit"] if _may_set_lock_limit() else 0
+        limit = frame["limit"] if _get_limits().locks_are_free else 0
         try:
             os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; safe, since other threads use absolute paths
             entered = True
@@ -139,22 +171,22 @@ class Command:
         finally:
             os.chdir("/")  # the current folder of a process can't be unmounted
         self._began_seconds = time.monotonic()
-        self.tree = Tree(pid, f"{MARK}={frame['mark']}", self._began_seconds, limit=limit)
+        self.tree = Tree(pid, f"{MARK}={self.mark}", self._began_seconds, limit=limit)
         return self.tree
 
     def _spawn(self, frame: dict[str, Any], limit: int) -> int:  # Any: parsed JSON
         if self._trace < 0:
-            return _spawn(frame, self.environment, self._output, limit)
+            return _spawn(frame, self.channel.environment, self._output, limit)
         from paropt_exporter.executors.supervisor.traced_start import start_traced  # here: few commands are traced
 
         pid, self._tracer, self._untraced = start_traced(
             program=frame["program"].encode("latin-1"),
             argv=[argument.encode("latin-1") for argument in frame["argv"]],
-            env={**self.environment, MARK.encode(): frame["mark"].encode()},
+            env={**self.channel.environment, MARK.encode(): self.mark.encode()},
             cwd=frame["cwd"].encode("latin-1"),
             output=self._output,
             default_signals=IGNORED_SIGNALS,
-            limits={resource.RLIMIT_NOFILE: _raise_limits()[0], **_build_lock_limits(limit)},
+            limits=_get_limits().build(limit),
         )
         return pid
 
@@ -204,7 +236,7 @@ class Command:
 
     def send_usage(self, now: float) -> None:
         """Send the usage of the sample at `now`, unless the exporter has not read the last report."""
-        if self.tree is not None and not _count_unread_bytes(self.channel):
+        if self.tree is not None and not _count_unread_bytes(self.channel.connection):
             self._reported_seconds = now
             self._send(usage=_read_usage(self.tree), sampled=_read_core_time(self.tree, now))
 
@@ -234,7 +266,6 @@ class Command:
 
     def close(self) -> None:
         """Close the descriptors that the exporter passed."""
-        self.channel.close()
         if self._tracer is not None:
             self._tracer.close()
             self._tracer = None
@@ -245,7 +276,7 @@ class Command:
 
     def _send(self, **frame: object) -> None:
         try:
-            self.channel.send(json.dumps(frame).encode() + b"\n")
+            self.channel.connection.send(json.dumps(frame).encode() + b"\n")
         except OSError:
             return  # the exporter closed its end: the poll reports it too, and ends the command
 
@@ -276,7 +307,8 @@ class Supervisor:
         self._exporter = exporter
         self._table = ProcessTable()
         self._table.skip_present(time.monotonic())
-        self._commands: dict[int, Command] = {}  # by the channel's descriptor
+        self._channels: dict[int, Channel] = {}  # by descriptor
+        self._commands: list[Command] = []  # that have not ended
         self._child_ended, wake = os.pipe()
         for descriptor in (self._child_ended, wake):
             os.set_blocking(descriptor, False)
@@ -306,8 +338,8 @@ class Supervisor:
                 elif descriptor == self._child_ended:
                     os.read(self._child_ended, 4096)
                     self._reap()
-                elif descriptor in self._commands:
-                    self._read_channel(self._commands[descriptor])
+                elif descriptor in self._channels:
+                    self._read_channel(self._channels[descriptor])
             if self._table.trees:
                 self._sample_commands(time.monotonic())
             self._exporter.sample(time.monotonic())
@@ -325,18 +357,15 @@ class Supervisor:
 
     def _get_due_time(self) -> float:
         """Return the time of the next sample, or of the first signal that is due after the last sample."""
-        signals = [at for command in self._commands.values() for at in (command.term_at, command.kill_at)]
+        signals = [at for command in self._commands for at in (command.term_at, command.kill_at)]
         return min([self._next_sample, *(at for at in signals if at > self._sampled)])
 
     def _accept(self) -> None:
-        """Receive a message from the control socket: usually a channel and an output pipe."""
+        """Receive a message from the control socket."""
         try:
-            data, ancillary, _, _ = self._control.recvmsg(1, socket.CMSG_SPACE(12), socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, _, _ = self._control.recvmsg(1, _PASSED_BYTES, socket.MSG_CMSG_CLOEXEC)
         except ConnectionError:
             data, ancillary = b"", []
-        passed: list[int] = []
-        for _, _, content in ancillary:
-            passed += memoryview(content[: len(content) // 4 * 4]).cast("i")
         if not data:
             self._open = False
         elif data == WATCH:
@@ -346,46 +375,48 @@ class Supervisor:
         elif data in (EXIT, BYE):
             self._exporter.note_release(exits=data == EXIT)
             self._open = False
-        elif len(passed) < 2:  # out of descriptors: the exporter notices the closed channel
-            for descriptor in passed:
-                os.close(descriptor)
-        else:
-            # With the kind of socket, which Python would otherwise find out by two system calls for each command.
-            channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, passed[0])
-            self._add_command(channel, *passed[1:])
+        for descriptor in _list_descriptors(ancillary):  # none if this process has none left: the exporter notices
+            channel = self._channels[descriptor] = Channel(socket.socket(fileno=descriptor))
+            self._poll.register(descriptor, select.POLLIN)
+            self._read_channel(channel)
 
-    def _add_command(self, channel: socket.socket, output: int, trace: int = -1) -> None:
-        channel.setblocking(False)
-        command = self._commands[channel.fileno()] = Command(channel, output, trace)
-        self._poll.register(channel, select.POLLIN)
-        self._read_channel(command)  # the exporter sends the request before the channel
-
-    def _read_channel(self, command: Command) -> None:
+    def _read_channel(self, channel: Channel) -> None:
         try:
-            for frame in command.read_frames():
-                self._handle_frame(command, frame)
-        except ConnectionError:  # the exporter closed its end, so it no longer waits for this command
-            self._poll.unregister(command.channel)
-            command.hung_up = True
-            self._next_sample = 0.0
-            command.stop(0.0, time.monotonic())
-            if command.tree is None:
-                self._remove_command(command)
+            for frame in channel.read_frames():
+                self._handle_frame(channel, frame)
+        except ConnectionError:  # the exporter closed its end, so it no longer waits for a command
+            self._poll.unregister(channel.connection)
+            channel.hung_up = True
+            if channel.command is not None:
+                self._next_sample = 0.0
+                channel.command.stop(0.0, time.monotonic())
+            else:
+                self._remove_channel(channel)
 
-    def _handle_frame(self, command: Command, frame: dict[str, Any]) -> None:  # Any: parsed JSON
+    def _handle_frame(self, channel: Channel, frame: dict[str, Any]) -> None:  # Any: parsed JSON
         if "env" in frame:
-            command.environment = frame["env"]
-            return
-        if "stop" in frame:
+            channel.environment = frame["env"]
+        elif "stop" not in frame:
+            self._start_command(channel, frame)
+        elif channel.command is not None and channel.command.mark == frame["mark"]:  # it may have ended
             self._table.refresh(time.monotonic())  # new process groups must get the signal too
             self._next_sample = 0.0
-            command.stop(frame["stop"], time.monotonic())
-            return
+            channel.command.stop(frame["stop"], time.monotonic())
+
+    def _start_command(self, channel: Channel, frame: dict[str, Any]) -> None:  # Any: parsed JSON
+        passed = channel.take_descriptors()
+        if not passed:
+            raise ConnectionResetError  # the exporter notices the end of the channel
+        command = Command(channel, frame["mark"], *passed)
         if not self._table.trees:
             self._next_sample = time.monotonic() + _SAMPLE_SECONDS
         tree = command.start(frame)
-        if tree is not None:
-            self._table.add(tree, time.monotonic())
+        if tree is None:
+            command.close()
+            return
+        channel.command = command
+        self._commands.append(command)
+        self._table.add(tree, time.monotonic())
 
     def _reap(self) -> None:
         """Reap all exited children, main processes and orphans, and count their usage."""
@@ -401,7 +432,7 @@ class Supervisor:
             self._note_peak(tree, usage.ru_maxrss * 1024)
             if tree.root == str(pid):
                 ended.append((tree, status))
-        for command in tuple(self._commands.values()):
+        for command in tuple(self._commands):
             for tree, status in ended:
                 if command.tree is tree:
                     command.status = status
@@ -436,15 +467,15 @@ class Supervisor:
             self._table.refresh(now)
         else:
             self._table.clear()
-        young = any(command.is_young(now) for command in self._commands.values())
+        young = any(command.is_young(now) for command in self._commands)
         cost = time.monotonic() - now
         self._next_sample = now + self._pace.get_pause(now=now, cost=cost, young=young, shape=self._table.get_shape())
         saw_all = not self._table.has_unseen_children()
         if not saw_all:
             self._next_sample = 0.0
-        for command in [command for command in self._commands.values() if command.advance(now, saw_all=saw_all)]:
+        for command in [command for command in self._commands if command.advance(now, saw_all=saw_all)]:
             self._on_command_end(command)
-        for command in self._commands.values():
+        for command in self._commands:
             if command.is_report_due(now):
                 command.send_usage(now)
 
@@ -453,14 +484,16 @@ class Supervisor:
             self._table.remove(command.tree)
         if not self._table.trees and procfs.has_children():
             kill_all(list_descendants())  # the rest belongs to no known command
+        self._commands.remove(command)
+        command.channel.command = None
         command.send_result()
-        self._remove_command(command)
-
-    def _remove_command(self, command: Command) -> None:
-        del self._commands[command.channel.fileno()]
-        if not command.hung_up:
-            self._poll.unregister(command.channel)
         command.close()
+        if command.channel.hung_up:
+            self._remove_channel(command.channel)
+
+    def _remove_channel(self, channel: Channel) -> None:
+        del self._channels[channel.connection.fileno()]
+        channel.close()
 
     def _kill_until_gone(self, found: Callable[[], list[int]]) -> None:
         deadline = time.monotonic() + _END_SECONDS
@@ -481,6 +514,11 @@ def main(descriptor: int, parent: int) -> None:
     if call_function(dlsym(library, "prctl"), (_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)):
         raise OSError("prctl(PR_SET_CHILD_SUBREAPER) failed")
     Supervisor(socket.socket(fileno=descriptor), ParentProcess(parent)).run()
+
+
+def _list_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors that came with a message."""
+    return [number for _, _, content in ancillary for number in memoryview(content[: len(content) // 4 * 4]).cast("i")]
 
 
 def _find_ended_child() -> int | None:
@@ -508,23 +546,49 @@ def _count_unread_bytes(channel: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(channel, termios.TIOCOUTQ, b"\0\0\0\0"), "little")
 
 
-_limits: list[tuple[int, int]] = []  # of commands, and of this process
+class Limits:
+    """Limits of commands, each a soft and a hard one. This process raises its own limit on descriptors for its pipes.
+
+    `descriptors`: as this process was started, since a raised one breaks programs that use select().
+    """
+
+    def __init__(self) -> None:
+        self.descriptors = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._own = (max(soft, min(hard, _MAX_DESCRIPTORS)), hard)
+        if resource.RLIM_INFINITY in self.descriptors:
+            self._own = self.descriptors
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._own)
+        self._locks = resource.getrlimit(RLIMIT_LOCKS)
+        # whether each command can have a value of its own
+        self.locks_are_free = self._locks[1] == resource.RLIM_INFINITY
+
+    def build(self, locks: int) -> dict[int, tuple[int, int]]:
+        """Return the limits of a command; `locks`: its RLIMIT_LOCKS, or 0 for that of this process."""
+        lock_limits = {RLIMIT_LOCKS: (locks, self._locks[1])} if locks else {}
+        return {resource.RLIMIT_NOFILE: self.descriptors, **lock_limits}
+
+    def enter(self, locks: int) -> None:
+        """Give this process the limits of a command, which its next child inherits."""
+        if self.descriptors != self._own:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self.descriptors)
+        if locks:
+            resource.setrlimit(RLIMIT_LOCKS, (locks, self._locks[1]))
+
+    def leave(self, locks: int) -> None:
+        """Undo `enter`."""
+        if self.descriptors != self._own:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._own)
+        if locks:
+            resource.setrlimit(RLIMIT_LOCKS, self._locks)
 
 
-def _raise_limits() -> tuple[tuple[int, int], tuple[int, int]]:
-    """Raise this process's limit on descriptors, for its commands. Return the commands' limit and its own."""
+_limits: list[Limits] = []  # once the first command needs them
+
+
+def _get_limits() -> Limits:
     if not _limits:
-        _limits.extend(_compute_limits())
-        resource.setrlimit(resource.RLIMIT_NOFILE, _limits[1])
-    return _limits[0], _limits[1]
-
-
-def _compute_limits() -> tuple[tuple[int, int], tuple[int, int]]:
-    of_commands = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    own = (max(soft, min(hard, _MAX_DESCRIPTORS)), hard)
-    if resource.RLIM_INFINITY in of_commands:
-        own = of_commands
-    return of_commands, own
+        _limits.append(Limits())
+    return _limits[0]
 
 
 _environments: dict[bytes, dict[str, dict[bytes, bytes]]] = {}  # by their frame: the commands of a stage share one
@@ -539,21 +603,9 @@ def _parse_environment(line: bytes) -> dict[str, dict[bytes, bytes]]:
     return _environments[line]
 
 
-def _may_set_lock_limit() -> bool:
-    return resource.getrlimit(RLIMIT_LOCKS)[1] == resource.RLIM_INFINITY
-
-
-def _build_lock_limits(limit: int) -> dict[int, tuple[int, int]]:
-    return {RLIMIT_LOCKS: (limit, resource.getrlimit(RLIMIT_LOCKS)[1])} if limit else {}
-
-
 def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int, limit: int) -> int:  # Any: parsed JSON
-    of_commands, own = _raise_limits()
-    locks = resource.getrlimit(RLIMIT_LOCKS)
-    if of_commands != own:
-        resource.setrlimit(resource.RLIMIT_NOFILE, of_commands)  # a raised one breaks programs that use select()
-    if limit:
-        resource.setrlimit(RLIMIT_LOCKS, (limit, locks[1]))
+    limits = _get_limits()
+    limits.enter(limit)
     try:
         return os.posix_spawn(
             frame["program"].encode("latin-1"),
@@ -569,7 +621,4 @@ def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int, 
             setsigdef=IGNORED_SIGNALS,
         )
     finally:
-        if of_commands != own:
-            resource.setrlimit(resource.RLIMIT_NOFILE, own)
-        if limit:
-            resource.setrlimit(RLIMIT_LOCKS, locks)
+        limits.leave(limit)

@@ -39,14 +39,11 @@ class Process:
         "waited",
     )  # fmt: skip
 
-    def __init__(self, pid: str, fields: list[str], *, born: float | None = None) -> None:
-        """`fields` are those after the command name. `born`: when the process started, if that was just now.
-
-        Call `sample_time` next, unless it was born just now or is not one of a tree.
-        """
+    def __init__(self, pid: str, fields: list[str]) -> None:
+        """`fields` are those after the command name. Call `sample_time` next if it is one of a tree."""
         self.pid = pid
         self.samples = 1
-        self.time = ProcessTime(pid, born=born)
+        self.time = ProcessTime(pid)
         self._read_fields(fields)
 
     def update(self, fields: list[str], now: float) -> None:
@@ -84,6 +81,7 @@ class Tree:
         self.lost_ticks = 0
         self.root_ended = False
         self.ended_delay_seconds = 0.0
+        self._unsampled_seconds = 0.0
         # at the last sample: the time, the runnable members, their core time
         self._at, self._runnable, self._wanted = now, 1, 0.0
         self.memory = 0
@@ -175,13 +173,19 @@ class Tree:
         self.settled_seconds += seconds
         self.root_ended = self.root_ended or self.root == pid
         member = self.members.pop(pid, None)
-        if member is None:
-            return
-        self.ended_delay_seconds += member.time.waited_seconds
-        children = sum(child.own + child.waited for child in self.members.values() if child.parent == pid)
-        seen = max(member.time.run_seconds, member.own / _TICKS) + (member.waited + children) / _TICKS
+        children = sum(child.own + child.waited for child in self.members.values() if child.parent == pid) / _TICKS
+        if member is not None:
+            self.ended_delay_seconds += member.time.waited_seconds
+            seen = max(member.time.run_seconds, member.own / _TICKS) + member.waited / _TICKS + children
+        else:
+            seen, self._unsampled_seconds = self._unsampled_seconds + children, 0.0
         if seconds - seen > _LOST_TICKS / _TICKS:
             self._count_unseen_wait((seconds - seen) * max(0.0, crowding - 1.0), now)
+
+    def note_unsampled(self, run_seconds: float, wait_seconds: float) -> None:
+        """Count the core time of a process that has exited before any sample, until `settle` has its CPU time."""
+        self._unsampled_seconds = run_seconds
+        self.ended_delay_seconds += wait_seconds
 
     def _count_lost(self, vanished: list[Process], credit: dict[str, int]) -> None:
         """Count the CPU time of children whose parent ignores SIGCHLD: the kernel does not add it to the parent's."""
@@ -227,15 +231,11 @@ class ProcessTable:
         self.crowding = 1.0  # runnable threads for each core, a running average
 
     def add(self, tree: Tree, now: float) -> None:
-        """Add a tree whose root has just started, and take its first sample."""
+        """Add a tree whose root has just started. The next refresh samples it, unless it has exited by then."""
         if not self.trees and now > self._listed_at + MAX_SAMPLE_SECONDS:
             self._foreign.clear()  # without trees there were no samples, and other processes may have these pids by now
         self.trees.append(tree)
         self._sessions[tree.root] = self._owners[tree.root] = tree
-        fields = self._read_stat(tree.root)
-        if fields is not None:
-            self._add_member(tree, Process(tree.root, fields, born=now))
-            tree.update_memory()
 
     def skip_present(self, now: float) -> None:
         """Count all present processes as foreign, so that no sample reads them; this process has no child yet."""
@@ -308,6 +308,8 @@ class ProcessTable:
             return self._owners.get(name)
         if (member := tree.members.get(name)) is not None:
             member.time.sample(threads=1, state="Z", now=now)
+        elif (times := procfs.read_schedstat(f"{procfs.locate(name)}/schedstat")) is not None:
+            tree.note_unsampled(*times)
         return tree
 
     def settle(self, pid: int, seconds: float, now: float) -> None:
@@ -347,7 +349,7 @@ class ProcessTable:
         return found
 
     def _find_owner(self, process: Process, unassigned: Mapping[str, Process]) -> Tree | None:
-        tree = self._owners.get(process.parent)
+        tree = self._owners.get(process.pid, self._owners.get(process.parent))
         if tree is not None or not self._is_descendant(process, unassigned):
             return tree  # its session is not checked: a foreign process may have that number by now
         if process.pid in self._given_up or process.parent in self._given_up:
