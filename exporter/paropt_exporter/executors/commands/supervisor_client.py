@@ -197,14 +197,18 @@ class SharedSupervisor:
         """
         channel = self._take_channel()
         try:
-            channel.send_request(environment, request, output, trace)
-        except ConnectionError:  # the supervisor has just died: start a successor, once
+            try:
+                channel.send_request(environment, request, output, trace)
+            except ConnectionError:  # the supervisor has just died: start a successor, once
+                channel.close()
+                with self._lock:
+                    died = self._detach() if self._process is channel.supervisor else None
+                _end_process(died)
+                channel = self._take_channel()
+                channel.send_request(environment, request, output, trace)
+        except OSError:
             channel.close()
-            with self._lock:
-                died = self._detach() if self._process is channel.supervisor else None
-            _end_process(died)
-            channel = self._take_channel()
-            channel.send_request(environment, request, output, trace)
+            raise
         return channel
 
     def reuse(self, channel: Channel) -> None:
