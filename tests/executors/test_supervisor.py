@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -20,6 +19,7 @@ from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage
 from paropt_exporter.executors.commands.output import Capture
 from paropt_exporter.executors.commands.supervisor_client import Channel, SharedSupervisor
+from paropt_exporter.executors.frames import build_frame
 from paropt_exporter.executors.supervisor.event_loop import SamplingPace
 from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree, kill_all
 from support.command_scripts import (
@@ -231,7 +231,7 @@ def test_supervisor_imports_only_its_own_modules() -> None:
     )
     answer = subprocess.run(python(program, PACKAGE_ROOT + "/paropt_exporter"), capture_output=True, text=True)
     assert answer.stdout.splitlines() == [
-        "paropt_exporter.executors.core_time paropt_exporter.executors.plain_json paropt_exporter.executors.procfs"
+        "paropt_exporter.executors.core_time paropt_exporter.executors.frames paropt_exporter.executors.procfs"
         " paropt_exporter.executors.supervisor"
         " paropt_exporter.executors.supervisor.event_loop"
         " paropt_exporter.executors.supervisor.parent_process"
@@ -274,22 +274,22 @@ class Conversation:
     """The channel of a command, as a task uses it."""
 
     def __init__(self, supervisor: SharedSupervisor, argv: list[str], *, mark: str = "m") -> None:
-        request = {"program": argv[0], "argv": argv, "cwd": "/", "mark": mark, "limit": 1}
+        argv_bytes = [os.fsencode(argument) for argument in argv]
+        request = {"program": argv_bytes[0], "argv": argv_bytes, "cwd": b"/", "mark": mark, "limit": 1}
         output = os.open(os.devnull, os.O_WRONLY)
-        self.channel = supervisor.start_command(b'{"env": {}}\n', json.dumps(request).encode() + b"\n", output)
+        self.channel = supervisor.start_command(build_frame({"env": {}}), build_frame(request), output)
         os.close(output)
         self.channel.connection.settimeout(HANG_SECONDS)
 
     def frames(self) -> Iterator[dict[str, Any]]:
-        with self.channel.connection.makefile() as lines:
-            for line in lines:
-                yield json.loads(line)
+        while True:
+            yield from self.channel.receive()
 
     def read_end(self) -> dict[str, Any]:
         return next(frame for frame in self.frames() if "ended" in frame)
 
     def stop(self, mark: str) -> None:
-        self.channel.connection.sendall(json.dumps({"stop": 0, "mark": mark}).encode() + b"\n")
+        self.channel.connection.sendall(build_frame({"stop": 0.0, "mark": mark}))
 
 
 class PatientSupervisor(SharedSupervisor):

@@ -25,7 +25,6 @@ from msgspec import Struct
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 from paropt_exporter.descriptors import check_reserve
-from paropt_exporter.executors import plain_json as json
 from paropt_exporter.executors.commands.output import Capture, OutputReader, drain_output
 from paropt_exporter.executors.commands.supervisor_client import (
     Channel,
@@ -34,6 +33,7 @@ from paropt_exporter.executors.commands.supervisor_client import (
     describe_death,
     kill_leftovers,
 )
+from paropt_exporter.executors.frames import build_frame
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.commands.traces import Trace
@@ -283,7 +283,7 @@ class CommandTask:
             return StepResult(problem=problem), ""
         return StepResult(code=os.waitstatus_to_exitcode(status)), frame.get("untraced", "")
 
-    def _read_until_end(self, channel: Channel, output: int, capture: Capture) -> dict[str, Any]:  # Any: parsed JSON
+    def _read_until_end(self, channel: Channel, output: int, capture: Capture) -> dict[str, Any]:  # Any: a frame
         """Read output and frames until the last frame; raise ConnectionError if the supervisor dies first.
 
         The supervisor reports at least once a second. If it is silent for longer, a signal has stopped it: continue it,
@@ -294,7 +294,7 @@ class CommandTask:
         frames, supervisor = channel.connection.fileno(), channel.supervisor
         for descriptor in (frames, supervisor.handle):  # a forked child of this process may keep the channel open
             poll.register(descriptor, select.POLLIN)
-        unread, heard = b"", time.monotonic()
+        heard = time.monotonic()
         while True:
             timeout = min(_MAX_SILENCE_SECONDS, reader.get_pause_left_seconds())
             events = [descriptor for descriptor, _ in poll.poll(timeout * 1000)]
@@ -311,11 +311,10 @@ class CommandTask:
                     continue
                 if descriptor == supervisor.handle:
                     continue  # it has ended; its last frames are in the channel
-                *lines, unread = (unread + channel.receive()).split(b"\n")
-                for frame in map(json.loads, lines):
+                for frame in channel.receive():
                     self._store_usage(frame)
                     if "ended" in frame or "failed" in frame:
-                        return frame  # type: ignore[no-any-return]  # parsed JSON
+                        return frame
 
     def _signal_silent_supervisor(self, supervisor: SupervisorProcess) -> None:
         with self._lock:
@@ -329,7 +328,7 @@ class CommandTask:
             self.started_seconds = began_seconds
         self.ended_seconds = ended_seconds
 
-    def _store_usage(self, frame: dict[str, Any]) -> None:  # Any: parsed JSON
+    def _store_usage(self, frame: dict[str, Any]) -> None:  # Any: a frame
         if "usage" in frame:
             self.pid, cpu, delay, memory, peak = frame["usage"]
             sampled, run, wait = frame["sampled"]
@@ -362,7 +361,7 @@ class CommandTask:
             "mark": self._mark,
             "limit": self._limit,
         }
-        return _encode_environment(tuple(self._env.items())), json.dumps(frame).encode() + b"\n"
+        return _encode_environment(tuple(self._env.items())), build_frame(frame)
 
     def _publish_channel(self, channel: Channel) -> None:
         with self._lock:
@@ -374,7 +373,7 @@ class CommandTask:
     def _send_stop(self, channel: Channel) -> None:
         channel.supervisor.resume()  # a task may have stopped the supervisor
         try:
-            channel.connection.sendall(json.dumps({"stop": self._grace, "mark": self._mark}).encode() + b"\n")
+            channel.connection.sendall(build_frame({"stop": self._grace, "mark": self._mark}))
         except OSError:
             return  # the supervisor died: the thread in `run` notices it too, and kills the processes
 
@@ -461,19 +460,15 @@ def build_refusal(argv: Sequence[str], code: int, *, program: Path, entered: boo
 
 @lru_cache(maxsize=_ENVIRONMENTS)  # the environment is most of a request
 def _encode_environment(variables: tuple[tuple[str, str], ...]) -> bytes:
-    environment = {_encode_text(key): _encode_text(value) for key, value in variables}
-    return json.dumps({"env": environment}).encode() + b"\n"
+    return build_frame({"env": {_encode_text(key): _encode_text(value) for key, value in variables}})
 
 
-def _encode_text(text: str) -> str:
-    """Encode a string for JSON so that the program gets the exact bytes, whatever the locale on either side.
-
-    Text that the locale can't encode came from the config, which is UTF-8.
-    """
+def _encode_text(text: str) -> bytes:
+    """Return the bytes that a program gets. Text that the locale can't encode came from the config, which is UTF-8."""
     try:
-        return os.fsencode(text).decode("latin-1")
+        return os.fsencode(text)
     except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogateescape").decode("latin-1")
+        return text.encode("utf-8", "surrogateescape")
 
 
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)

@@ -20,10 +20,12 @@ import weakref
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.executors import child_processes, procfs
+from paropt_exporter.executors.frames import FrameReader
 from paropt_exporter.executors.processes.forkservers import is_stream
 from paropt_exporter.executors.supervisor.parent_process import BYE, CHANNEL, EXIT, REST, RUN_MARK, WATCH
 from paropt_exporter.executors.supervisor.process_tree import MARK, list_living
@@ -106,6 +108,7 @@ class Channel:
         self.connection = connection
         self.supervisor = supervisor
         self._environment = b""  # the last one sent
+        self._frames = FrameReader()
 
     def send_request(self, environment: bytes, request: bytes, output: int, trace: int | None) -> None:
         """Send a command's frames with the write end of its output pipe; `trace`: a file for its trace.
@@ -119,12 +122,12 @@ class Channel:
             self.connection.sendall(message[sent:])
         self._environment = environment
 
-    def receive(self) -> bytes:
-        """Wait for bytes of the supervisor's frames. Raises ConnectionError if it has died."""
+    def receive(self) -> list[dict[str, Any]]:  # Any: frames
+        """Wait for a chunk; return the frames that it completes. Raises ConnectionError if the supervisor has died."""
         chunk = self.connection.recv(_RECEIVE_BYTES)
         if not chunk:
             raise ConnectionResetError
-        return chunk
+        return self._frames.read(chunk)
 
     def close(self) -> None:
         self.connection.close()

@@ -13,11 +13,10 @@
 Guarantees: a command has ended only when all its processes have exited. At the end of the control socket (the exporter
 has exited, in any way) the supervisor kills all processes that it started, and on demand all that the exporter started
 itself. The end of a channel kills its command. A stop that arrives after the end of its command stops no other one.
-While no command and no call runs, the supervisor sleeps. Frames are lines of JSON; output never passes through the
-supervisor. It imports only the standard library and a few small modules, since its own memory is the least that
-`ru_maxrss` of its children can show. A command that comes with a second descriptor is traced (`tracing`): each system
-call that names a file waits for a thread of the supervisor, which at the end writes the trace there. All else happens
-in one thread.
+While no command and no call runs, the supervisor sleeps. Output never passes through it. It imports only the standard
+library and a few small modules, since its own memory is the least that `ru_maxrss` of its children can show. A command
+that comes with a second descriptor is traced (`tracing`): each system call that names a file waits for a thread of the
+supervisor, which at the end writes the trace there. All else happens in one thread.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ import select
 import time
 from _ctypes import call_function, dlopen, dlsym
 
-from paropt_exporter.executors import plain_json as json
 from paropt_exporter.executors import procfs
+from paropt_exporter.executors.frames import FrameReader, build_frame
 from paropt_exporter.executors.supervisor.parent_process import BYE, EXIT, REST, WATCH, ParentProcess
 from paropt_exporter.executors.supervisor.process_tree import (
     MARK,
@@ -72,8 +71,6 @@ _GIVE_UP_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must
 _MAX_DESCRIPTORS = 65_536  # as in `paropt_exporter.descriptors`, which the supervisor does not import
 _RECEIVE_BYTES = 1 << 16
 _PASSED_BYTES = socket.CMSG_SPACE(8)  # two descriptors
-_ENVIRONMENT = b'{"env"'  # how the frame of an environment begins
-_MAX_ENVIRONMENTS = 16
 # The supervisor ignores all other signals. It outlives a Ctrl-C, and it is the parent of all orphans, as init is: a
 # daemon that signals its parent when it is ready may signal the supervisor.
 _HANDLED_SIGNALS = {
@@ -98,10 +95,10 @@ class Channel:
         self.command: Command | None = None
         self.environment: dict[bytes, bytes] = {}
         self.hung_up = False
-        self._unread = b""
+        self._frames = FrameReader()
         self._passed: list[int] = []  # descriptors for the next command
 
-    def read_frames(self) -> list[dict[str, Any]]:  # Any: parsed JSON
+    def read_frames(self) -> list[dict[str, Any]]:  # Any: frames
         """Return the frames that have arrived; raise ConnectionError at the end of the channel."""
         try:
             chunk, ancillary, _, _ = self.connection.recvmsg(_RECEIVE_BYTES, _PASSED_BYTES, socket.MSG_CMSG_CLOEXEC)
@@ -110,8 +107,7 @@ class Channel:
         self._passed += _list_descriptors(ancillary)
         if not chunk:
             raise ConnectionResetError
-        *lines, self._unread = (self._unread + chunk).split(b"\n")
-        return [_parse_environment(line) if line.startswith(_ENVIRONMENT) else json.loads(line) for line in lines]
+        return self._frames.read(chunk)
 
     def take_descriptors(self) -> list[int]:
         """Return the descriptors that came with the last request: an output pipe, and perhaps a file for the trace.
@@ -157,12 +153,12 @@ class Command:
         self._left = 0
         self._linger_end = -math.inf
 
-    def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: parsed JSON
+    def start(self, frame: dict[str, Any]) -> Tree | None:  # Any: a frame
         """Start the main process; on failure report it and return None."""
         entered = False
         limit = frame["limit"] if _get_limits().locks_are_free else 0
         try:
-            os.chdir(frame["cwd"].encode("latin-1"))  # posix_spawn can't; safe, since other threads use absolute paths
+            os.chdir(frame["cwd"])  # posix_spawn can't; safe, since other threads use absolute paths
             entered = True
             pid = self._spawn(frame, limit)
         except OSError as error:
@@ -174,16 +170,16 @@ class Command:
         self.tree = Tree(pid, f"{MARK}={self.mark}", self._began_seconds, limit=limit)
         return self.tree
 
-    def _spawn(self, frame: dict[str, Any], limit: int) -> int:  # Any: parsed JSON
+    def _spawn(self, frame: dict[str, Any], limit: int) -> int:  # Any: a frame
         if self._trace < 0:
             return _spawn(frame, self.channel.environment, self._output, limit)
         from paropt_exporter.executors.supervisor.traced_start import start_traced  # here: few commands are traced
 
         pid, self._tracer, self._untraced = start_traced(
-            program=frame["program"].encode("latin-1"),
-            argv=[argument.encode("latin-1") for argument in frame["argv"]],
+            program=frame["program"],
+            argv=frame["argv"],
             env={**self.channel.environment, MARK.encode(): self.mark.encode()},
-            cwd=frame["cwd"].encode("latin-1"),
+            cwd=frame["cwd"],
             output=self._output,
             default_signals=IGNORED_SIGNALS,
             limits=_get_limits().build(limit),
@@ -276,7 +272,7 @@ class Command:
 
     def _send(self, **frame: object) -> None:
         try:
-            self.channel.connection.send(json.dumps(frame).encode() + b"\n")
+            self.channel.connection.send(build_frame(frame))
         except OSError:
             return  # the exporter closed its end: the poll reports it too, and ends the command
 
@@ -393,7 +389,7 @@ class Supervisor:
             else:
                 self._remove_channel(channel)
 
-    def _handle_frame(self, channel: Channel, frame: dict[str, Any]) -> None:  # Any: parsed JSON
+    def _handle_frame(self, channel: Channel, frame: dict[str, Any]) -> None:  # Any: a frame
         if "env" in frame:
             channel.environment = frame["env"]
         elif "stop" not in frame:
@@ -403,7 +399,7 @@ class Supervisor:
             self._next_sample = 0.0
             channel.command.stop(frame["stop"], time.monotonic())
 
-    def _start_command(self, channel: Channel, frame: dict[str, Any]) -> None:  # Any: parsed JSON
+    def _start_command(self, channel: Channel, frame: dict[str, Any]) -> None:  # Any: a frame
         passed = channel.take_descriptors()
         if not passed:
             raise ConnectionResetError  # the exporter notices the end of the channel
@@ -591,25 +587,13 @@ def _get_limits() -> Limits:
     return _limits[0]
 
 
-_environments: dict[bytes, dict[str, dict[bytes, bytes]]] = {}  # by their frame: the commands of a stage share one
-
-
-def _parse_environment(line: bytes) -> dict[str, dict[bytes, bytes]]:
-    if line not in _environments:
-        if len(_environments) >= _MAX_ENVIRONMENTS:
-            _environments.clear()
-        found = json.loads(line)["env"]
-        _environments[line] = {"env": {key.encode("latin-1"): value.encode("latin-1") for key, value in found.items()}}
-    return _environments[line]
-
-
-def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int, limit: int) -> int:  # Any: parsed JSON
+def _spawn(frame: dict[str, Any], environment: dict[bytes, bytes], output: int, limit: int) -> int:  # Any: a frame
     limits = _get_limits()
     limits.enter(limit)
     try:
         return os.posix_spawn(
-            frame["program"].encode("latin-1"),
-            [argument.encode("latin-1") for argument in frame["argv"]],
+            frame["program"],
+            frame["argv"],
             {**environment, MARK.encode(): frame["mark"].encode()},
             file_actions=(
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
