@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 # The modules that a run loads only when it needs them.
 _LATE_MODULES = (
+    "paropt_exporter.autoscaling.controller",
     "paropt_exporter.engine.temporary_folder",
     "paropt_exporter.engine.what_if",
     "paropt_exporter.executors.adaptive.routing",
