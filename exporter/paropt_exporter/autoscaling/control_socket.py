@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -97,6 +96,8 @@ class ControlSocket:
                 self._serve_client(client)
 
     def _serve_client(self, client: socket.socket) -> None:
+        import json  # here, as below: hardly any run gets a request
+
         try:
             with client:
                 answer = self._answer_request(_receive_line(client, monotonic() + TIMEOUT_SECONDS))
@@ -156,6 +157,8 @@ def send_request(path: Path, request: ControlRequest) -> dict[str, object]:
 
     Raises RequestRefused with the exporter's reason, and OSError if no exporter answers in time.
     """
+    import json
+
     document = {"order": request.command, "size": request.size, "pool": request.pool}
     with closing(_connect(path)) as client:
         client.sendall(json.dumps(document).encode() + b"\n")
@@ -187,6 +190,8 @@ def _parse_request(line: bytes) -> ControlRequest:
 
 
 def _parse_object(line: bytes) -> dict[str, object] | None:
+    import json
+
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):

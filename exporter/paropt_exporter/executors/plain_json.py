@@ -1,6 +1,7 @@
 """JSON by the standard library's C functions only: its package `json` imports `re` and `enum`.
 
-It serves for the frames between the exporter and the supervisor, which starts in half the time without the package.
+It serves for the frames between the exporter and the supervisor, which starts in half the time without the package,
+and for the files of a plain run.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    def dumps(value: object) -> str:
-        """Return a value as one line of JSON in ASCII."""
+    def encode_basestring_ascii(text: str) -> str:
+        """Return a text as JSON in ASCII."""
+
+    def dumps(value: object, separators: tuple[str, str] = (", ", ": ")) -> str:
+        """Return a value as one line of JSON in ASCII, as `json.dumps` does."""
 
     def loads(text: str | bytes) -> Any:
         """Return the value of a JSON text without surrounding space. Raises ValueError for anything else."""
@@ -20,6 +24,7 @@ else:
         from _json import encode_basestring_ascii, make_encoder, make_scanner
     except ImportError:  # an interpreter without these functions
         from json import dumps, loads
+        from json.encoder import encode_basestring_ascii
     else:
 
         class _Settings:
@@ -36,9 +41,10 @@ else:
 
         _scan = make_scanner(_Settings)
 
-        def dumps(value):
-            """Return a value as one line of JSON in ASCII."""
-            encode = make_encoder({}, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, True)
+        def dumps(value, separators=(", ", ": ")):
+            """Return a value as one line of JSON in ASCII, as `json.dumps` does."""
+            item, key = separators
+            encode = make_encoder({}, _refuse, encode_basestring_ascii, None, key, item, False, False, True)
             return "".join(encode(value, 0))
 
         def loads(text):
