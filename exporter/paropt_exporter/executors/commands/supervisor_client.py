@@ -24,7 +24,6 @@ from pathlib import Path
 from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.executors import child_processes, procfs
-from paropt_exporter.executors.processes.forkservers import is_stream
 from paropt_exporter.executors.supervisor.parent_process import BYE, CHANNEL, EXIT, REST, RUN_MARK, WATCH
 from paropt_exporter.executors.supervisor.process_tree import MARK, list_living
 
@@ -339,7 +338,7 @@ def _spawn(control: socket.socket) -> SupervisorProcess:
             (os.POSIX_SPAWN_DUP2, control.fileno(), _CONTROL),  # first: its number may be 0
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            *([] if is_stream(2) else [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]),
+            *([] if descriptors.is_stream(2) else [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]),
         ],
         setsid=True,
         setsigmask=(),
