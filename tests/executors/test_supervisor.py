@@ -281,9 +281,10 @@ class Conversation:
         self.channel.connection.settimeout(HANG_SECONDS)
 
     def frames(self) -> Iterator[dict[str, Any]]:
-        with self.channel.connection.makefile() as lines:
-            for line in lines:
-                yield json.loads(line)
+        rest = b""
+        while chunk := self.channel.connection.recv(1 << 16):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from map(json.loads, lines)
 
     def read_end(self) -> dict[str, Any]:
         return next(frame for frame in self.frames() if "ended" in frame)

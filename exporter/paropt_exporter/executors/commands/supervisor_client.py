@@ -5,6 +5,7 @@ Processes of exporters that were killed are found by a mark in their environment
 
 from __future__ import annotations
 
+import _socket  # its socket has all that is needed here, and `socket` loads `selectors` and takes 2 ms
 import array
 import atexit
 import contextlib
@@ -12,7 +13,6 @@ import logging
 import os
 import select
 import signal
-import socket
 import sys
 import threading
 import time
@@ -101,7 +101,7 @@ class Channel:
     `supervisor`: the process at its other end. Closing the channel kills its command.
     """
 
-    def __init__(self, connection: socket.socket, supervisor: SupervisorProcess) -> None:
+    def __init__(self, connection: _socket.socket, supervisor: SupervisorProcess) -> None:
         self.connection = connection
         self.supervisor = supervisor
         self._environment = b""  # the last one sent
@@ -113,7 +113,7 @@ class Channel:
         """
         message = request if environment is self._environment else environment + request
         passed = array.array("i", [output] if trace is None else [output, trace])
-        sent = self.connection.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+        sent = self.connection.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
         if sent < len(message):
             self.connection.sendall(message[sent:])
         self._environment = environment
@@ -143,7 +143,7 @@ class SharedSupervisor:
         self._lock = threading.Lock()  # guards: everything below
         self._leases = 0
         self._process: SupervisorProcess | None = None
-        self._control: socket.socket | None = None
+        self._control: _socket.socket | None = None
         self._idle: list[Channel] = []  # of the running supervisor
         self._watches = False
         self._registered = False
@@ -241,11 +241,11 @@ class SharedSupervisor:
                 self._detach()
             if self._idle:
                 return self._idle.pop()
-            ours, theirs = socket.socketpair()
-            with theirs:
+            ours, theirs = _socket.socketpair()
+            with contextlib.closing(theirs):
                 try:
                     rights = array.array("i", [theirs.fileno()])
-                    process = self._send(CHANNEL, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+                    process = self._send(CHANNEL, [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
                 except OSError:
                     ours.close()
                     raise
@@ -264,15 +264,15 @@ class SharedSupervisor:
             control.sendmsg([kind], passed)
         return process
 
-    def _get_or_start(self) -> tuple[SupervisorProcess, socket.socket]:
+    def _get_or_start(self) -> tuple[SupervisorProcess, _socket.socket]:
         if self._process is not None and self._control is not None:
             return self._process, self._control
         if not self._registered:
             self._registered = True
             os.register_at_fork(after_in_child=self._reset_after_fork)
             atexit.register(self._close_at_exit)
-        ours, theirs = socket.socketpair()
-        with theirs:
+        ours, theirs = _socket.socketpair()
+        with contextlib.closing(theirs):
             try:
                 self._process = _spawn(theirs)
                 descriptors.restore_limit(self._process.pid)  # before its first command
@@ -309,7 +309,7 @@ class SharedSupervisor:
         if control is None or process is None:
             return
         process.resume()
-        with control, contextlib.suppress(OSError):
+        with contextlib.closing(control), contextlib.suppress(OSError):
             control.sendall(EXIT)
             control.settimeout(_MAX_END_SECONDS)
             control.recv(1)
@@ -325,7 +325,7 @@ class SharedSupervisor:
 SUPERVISOR = SharedSupervisor()
 
 
-def _spawn(control: socket.socket) -> SupervisorProcess:
+def _spawn(control: _socket.socket) -> SupervisorProcess:
     """Start the process, without subprocess.
 
     That waits for the end of a pipe, which a child that another thread has forked without an exec keeps open.

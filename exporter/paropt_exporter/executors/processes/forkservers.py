@@ -9,14 +9,17 @@ import logging
 import marshal
 import os
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.executors import procfs
+
+if TYPE_CHECKING:
+    import socket
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +59,9 @@ class ForkServers:
 
         Return a number for `abort`.
         """
-        from paropt_exporter.executors.worker import (
-            forkserver,  # loaded with the first worker
-        )
+        import socket
+
+        from paropt_exporter.executors.worker import forkserver  # loaded with the first worker
 
         number = next(self._numbers)
         for attempt in (1, 2):
@@ -143,6 +146,8 @@ class ForkServers:
             control.close()
 
     def _start(self) -> socket.socket:
+        import socket  # here: a lane of commands has no workers
+
         from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
