@@ -9,7 +9,8 @@ from functools import cached_property, partial
 from itertools import groupby, pairwise
 from pathlib import Path
 
-from paropt_exporter.autoscaling.controller import TICK_SECONDS, Controller
+from paropt_exporter.autoscaling.control_thread import TICK_SECONDS, start_admission
+from paropt_exporter.autoscaling.controller import Controller
 from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.lane_observer import KnownStages
 from paropt_exporter.autoscaling.state import ControlState
@@ -376,10 +377,11 @@ def run_lane(
         tasks, clock=clock, cores=cores, size=start, pool=pool, deadline_seconds=deadline_seconds, others=others,
         late_seconds=late_seconds,
     )  # fmt: skip
+    control_state = ControlState(Bounds(minimum=1, maximum=maximum, start=start), (pool,), source="local")
     controller = Controller(
         lane,
         lane,
-        control_state=ControlState(Bounds(minimum=1, maximum=maximum, start=start), (pool,), source="local"),
+        control_state=control_state,
         host=HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40),
         emit=recorder.observe,
         clock=clock,
@@ -387,7 +389,7 @@ def run_lane(
         objective="deadline" if deadline_seconds is not None else "fast",
     )
     if not fixed:
-        controller.start_admission()
+        start_admission(lane, control_state, cores=cores, cpu_demands=known or {})
     lane.advance(0.0)
     while not lane.done:
         lane.advance(clock.now + TICK_SECONDS)

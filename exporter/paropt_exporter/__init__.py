@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from paropt_exporter.errors import WorkerDied as WorkerDied
     from paropt_exporter.executors.adaptive.adaptive_pool import AdaptivePool as AdaptivePool
     from paropt_exporter.executors.processes.executor import ProcessPool as ProcessPool
-    from paropt_exporter.executors.threads import ThreadPool as ThreadPool
+    from paropt_exporter.executors.threads.thread_pool import ThreadPool as ThreadPool
     from paropt_exporter.guide.lane_types import LaneType as LaneType
     from paropt_exporter.guide.lane_types import detect_lane as detect_lane
     from paropt_exporter.guide.pool_metrics import ParallelizationDashboard as ParallelizationDashboard
@@ -74,7 +74,7 @@ _HOMES = {
     "SLATarget": "paropt_exporter.guide.sla_manager",
     "StageCollector": "paropt_exporter.guide.stage_collector",
     "StageMetrics": "paropt_exporter.guide.pool_metrics",
-    "ThreadPool": "paropt_exporter.executors.threads",
+    "ThreadPool": "paropt_exporter.executors.threads.thread_pool",
     "WorkerDied": "paropt_exporter.errors",
     "WorkerPoolMetrics": "paropt_exporter.guide.pool_metrics",
     "WorkerPoolOptimizer": "paropt_exporter.guide.strategies",

@@ -88,3 +88,11 @@ def check_reserve(*descriptors: int) -> None:
     reserved = min(_RESERVED, limit // _MAX_RESERVED_PART)
     if limit != resource.RLIM_INFINITY and max(descriptors) >= limit - reserved:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def is_stream(descriptor: int) -> bool:
+    """Whether a descriptor is a stream for child processes, not a file that took a closed stream's number."""
+    try:
+        return os.get_inheritable(descriptor)
+    except OSError:
+        return False

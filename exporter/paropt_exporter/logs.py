@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-import traceback
 from collections.abc import Callable
 from typing import TextIO
 
@@ -56,6 +54,8 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
     fields.update((key, value) for key, value in vars(record).items() if key not in _STANDARD)
     if record.exc_info and record.exc_info[0] is not None:
         if logging.getLogger("paropt_exporter").isEnabledFor(logging.DEBUG):
+            import traceback
+
             fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
         fields["err"] = f"{record.exc_info[0].__name__}: {record.exc_info[1]}"
     return fields
@@ -63,6 +63,8 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        import json
+
         return json.dumps(_fields(record), default=str)
 
 
@@ -73,4 +75,8 @@ class _LogfmtFormatter(logging.Formatter):
 
 def _quote(text: str) -> str:
     plain = text and text.isprintable() and not any(character in text for character in ' "=')
-    return text if plain else visible(json.dumps(text, ensure_ascii=False))
+    if plain:
+        return text
+    import json
+
+    return visible(json.dumps(text, ensure_ascii=False))

@@ -9,14 +9,14 @@ from threading import Event as Flag
 
 import pytest
 
-from paropt_exporter.autoscaling.controller import (
+from paropt_exporter.autoscaling.control_thread import (
     IDLE_TICK_SECONDS,
-    QUIET_SECONDS,
-    QUIET_TICK_SECONDS,
     TICK_SECONDS,
-    Controller,
+    ControlThread,
     get_pause_seconds,
+    start_admission,
 )
+from paropt_exporter.autoscaling.controller import QUIET_SECONDS, QUIET_TICK_SECONDS, Controller
 from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings, read_memory_left_bytes
 from paropt_exporter.autoscaling.lane_observer import ConcurrencyMeter, KnownStages, PeakMeter
 from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES, compute_reserve_bytes
@@ -124,6 +124,18 @@ def build_controller(
     )
 
 
+def open_thread(lane: FakeLane, controller: Controller, control_state: ControlState | None = None) -> ControlThread:
+    bounds = Bounds(minimum=1, maximum=32, start=2)
+    return ControlThread(
+        lane,
+        lane,
+        lambda: controller,
+        control_state=control_state or ControlState(bounds, ("commands",), source="local"),
+        cores=lambda: 2.0,
+        cpu_demands={},
+    )
+
+
 def steps(controller: Controller, clock: FakeClock, seconds: float) -> None:
     for _ in range(round(seconds / 0.05)):
         clock.advance(0.05)
@@ -154,16 +166,17 @@ class EnginePools:
 
 def run_engine(bench: Bench, *, cores: float = 2.0, known_demands: Mapping[str, float] | None = None) -> None:
     """Run a plan, and let the controller size it for ten seconds."""
+    control_state = ControlState(bench.engine.plan.workers, ("commands",), source="local")
     controller = Controller(
         bench.engine,
         EnginePools(bench.workers),
-        control_state=ControlState(bench.engine.plan.workers, ("commands",), source="local"),
+        control_state=control_state,
         host=HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40),
         emit=bench.recorder.observe,
         clock=bench.clock,
         known=KnownStages(cpu_demands=known_demands or {}),
     )
-    controller.start_admission()
+    start_admission(bench.engine, control_state, cores=cores, cpu_demands=known_demands or {})
     for number in range(200):
         bench.inbox.at(bench.clock.now + 0.05 * number, controller.step)
     bench.run()
@@ -383,8 +396,9 @@ def test_slots_of_a_task_stay_known_while_no_task_runs_or_waits() -> None:
 def test_cores_are_allocated_by_demand_unless_the_size_is_fixed() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=8, burn=1.0)
-    controller = build_controller(lane, Recorder(), known_demands={"a": 0.4})
-    controller.start_admission()
+    control_state = ControlState(Bounds(minimum=1, maximum=32, start=2), ("commands",), source="local")
+    controller = build_controller(lane, Recorder(), control_state=control_state, known_demands={"a": 0.4})
+    start_admission(lane, control_state, cores=2.0, cpu_demands={"a": 0.4})
     assert lane.admission == Admission(cores=2.0, floor=1, stages={"a": 0.4})
     steps(controller, clock, 0.3)
     assert lane.admission is not None
@@ -393,7 +407,7 @@ def test_cores_are_allocated_by_demand_unless_the_size_is_fixed() -> None:
     fixed = ControlState(Bounds(minimum=2, maximum=2, start=2), ("commands",), source="local")
     controller = build_controller(lane, Recorder(), control_state=fixed, offer=lambda _: None)
     lane.admission = None
-    controller.start_admission()
+    start_admission(lane, fixed, cores=2.0, cpu_demands={"a": 0.4})
     steps(controller, clock, 0.3)
     assert lane.admission is None
 
@@ -463,12 +477,23 @@ def test_recommended_size_drops_a_contradicted_peak() -> None:
     clock = FakeClock()
     lane = FakeLane(clock, waiting=2000, burn=0.0)
     control_state = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source="local")
-    controller = build_controller(lane, Recorder(), control_state=control_state)
-    with controller:
-        steps(controller, clock, 0.2)
-        lane.burn, lane.since = 1.0, clock.now
-        steps(controller, clock, 2.0)
+    stepped = Flag()
+    controller = build_controller(lane, Recorder(), control_state=control_state, offer=lambda _: stepped.set())
+    steps(controller, clock, 0.2)
+    lane.burn, lane.since = 1.0, clock.now
+    steps(controller, clock, 2.0)
+    stepped.clear()
+    with open_thread(lane, controller, control_state):
+        assert stepped.wait(HANG_SECONDS)
     assert control_state.snapshot().pools[0].recommended_size <= 3
+
+
+def test_run_that_ends_before_the_first_step_recommends_its_own_size() -> None:
+    lane = FakeLane(FakeClock(), waiting=9, burn=0.0, size=5)
+    control_state = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source="local")
+    thread = open_thread(lane, build_controller(lane, Recorder()), control_state)
+    thread.__exit__()
+    assert control_state.snapshot().pools[0].recommended_size == 5
 
 
 def count_steps(controller: Controller, clock: FakeClock, seconds: float) -> int:
@@ -504,7 +529,7 @@ def test_failed_step_is_logged_once_and_the_next_one_sizes_the_lane(caplog: pyte
             raise OSError("no such cgroup")
         offered.set()
 
-    with build_controller(lane, Recorder(), offer=offer):
+    with open_thread(lane, build_controller(lane, Recorder(), offer=offer)):
         assert offered.wait(HANG_SECONDS)
     assert [record.message for record in caplog.records] == [
         "a step of the controller failed; later failures are not logged"

@@ -25,7 +25,7 @@ from support.event_samples import StillClock
 
 
 class ListenerWithoutDescriptors:
-    """A listening socket whose `accept` fails for lack of descriptors the first `times` times."""
+    """A listening socket whose `_accept` fails for lack of descriptors the first `times` times."""
 
     def __init__(self, times: int) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -35,11 +35,11 @@ class ListenerWithoutDescriptors:
     def fileno(self) -> int:
         return self.listener.fileno()
 
-    def accept(self) -> tuple[socket.socket, object]:
+    def _accept(self) -> tuple[int, object]:
         if self.times:
             self.times -= 1
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return self.listener.accept()
+        return self.listener._accept()  # type: ignore[attr-defined, no-any-return]
 
     def close(self) -> None:
         self.listener.close()

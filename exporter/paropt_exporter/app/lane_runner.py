@@ -16,10 +16,9 @@ from paropt_exporter.app.live_data import LiveData
 from paropt_exporter.app.planning import collect_memory_peaks
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.app.serve_link import ServeLink
-from paropt_exporter.autoscaling.controller import Controller
+from paropt_exporter.autoscaling.control_thread import ControlThread
 from paropt_exporter.autoscaling.host_readings import HostReadings
-from paropt_exporter.autoscaling.lane_observer import DEADLINE, KnownStages
-from paropt_exporter.autoscaling.state import ControlState
+from paropt_exporter.autoscaling.state import DEADLINE, ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config
 from paropt_exporter.config.host_config import HostConfig
@@ -33,6 +32,7 @@ from paropt_exporter.plan import Plan
 from paropt_exporter.signals import Signals
 
 if TYPE_CHECKING:
+    from paropt_exporter.autoscaling.controller import Controller
     from paropt_exporter.autoscaling.jobserver import Jobserver
     from paropt_exporter.cache.stage_cache import StageCache
 
@@ -100,7 +100,7 @@ class LaneRunner:
             if cache is not None:
                 stack.callback(cache.end_run)
             if plan.strategy is not Strategy.SEQUENTIAL:
-                stack.enter_context(self._make_controller(run, plan))
+                stack.enter_context(self._make_control_thread(run, plan))
             record = run.execute()
         self._setup.signals.send_to(None)
         self._live.run = None
@@ -159,21 +159,34 @@ class LaneRunner:
             link=self._serve_link.link,
         )
 
-    def _make_controller(self, run: Run, plan: Plan) -> Controller:
+    def _make_control_thread(self, run: Run, plan: Plan) -> ControlThread:
         self._readings = self._build_readings(plan)
-        return Controller(
+        cpu_demands = self._history.load_cpu_demands(plan.lane)
+        peak_bytes = collect_memory_peaks(plan, self._history.load_memory_peaks(plan.lane))
+
+        def make_controller() -> Controller:
+            from paropt_exporter.autoscaling.controller import Controller  # here: the first tasks don't wait for it
+            from paropt_exporter.autoscaling.lane_observer import KnownStages
+
+            return Controller(
+                run,
+                self._workers,
+                control_state=self._control_state,
+                host=self._readings,
+                emit=self._observers.emit,
+                clock=self._setup.clock,
+                known=KnownStages(cpu_demands=cpu_demands, peak_bytes=peak_bytes),
+                objective=self._config.feedback.objective,
+                offer=self._jobserver.offer if self._jobserver is not None else None,
+            )
+
+        return ControlThread(
             run,
             self._workers,
+            make_controller,
             control_state=self._control_state,
-            host=self._readings,
-            emit=self._observers.emit,
-            clock=self._setup.clock,
-            known=KnownStages(
-                cpu_demands=self._history.load_cpu_demands(plan.lane),
-                peak_bytes=collect_memory_peaks(plan, self._history.load_memory_peaks(plan.lane)),
-            ),
-            objective=self._config.feedback.objective,
-            offer=self._jobserver.offer if self._jobserver is not None else None,
+            cores=self._readings.cores,
+            cpu_demands=cpu_demands,
         )
 
     def _build_readings(self, plan: Plan) -> HostReadings:

@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 # The modules that a run loads only when it needs them.
 _LATE_MODULES = (
+    "paropt_exporter.autoscaling.controller",
     "paropt_exporter.engine.temporary_folder",
     "paropt_exporter.engine.what_if",
     "paropt_exporter.executors.adaptive.routing",
@@ -63,8 +64,8 @@ _LATE_MODULES = (
     "paropt_exporter.plan.pytest_support",
 )
 _LATE_STANDARD_MODULES = (
-    "ast", "base64", "ctypes", "dataclasses", "datetime", "difflib", "glob", "hmac", "selectors", "statistics",
-    "struct", "subprocess", "tempfile", "traceback", "typing", "unicodedata",
+    "ast", "base64", "ctypes", "dataclasses", "datetime", "difflib", "glob", "hmac", "json", "queue",
+    "selectors", "socket", "statistics", "struct", "subprocess", "tempfile", "traceback", "typing", "unicodedata",
 )  # fmt: skip
 _LATE_RELOAD_MODULES = ("paropt_exporter.config.detect", "paropt_exporter.config.validation")
 

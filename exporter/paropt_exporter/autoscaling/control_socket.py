@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import _socket  # `socket` loads `selectors` and takes 2 ms
 import logging
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -75,7 +74,7 @@ class ControlSocket:
         self._closed.set()
         self._path.unlink(missing_ok=True)
         with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # close() alone would leave the thread in accept()
+            self._listener.shutdown(_socket.SHUT_RDWR)  # close() alone would leave the thread in accept()
         self._thread.join(TIMEOUT_SECONDS)
         with suppress(OSError):
             self._listener.close()
@@ -83,11 +82,12 @@ class ControlSocket:
     def _accept_clients(self) -> None:
         while not self._closed.is_set():
             try:
-                client, _ = self._listener.accept()
+                descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]  # as `socket.accept` does
             except OSError as error:
                 if not self._closed.wait(_ACCEPT_RETRY_SECONDS):
                     log.warning("can't accept a control request", extra={"err": str(error)})
                 continue
+            client = _socket.socket(fileno=descriptor)
             if not self._client_slots.acquire(blocking=False):
                 client.close()
                 continue
@@ -96,9 +96,11 @@ class ControlSocket:
             except RuntimeError:  # the system starts no more threads
                 self._serve_client(client)
 
-    def _serve_client(self, client: socket.socket) -> None:
+    def _serve_client(self, client: _socket.socket) -> None:
+        import json  # here, as below: hardly any run gets a request
+
         try:
-            with client:
+            with closing(client):
                 answer = self._answer_request(_receive_line(client, monotonic() + TIMEOUT_SECONDS))
                 client.sendall(json.dumps(answer).encode() + b"\n")
         except OSError as error:  # the client has gone, or was too slow
@@ -156,6 +158,8 @@ def send_request(path: Path, request: ControlRequest) -> dict[str, object]:
 
     Raises RequestRefused with the exporter's reason, and OSError if no exporter answers in time.
     """
+    import json
+
     document = {"order": request.command, "size": request.size, "pool": request.pool}
     with closing(_connect(path)) as client:
         client.sendall(json.dumps(document).encode() + b"\n")
@@ -187,6 +191,8 @@ def _parse_request(line: bytes) -> ControlRequest:
 
 
 def _parse_object(line: bytes) -> dict[str, object] | None:
+    import json
+
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -194,7 +200,7 @@ def _parse_object(line: bytes) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _receive_line(peer: socket.socket, deadline: float) -> bytes:
+def _receive_line(peer: _socket.socket, deadline: float) -> bytes:
     """Receive up to the end of a line or LONGEST_LINE_BYTES; one deadline bounds all reads."""
     line = b""
     while not line.endswith(b"\n") and len(line) < LONGEST_LINE_BYTES:
@@ -209,10 +215,10 @@ def _receive_line(peer: socket.socket, deadline: float) -> bytes:
     return line
 
 
-def _open_listener(path: Path) -> socket.socket:
+def _open_listener(path: Path) -> _socket.socket:
     # The socket gets its final name once it listens; until then _remove_stale_sockets() would take it for a dead one.
     temporary = path.with_suffix(".new")
-    listener = socket.socket(socket.AF_UNIX)
+    listener = _socket.socket(_socket.AF_UNIX)
     try:
         with files.shorten_socket_path(temporary) as address:
             listener.bind(address)
@@ -226,8 +232,8 @@ def _open_listener(path: Path) -> socket.socket:
     return listener
 
 
-def _connect(path: Path) -> socket.socket:
-    client = socket.socket(socket.AF_UNIX)
+def _connect(path: Path) -> _socket.socket:
+    client = _socket.socket(_socket.AF_UNIX)
     try:
         client.settimeout(TIMEOUT_SECONDS)
         with files.shorten_socket_path(path) as address:

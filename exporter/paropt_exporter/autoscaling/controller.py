@@ -1,11 +1,8 @@
-"""The controller: while a lane runs, set its size between floor and ceiling, and admit tasks by their demands."""
+"""The controller: set the size of a running lane between floor and ceiling, and admit tasks by their demands."""
 
 from __future__ import annotations
 
-import logging
 import math
-import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -31,19 +28,14 @@ from paropt_exporter.autoscaling.policy.stabilization import Peaks, add_peak
 from paropt_exporter.autoscaling.policy.stage_concurrency import (
     collect_limits,
 )
-from paropt_exporter.autoscaling.state import ACT, ADVISE, PAUSE, PIN, PROMETHEUS, ControlState
+from paropt_exporter.autoscaling.state import ADVISE, PAUSE, PIN, PROMETHEUS, ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.interfaces import Admission, Demand
 from paropt_exporter.events import Decision, Event, RunningTask
 from paropt_exporter.families import DECISION_REASONS
 
-log = logging.getLogger(__name__)
-
-TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a shorter interval; a step costs about 0.1 ms
-IDLE_TICK_SECONDS = 0.1  # while no task waits, and there is nothing to decide
 QUIET_SECONDS = 2.0  # by then a wrong size has been corrected and every demand is known
 QUIET_TICK_SECONDS = 0.5  # once no task waits and nothing has changed for QUIET_SECONDS
-_STEP_RATIO = 0.03  # of a core, at most, for all steps: with a thousand waiting stages a step takes milliseconds
 _HOLD_SECONDS = 1.0  # the shortest time between reports of holds, of which only changed ones are reported
 
 
@@ -88,7 +80,7 @@ class ControllablePools(Protocol):
 
 
 class Controller:
-    """Sizes one run from a thread of its own; `with Controller(...):` around the run.
+    """Sizes one run; `ControlThread` calls it from a thread of its own.
 
         run, pools, host --observation--> decide_lane_size --decision--> run.resize, resize_pools, Decision events
                                                 |
@@ -97,7 +89,7 @@ class Controller:
     Guarantees: only the controller writes the run's size; the size does not fall within STABLE_SECONDS of a moment that
     needed more; while the controller sets the size itself, no task starts unless cores are left for its demand as known
     then; each resize emits a Decision for each pool that it changes, and each new reason to hold emits one for each
-    pool; an error ends only one step.
+    pool.
 
     `objective`: `fast`, or `deadline`, which means just enough workers for the lane to keep its total. A stage that
     gets no more done with more tasks at once gets its own limit, and other stages get the slots. Each step calls
@@ -127,51 +119,13 @@ class Controller:
         self._observer = LaneObserver(host, known, objective)
         self._limits: Mapping[str, int] = {}
         self._state = LaneSizingState()
-        self._peak_size = 0
-        self._has_waiting_tasks = True
+        self.peak_size = 0  # the largest size that the run could use; 0 before the first step
+        self.has_waiting_tasks = True
         self._tasks_per_pool: Mapping[str, int] | None = None
         self._pool_peaks: dict[str, Peaks] = {}  # the most tasks that each pool had within the stable time
         self._reported_hold: tuple[tuple[object, ...], float] = ((), 0.0)  # why it held at the last report, and when
         self._quiet: tuple[object, ...] = ()  # the running tasks and the bounds at the last check
         self._quiet_since = self._stepped_at = -math.inf
-        self._has_failed = False
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run_steps, name="paropt-control", daemon=True)
-
-    def __enter__(self) -> Controller:
-        self.start_admission()
-        try:
-            self._thread.start()
-        except RuntimeError as error:  # the system has no threads left: the pools took the last ones
-            log.warning("no thread to size the lane: its size stays", extra={"err": str(error)})
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-        # The next run starts with the largest size that this one could use, not with the size that sufficed at its end.
-        sizes = self._pools.get_pool_sizes(self._peak_size or self._run.size)
-        self._control_state.set_recommended_sizes(sizes)
-
-    def start_admission(self) -> None:
-        """Admit tasks by the demands that earlier runs measured, until this run's first measurement."""
-        if self._allocates_cores():
-            self._run.set_admission(self._build_admission(KnownDemands(stages=self._observer.known.cpu_demands)))
-
-    def _run_steps(self) -> None:
-        cost = 0.0
-        while not self._done.wait(get_pause_seconds(has_waiting_tasks=self._has_waiting_tasks, cost_seconds=cost)):
-            began = time.thread_time()
-            try:
-                # the check is skipped while tasks wait, of which there may be a thousand
-                if self._has_waiting_tasks or not self.is_quiet():
-                    self.step()
-            except Exception:  # the thread's boundary: if it ended, the lane would keep the last size and admission
-                if not self._has_failed:
-                    log.exception("a step of the controller failed; later failures are not logged")
-                self._has_failed = True
-            cost = time.thread_time() - began
 
     def is_quiet(self) -> bool:
         """Return whether the next step can wait: no task waits, and the same tasks have been running for seconds."""
@@ -193,13 +147,13 @@ class Controller:
         self._observer.sample(running, now)
         demand = self._run.measure_demand()
         observation = self._observe(demand, now, {task.label: task.memory_bytes for task in running})
-        self._has_waiting_tasks = bool(observation.waiting)
+        self.has_waiting_tasks = bool(observation.waiting)
         assessment = assess_lane(observation)
         sizing = compute_lane_sizing(observation, assessment)
         decision = decide_by_sizing(observation, assessment, sizing)
         self._state = decision.state
         self._set_stage_limits(collect_limits(decision.state.stages))
-        allocates_cores = self._allocates_cores()
+        allocates_cores = self._control_state.allocates_cores
         admission = self._build_admission(self._observer.get_demands(demand), observation) if allocates_cores else None
         self._run.set_admission(admission)
         by_queries = self._control_state.source == PROMETHEUS
@@ -223,7 +177,7 @@ class Controller:
 
     def _record_peak_size(self, sizing: Sizing) -> None:
         """Keep the largest size that this run could use. A surplus shows that an earlier, larger one was wrong."""
-        self._peak_size = sizing.size if sizing.surplus else max(self._peak_size, sizing.size)
+        self.peak_size = sizing.size if sizing.surplus else max(self.peak_size, sizing.size)
 
     def _hold_pool_sizes(self, pools: Mapping[str, int], now: float) -> Mapping[str, int]:
         """Return how many workers each pool needs: the most tasks that it had within the stable time."""
@@ -231,21 +185,16 @@ class Controller:
             self._pool_peaks[pool] = add_peak(self._pool_peaks.get(pool, ()), now, pools.get(pool, 0), STABLE_SECONDS)
         return {pool: peaks[0][1] for pool, peaks in self._pool_peaks.items()}
 
-    def _allocates_cores(self) -> bool:
-        """Return whether tasks get cores by their demands: not if a person, the config or queries set the size."""
-        return self._sets_size() and not self._control_state.config_bounds.fixed
-
-    def _build_admission(self, demands: KnownDemands, observation: LaneObservation | None = None) -> Admission:
-        """Return the admission for tasks of these demands; without an observation, no task runs or waits yet."""
-        waiting = () if observation is None else observation.waiting
-        running = () if observation is None else observation.running
+    def _build_admission(self, demands: KnownDemands, observation: LaneObservation) -> Admission:
         return Admission(
             cores=self._host.cores(),
             floor=self._control_state.size_bounds.floor,
             stages=demands.stages,
             tasks=demands.tasks,
-            held=frozenset(group.load.stage for group in waiting if lock_is_full(running, group.load)),
-            stuck=observation is not None and observation.stuck,
+            held=frozenset(
+                group.load.stage for group in observation.waiting if lock_is_full(observation.running, group.load)
+            ),
+            stuck=observation.stuck,
         )
 
     def _set_stage_limits(self, stages: Mapping[str, int]) -> None:
@@ -265,10 +214,6 @@ class Controller:
         bounds = state.config_bounds
         at_rest = bounds.fixed and self._run.size == bounds.maximum and state.override.mode != PIN
         return at_rest and self._offer is None
-
-    def _sets_size(self) -> bool:
-        """Return whether the controller's own decisions apply; otherwise it can't try stages with fewer tasks."""
-        return self._control_state.override.mode == ACT and self._control_state.source != PROMETHEUS
 
     def _get_query_size(self, observation: LaneObservation) -> tuple[int, str]:
         """Return the size by query results, and the reason; before their first decision the present size."""
@@ -292,7 +237,7 @@ class Controller:
             floor=bounds.floor,
             ceiling=bounds.ceiling,
             state=self._state,
-            limits_stages=self._sets_size(),
+            limits_stages=self._control_state.follows_controller,
         )
 
     def _apply(self, evaluation: _Evaluation, size: int, reason: str) -> None:
@@ -351,11 +296,6 @@ class Controller:
                 choice=serialize_decision(evaluation.decision),
             )
         )
-
-
-def get_pause_seconds(*, has_waiting_tasks: bool, cost_seconds: float) -> float:
-    """Return how long to wait for the next step, after one that took `cost_seconds` of CPU time."""
-    return max(TICK_SECONDS if has_waiting_tasks else IDLE_TICK_SECONDS, cost_seconds / _STEP_RATIO)
 
 
 class _Evaluation(Struct, frozen=True):

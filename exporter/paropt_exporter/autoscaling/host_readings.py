@@ -9,7 +9,6 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from paropt_exporter import host
-from paropt_exporter.autoscaling.policy.memory import compute_reserve_bytes
 from paropt_exporter.clock import Clock
 
 _Value = TypeVar("_Value")
@@ -48,6 +47,8 @@ def read_memory_left_bytes(
 
 def read_memory_reserve_bytes() -> int:
     """Return the part of the available memory that no new worker may take."""
+    from paropt_exporter.autoscaling.policy.memory import compute_reserve_bytes  # here: the start needs no policy
+
     return compute_reserve_bytes(host.read_total_memory_bytes())
 
 

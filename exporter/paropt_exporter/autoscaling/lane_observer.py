@@ -22,6 +22,7 @@ from paropt_exporter.autoscaling.policy.stage_concurrency import (
     StageMeasurement,
 )
 from paropt_exporter.autoscaling.signals.local_counters import CounterSample, ServiceTimes
+from paropt_exporter.autoscaling.state import DEADLINE
 from paropt_exporter.engine.interfaces import Demand, StageCounts
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.demand import DemandMeter, build_samples
@@ -30,7 +31,6 @@ from paropt_exporter.plan import THREADS
 # how long tasks of unknown demand wait; tasks that only sleep may be held back for less than a second
 STUCK_SECONDS = 0.7
 _WHOLE_CORE = 0.75  # a task with at least this demand counts as one that only computes
-DEADLINE = "deadline"
 _RENEWED_COMPLETIONS = 10 * COMPLETIONS  # after which a measurement starts again, so that it shows the present tasks
 
 
@@ -55,7 +55,6 @@ class LaneObserver:
     """
 
     def __init__(self, host: HostReadings, known: KnownStages, objective: str) -> None:
-        self.known = known
         self._host = host
         self._objective = objective
         self._demands = DemandMeter(known.cpu_demands)

@@ -12,6 +12,7 @@ from paropt_exporter.events import ControlView, PoolControl, QueryCounts
 from paropt_exporter.plan import Bounds
 
 ACT, ADVISE, PAUSE, PIN = "act", "advise", "pause", "pin"
+DEADLINE = "deadline"  # the objective of just enough workers for the lane to keep its total
 PROMETHEUS = "prometheus"  # with this source, query results alone decide
 
 
@@ -89,6 +90,16 @@ class ControlState:
     def override(self) -> Override:
         with self._lock:
             return self._override
+
+    @property
+    def follows_controller(self) -> bool:
+        """Whether the controller's own decisions apply; otherwise it can't try stages with fewer tasks."""
+        return self.override.mode == ACT and self.source != PROMETHEUS
+
+    @property
+    def allocates_cores(self) -> bool:
+        """Whether tasks get cores by their demands: not if a person, the config or queries set the size."""
+        return self.follows_controller and not self.config_bounds.fixed
 
     def set_size_bounds(self, bounds: SizeBounds) -> None:
         """Store new bounds, clamped to the config's: another config may have been loaded while they were decided.

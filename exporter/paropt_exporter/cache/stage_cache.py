@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from paropt_exporter.cache.result_keeper import LookedUpStage, ResultKeeper
 from paropt_exporter.cache.result_loader import ResultLoader
 from paropt_exporter.cache.result_store import StoreUnusable
 from paropt_exporter.cache.stage_keys import miss_all, sum_up
+from paropt_exporter.engine.inbox import SimpleQueue
 from paropt_exporter.engine.interfaces import KeptResult, StageLookup
 from paropt_exporter.events import CacheReason
 from paropt_exporter.plan.structure import PlannedStage, PlannedTask
@@ -109,7 +109,7 @@ class _JobThread:
     """A thread that does jobs in order."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="paropt-cache", daemon=True)
         self._thread.start()
 

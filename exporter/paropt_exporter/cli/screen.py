@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -199,6 +198,8 @@ class ConsoleScreen:
 
     def end_run(self, record: RunRecord, *, metrics_url: str, until: str = "", keeps_output: bool = False) -> None:
         if self._json_output:
+            import json
+
             text = json.dumps(summary.to_json(record), default=str)
         else:
             serving = f"{metrics_url} until {until}" if metrics_url and until else metrics_url

@@ -11,7 +11,6 @@ for each config and program, and the oldest ones are removed.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import zlib
@@ -22,7 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from paropt_exporter import files
+from paropt_exporter import files, plain_json
 from paropt_exporter._version import __version__
 from paropt_exporter.config import values
 from paropt_exporter.events import Strategy
@@ -101,6 +100,8 @@ class ParsedConfigs:
     def _write(self, name: str, entry: dict[str, object]) -> None:
         if self._folder is None:
             return
+        import json  # here: an unchanged config is only read
+
         text = json.dumps(entry, separators=(",", ":"))
         with suppress(OSError):  # a cache that can't be written only costs time
             if not _may_create(self._folder):
@@ -172,7 +173,7 @@ def _parse_entry(content: bytes) -> dict[str, object]:
     checksum, text = content[:8], content[8:]
     if int(checksum, 16) != zlib.crc32(text):
         raise ValueError("the checksum differs")
-    entry: dict[str, object] = json.loads(text)
+    entry: dict[str, object] = plain_json.loads(text)
     return entry
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
-import queue
+from bisect import insort
 from collections.abc import Callable
 from typing import Protocol
+
+try:
+    from _queue import Empty  # `queue` loads `heapq`, too
+    from _queue import SimpleQueue as SimpleQueue  # noqa: PLC0414 -- for others, too
+except ImportError:  # an interpreter without the C module
+    from queue import Empty
+    from queue import SimpleQueue as SimpleQueue  # noqa: PLC0414 -- for others, too
 
 from paropt_exporter.clock import Clock
 
@@ -34,7 +40,7 @@ class QueueInbox:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._queue: SimpleQueue[object] = SimpleQueue()
 
     def post(self, message: object) -> None:
         self._queue.put(message)
@@ -45,7 +51,7 @@ class QueueInbox:
             messages.append(self._queue.get(timeout=self._get_timeout(until)))
             while True:
                 messages.append(self._queue.get_nowait())
-        except queue.Empty:
+        except Empty:
             return messages
 
     def _get_timeout(self, until: float | None) -> float:
@@ -62,7 +68,7 @@ class Timers:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._sorted: list[tuple[float, int, Callable[[], None]]] = []
         self._ticket = itertools.count()
         self._late_moment: float | None = None  # when the late timer was noticed
         self._resumes_at = -math.inf
@@ -70,21 +76,21 @@ class Timers:
     @property
     def next_moment(self) -> float | None:
         """When the next action fires; None if none is scheduled."""
-        return max(self._heap[0][0], self._resumes_at) if self._heap else None
+        return max(self._sorted[0][0], self._resumes_at) if self._sorted else None
 
     def schedule(self, moment: float | None, action: Callable[[], None]) -> None:
         """Schedule an action; None is a moment that never comes."""
         if moment is not None:
-            heapq.heappush(self._heap, (moment, next(self._ticket), action))
+            insort(self._sorted, (moment, next(self._ticket), action))
 
     def fire(self, now: float) -> None:
         """Run the due actions, including those that they schedule for `now` or earlier."""
-        if not self._heap:
+        if not self._sorted:
             return
-        due = self._heap[0][0]
+        due = self._sorted[0][0]
         if now > due + _LATE_SECONDS and due != self._late_moment:
             self._late_moment, self._resumes_at = due, now + _NEWS_SECONDS
         if now < self._resumes_at:
             return
-        while self._heap and self._heap[0][0] <= now:
-            heapq.heappop(self._heap)[2]()
+        while self._sorted and self._sorted[0][0] <= now:
+            self._sorted.pop(0)[2]()

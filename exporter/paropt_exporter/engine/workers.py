@@ -28,8 +28,6 @@ from paropt_exporter.executors.commands.output import RAW_BYTES, Capture, Output
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.demand import FULL_LOCK_CORES
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.thread_calls import ThreadCall, ThreadCalls
-from paropt_exporter.executors.threads.thread_pool import ThreadPool
 from paropt_exporter.plan import (
     COMMANDS,
     DASK,
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
     from paropt_exporter.engine.temporary_folder import TemporaryFolder
     from paropt_exporter.executors.base import CallPool, RemotePool, WorkerPool
     from paropt_exporter.executors.calls import CallOutcome
+    from paropt_exporter.executors.thread_calls import ThreadCalls
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +182,7 @@ class PoolWorkers:
         self._commands: CommandPool | None = None  # likewise, the pool that takes commands
         self._uses = PoolUses()
         self._run: _RunState | None = None  # None before the first plan
-        self._thread_calls = ThreadCalls(self._list_helper_pids)
+        self._thread_calls: ThreadCalls | None = None  # None before the first plan with calls
         self._watched = False
         self._memory = memory
         self._routing: CallRouting | None = None  # None before the first plan with calls
@@ -255,9 +254,10 @@ class PoolWorkers:
 
     def release_workers(self, size: int) -> None:
         """End processes that calls have left running, and release workers that only this run needed."""
-        self._thread_calls.end_strays()
-        if self._watched and not self._thread_calls.has_running:
-            SUPERVISOR.stop_watching()
+        if self._thread_calls is not None:
+            self._thread_calls.end_strays()
+            if self._watched and not self._thread_calls.has_running:
+                SUPERVISOR.stop_watching()
         for name, pool in tuple(self._pools.items()):
             if pool.target > size:
                 self._resize_pool(name, size, "bounds")
@@ -268,7 +268,7 @@ class PoolWorkers:
             if left := pool.kill_workers(_WORKERS_END_SECONDS):
                 log.warning("calls left threads running in workers: killed", extra={"workers": ", ".join(left)})
         # otherwise stay watched: the processes of a running call must not outlive us
-        if self._watched and not self._thread_calls.has_running:
+        if self._watched and self._thread_calls is not None and not self._thread_calls.has_running:
             self._watched = False
             SUPERVISOR.release()
         if self._temporary is not None:
@@ -308,6 +308,12 @@ class PoolWorkers:
 
     def get_abandoned_calls(self) -> tuple[str, ...]:
         threads = self._pools.get(THREADS)
+        if threads is None:
+            return ()
+        from paropt_exporter.executors.threads.thread_pool import (
+            ThreadPool,
+        )  # here, as below: a lane of commands never loads it
+
         return threads.abandoned if isinstance(threads, ThreadPool) else ()
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
@@ -413,6 +419,8 @@ class PoolWorkers:
         return self._temporary.path / f"{next(self._temporary_numbers)}{suffix}"
 
     def _start_call(self, stage: PlannedStage, task: PlannedTask, work: Call, label: str) -> PoolAttempt:
+        from paropt_exporter.executors.threads.thread_pool import ThreadPool
+
         name, pool = self._choose_call_pool(work.target)
         root = str(self._current.plan.root)
         # Not for processes: their statistics need a walk over /proc, and calls in them don't share a GIL.
@@ -421,6 +429,9 @@ class PoolWorkers:
         whole = self._make_temporary_path(".out") if self._logs is not None else None
         arguments = (root, work.target, work.arguments, str(whole) if whole is not None else None)
         if isinstance(pool, ThreadPool):
+            from paropt_exporter.executors.thread_calls import ThreadCall
+
+            assert self._thread_calls is not None  # `prepare` comes first
             call = ThreadCall(self._thread_calls, label, lambda future: pool.stop(future, stopped))
             future: TaskFuture[Any] = pool.submit_named(label, call.run, *arguments)
             call.future = future
@@ -440,6 +451,10 @@ class PoolWorkers:
 
     def _start_supervisor(self) -> None:
         """Prepare for child processes of calls, and have the supervisor kill them if this process dies."""
+        from paropt_exporter.executors.thread_calls import ThreadCalls  # here: few lanes have calls
+
+        if self._thread_calls is None:
+            self._thread_calls = ThreadCalls(self._list_helper_pids)
         self._thread_calls.prepare()
         if not self._watched:
             self._watched = True
@@ -471,6 +486,8 @@ class PoolWorkers:
         measured = done.measurement if isinstance(done, TaskFuture) else None
         if measured is None or self._routing is None:
             return
+        from paropt_exporter.executors.threads.thread_pool import ThreadPool
+
         concurrent = 1
         if isinstance(pool, ThreadPool):  # processes don't share a GIL
             used = pool.statistics().cpu_seconds - cpu_seconds_before
@@ -565,6 +582,8 @@ def _create_call_pool(name: str, size: int) -> CallPool:
         from paropt_exporter.executors.processes.executor import ProcessPool  # a lane of commands never loads it
 
         return ProcessPool(size)
+    from paropt_exporter.executors.threads.thread_pool import ThreadPool
+
     threads = ThreadPool(size, thread_name_prefix="paropt-threads")
     threads.start_first_thread()  # if no thread can start, the lane ends here, with the reason
     return threads

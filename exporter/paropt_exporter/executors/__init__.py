@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from paropt_exporter.executors.commands.command_pool import CommandPool as CommandPool
     from paropt_exporter.executors.future import TaskFuture as TaskFuture
     from paropt_exporter.executors.processes.executor import ProcessPool as ProcessPool
-    from paropt_exporter.executors.threads import ThreadPool as ThreadPool
+    from paropt_exporter.executors.threads.thread_pool import ThreadPool as ThreadPool
 
 __all__ = [
     "AdaptivePool",
@@ -37,7 +37,7 @@ _HOMES = {
     "ProcessPool": "paropt_exporter.executors.processes.executor",
     "Router": "paropt_exporter.executors.adaptive.routing",
     "TaskFuture": "paropt_exporter.executors.future",
-    "ThreadPool": "paropt_exporter.executors.threads",
+    "ThreadPool": "paropt_exporter.executors.threads.thread_pool",
     "thread_only": "paropt_exporter.executors.adaptive.routing",
 }
 

@@ -16,7 +16,7 @@ from paropt_exporter.exposition.listeners import format_address
 from paropt_exporter.exposition.urls import check_telemetry_path, format_url
 
 if TYPE_CHECKING:
-    import socket
+    import _socket
     from collections.abc import Callable, Sequence
 
     from paropt_exporter.exposition.protection import ProtectionSource
@@ -48,7 +48,7 @@ class Endpoint:
 
     def __init__(
         self,
-        listeners: Sequence[socket.socket],
+        listeners: Sequence[_socket.socket],
         page_source: PageSource,
         protection_source: ProtectionSource,
         *,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import _socket  # `socket` loads `selectors` and takes 2 ms
 import errno
 import logging
 import os
-import selectors
-import socket
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from paropt_exporter.clock import Clock
 from paropt_exporter.errors import UsageError
+
+if TYPE_CHECKING:
+    import selectors
+    import socket
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +31,7 @@ _FORM = "expected HOST:PORT, :PORT or [IPV6]:PORT"
 _LONGEST_PORT = 5  # digits
 
 
-def open_listeners(addresses: Sequence[str], *, on_fallback: Callable[[str], None]) -> list[socket.socket]:
+def open_listeners(addresses: Sequence[str], *, on_fallback: Callable[[str], None]) -> list[_socket.socket]:
     """Open a listening socket for each address, or for the default address if none is given.
 
     Calls `on_fallback` with a message if the default port is taken and another one is used.
@@ -35,7 +39,7 @@ def open_listeners(addresses: Sequence[str], *, on_fallback: Callable[[str], Non
     """
     if not addresses:
         return [_listen_on_default_port(on_fallback)]
-    sockets: list[socket.socket] = []
+    sockets: list[_socket.socket] = []
     try:
         sockets.extend(map(_listen_on, addresses))
     except UsageError:
@@ -45,7 +49,7 @@ def open_listeners(addresses: Sequence[str], *, on_fallback: Callable[[str], Non
     return sockets
 
 
-def inherit_listeners(environment: MutableMapping[str, str]) -> list[socket.socket]:
+def inherit_listeners(environment: MutableMapping[str, str]) -> list[_socket.socket]:
     """Return the listening sockets that systemd passed to this process.
 
     Removes systemd's variables from `environment` and makes the sockets non-inheritable, so that commands get neither.
@@ -69,34 +73,34 @@ def parse_address(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]") if bracketed else host, int(port)
 
 
-def format_address(listener: socket.socket) -> str:
+def format_address(listener: _socket.socket) -> str:
     """Return a socket's address, with the real port, as `host:port`."""
     name = listener.getsockname()
-    if listener.family == socket.AF_UNIX:
+    if listener.family == _socket.AF_UNIX:
         return f"unix:{name}"
-    if listener.family == socket.AF_VSOCK:  # between a virtual machine and its host
+    if listener.family == _socket.AF_VSOCK:  # between a virtual machine and its host
         return f"vsock:{name[0]}:{name[1]}"
     host, port = name[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _adopt_descriptor(descriptor: int) -> socket.socket:
+def _adopt_descriptor(descriptor: int) -> _socket.socket:
     try:
-        listener = socket.socket(fileno=descriptor)
-        listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        listener = _socket.socket(fileno=descriptor)
+        listening = listener.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN)
     except OSError as error:
         raise UsageError(f"--web.systemd-socket: descriptor {descriptor}: {error.strerror}") from None
     if not listening:
         raise UsageError(f"--web.systemd-socket: descriptor {descriptor} does not listen: use ListenStream=, Accept=no")
     listener.setblocking(False)
-    listener.set_inheritable(False)
+    os.set_inheritable(descriptor, False)
     return listener
 
 
-def _listen_on_default_port(on_fallback: Callable[[str], None]) -> socket.socket:
+def _listen_on_default_port(on_fallback: Callable[[str], None]) -> _socket.socket:
     for port in range(DEFAULT_PORT, DEFAULT_PORT + DEFAULT_TRIES):
         try:
-            listener = _open_socket(socket.AF_INET, (DEFAULT_HOST, port))
+            listener = _open_socket(_socket.AF_INET, (DEFAULT_HOST, port))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise UsageError(f"address {DEFAULT_HOST}:{port}: {error.strerror or error}") from error
@@ -111,15 +115,15 @@ def _listen_on_default_port(on_fallback: Callable[[str], None]) -> socket.socket
     )
 
 
-def _listen_on(address: str) -> socket.socket:
+def _listen_on(address: str) -> _socket.socket:
     host, port = parse_address(address)
     try:
         if not host:
             return _open_on_all_interfaces(port)
         # if it is given a str, getaddrinfo loads and runs the IDNA codec
         name = host.encode() if host.isascii() else host
-        family, _, _, _, place = socket.getaddrinfo(
-            name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        family, _, _, _, place = _socket.getaddrinfo(
+            name, port, type=_socket.SOCK_STREAM, flags=_socket.AI_PASSIVE | _socket.AI_NUMERICSERV
         )[0]
         return _open_socket(family, place)
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA can't encode
@@ -129,24 +133,26 @@ def _listen_on(address: str) -> socket.socket:
         ) from error
 
 
-def _open_on_all_interfaces(port: int) -> socket.socket:
+def _open_on_all_interfaces(port: int) -> _socket.socket:
     """Listen on all interfaces: with one dual-stack IPv6 socket where the host has IPv6, otherwise with an IPv4 one."""
+    import socket  # here: only this address needs it
+
     if socket.has_dualstack_ipv6():
         try:
-            return _open_socket(socket.AF_INET6, ("::", port), dual=True)
+            return _open_socket(_socket.AF_INET6, ("::", port), dual=True)
         except OSError as error:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 raise
-    return _open_socket(socket.AF_INET, ("0.0.0.0", port))  # nosec B104 # `:port` asks for exactly this
+    return _open_socket(_socket.AF_INET, ("0.0.0.0", port))  # nosec B104 # `:port` asks for exactly this
 
 
-def _open_socket(family: int, place: tuple[object, ...], *, dual: bool = False) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def _open_socket(family: int, place: tuple[object, ...], *, dual: bool = False) -> _socket.socket:
+    listener = _socket.socket(family, _socket.SOCK_STREAM)
     try:
         # An earlier run's connections in TIME_WAIT must not block the port. Two listeners can't share it, on Linux.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+        listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        if family == _socket.AF_INET6:
+            listener.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 0 if dual else 1)
         listener.bind(place)
         listener.listen(BACKLOG)
         listener.setblocking(False)
@@ -168,7 +174,7 @@ class Acceptor:
 
     def __init__(
         self,
-        listeners: Sequence[socket.socket],
+        listeners: Sequence[_socket.socket],
         selector: selectors.BaseSelector,
         on_accept: Callable[[socket.socket, object], None],
         clock: Clock,
@@ -202,10 +208,14 @@ class Acceptor:
             listener.close()
 
     def _register(self) -> None:
+        import selectors
+
         for listener in self._listeners:
             self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: _socket.socket) -> None:
+        import socket
+
         # Only a few for each event, so that accepted clients can send a request before newer ones evict them.
         for _ in range(_ACCEPTS_PER_EVENT):
             if not self._has_room():
@@ -213,13 +223,13 @@ class Acceptor:
                 self.is_full = True
                 return
             try:
-                accepted, peer = listener.accept()
+                descriptor, peer = listener._accept()  # type: ignore[attr-defined]  # as `socket.socket.accept` does
             except OSError as error:
                 if error.errno in _OUT_OF_RESOURCES:
                     self._pause(error)
                 return  # no client is waiting, or it has disconnected
             self._is_short = False
-            self._on_accept(accepted, peer)
+            self._on_accept(socket.socket(fileno=descriptor), peer)
 
     def _pause(self, error: OSError) -> None:
         """Stop accepting for a second: a waiting client would otherwise wake this thread in a busy loop."""

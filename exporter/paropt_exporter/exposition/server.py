@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import logging
 import math
 import selectors
@@ -67,7 +68,7 @@ class Server:
 
     def __init__(
         self,
-        listeners: Sequence[socket.socket],
+        listeners: Sequence[_socket.socket],
         page_source: PageSource,
         protection_source: ProtectionSource,
         *,

@@ -5,13 +5,12 @@ The last run is the one that began last (`sequence`), not the one with the lates
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from paropt_exporter import families
+from paropt_exporter import families, plain_json
 from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, find_bucket
 from paropt_exporter.cpu_demand import BRIEF_SECONDS, CROWDED_RATIO
 from paropt_exporter.events import Decision, Result
@@ -122,7 +121,7 @@ def load_last_run(connection: sqlite3.Connection, project: str) -> tuple[int, st
 def load_sequences(connection: sqlite3.Connection, project: str, run_ids: Sequence[str]) -> Mapping[str, int]:
     """Return the sequence of each of the runs that is in the project's history."""
     query = "SELECT run_id, sequence FROM runs WHERE project = ? AND run_id IN (SELECT value FROM json_each(?))"
-    found = connection.execute(query, (project, json.dumps(run_ids)))
+    found = connection.execute(query, (project, plain_json.dumps(run_ids)))
     return {to_text(run_id): to_count(sequence) for run_id, sequence in found}
 
 
@@ -232,7 +231,7 @@ def _iter_last_ends(
             return
         ends: dict[str, list[tuple[str, str, float]]] = {stage: [] for stage in remaining}
         for stage, result, duration in connection.execute(
-            query, {**values, "runs": runs, "stages": json.dumps([*remaining])}
+            query, {**values, "runs": runs, "stages": plain_json.dumps([*remaining])}
         ):
             ends[to_text(stage)].append((stage, to_text(result), to_number(duration)))
         complete = {stage for stage in ends if len(ends[stage]) == limit or runs == CONSIDERED_RUNS}
@@ -329,7 +328,7 @@ def _list_last_runs(connection: sqlite3.Connection, project: str, lane: str, *, 
             has_shards = has_shards or of_round != run_id
         elif not has_shards:  # the runs of one split may lie far apart
             break
-    return json.dumps(runs)
+    return plain_json.dumps(runs)
 
 
 def _load_known_items(connection: sqlite3.Connection, project: str) -> Mapping[str, KnownItems]:
@@ -365,7 +364,7 @@ def load_decisions(
             old_size=to_count(old),
             new_size=to_count(new),
             at_timestamp_seconds=to_timestamp(at),
-            terms={to_text(term): to_number(value) for term, value in json.loads(terms).items()},
+            terms={to_text(term): to_number(value) for term, value in plain_json.loads(terms).items()},
             run_id=None if run_id is None else to_text(run_id),
             situation=to_text(situation),
             choice=to_text(choice),
@@ -410,7 +409,7 @@ def load_flakiness(
     stages = _find_stages_with_flaky_attempts(connection, project)
     if not stages:
         return {}
-    values = {"project": project, "lane": lane, "runs": FLAKY_RUNS, "stages": json.dumps(stages)}
+    values = {"project": project, "lane": lane, "runs": FLAKY_RUNS, "stages": plain_json.dumps(stages)}
     items: dict[tuple[str, str], set[str]] = defaultdict(set)
     found = connection.execute(
         f"SELECT lane, stage, item FROM flaky_items JOIN ({_RANKED}) USING (run_id) WHERE age <= :runs",  # nosec B608

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from heapq import merge
-from itertools import islice
+from itertools import chain, islice
 
 from msgspec import Struct
 
@@ -94,7 +93,7 @@ def _load_oldest(connection: sqlite3.Connection, project: str) -> list[_Run]:
         [_Run(*row) for row in connection.execute(query, (project, lane, RUNS_OF_A_PORTION))]
         for lane in list_lanes(connection, project)
     ]
-    return list(islice(merge(*of_lanes, key=lambda run: run.sequence), RUNS_OF_A_PORTION))
+    return sorted(chain.from_iterable(of_lanes), key=lambda run: run.sequence)[:RUNS_OF_A_PORTION]
 
 
 def list_lanes(connection: sqlite3.Connection, project: str) -> list[str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache, partial
-from json.encoder import encode_basestring_ascii
 from typing import assert_never
 
-from paropt_exporter import aggregation, families
+from paropt_exporter import aggregation, families, plain_json
 from paropt_exporter.events import (
     Decision,
     Event,
@@ -95,7 +93,7 @@ class TotalsDelta:
 @lru_cache(maxsize=1024)  # an event changes several families with the same labels
 def _encode_labels(values: tuple[str, ...]) -> str:
     """Return the same text as `json.dumps`, which takes six times as long."""
-    return f"[{', '.join(map(encode_basestring_ascii, values))}]"
+    return f"[{', '.join(map(plain_json.encode_basestring_ascii, values))}]"
 
 
 def apply_delta(connection: sqlite3.Connection, project: str, delta: TotalsDelta) -> None:
@@ -132,7 +130,7 @@ def store_shown_cpu(connection: sqlite3.Connection, run_id: str, cpu_totals: Map
 def _raise_total_to_shown(connection: sqlite3.Connection, project: str, stage: StageRecord) -> None:
     # The attempts of a killed exporter have no record, and a live sample may exceed an attempt's final value slightly.
     # A total below the shown one would look like a counter reset, and `increase()` would count all of it again.
-    place = json.dumps((stage.lane, stage.stage))
+    place = plain_json.dumps((stage.lane, stage.stage))
     connection.execute(_RAISE_TOTAL, (project, families.STAGE_CPU.name, place, COUNTER, stage.run_id, stage.stage))
 
 
@@ -297,7 +295,7 @@ def _build_run_start_row(run: RunStarted, project: str, now_seconds: float) -> d
         "strategy": run.strategy.value,
         "started_ts": run.started_timestamp_seconds,
         "seen_ts": now_seconds,
-        "planned": json.dumps(run.stages),
+        "planned": plain_json.dumps(run.stages),
         "partial": run.partial,
         **_build_shard_columns(run.shard),
         "tree_state": run.tree_state,
@@ -313,7 +311,7 @@ def _build_run_row(run: RunRecord, project: str, now_seconds: float) -> dict[str
         "strategy": run.strategy.value,
         "started_ts": run.started_timestamp_seconds,
         "seen_ts": now_seconds,
-        "planned": json.dumps([stage.stage for stage in run.stages]),
+        "planned": plain_json.dumps([stage.stage for stage in run.stages]),
         "ended_ts": run.ended_timestamp_seconds,
         "result": run.result.value,
         "reason": run.reason,
@@ -325,8 +323,8 @@ def _build_run_row(run: RunRecord, project: str, now_seconds: float) -> dict[str
         "broken": run.broken,
         "critical_sla": run.critical_sla,
         "interrupted": run.interrupted,
-        "bottlenecks": json.dumps(bottlenecks),
-        "abandoned": json.dumps(run.abandoned),
+        "bottlenecks": plain_json.dumps(bottlenecks),
+        "abandoned": plain_json.dumps(run.abandoned),
         "partial": not run.is_whole,
         **_build_shard_columns(run.shard),
     }
@@ -422,7 +420,7 @@ def _build_decision_row(decision: Decision, project: str) -> dict[str, object]:
         "old_size": decision.old_size,
         "new_size": decision.new_size,
         "at_ts": decision.at_timestamp_seconds,
-        "terms": json.dumps(dict(decision.terms)),
+        "terms": plain_json.dumps(dict(decision.terms)),
         "situation": decision.situation,
         "choice": decision.choice,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from functools import lru_cache
 
@@ -66,6 +65,8 @@ def _parse_texts(document: str) -> tuple[str, ...]:
         return _TEXTS.decode(document)
     except msgspec.DecodeError:
         pass  # not such a list, or a name that is not valid Unicode, which json accepts
+    import json  # here: almost no history has such a list
+
     found = json.loads(document)
     if not isinstance(found, list):
         raise ValueError(f"expected a list, found {_shorten(found)}")

@@ -7,16 +7,19 @@ The folder belongs to one user, and only that user can write in it. Without such
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paropt_exporter import files
 from paropt_exporter.errors import UsageError
+
+if TYPE_CHECKING:
+    import socket
 
 VARIABLE = "PAROPT_SERVE"  # another folder, or OFF
 OFF = "off"
@@ -96,6 +99,8 @@ def connect(folder: Path, timeout_seconds: float) -> socket.socket | None:
 
 
 def _connect(path: Path, timeout_seconds: float) -> socket.socket | None:
+    import socket  # here, as below: a run without `serve` does not need it
+
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         # Not `settimeout`: with it connect fails at once if the queue is full, as when many runs start together.
@@ -116,7 +121,7 @@ def _connect(path: Path, timeout_seconds: float) -> socket.socket | None:
 
 def _pack_time(seconds: float) -> bytes:
     """Return a `struct timeval`."""
-    import struct  # here: a run without `serve` does not need it
+    import struct
 
     whole = int(seconds)
     return struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
@@ -128,6 +133,8 @@ def listen(folder: Path) -> socket.socket:
     It replaces the old socket atomically: a run that found none would assume that its `serve` has ended, and continue
     alone.
     """
+    import socket
+
     path, unready = folder / SOCKET_NAME, folder / _UNREADY_SOCKET_NAME
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -156,5 +163,7 @@ def identify_socket(folder: Path) -> tuple[int, int] | None:
 
 def read_peer_user(connection: socket.socket) -> int:
     """Return the user id of the process at the other end."""
+    import socket
+
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_BYTES)
     return int.from_bytes(credentials[4:8], sys.byteorder)

@@ -5,7 +5,6 @@ If the disk fails, the log ends, but the run continues.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from paropt_exporter import files
+from paropt_exporter import files, plain_json
 from paropt_exporter.clock import Clock
 from paropt_exporter.events import Event, RunRecord, RunStarted, TaskRecord
 from paropt_exporter.lazy_patterns import compile_later
@@ -270,7 +269,7 @@ def _warn(path: Path, error: OSError) -> None:
 
 def format_header(values: Mapping[str, object]) -> bytes:
     """Return the line that begins a frame."""
-    return json.dumps(values, separators=(",", ":")).encode() + b"\n"
+    return plain_json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
 
 def scan_logs(folder: Path) -> list[tuple[str, os.stat_result]]:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal as signals
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -25,7 +26,7 @@ from paropt_exporter.executors.commands.output import Capture, OutputFile, Outpu
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.threads.thread_pool import ThreadPool
+from paropt_exporter.executors.threads.pool_state import ThreadPoolState
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.commands.traces import Trace
@@ -58,7 +59,7 @@ class CommandOutcome(Struct, frozen=True, kw_only=True):
 class CommandPool:
     """A pool of threads, each of which waits for one command task at a time.
 
-        submit_commands -> ThreadPool (queue, threads, size) -> CommandTask.run -> supervisor -> processes
+        submit_commands -> ThreadPoolState (queue, threads, size) -> CommandTask.run -> supervisor -> processes
                                                                     ^ stop
 
     Guarantees:
@@ -71,7 +72,11 @@ class CommandPool:
     name = "commands"
 
     def __init__(self, max_workers: int) -> None:
-        self._threads = ThreadPool(max_workers, name=self.name)
+        # not a ThreadPool, since the standard library's class, of which that is one, loads `queue` and `heapq`
+        self._threads = ThreadPoolState(self.name, f"paropt-{self.name}", None, ())
+        # If the pool is dropped without a shutdown, its workers finish the submitted tasks and exit.
+        weakref.finalize(self, self._threads.close).atexit = False
+        self._threads.resize(max_workers, "start")
         self._threads.start_first_thread()
         self._shortage = ResourceShortage()
         self._marks = itertools.count(1)
@@ -122,7 +127,7 @@ class CommandPool:
         with self._lock:
             self._tasks[future] = task
         # Not profiled: this would measure the thread, which only waits for the supervisor.
-        self._threads.submit_future(future, self._run_task, (task, output_file, sink), {})
+        self._threads.submit(future, self._run_task, (task, output_file, sink), {})
         future.add_done_callback(self._remove_task)
         return future
 
@@ -147,7 +152,7 @@ class CommandPool:
 
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Set the target number of concurrent tasks; surplus threads exit after their task. Returns at once."""
-        self._threads.resize(n, reason=reason)
+        self._threads.resize(n, reason)
 
     @property
     def target(self) -> int:
@@ -200,7 +205,9 @@ class CommandPool:
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Refuse further tasks; with `wait`, return when all have ended. It does not stop commands: use `stop`."""
-        self._threads.shutdown(wait=wait, cancel_futures=cancel_futures)
+        self._threads.close(cancel_futures=cancel_futures)
+        if wait:
+            self._threads.join()
         with self._lock:
             leased, self._has_lease = self._has_lease, False
         if leased:

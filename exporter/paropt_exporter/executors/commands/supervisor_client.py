@@ -5,6 +5,7 @@ Processes of exporters that were killed are found by a mark in their environment
 
 from __future__ import annotations
 
+import _socket  # its socket has all that is needed here, and `socket` loads `selectors` and takes 2 ms
 import array
 import atexit
 import contextlib
@@ -12,7 +13,6 @@ import logging
 import os
 import select
 import signal
-import socket
 import sys
 import threading
 import time
@@ -26,7 +26,6 @@ from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.frames import FrameReader
-from paropt_exporter.executors.processes.forkservers import is_stream
 from paropt_exporter.executors.supervisor.parent_process import BYE, CHANNEL, EXIT, REST, RUN_MARK, WATCH
 from paropt_exporter.executors.supervisor.process_tree import MARK, list_living
 
@@ -104,7 +103,7 @@ class Channel:
     `supervisor`: the process at its other end. Closing the channel kills its command.
     """
 
-    def __init__(self, connection: socket.socket, supervisor: SupervisorProcess) -> None:
+    def __init__(self, connection: _socket.socket, supervisor: SupervisorProcess) -> None:
         self.connection = connection
         self.supervisor = supervisor
         self._environment = b""  # the last one sent
@@ -117,7 +116,7 @@ class Channel:
         """
         message = request if environment is self._environment else environment + request
         passed = array.array("i", [output] if trace is None else [output, trace])
-        sent = self.connection.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+        sent = self.connection.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
         if sent < len(message):
             self.connection.sendall(message[sent:])
         self._environment = environment
@@ -147,7 +146,7 @@ class SharedSupervisor:
         self._lock = threading.Lock()  # guards: everything below
         self._leases = 0
         self._process: SupervisorProcess | None = None
-        self._control: socket.socket | None = None
+        self._control: _socket.socket | None = None
         self._idle: list[Channel] = []  # of the running supervisor
         self._watches = False
         self._registered = False
@@ -249,11 +248,11 @@ class SharedSupervisor:
                 self._detach()
             if self._idle:
                 return self._idle.pop()
-            ours, theirs = socket.socketpair()
-            with theirs:
+            ours, theirs = _socket.socketpair()
+            with contextlib.closing(theirs):
                 try:
                     rights = array.array("i", [theirs.fileno()])
-                    process = self._send(CHANNEL, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+                    process = self._send(CHANNEL, [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
                 except OSError:
                     ours.close()
                     raise
@@ -272,15 +271,15 @@ class SharedSupervisor:
             control.sendmsg([kind], passed)
         return process
 
-    def _get_or_start(self) -> tuple[SupervisorProcess, socket.socket]:
+    def _get_or_start(self) -> tuple[SupervisorProcess, _socket.socket]:
         if self._process is not None and self._control is not None:
             return self._process, self._control
         if not self._registered:
             self._registered = True
             os.register_at_fork(after_in_child=self._reset_after_fork)
             atexit.register(self._close_at_exit)
-        ours, theirs = socket.socketpair()
-        with theirs:
+        ours, theirs = _socket.socketpair()
+        with contextlib.closing(theirs):
             try:
                 self._process = _spawn(theirs)
                 descriptors.restore_limit(self._process.pid)  # before its first command
@@ -317,7 +316,7 @@ class SharedSupervisor:
         if control is None or process is None:
             return
         process.resume()
-        with control, contextlib.suppress(OSError):
+        with contextlib.closing(control), contextlib.suppress(OSError):
             control.sendall(EXIT)
             control.settimeout(_MAX_END_SECONDS)
             control.recv(1)
@@ -333,7 +332,7 @@ class SharedSupervisor:
 SUPERVISOR = SharedSupervisor()
 
 
-def _spawn(control: socket.socket) -> SupervisorProcess:
+def _spawn(control: _socket.socket) -> SupervisorProcess:
     """Start the process, without subprocess.
 
     That waits for the end of a pipe, which a child that another thread has forked without an exec keeps open.
@@ -346,7 +345,7 @@ def _spawn(control: socket.socket) -> SupervisorProcess:
             (os.POSIX_SPAWN_DUP2, control.fileno(), _CONTROL),  # first: its number may be 0
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            *([] if is_stream(2) else [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]),
+            *([] if descriptors.is_stream(2) else [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]),
         ],
         setsid=True,
         setsigmask=(),

@@ -9,14 +9,17 @@ import logging
 import marshal
 import os
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.executors import procfs
+
+if TYPE_CHECKING:
+    import socket
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +59,9 @@ class ForkServers:
 
         Return a number for `abort`.
         """
-        from paropt_exporter.executors.worker import (
-            forkserver,  # loaded with the first worker
-        )
+        import socket
+
+        from paropt_exporter.executors.worker import forkserver  # loaded with the first worker
 
         number = next(self._numbers)
         for attempt in (1, 2):
@@ -143,6 +146,8 @@ class ForkServers:
             control.close()
 
     def _start(self) -> socket.socket:
+        import socket  # here: a lane of commands has no workers
+
         from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -159,7 +164,11 @@ class ForkServers:
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), forkserver.CONTROL),  # first: its number may be 0
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     # If a stream is closed, its number would go to another file, and Python would have no stream.
-                    *((os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_WRONLY, 0) for n in (1, 2) if not is_stream(n)),
+                    *(
+                        (os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_WRONLY, 0)
+                        for n in (1, 2)
+                        if not descriptors.is_stream(n)
+                    ),
                 ],
                 setsid=True,  # Ctrl-C at the terminal is for the parent only
                 setsigmask=(),
@@ -200,14 +209,6 @@ def _count_unread_bytes(control: socket.socket) -> int:
     import termios
 
     return int.from_bytes(fcntl.ioctl(control, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-
-
-def is_stream(descriptor: int) -> bool:
-    """Whether a descriptor is a stream for child processes, not a file that took a closed stream's number."""
-    try:
-        return os.get_inheritable(descriptor)
-    except OSError:
-        return False
 
 
 def _find_interpreter() -> str:

@@ -12,8 +12,8 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from paropt_exporter.descriptors import check_reserve
-from paropt_exporter.executors.processes.forkservers import ForkServers, is_stream
+from paropt_exporter import descriptors
+from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.worker import forkserver, mp_context, payload, wire
 from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
@@ -50,7 +50,7 @@ class WorkerConnection:
                 self._open.append(self._claims)
                 self._results, results = self._make_pipe()
                 self._status, status = self._make_pipe()
-                check_reserve(self._status, status)
+                descriptors.check_reserve(self._status, status)
                 shared = os.memfd_create("paropt-shared-memory")
                 self._memory = SharedMemory(shared)
                 # Closed with the last reference: a thread may be writing to it as the worker dies, and the number of a
@@ -257,7 +257,7 @@ def _open_streams() -> Iterator[tuple[int, ...]]:
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         tracker = mp_context.get_tracker()
-        out, err = (stream if is_stream(stream) else nothing for stream in (1, 2))
+        out, err = (stream if descriptors.is_stream(stream) else nothing for stream in (1, 2))
         yield out, err, nothing if tracker is None else tracker
     finally:
         os.close(nothing)

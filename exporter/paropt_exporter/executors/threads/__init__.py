@@ -1,3 +1,1 @@
-"""An executor of threads."""
-
-from paropt_exporter.executors.threads.thread_pool import ThreadPool as ThreadPool
+"""An executor of threads: `thread_pool`, on the state in `pool_state`, which the pool of commands uses, too."""

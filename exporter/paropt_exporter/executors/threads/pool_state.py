@@ -9,13 +9,12 @@ import resource
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures.thread import BrokenThreadPool
 from functools import partial
 from time import monotonic, thread_time
 from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.cpu_demand import CoreTime
-from paropt_exporter.errors import InitializerFailed, describe, drop_first_frame, renew
+from paropt_exporter.errors import describe, drop_first_frame, renew
 from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors import lifetime, procfs
 from paropt_exporter.executors.base import check_size
@@ -44,10 +43,6 @@ MIN_MEASURED_SECONDS = 0.001
 CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; if it takes longer, a thread computes meanwhile
 _SHORT_LIFE_SECONDS = 0.01  # the run delay of a thread that lived no longer is not worth a read, which takes 0.1 ms
 _COMPUTING_CORES = 0.9  # a task that got so much of a core has waited little
-
-
-class ThreadInitializerFailed(InitializerFailed, BrokenThreadPool):
-    """The initializer of a ThreadPool failed repeatedly. Programs can catch it by the standard library's class, too."""
 
 
 class ThreadPoolState:
@@ -93,6 +88,22 @@ class ThreadPoolState:
         self._initializer = initializer
         self._initargs = initargs
         lifetime.register(self)
+
+    def submit(
+        self,
+        future: TaskFuture[Any],
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        profile: int = NO_PROFILE,
+    ) -> None:
+        """Queue a task whose future another object has returned, to be measured as `profile` says."""
+        if self.closed:
+            self.refuse()
+        task = (future, fn, args, kwargs, profile, monotonic())
+        self.work_queue.append(task)
+        if self.needs_wake:
+            self.wake(task)
 
     # Size
 
@@ -392,6 +403,10 @@ class ThreadPoolState:
             self.counters.deaths["initializer"] += 1
             if self._workers:
                 return False
+            from paropt_exporter.executors.threads.thread_pool import (
+                ThreadInitializerFailed,
+            )  # here: it has loaded this
+
             failure = ThreadInitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
             failure.__cause__ = error
             if not self.closed:

@@ -8,13 +8,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from concurrent.futures.thread import ThreadPoolExecutor
+from concurrent.futures.thread import BrokenThreadPool, ThreadPoolExecutor
 from itertools import count, islice
 from time import monotonic
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from paropt_exporter import host
-from paropt_exporter.errors import drop_first_frame
+from paropt_exporter.errors import InitializerFailed, drop_first_frame
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors.base import check_arguments
 from paropt_exporter.executors.counters import WorkerTime
@@ -36,6 +36,10 @@ _AT_HAND = frozenset({list, tuple, range, dict, set, frozenset, str, bytes})
 # the standard library's bound, so that a default pool that replaces a standard one is no larger
 _MAX_DEFAULT_WORKERS = 32
 _names = itertools.count()
+
+
+class ThreadInitializerFailed(InitializerFailed, BrokenThreadPool):
+    """The initializer of a ThreadPool failed repeatedly. Programs can catch it by the standard library's class, too."""
 
 
 class ThreadPool(ThreadPoolExecutor):
@@ -105,12 +109,8 @@ class ThreadPool(ThreadPoolExecutor):
         `profiled`: measure it in full, like a named task; otherwise only if it takes a millisecond, and without memory.
         `sampled`: prepare for `sample_running`, so that the first sample has the whole wait for a core.
         """
-        if self._state.closed:
-            self._state.refuse()
-        task = (future, fn, args, kwargs, FULL_PROFILE if profiled else SAMPLES if sampled else NO_PROFILE, monotonic())
-        self._append(task)
-        if self._state.needs_wake:
-            self._state.wake(task)
+        profile = FULL_PROFILE if profiled else SAMPLES if sampled else NO_PROFILE
+        self._state.submit(future, fn, args, kwargs, profile)
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Submit a task with a label for errors and listings, and measure it in full, however short it is."""

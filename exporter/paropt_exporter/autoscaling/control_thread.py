@@ -1,0 +1,99 @@
+"""The thread that sizes a lane while it runs. It loads the controller and its policies once the first tasks run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from paropt_exporter.autoscaling.state import ControlState
+from paropt_exporter.engine.interfaces import Admission
+
+if TYPE_CHECKING:
+    from paropt_exporter.autoscaling.controller import ControllablePools, ControllableRun, Controller
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a shorter interval; a step costs about 0.1 ms
+IDLE_TICK_SECONDS = 0.1  # while no task waits, and there is nothing to decide
+_STEP_RATIO = 0.03  # of a core, at most, for all steps: with a thousand waiting stages a step takes milliseconds
+
+
+class ControlThread:
+    """Sizes one run from a thread of its own; `with ControlThread(...):` around the run.
+
+        start: admission by `cpu_demands` --first tick--> make_controller() --further ticks--> Controller.step()
+
+    `cpu_demands`: those of earlier runs, by stage, in cores. `make_controller` is called in the thread. An error ends
+    only one step.
+    """
+
+    def __init__(
+        self,
+        run: ControllableRun,
+        pools: ControllablePools,
+        make_controller: Callable[[], Controller],
+        *,
+        control_state: ControlState,
+        cores: Callable[[], float],
+        cpu_demands: Mapping[str, float],
+    ) -> None:
+        self._run = run
+        self._pools = pools
+        self._make_controller = make_controller
+        self._control_state = control_state
+        self._cores = cores
+        self._cpu_demands = cpu_demands
+        self._controller: Controller | None = None
+        self._has_failed = False
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run_steps, name="paropt-control", daemon=True)
+
+    def __enter__(self) -> ControlThread:
+        start_admission(self._run, self._control_state, cores=self._cores(), cpu_demands=self._cpu_demands)
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the system has no threads left: the pools took the last ones
+            log.warning("no thread to size the lane: its size stays", extra={"err": str(error)})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        # The next run starts with the largest size that this one could use, not with the size that sufficed at its end.
+        peak_size = self._controller.peak_size if self._controller is not None else 0
+        self._control_state.set_recommended_sizes(self._pools.get_pool_sizes(peak_size or self._run.size))
+
+    def _run_steps(self) -> None:
+        controller, cost, has_waiting_tasks = None, 0.0, True
+        while not self._done.wait(get_pause_seconds(has_waiting_tasks=has_waiting_tasks, cost_seconds=cost)):
+            try:
+                if controller is None:
+                    controller = self._controller = self._make_controller()
+                began = time.thread_time()
+                # the check is skipped while tasks wait, of which there may be a thousand
+                if has_waiting_tasks or not controller.is_quiet():
+                    controller.step()
+            except Exception:  # the thread's boundary: if it ended, the lane would keep the last size and admission
+                if not self._has_failed:
+                    log.exception("a step of the controller failed; later failures are not logged")
+                self._has_failed = True
+                if controller is None:
+                    continue
+            has_waiting_tasks, cost = controller.has_waiting_tasks, time.thread_time() - began
+
+
+def start_admission(
+    run: ControllableRun, control_state: ControlState, *, cores: float, cpu_demands: Mapping[str, float]
+) -> None:
+    """Admit tasks by the demands that earlier runs measured, until this run's first measurement."""
+    if control_state.allocates_cores:
+        run.set_admission(Admission(cores=cores, floor=control_state.size_bounds.floor, stages=cpu_demands))
+
+
+def get_pause_seconds(*, has_waiting_tasks: bool, cost_seconds: float) -> float:
+    """Return how long to wait for the next step, after one that took `cost_seconds` of CPU time."""
+    return max(TICK_SECONDS if has_waiting_tasks else IDLE_TICK_SECONDS, cost_seconds / _STEP_RATIO)
