@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support.bounds import compute_left_seconds
 from support.command_scripts import HANG_SECONDS, wait_until_gone
 
 TESTS = Path(__file__).parent
@@ -127,3 +128,10 @@ def test_interpreter_that_waits_for_a_thread_exits_with_an_error(tmp_path: Path)
     assert "1 passed" in ended.stdout
     assert "Timeout" in ended.stderr
     assert ended.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "delay_seconds", "left_seconds"), [(120.0, 0.0, 0.0), (120.0, 112.0, 112.0), (600.0, 595.0, 0.0)]
+)
+def test_waits_for_a_core_do_not_count(seconds: float, delay_seconds: float, left_seconds: float) -> None:
+    assert compute_left_seconds(120.0, seconds, delay_seconds) == left_seconds

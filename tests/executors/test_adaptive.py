@@ -5,21 +5,23 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.errors import TaskStopped, UnpicklableError
-from paropt_exporter.events import Measurement, Strategy
+from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, procfs, thread_only
 from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive import routing, scheduler
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
-from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor, get_function_key
+from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor, QueuedTask, get_function_key
 from support.command_scripts import make_fifo, read_fifo, write_fifo
 from support.interrupts import interrupted_at, shuts_down
 from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, say_and_wait, spin
@@ -223,6 +225,67 @@ def test_interrupt_before_the_monitor_starts_does_not_prevent_its_start(monkeypa
         pool.submit(gate.wait, HANG_SECONDS)
         assert len(list_monitors()) == 1
         gate.set()
+
+
+class ScriptedSamples:
+    """Stands in for the samples of a pool's threads, of which each runs one task.
+
+    `asked`: for each sample that would read a task's child processes, whether the scheduler wanted them.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[bool] = []
+        self._now = 100.0
+        monkeypatch.setattr(ThreadPool, "sample_running", self._sample)
+        monkeypatch.setattr(scheduler, "monotonic", lambda: self._now)
+        monkeypatch.setattr(Monitor, "wake", lambda _: None)  # only the test takes samples
+        self._scheduler = AdaptiveScheduler(Strategy.ADAPTIVE, None, start=None, profiles_path=None)
+        self._future: TaskFuture[Any] = TaskFuture()
+
+    @contextmanager
+    def running(self, function: Callable[..., Any], *arguments: object) -> Iterator[None]:
+        task = QueuedTask(self._future, get_function_key(function), function, arguments, {})
+        self._scheduler.submit(task)
+        yield
+        self._scheduler.close()
+        self._future.result(HANG_SECONDS)
+        self._scheduler.join()
+
+    def sample(self, *, at: float, wait_seconds: float = 0.0) -> None:
+        """Take a sample at this age of the task, of which it waited so long for a core and slept otherwise."""
+        self._now, self._wait_seconds = 100.0 + at, wait_seconds
+        self._scheduler.sample_running()
+
+    def _sample(self, *, children: Callable[[TaskFuture[Any]], bool], **__: Any) -> Any:
+        age, wait_seconds = self._now - 100.0, self._wait_seconds
+        if wait_seconds < 0.9 * age:  # otherwise a pool's threads are taken for computing, and no children are read
+            self.asked.append(children(self._future))
+        task = RunningTask(
+            label="task", worker="thread", started_seconds=100.0, cpu_seconds=0.0, memory_bytes=0,
+            run_delay_seconds=wait_seconds, core_time=CoreTime(0.0, wait_seconds), sampled_seconds=self._now,
+        )  # fmt: skip
+        return ((self._future, task),)
+
+
+def test_function_without_child_processes_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that started its process after 20 ms counted as one without for good: all its tasks ran at once."""
+    samples, gate = ScriptedSamples(monkeypatch), threading.Event()
+    with samples.running(gate.wait, HANG_SECONDS):
+        for at in (0.03, 0.04, 0.06, 0.08, 0.11, 0.15, 0.20):
+            samples.sample(at=at)
+        gate.set()
+    assert samples.asked == [True, False, True, False, True, False, True]
+
+
+def test_thread_that_only_waited_for_a_core_does_not_count_as_childless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of seven calls of `subprocess.run` all ran at once on 2 cores beside 20 busy loops: the first forked late."""
+    samples, gate = ScriptedSamples(monkeypatch), threading.Event()
+    with samples.running(gate.wait, HANG_SECONDS):
+        samples.sample(at=0.025, wait_seconds=0.024)
+        samples.sample(at=0.030, wait_seconds=0.024)
+        samples.sample(at=0.035, wait_seconds=0.024)
+        gate.set()
+    assert samples.asked == [True, True]
 
 
 def list_monitors() -> list[threading.Thread]:

@@ -607,6 +607,43 @@ def test_statistics_have_the_waits_of_running_tasks() -> None:
             crowded.stop(future, TaskStopped("seen"), grace_seconds=0)
 
 
+class FakeDelay:
+    """Stands in for the wait for a core of a worker process. A function that is loaded there adds to it."""
+
+    seconds = 0.0
+
+    @classmethod
+    def install(cls) -> None:
+        loop.read_run_delay = lambda: cls.seconds  # in the worker's process
+
+
+class WaitsWhileLoaded:
+    """A function, like one whose module is imported first. The import waits three seconds for a core, by that clock."""
+
+    def __call__(self) -> None:
+        FakeDelay.seconds += 0.25
+
+    def __reduce__(self) -> tuple[Callable[[], WaitsWhileLoaded], tuple[()]]:
+        return load_late, ()
+
+
+def load_late() -> WaitsWhileLoaded:
+    until = time.monotonic() + 0.002  # faster imports don't count
+    while time.monotonic() < until:
+        pass
+    FakeDelay.seconds += 3.0
+    return WaitsWhileLoaded()
+
+
+def test_wait_for_a_core_while_a_function_is_loaded_is_not_part_of_its_task() -> None:
+    """A task of 1.5 s of sleep had waited 3 s for a core, for its module, and so seemed to want two cores."""
+    with ProcessPool(1, initializer=FakeDelay.install) as pool:
+        future = pool.submit_named("late", WaitsWhileLoaded())
+        future.result(HANG_SECONDS)
+        assert future.measurement is not None
+        assert future.measurement.run_delay_seconds == pytest.approx(0.25)
+
+
 def test_running_task_shows_its_cpu_and_memory(pool: ProcessPool) -> None:
     future = pool.submit_named("spinning", spin, 0.5)
     assert eventually(lambda: any(task.cpu_seconds > 0.1 for task in pool.running()))

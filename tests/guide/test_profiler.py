@@ -7,13 +7,14 @@ import sys
 import threading
 from itertools import count
 from pathlib import Path
-from statistics import mean, pstdev
-from time import monotonic, thread_time
+from statistics import mean
+from time import thread_time
 
 import pytest
 
 from paropt_exporter import ParallelizationProfiler, ParallelizationStrategy
-from paropt_exporter.executors import thread_only
+from paropt_exporter.events import Measurement
+from paropt_exporter.executors import TaskFuture, thread_only
 
 # Uses CPU, and writes the kernel's figure for it, its start included, as its last act.
 BURNER = """
@@ -96,17 +97,15 @@ def test_function_that_sometimes_fails_is_measured_by_its_successes() -> None:
     assert profile["avg_duration_seconds"] >= 0.05
 
 
-def test_variability_is_the_standard_deviation_of_the_durations() -> None:
-    seconds, took = iter([0.05, 0.15]), list[float]()
-
-    def vary() -> None:
-        start = monotonic()
-        threading.Event().wait(next(seconds))
-        took.append(monotonic() - start)
-
-    profile = ParallelizationProfiler(2).profile_stage(2, "varies", vary)
-    assert profile["variability_seconds"] == pytest.approx(pstdev(took), abs=0.02)
-    assert pstdev(took) > 0.02
+def test_variability_is_the_standard_deviation_of_the_durations(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = (
+        Measurement(worker="profile", pid=1, started_seconds=start, ended_seconds=start + seconds)
+        for start, seconds in ((10.0, 1.0), (20.0, 3.0))
+    )
+    monkeypatch.setattr(TaskFuture, "measurement", property(lambda _: next(measured)))
+    profile = ParallelizationProfiler(2).profile_stage(2, "varies", int)
+    assert profile["variability_seconds"] == pytest.approx(1.0)
+    assert profile["avg_duration_seconds"] == pytest.approx(2.0)
 
 
 def test_profiler_keeps_each_stage_s_latest_profile() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paropt_exporter.plan import Call, Plan, PlannedStage
+from paropt_exporter.cpu_demand import CoreTime, cpu_demand
+from paropt_exporter.executors.demand import WINDOW_SECONDS
+from paropt_exporter.plan import PROCESSES, Call, Plan, PlannedStage
 
 if TYPE_CHECKING:
-    from paropt_exporter.events import Measurement
+    from paropt_exporter.events import Measurement, RunningTask
     from paropt_exporter.executors.adaptive.routing import FunctionProfile, Router
 
 
@@ -24,6 +27,8 @@ class CallRouting:
         self._routers: dict[str, Router] = {}
         self._router: Router | None = None  # of the plan's calls, if it has any
         self._targets: dict[str, frozenset[str]] = {}  # of the stages' calls
+        self._trials: dict[str, str] = {}  # the targets of unknown calls that run in threads, by label
+        self._computing: frozenset[str] = frozenset()  # those of them that compute, at the last sample
 
     def prepare(self, plan: Plan) -> None:
         """Route the calls of this plan from now on."""
@@ -31,9 +36,34 @@ class CallRouting:
         self._router = self._get_router(plan) if self._targets else None
 
     def choose(self, target: str) -> str:
-        """Return the name of the pool for a call of the plan."""
+        """Return the name of the pool for a call of the plan.
+
+        While the first call of a function computes in a thread, the next ones go to processes, if the strategy has any.
+        """
         assert self._router is not None
+        unknown = self._router.get_cpu_demand(target) is None
+        if unknown and target in self._computing and self._router.uses_processes:
+            return PROCESSES
         return self._router.choose(target)
+
+    def note_start(self, label: str, target: str) -> None:
+        """Note that a call starts in a thread; from the engine's thread."""
+        if self._router is not None and self._router.get_cpu_demand(target) is None:
+            self._trials[label] = target
+
+    def note_running(self, tasks: Iterable[RunningTask]) -> None:
+        """Learn from samples of running tasks which unknown functions compute; from any thread."""
+        if self._trials:
+            trials = self._trials.copy()
+            self._computing = frozenset(
+                trials[task.label] for task in tasks if task.label in trials and _computes(task)
+            )
+
+    def note_end(self, label: str) -> None:
+        """Note that a call has ended; from any thread."""
+        self._trials.pop(label, None)
+        if not self._trials:
+            self._computing = frozenset()
 
     def learn(self, target: str, measured: Measurement, *, concurrent: int) -> None:
         """Learn from an ended call. `concurrent`: how many calls, including itself, shared its GIL."""
@@ -62,6 +92,15 @@ class CallRouting:
             self._routers[plan.lane] = Router(plan.strategy)
             self._routers[plan.lane].load_profiles(self._profiles)
         return self._routers[plan.lane]
+
+
+def _computes(task: RunningTask) -> bool:
+    """Return whether a task's thread has computed for most of its time so far."""
+    from paropt_exporter.executors.adaptive.routing import CPU_BOUND_DEMAND  # here, as below
+
+    seconds = (task.sampled_seconds or 0.0) - task.started_seconds
+    wanted = cpu_demand(CoreTime(task.thread_run_seconds, task.run_delay_seconds), seconds)
+    return seconds >= WINDOW_SECONDS and wanted >= CPU_BOUND_DEMAND
 
 
 def _get_call_targets(stage: PlannedStage) -> frozenset[str]:

@@ -142,8 +142,8 @@ class Admission(Struct, frozen=True, kw_only=True):
     """The tasks for which there are cores beside the running ones. Demands are in cores.
 
     `floor`: how many tasks may run at once whatever their demands. `stages`, `tasks`: the demands of a stage's next
-    task, and of running tasks by label; other demands are unknown. `held`: stages that may not start tasks now, since
-    they compute in threads and the GIL is saturated. `stuck`: tasks of unknown demand have waited for a while, so that
+    task, and of running tasks by label; other demands are unknown. `held`: stages that may not start tasks in threads
+    now, since they compute and the GIL is saturated. `stuck`: tasks of unknown demand have waited for a while, so that
     one of them may start even if running tasks want more than all cores.
     """
 

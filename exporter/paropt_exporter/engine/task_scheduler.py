@@ -56,7 +56,7 @@ class TaskScheduler:
             if state.ready and not self._is_at_limit(state):
                 may_be_full = may_be_full or not self.had_to_wait
                 self.had_to_wait = True
-                if needs_much_room(state.plan) and self._resources.has_cores_for(state.name):
+                if needs_much_room(state.plan) and self._resources.has_cores_for(state.name, self._choose_pool(state)):
                     if state.started or self._resources.can_begin_stage(state.plan):
                         return  # otherwise smaller stages behind it would starve it
                     # It waits for stages that have begun, so their other tasks may start.
@@ -98,10 +98,13 @@ class TaskScheduler:
             return False
         if self._is_at_limit(state):
             return False
-        pool = self._workers.choose_pool(state.plan, state.ready[0].task)
-        return self._resources.can_begin_task(state.plan, size=self.size) and (
+        pool = self._choose_pool(state)
+        return self._resources.can_begin_task(state.plan, pool, size=self.size) and (
             self._resources.count_in_pool(pool) < self._workers.get_pool_size(pool)
         )
+
+    def _choose_pool(self, state: StageState) -> str:
+        return self._workers.choose_pool(state.plan, state.ready[0].task)
 
     def _is_at_limit(self, state: StageState) -> bool:
         return len(state.attempts) >= self._stage_limits.get(state.name, len(state.attempts) + 1)

@@ -188,7 +188,7 @@ class ListScheduler(Generic[_Task]):
     def _can_start(self, stage: _Stage[_Task], size: int) -> bool:
         if not stage.started and not self.resources.can_begin_stage(stage.plan):
             return False
-        return self.resources.can_begin_task(stage.plan, size=size)
+        return self.resources.can_begin_task(stage.plan, stage.plan.pool, size=size)
 
     def _start(self, stage: _Stage[_Task]) -> StartedTask[_Task]:
         if not stage.started:

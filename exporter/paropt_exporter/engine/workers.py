@@ -297,7 +297,10 @@ class PoolWorkers:
     def running(self) -> tuple[RunningTask, ...]:
         with self._lock:
             pools = tuple(self._pools.values())
-        return tuple(task for pool in pools for task in pool.running())
+        tasks = tuple(task for pool in pools for task in pool.running())
+        if self._routing is not None:
+            self._routing.note_running(tasks)
+        return tasks
 
     def get_pool_uses(self) -> tuple[PoolUse, ...]:
         """Return the use of each pool since the run began, with its worker time until its last task ended."""
@@ -436,6 +439,8 @@ class PoolWorkers:
             future: TaskFuture[Any] = pool.submit_named(label, call.run, *arguments)
             call.future = future
             stop: Callable[[float], object] = call.stop
+            if self._routing is not None:
+                self._routing.note_start(label, work.target)
         else:
             from paropt_exporter.executors.calls import run_call_in_process
 
@@ -443,6 +448,8 @@ class PoolWorkers:
             stop = lambda grace: pool.stop(future, stopped, grace_seconds=grace)  # noqa: E731
         self._uses.add_task(name, future)
         future.add_done_callback(lambda done: self._learn(work.target, done, pool, before))
+        if (routing := self._routing) is not None:
+            future.add_done_callback(lambda _: routing.note_end(label))
         future.add_done_callback(lambda done: _log_left_processes(label, done))
         if whole is not None:
             number = self._current.attempts[label]

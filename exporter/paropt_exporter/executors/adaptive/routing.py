@@ -26,7 +26,7 @@ PoolName = str  # THREADS or PROCESSES
 
 # A task with a CPU demand (see `cpu_demand`) above this is CPU-bound: two such threads already use up the one core that
 # the GIL allows them.
-_CPU_BOUND_DEMAND = 0.5
+CPU_BOUND_DEMAND = 0.5
 _MIN_CLEAR_MEASUREMENTS = 5  # so many measurements without competition for the GIL outweigh one with competition
 _NEWEST_WEIGHT = 0.3  # of the newest measurement in the average of a function
 # A task that slept, and then ran for less than this fraction of its wait for a core, has only woken up late on a busy
@@ -110,7 +110,7 @@ class Router:
             first = _Knowledge(cpu_demand=read, seconds=seconds, unmeasured_tasks=_count_unmeasured(seconds))
             known = self._known.setdefault(key, first)
             known.clear += not crowded
-            known.doubted = crowded and known.cpu_demand < _CPU_BOUND_DEMAND and known.clear >= _MIN_CLEAR_MEASUREMENTS
+            known.doubted = crowded and known.cpu_demand < CPU_BOUND_DEMAND and known.clear >= _MIN_CLEAR_MEASUREMENTS
             known.seconds += _NEWEST_WEIGHT * (seconds - known.seconds)
             known.unmeasured_tasks = min(known.unmeasured_tasks, _count_unmeasured(known.seconds))
             if not known.doubted:
@@ -140,6 +140,11 @@ class Router:
         """Keep a function in threads, for `reason`."""
         with self._lock:
             self._known.setdefault(key, _Knowledge(cpu_demand=0.0, seconds=0.0)).pin_reason = reason
+
+    @property
+    def uses_processes(self) -> bool:
+        """Whether functions may run in processes."""
+        return self._strategy not in (Strategy.THREAD, Strategy.SEQUENTIAL)
 
     def get_pin_reason(self, key: str) -> str:
         """Return why a function stays in threads; "" if it may move."""
@@ -283,7 +288,7 @@ def _is_settled(known: _Knowledge) -> bool:
 
 
 def _is_cpu_bound(known: _Knowledge) -> bool:
-    return known.cpu_demand >= _CPU_BOUND_DEMAND and known.seconds >= _WORTH_MOVING_SECONDS
+    return known.cpu_demand >= CPU_BOUND_DEMAND and known.seconds >= _WORTH_MOVING_SECONDS
 
 
 def _parse_profile(name: str, *, cpu_demand: float, seconds: float, children_demand: float) -> FunctionProfile:

@@ -41,7 +41,6 @@ from paropt_exporter.executors.demand import FULL_LOCK_CORES, DemandMeter, Sampl
 from paropt_exporter.executors.future import TaskFuture, get_label, get_module
 from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.executor import ProcessPool
-from paropt_exporter.executors.threads.pool_state import CHILD_SAMPLING_SECONDS
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 from paropt_exporter.executors.worker import run_chunk
 from paropt_exporter.executors.worker.payload import MappedFunction
@@ -50,7 +49,10 @@ from paropt_exporter.executors.worker.pickle_buffers import measure_large
 log = PoolLogger(__name__)
 
 _CHILD_SAMPLE_SECONDS = 0.2  # between two samples of child processes while threads compute
-_NO_CHILD_SECONDS = 0.02  # a task that has no child process after this time is assumed to start none
+# A task that has no child process after this time, waits for a core not counted, is assumed to start none for as long
+# again. Each such finding about its function doubles the time, since a function may start its process late.
+_NO_CHILD_SECONDS = 0.02
+_MAX_NO_CHILD_SECONDS = 1.0
 MAX_WAITING_THREADS = 64  # threads that wait at once, unless the caller sets a bound
 _SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
 _MAX_CHILD_SAMPLE_SECONDS = 0.25  # between two samples of child processes while no task is queued
@@ -131,7 +133,8 @@ class AdaptiveScheduler:
         # backlog.
         self._in_transit: dict[TaskFuture[Any], tuple[int, str, QueuedTask]] = {}
         self._children = DemandMeter()  # CPU demand of the child processes of tasks in threads, by function
-        self._childless: set[str] = set()  # functions whose sampled tasks had no child processes
+        # Functions whose sampled tasks had no child processes: for how long they are assumed to start none, until when.
+        self._childless: dict[str, tuple[float, float]] = {}
         self._next_child_sample = 0.0  # when to sample child processes next
         self._parents: set[str] = set()  # functions whose sampled tasks had child processes
         self._competing = 1  # how many threads competed for the GIL at the last sample
@@ -603,17 +606,21 @@ class AdaptiveScheduler:
         """Learn from running tasks, so that a function that waits is recognized before its first task ends."""
         threads = self._pools.get(THREADS)
         if isinstance(threads, ThreadPool):
-            began = monotonic()
-            children = began >= self._next_child_sample
-            seen = threads.sample_running(
-                children=self._may_have_children if children else lambda _: False,
-                youngest_seconds=_FIRST_SAMPLE_SECONDS / 2,
-            )
+            began, parents = monotonic(), set[TaskFuture[Any]]()
+
+            def has_children(future: TaskFuture[Any]) -> bool:
+                """Return whether to sample a task's child processes now, and note it if so."""
+                if began < self._next_child_sample or not self._may_have_children(future, began):
+                    return False
+                parents.add(future)
+                return True
+
+            seen = threads.sample_running(children=has_children, youngest_seconds=_FIRST_SAMPLE_SECONDS / 2)
             running = [each for each in seen if _shows_demand(each[1])]
             demands = [get_cpu_demand(task) for _, task in running]
             self._competing = count_competing(demands)
-            if children and monotonic() < began + CHILD_SAMPLING_SECONDS:  # otherwise the sampling was cut short
-                self._sample_children(seen)
+            if began >= self._next_child_sample:
+                self._learn_children([each for each in seen if each[0] in parents])
             # While a thread computes, each read waits for the interpreter's lock.
             self._next_child_sample = monotonic() + (
                 _CHILD_SAMPLE_SECONDS if any(demand >= 0.5 for demand in demands) else 0.0
@@ -629,23 +636,35 @@ class AdaptiveScheduler:
                 self._prepare_threads()
         self.dispatch()
 
-    def _sample_children(self, seen: Iterable[tuple[TaskFuture[Any], RunningTask]]) -> None:
+    def _learn_children(self, sampled: Iterable[tuple[TaskFuture[Any], RunningTask]]) -> None:
+        """Learn from tasks whose child processes were sampled just now. The others' may exist all the same: those of
+        threads that compute, or wait for a core, are not sampled.
+        """
         now, found = monotonic(), dict[Hashable, tuple[str, Sample]]()
         with self.lock:
-            for future, task in seen:
-                submitted, below = self._submitted.get(future), get_children_time(task)
-                if submitted is not None and submitted.key not in self._childless:
-                    found[future] = submitted.key, Sample(now, below)
-                    if below == NO_TIME and get_age_seconds(task) >= _NO_CHILD_SECONDS:
-                        self._childless.add(submitted.key)
-                    if below != NO_TIME:
-                        self._parents.add(submitted.key)
-                        self._childless.discard(submitted.key)
+            for future, task in sampled:
+                if (submitted := self._submitted.get(future)) is None:
+                    continue
+                key, below = submitted.key, get_children_time(task)
+                found[future] = key, Sample(now, below)
+                if below != NO_TIME:
+                    self._parents.add(key)
+                elif key not in self._parents and get_age_seconds(task) - task.run_delay_seconds >= _NO_CHILD_SECONDS:
+                    self._note_childless(key, now)
             self._children.sample(found, now)
 
-    def _may_have_children(self, future: TaskFuture[Any]) -> bool:
+    def _note_childless(self, key: str, now: float) -> None:
+        seconds, until = self._childless.get(key, (_NO_CHILD_SECONDS / 2, 0.0))
+        if now >= until:  # once for all tasks of a sample
+            seconds = min(2 * seconds, _MAX_NO_CHILD_SECONDS)
+            self._childless[key] = seconds, now + seconds
+
+    def _may_have_children(self, future: TaskFuture[Any], now: float) -> bool:
         submitted = self._submitted.get(future)
-        return submitted is None or submitted.key not in self._childless
+        if submitted is None or submitted.key in self._parents:
+            return True
+        _, until = self._childless.get(submitted.key, (0.0, 0.0))
+        return now >= until
 
     def _prepare_threads(self) -> None:
         """Add threads at once for queued functions that are known to wait."""

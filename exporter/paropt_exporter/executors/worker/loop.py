@@ -145,7 +145,7 @@ class _Worker:
         self._is_spent = _find_spent_limit() is not None  # once a batch, since it takes 0.3 µs
         cpu, delay = process_time() - cpu - self._take_loading_seconds(), 0.0
         if monotonic() - begun > _LEAST_SAMPLED_SECONDS:
-            cpu, delay = cpu + self._take_children_cpu(), self._take_run_delay()
+            cpu, delay = cpu + self._take_children_cpu(), min(self._take_run_delay(), monotonic() - begun)
         self._send_reply(unloaded, wire.DONE, b"", begun, monotonic(), cpu, delay)
 
     def _run_one(self, body: memoryview) -> None:
@@ -166,12 +166,12 @@ class _Worker:
         cpu = process_time() - cpu - loading
         delay, memory = 0.0, 0
         if meter is not None:
-            cpu, delay, memory = meter.stop()
+            cpu, delay, memory = meter.stop(self._delay_seconds)
             cpu = max(0.0, cpu - loading)
             self._take_children_cpu()
             self._orphans_seconds = meter.orphans_seconds
         elif ended - started > _LEAST_SAMPLED_SECONDS:
-            cpu, delay = cpu + self._take_children_cpu(), self._take_run_delay()
+            cpu, delay = cpu + self._take_children_cpu(), min(self._take_run_delay(), ended - started)
         if isinstance(reply, PickleBuffers) and self._memory.write(reply.parts):
             kind, reply = kind | wire.MEMORY_MARK, wire.SIZE.pack(len(reply))
         self._send_reply(number, kind, reply, started, ended, cpu, delay, memory)
@@ -220,9 +220,11 @@ class _Worker:
         if packed[:1] == payload.CHUNK:
             inner = packed[1:]
             return partial(run_chunk, self._functions.get(inner) or self._load_function(inner))
-        began = process_time()
+        began, begun = process_time(), monotonic()
         function, lasts = payload.load_function(packed)
         self._loading_seconds += process_time() - began
+        if monotonic() - begun > _LEAST_SAMPLED_SECONDS:
+            self._take_run_delay()  # on a busy machine an import waits for a core longer than many tasks take
         if lasts:
             main_module.keep_names()
             if len(self._functions) >= _MOST_CACHED:
@@ -352,12 +354,15 @@ class Meter:
         self.orphans_seconds = measure_children()
         self._cpu_seconds = self.orphans_seconds + measure_waited_children() + process_time()
 
-    def stop(self) -> tuple[float, float, int]:
-        """Return CPU time and run-queue delay in seconds, and the peak memory since the start in bytes."""
+    def stop(self, delay_seconds: float) -> tuple[float, float, int]:
+        """Return CPU time and run-queue delay in seconds, and the peak memory since the start in bytes.
+
+        `delay_seconds`: the process's delay so far that certainly is not the task's.
+        """
         cpu = process_time() + measure_waited_children()
         self.orphans_seconds = measure_children()
         used = max(0.0, cpu + self.orphans_seconds - self._cpu_seconds)
-        return used, read_run_delay() - self._delay_seconds, procfs.read_memory_peak_bytes()
+        return used, read_run_delay() - max(self._delay_seconds, delay_seconds), procfs.read_memory_peak_bytes()
 
 
 def _reset_memory_peak() -> None:
