@@ -125,6 +125,12 @@ def test_unknown_name_is_an_attribute_error() -> None:
         _ = paropt_exporter.nope  # type: ignore[attr-defined]  # that is the mistake
 
 
+def test_import_on_another_system_than_linux_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ImportError, match=r"^paropt_exporter needs Linux, and this is darwin"):
+        paropt_exporter.ThreadPool  # noqa: B018 -- loading the name is the test
+
+
 def test_importing_the_package_loads_no_other_module() -> None:
     loaded = modules_after("import paropt_exporter")
     assert {name for name in loaded if name.startswith("paropt_exporter")} == {
