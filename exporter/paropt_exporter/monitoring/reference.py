@@ -50,8 +50,8 @@ _RESULTS = (
 )
 _RUN_RESULTS = (
     "A run is a `failure` if a stage failed, timed out or could not run, or if a critical SLA was broken, and a",
-    "`cancellation` if it was interrupted, or if `--deadline` left out or stopped stages. An attempt of a task is never",
-    "a `skip`.",
+    "`cancellation` if it was interrupted, or if `--deadline` left out or stopped stages. An attempt of a task is",
+    "never a `skip`.",
     "",
     f"`{families.RUN_DURATION.name}` counts only whole runs. Left out are cancelled runs, runs with a",
     "[cached](cache.md) task, and runs of some stages, of failed ones only (`--failed`) or with arguments",
