@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from enum import Enum
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import pytest
 
@@ -120,9 +121,27 @@ def dedent_example(documented: type) -> str:
     return "".join(line.removeprefix("    ") for line in (inspect.getdoc(documented) or "").splitlines(keepends=True))
 
 
+@pytest.mark.parametrize("name", sorted(paropt_exporter.__all__))
+def test_public_method_has_a_docstring_of_its_own(name: str) -> None:
+    """An editor would show the standard library's otherwise, which says nothing about this package."""
+    found = getattr(paropt_exporter, name)
+    members = vars(found).items() if isinstance(found, type) and not issubclass(found, Enum) else ()
+    callables = (property, staticmethod, classmethod, FunctionType)
+    missing = [
+        each for each, member in members if each[0] != "_" and isinstance(member, callables) and not member.__doc__
+    ]
+    assert missing == []
+
+
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'paropt_exporter' has no attribute 'nope'"):
         _ = paropt_exporter.nope  # type: ignore[attr-defined]  # that is the mistake
+
+
+def test_import_on_another_system_than_linux_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ImportError, match=r"^paropt_exporter needs Linux, and this is darwin"):
+        paropt_exporter.ThreadPool  # noqa: B018 -- loading the name is the test
 
 
 def test_importing_the_package_loads_no_other_module() -> None:

@@ -10,6 +10,7 @@ Names are loaded when they are first used (PEP 562): a worker process imports on
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 from paropt_exporter._version import __version__ as __version__
@@ -87,6 +88,10 @@ if not TYPE_CHECKING:  # if a type checker saw this function, it would accept an
     def __getattr__(name):
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if sys.platform != "linux":
+            from paropt_exporter.platform_check import find_unsuitable
+
+            raise ImportError(f"paropt_exporter {find_unsuitable()}")
         return getattr(import_module(_HOMES[name]), name)
 
 

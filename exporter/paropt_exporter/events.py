@@ -403,7 +403,8 @@ class PoolUse(Struct, frozen=True, kw_only=True):
 class RunRecord(Struct, frozen=True, kw_only=True):
     """A run ended. `reason` explains in words why it is not a success; `critical_sla`: a critical limit stopped it.
 
-    `sequential_seconds` is the sum of its tasks' durations; `busy_ratio` is busy seconds over slot seconds.
+    `sequential_seconds` is the sum of its tasks' durations without their waits for a core; `busy_ratio` is busy seconds
+    over slot seconds.
     `failed_only`: it left out only stages or items that have already succeeded, so that its success is the lane's.
     """
 

@@ -1,4 +1,4 @@
-"""Fakes for tests of this package and of its users: a manual clock, and pools whose tasks follow a script."""
+"""Fakes for tests of the engine: a manual clock, and pools whose tasks follow a script."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def _failing() -> Iterator[Story]:
         return Firing(
             severity="warning",
             labels={**STAGE, "after": after},
-            description=f"{_WHERE} failed, erred or timed out, and no run of it has succeeded for {after}.",
+            description=f"{_WHERE} failed, timed out or could not run, and no run of it has succeeded for {after}.",
         )
 
     firing, early = build_firing("15m"), build_firing("2m")

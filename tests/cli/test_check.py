@@ -313,8 +313,17 @@ def test_script_that_ignores_failures_of_its_lines_gets_a_warning(tmp_path: Path
 def test_variable_in_the_value_of_a_variable_gets_a_warning(tmp_path: Path, value: str, warned: bool) -> None:
     """The value itself is not shown: it may be a password."""
     _, _, err = _check(tmp_path, configs.stage(run="/bin/sh", env=f"{{A: '{value}'}}"))
-    told = "warning: stage 'one': env.A: no shell replaces a part of its value: set it in the command\n"
+    told = "warning: stage 'one': env.A: its value is used as written, without a shell: set it in the command\n"
     assert err == (told if warned else "")
+
+
+@pytest.mark.parametrize("value", ["$A", "${A}"])
+@pytest.mark.parametrize(("cache", "remedy"), [("never", "leave it out"), ("true", "write `pass_env: [A]` instead")])
+def test_variable_set_to_itself_gets_a_warning_that_says_how_to_pass_it(
+    tmp_path: Path, value: str, cache: str, remedy: str
+) -> None:
+    _, _, err = _check(tmp_path, configs.stage(run="/bin/sh", env=f"{{A: '{value}'}}", cache=cache))
+    assert f"env.A: its value is used as written, without a shell: {remedy}" in err
 
 
 def test_call_that_a_thread_can_not_stop_gets_a_warning(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,31 @@ def test_version_is_the_packages(arguments: list[str], capsys: pytest.CaptureFix
     assert capsys.readouterr().out == f"paropt-exporter {__version__}\n"
 
 
+@pytest.mark.parametrize("system", ["darwin", "win32", "freebsd14"])
+def test_other_system_than_linux_is_refused_in_one_line(
+    system: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    assert main.main(["--once"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"paropt-exporter: needs Linux, and this is {system}: ")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_kernel_without_process_descriptors_is_refused_in_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise each command would fail with "Function not implemented"."""
+
+    def refuse(_: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert main.main(["--once"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("paropt-exporter: needs Linux 5.3 or later, ")
+
+
 @pytest.mark.parametrize("arguments", [["--nope"], ["--strategy", "x"], ["history", "--limit", "x"]])
 def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -43,6 +71,8 @@ def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsy
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--strategy", "x"], "--strategy: expected one of thread, process, hybrid, adaptive, sequential, found 'x'"),
+        (["completion", "ksh"], "expected bash|zsh|tcsh|fish, found 'ksh'"),
         (["--web.listen-adress", ":1"], "there is no flag --web.listen-adress: did you mean --web.listen-address?"),
         (["--lane", "docs", "--zzz=1"], "there is no flag --zzz"),
         (["history", "--zzz"], "there is no flag --zzz"),

@@ -129,8 +129,8 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"name": "yes"}, "stages[0].name: expected a string, found the boolean true (YAML reads yes as a boolean"),
-        ({"name": "on"}, "YAML reads on as a boolean"),
+        ({"name": "yes"}, "stages[0].name: expected a string, found the boolean true (YAML reads `yes` as a boolean"),
+        ({"name": "on"}, "YAML reads `on` as a boolean"),
         ({"timeout": "no"}, "stages[0].timeout: expected a duration"),
         ({"timeout": "-5"}, "expected a duration above 0, found -5"),
         ({"timeout": ".nan"}, "found nan"),
@@ -324,7 +324,7 @@ def test_quoted_shell_syntax_needs_no_shell(tmp_path: Path, line: str) -> None:
         ("feedback: {source: prometheus}", "feedback.source: source 'prometheus' needs a Prometheus"),
         (
             "feedback: {prometheus: {url: 'http://a'}, signals: {q: {query: up, use: load, target: yes}}}",
-            "feedback.signals.q.target: expected a number, found the boolean true (YAML reads yes as a boolean",
+            "feedback.signals.q.target: expected a number, found the boolean true (YAML reads `yes` as a boolean",
         ),
         (
             "feedback: {prometheus: {url: 'http://a'}, signals: {q: {query: up, use: load, target: 5s}}}",
@@ -494,7 +494,7 @@ def test_long_names_are_cut_where_known_ones_are_listed(tmp_path: Path) -> None:
 
 def test_keys_of_a_section_are_listed_before_those_it_shares(tmp_path: Path) -> None:
     (fault,) = configs.faults(tmp_path, configs.stage() + "push: {zzz: 1}\n")
-    assert "unknown key 'zzz': there is url, fail, job, instance, timeout, bearer_token_file, " in fault
+    assert "unknown key 'zzz': choose from url, fail, job, instance, timeout, bearer_token_file, " in fault
 
 
 @pytest.mark.parametrize(

@@ -326,7 +326,9 @@ def test_relative_folder_is_one_line(tmp_path: Path) -> None:
 def test_status_without_serve_is_one_line(tmp_path: Path) -> None:
     shown = run(tmp_path, "serve", "status", PAROPT_SERVE=str(tmp_path))
     assert shown.returncode == 2
-    assert shown.stderr == f"paropt-exporter: no `paropt-exporter serve` of this user in {tmp_path}: start one\n"
+    assert shown.stderr == (
+        f"paropt-exporter: `paropt-exporter serve` is not running for this user (in {tmp_path}): start it\n"
+    )
 
 
 def test_socket_of_a_dead_serve_costs_a_run_nothing(tmp_path: Path) -> None:

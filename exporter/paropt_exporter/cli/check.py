@@ -22,7 +22,7 @@ from paropt_exporter.cli.formatting import find_columns_of_terminal, format_faul
 from paropt_exporter.config.placeholders import ITEM, ITEMS, drop_quoted
 from paropt_exporter.errors import ConfigError, UsageError, format_count
 from paropt_exporter.globs import GlobSearch
-from paropt_exporter.plan import NOTHING_TO_RUN, require_lane
+from paropt_exporter.plan import NOTHING_TO_RUN, is_cached, require_lane
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
@@ -326,7 +326,7 @@ def _warn_repeated_items(stages: list[Stage]) -> Iterator[str]:
 
 def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:
     """Yield a warning for each stage that is not cached because its items share outputs, or other stages write them."""
-    from paropt_exporter.plan.stage_builder import is_cached, map_shared_outputs
+    from paropt_exporter.plan.stage_builder import map_shared_outputs
 
     by_others = map_shared_outputs(config.stages)
     for stage in stages:
@@ -364,10 +364,21 @@ def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]
         lines = [drop_quoted(command) for command in commands if isinstance(command, str)]
         found = [word for line in lines for word in line.split() if _is_glob_with_files(word, folder, search)]
         if found:
-            yield f"stage {stage.name!r}: no shell replaces {found[0]}: add `shell: true`, or quote it if that is meant"
+            remedy = "add `shell: true`, or quote it if you mean it literally"
+            yield f"stage {stage.name!r}: no shell replaces {found[0]}: {remedy}"
         for name, value in stage.env.items():
             if _SUBSTITUTED.search(value):
-                yield f"stage {stage.name!r}: env.{name}: no shell replaces a part of its value: set it in the command"
+                remedy = _suggest_variable(stage, name, value)
+                yield f"stage {stage.name!r}: env.{name}: its value is used as written, without a shell: {remedy}"
+
+
+def _suggest_variable(stage: Stage, name: str, value: str) -> str:
+    """Return how a variable gets the value that its author means."""
+    if value not in (f"${name}", f"${{{name}}}"):
+        return "set it in the command"
+    if is_cached(stage):
+        return f"write `pass_env: [{name}]` instead"
+    return "leave it out, since the stage has the exporter's variables"
 
 
 def _is_glob_with_files(word: str, folder: Path, search: GlobSearch) -> bool:

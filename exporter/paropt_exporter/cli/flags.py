@@ -122,7 +122,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if ": invalid choice: " in message or message.startswith("unrecognized arguments"):
-            message = self._find_misspelled_flag() or self._find_run_as_action(message) or message
+            known = self._find_misspelled_flag() or self._find_run_as_action(message)
+            message = known or self._describe_choice(message) or message
         flag, lacks_value, _ = message.removeprefix("argument ").partition(": expected one argument")
         if lacks_value and (wanted := self._find_metavar(flag.split("/")[-1])):
             message = f"{flag} needs a value: {wanted}"
@@ -167,6 +168,16 @@ class Parser(argparse.ArgumentParser):
         if word is None or "--run" not in self._option_string_actions:
             return None
         return f"there is no action {word[1]!r}: to show one run, write --run {word[1]}"
+
+    def _describe_choice(self, message: str) -> str | None:
+        """Return argparse's message about a wrong choice in the words of our other messages."""
+        wrong = re.match(r"argument (\S+): invalid choice: (.*) \(choose from (.*)\)$", message)
+        if wrong is None:
+            return None
+        name, found, choices = wrong[1], wrong[2], wrong[3].replace("'", "")
+        return (
+            f"{name}: expected one of {choices}, found {found}" if name[0] == "-" else f"expected {name}, found {found}"
+        )
 
     def _suggest_for_short_flag(self, flag: str) -> str:
         """Return a suggestion for an unknown flag with one dash: another flag, or `--` before commands' arguments."""

@@ -7,6 +7,7 @@ import os
 import sys
 
 from paropt_exporter.cli import PROGRAM, format_version
+from paropt_exporter.platform_check import find_unsuitable
 
 # All other modules load within functions: by then `main` can handle a Ctrl-C, and garbage collection is off.
 TYPE_CHECKING = False
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from paropt_exporter.cli.plain_flags import Flags
 
 _GC_THRESHOLD = 10_000  # in a lane of 1,000 stages, CPython's 700 leads to 436 collections, this to 34
+_EXIT_USAGE = 2  # `errors` is loaded later
 _EXIT_INTERRUPTED = 130  # EXIT_SIGNAL_BASE + SIGINT: `errors` may be the module that was being loaded
 _NO_THREAD = "can't start new thread"  # CPython's message
 
@@ -26,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Without `arguments` it uses those of the process, and does not return if a call left threads running.
     """
+    # First: on other systems the modules that follow can't be loaded.
+    if (unsuitable := find_unsuitable()) is not None:
+        print(f"{PROGRAM}: {unsuitable}", file=sys.stderr)
+        return _EXIT_USAGE
     if arguments is None:
         gc.set_threshold(_GC_THRESHOLD)
         gc.disable()  # until all modules are loaded: a collection would find nothing

@@ -81,7 +81,7 @@ def _fetch_status(folder: Path) -> Status:
     except TimeoutError as error:
         raise UsageError(f"`paropt-exporter serve` in {folder} does not answer: {error}") from None
     if connection is None:
-        raise UsageError(f"no `paropt-exporter serve` of this user in {folder}: start one")
+        raise UsageError(f"`paropt-exporter serve` is not running for this user (in {folder}): start it")
     with connection:
         try:
             connection.sendall(encode(AskStatus()))

@@ -58,7 +58,7 @@ def suggest_name(word: object, known: Collection[str]) -> str:
             return f": did you mean {near[0]!r}?"
     listed = [_shorten(name) for name in islice(known, _MOST_LISTED) if name.isprintable()]
     more = ", ..." if len(known) > _MOST_LISTED else ""
-    return f": there is {', '.join(listed)}{more}" if listed else ""
+    return f": choose from {', '.join(listed)}{more}" if listed else ""
 
 
 def format_key(key: str) -> str:

@@ -196,7 +196,7 @@ def _explain_boolean(message: str, found: object, written: str | None) -> str:
     """Explain `yes`, which YAML 1.1 reads as a boolean, and `true` instead of a text."""
     if not isinstance(found, bool) or written is None or written.lower() in ("true", "false"):
         return ": quote it if you mean the word" if message.startswith("expected a string, found the boolean") else ""
-    return f" (YAML reads {written} as a boolean: quote it if you mean the word)"
+    return f" (YAML reads `{written}` as a boolean: quote it if you mean the word)"
 
 
 def _list_keys(model: type[BaseModel], location: Location) -> list[str]:

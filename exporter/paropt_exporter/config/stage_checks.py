@@ -152,7 +152,7 @@ def _describe_shell_syntax(line: str, words: Sequence[str], *, lists_items: bool
             remedy += ", or use `steps`"
         return f"only a shell understands {operator[0]!r}: {remedy}"
     if (found := _SUBSTITUTION.search(drop_quoted(line))) is not None:
-        return f"only a shell replaces {found[0]}: {shell}, or put it in single quotes if it is meant as it is"
+        return f"only a shell replaces {found[0]}: {shell}, or put it in single quotes if you mean it literally"
     return None
 
 

@@ -232,6 +232,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         return self._pool.statistics()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Submit a call that belongs to no stage, and return its future. Raises RuntimeError after a shutdown."""
         return self._pool.submit(fn, *args, **kwargs)
 
     def map(
@@ -243,6 +244,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
+        """Return results in order, as `AdaptivePool.map` does; the calls belong to no stage."""
         if has_own_submit(self, AdaptiveWorkerPool):
             return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
         return self._pool.map(fn, *iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)

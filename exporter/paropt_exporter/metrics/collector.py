@@ -32,6 +32,7 @@ class PoolCollector(Collector):
     """
 
     def __init__(self, *measured: MeasuredPool, project: str) -> None:
+        """Collect from these pools. Raises TypeError for another kind of object."""
         for pool in measured:
             if not isinstance(pool, MeasuredPool):
                 raise TypeError(f"{pool!r} has no statistics: expected a pool of this package")

@@ -74,6 +74,10 @@ class AdaptivePool(InterruptibleExecutor):
         return self._scheduler.router
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Submit a call and return its future; the pool chooses where it runs. Raises RuntimeError after a shutdown.
+
+        A function that can't be sent to a process runs in a thread. Does not block.
+        """
         future: TaskFuture[T] = TaskFuture()
         future.label = key = get_function_key(fn)
         self._scheduler.submit(QueuedTask(future, key, fn, args, kwargs))
@@ -132,6 +136,10 @@ class AdaptivePool(InterruptibleExecutor):
         return self._scheduler.stop(future, error, grace_seconds)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more tasks and, with `wait`, wait for those submitted, and write the file of `memory`.
+
+        `cancel_futures`: cancel queued tasks. Running ones finish in any case.
+        """
         self._scheduler.close(cancel_futures=cancel_futures)
         if wait:
             self._scheduler.join()

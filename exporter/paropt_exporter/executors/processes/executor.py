@@ -188,6 +188,10 @@ class ProcessPool(InterruptibleExecutor):
         return self._manager.stop(future, error, grace_seconds)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more tasks and, with `wait`, wait for those submitted and for the processes to exit.
+
+        `cancel_futures`: cancel queued tasks. Running ones finish in any case: `terminate_workers` ends them.
+        """
         self._manager.close(cancel_futures=cancel_futures)
         if wait:
             self._manager.join()

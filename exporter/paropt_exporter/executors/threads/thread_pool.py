@@ -83,6 +83,7 @@ class ThreadPool(ThreadPoolExecutor):
         state.resize(max_workers, "start")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
+        """Submit a call and return its future. Raises RuntimeError after a shutdown. Does not block."""
         state = self._state
         if state.closed:
             state.refuse()
@@ -160,6 +161,10 @@ class ThreadPool(ThreadPoolExecutor):
         return self._state.stop(future, error)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more tasks and, with `wait`, wait for those submitted. In a task of the pool it does not wait.
+
+        `cancel_futures`: cancel queued tasks. Running ones finish in any case.
+        """
         self._state.close(cancel_futures=cancel_futures)
         if wait:
             self._state.join()
@@ -230,18 +235,22 @@ class ThreadPool(ThreadPoolExecutor):
         return self._state.list_running()
 
     def sample_running(
-        self, *, children: Callable[[TaskFuture[Any]], bool] = lambda _: True, youngest_seconds: float = 0.0
+        self, *, children: Callable[[TaskFuture[Any]], bool] | None = None, youngest_seconds: float = 0.0
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         """List the running tasks with their futures, with as few reads as show whether they compute or wait.
 
-        Leaves out memory, and the run delay of tasks that get nearly a whole core. `children`: the futures for which to
-        sample child processes, too. `youngest_seconds`: the age from which tasks are listed.
+        Leaves out memory, and the run delay of tasks that get nearly a whole core. `children`: for which futures to
+        sample child processes, too (None: all). `youngest_seconds`: the age from which tasks are listed.
         """
-        return self._state.sample_running(children=children, youngest_seconds=youngest_seconds)
+        return self._state.sample_running(children=children or _accept_all, youngest_seconds=youngest_seconds)
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
         """Return an empty tuple, since threads share the memory of their process."""
         return ()
+
+
+def _accept_all(_: TaskFuture[Any]) -> bool:
+    return True
 
 
 class _Raised:

@@ -59,7 +59,9 @@ def _build_failing_alert(series: SeriesSelector) -> Alert:
         ),
         summary="A stage has been failing.",
         title=f"Stage {STAGE.name} has been failing for {_AFTER}.",
-        description=f"Stage {STAGE.place} failed, erred or timed out, and no run of it has succeeded for {_AFTER}.",
+        description=(
+            f"Stage {STAGE.place} failed, timed out or could not run, and no run of it has succeeded for {_AFTER}."
+        ),
         board=Board.LANE,
         link=STAGE.labels,
         meaning=(
@@ -86,7 +88,8 @@ def _build_failing_alert(series: SeriesSelector) -> Alert:
             ),
         ),
         mitigation=(
-            "`paropt-exporter --lane LANE --failed` runs it again and shows the end of its output.",
+            "`paropt-exporter log STAGE` prints its output.",
+            "`paropt-exporter --lane LANE --failed --once` runs it again.",
             "`failure`: fix the errors in the stage's output. `error`: `paropt-exporter check` finds missing programs; "
             "if a program was killed, memory may be short. `timeout`: see [ParoptStageStuck](#paroptstagestuck).",
         ),
@@ -340,7 +343,7 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
         name="ParoptLaneNotSucceeding",
         conditions=(Condition(expr=_build_overdue_query(series), level=Level.WARNING, hold="5m"),),
         summary="A lane has not succeeded for more than two of its intervals.",
-        title=f"Lane {LANE.name} has not succeeded for over two of its periods.",
+        title=f"Lane {LANE.name} has not succeeded for more than two of its intervals.",
         description=(
             f"Lane {LANE.place} runs at an interval, and its last success is more than two intervals ago, or it has "
             "never succeeded."
@@ -353,7 +356,7 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
         ),
         impact="The lane's checks are out of date.",
         diagnosis=(
-            Query(question="How many intervals ago was the last success?", expr=_build_periods_query(series)),
+            Query(question="How many intervals ago was the last success?", expr=_build_intervals_query(series)),
             Query(
                 question="Has it run at all since (seconds since a run ended)?",
                 expr=f"time() - {series.select_now(families.RUN_LAST_COMPLETION)}",
@@ -374,7 +377,7 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_overdue_query(series: SeriesSelector) -> str:
-    """Build the query for periodic lanes without success for two periods, or with two runs and no success at all."""
+    """Build the query for lanes without success for two of their intervals, or with two runs and no success at all."""
     succeeded, interval = series.select_last(families.RUN_LAST_SUCCESS), series.select_last(families.RUN_INTERVAL)
     unsuccessful = series.select_last(families.RUNS, result=Without((Result.SUCCESS.value,)))
     return (
@@ -384,7 +387,7 @@ def _build_overdue_query(series: SeriesSelector) -> str:
     )
 
 
-def _build_periods_query(series: SeriesSelector) -> str:
+def _build_intervals_query(series: SeriesSelector) -> str:
     succeeded, interval = series.select_now(families.RUN_LAST_SUCCESS), series.select_now(families.RUN_INTERVAL)
     return f"(time() - {succeeded}) / {interval}"
 

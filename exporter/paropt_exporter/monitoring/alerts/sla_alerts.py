@@ -119,7 +119,7 @@ def _build_critical_violation_alert(series: SeriesSelector) -> Alert:
             questions.stage_cores(series),
         ),
         mitigation=(
-            "Run the missing stages again: `paropt-exporter --lane LANE --failed`.",
+            "Run the missing stages again: `paropt-exporter --lane LANE --failed --once`.",
             "If the stage hangs (no CPU, no progress), give it a `timeout`, so that the rest of the lane can run.",
             "If it became slower: see [ParoptSlaViolation](#paroptslaviolation).",
         ),
@@ -182,7 +182,7 @@ def _build_critical_lane_violation_alert(series: SeriesSelector) -> Alert:
             questions.longest_stages(series),
         ),
         mitigation=(
-            "Run the missing stages again: `paropt-exporter --lane LANE --failed`.",
+            "Run the missing stages again: `paropt-exporter --lane LANE --failed --once`.",
             "Then as for [ParoptLaneSlaViolation](#paroptlaneslaviolation).",
         ),
     )

@@ -86,7 +86,7 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_stat(
         "How long ago did it succeed?",
-        "Since the last successful run. Over two of the lane's periods: it fails each time, or nothing starts it.",
+        "Since the last successful run. More than two intervals of the lane: it fails each time, or nothing starts it.",
         Query(expr=f"time() - {success}"),
         Scale(unit="s"),
         no_value="no success yet",
@@ -193,8 +193,8 @@ def _build_last_run_table(scope: Scope) -> Panel:
 def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
     yield build_bars(
         "Which stages fail?",
-        "Stage runs that failed, erred or timed out in each interval, as a recording rule counts them. The same stage "
-        "each time: its own fault. Several at once: the machine or the network.",
+        "Stage runs that failed, timed out or could not run in each interval, as a recording rule counts them. The "
+        "same stage each time: its own fault. Several at once: the machine or the network.",
         Query(
             expr=f"sum by (stage, result) ({scope.count_faults(names.STAGE_RUNS)})",
             legend="{{stage}} {{result}}",

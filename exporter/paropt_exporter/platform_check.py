@@ -1,0 +1,23 @@
+"""Say in one sentence why this system is unsuitable: not Linux, or a kernel without process descriptors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+
+def find_unsuitable() -> str | None:
+    """Return what this system lacks and what to do, or None if it is suitable.
+
+    Without `pidfd_open` no command could start, and each would fail with a message of its own.
+    """
+    if sys.platform != "linux":
+        return f"needs Linux, and this is {sys.platform}: use a container or a virtual machine, such as WSL 2"
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            needs = "needs Linux 5.3 or later, and a container that allows the system call pidfd_open"
+            return f"{needs}: this is Linux {os.uname().release}: {error.strerror}"
+    return None
