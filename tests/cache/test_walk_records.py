@@ -135,6 +135,17 @@ def test_each_change_is_seen(project: CachedProject, change: Change) -> None:
     assert Reader(project).read_whole(stage) != key or change is CHANGES["link in place of another file"]
 
 
+@pytest.mark.parametrize("folder", ["src", "src/deep"])
+def test_folder_that_was_moved_behind_a_link_is_seen(project: CachedProject, folder: str) -> None:
+    """Its names, and the inodes and times of its files, are the same, but a program finds a link in its place."""
+    stage, reader = project.build_stage("lint", inputs=("src",)), Reader(project)
+    key = reader.read_whole(stage)
+    (project.root / folder).rename(project.root / "moved")
+    (project.root / folder).symlink_to(project.root / "moved")
+    assert reader.read_recorded(stage) is None
+    assert Reader(project).read_whole(stage) != key
+
+
 def test_file_that_no_pattern_names_changes_nothing(project: CachedProject) -> None:
     stage, reader = project.build_stage("lint", inputs=("src/**/*.py",)), Reader(project)
     key = reader.read_whole(stage)

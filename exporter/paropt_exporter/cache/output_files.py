@@ -125,29 +125,49 @@ def find_missing_leftover(states: FileStates, entry: Entry) -> str | None:
     return None
 
 
-def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFile], patterns: Sequence[str]) -> int:
-    """Put the outputs of a result in place, and remove other matching files; return how many files changed.
+class Restoration(Struct, frozen=True):
+    """The files of a result to put in place, and the paths of other outputs to remove."""
 
-    `patterns`: the outputs that the task declares. Raises UnusableFile, BadEntry, or, for a file that matches none of
-    the patterns, NotRestored, before any file has changed. A disk error between the renames raises NotRestored, too;
-    the stage then runs.
+    missing: tuple[OutputFile, ...]
+    stale: tuple[str, ...]
+
+    def list_blobs(self) -> list[str]:
+        """Return the digests of the contents that it needs."""
+        return [file.value for file in self.missing if file.kind != "l"]
+
+
+def plan_restoration(states: FileStates, wanted: Sequence[OutputFile], patterns: Sequence[str]) -> Restoration:
+    """Compare the outputs of a result with the files in their places.
+
+    `patterns`: the outputs that the task declares. Raises UnusableFile, or, for a file that matches none of the
+    patterns, NotRestored.
     """
     _check_declared(wanted, patterns)
     found = find_matching(states.folder, patterns)
     linked = _find_linked_folders(states.folder, (path for path, _ in found))
     there = {path: _describe_there(states, path, state) for path, state in found if os.path.dirname(path) not in linked}
-    missing = [file for file in wanted if there.get(file.path) != file.state]
     names = {file.path for file in wanted}
-    stale = [path for path in there if path not in names]
-    if not missing and not stale:
-        return 0
+    return Restoration(
+        missing=tuple(file for file in wanted if there.get(file.path) != file.state),
+        stale=tuple(path for path in there if path not in names),
+    )
+
+
+def restore_outputs(folder: str, store: Store, restoration: Restoration) -> None:
+    """Put the outputs of a result in place, and remove other matching files.
+
+    Raises BadEntry before any file has changed. A disk error between the renames raises NotRestored; the stage then
+    runs.
+    """
+    if not restoration.missing and not restoration.stale:
+        return
     with ExitStack() as stack:
         staged: list[_Staged] = []
         try:
-            folders = _Folders(states.folder, stack)
-            staged.extend(_stage(folders, store, file) for file in missing)
+            folders = _Folders(folder, stack)
+            staged.extend(_stage(folders, store, file) for file in restoration.missing)
             _set_one_time(staged)
-            for path in stale:
+            for path in restoration.stale:
                 parent, name = folders.open_parent(path, create=False)
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=parent)
@@ -159,7 +179,6 @@ def restore_outputs(states: FileStates, store: Store, wanted: Sequence[OutputFil
             raise NotRestored(f"the outputs can't be restored: {error.strerror} ({error.filename})") from None
         finally:
             _remove_staged(staged)
-    return len(missing) + len(stale)
 
 
 def _check_declared(wanted: Sequence[OutputFile], patterns: Sequence[str]) -> None:

@@ -96,25 +96,46 @@ class Store:
         """Create the folders. Raises StoreUnusable."""
         try:
             files.make_private_folders(self.folder)
-            for name in ("", _LAYOUT, *(f"{_LAYOUT}/{part}" for part in ("index", "last", "ac", "cas", "sets"))):
-                folder = self.folder / name
+            for folder in self._list_folders():
                 folder.mkdir(files.PRIVATE_FOLDER, exist_ok=True)
-                state = folder.stat()
-                if state.st_uid != os.getuid() or state.st_mode & 0o022:
-                    raise StoreUnusable(f"the cache is not used: other users may write to {folder}{_OTHER_FOLDER}")
         except OSError as error:
             raise StoreUnusable(_describe("the cache is not used", error, self.folder) + _OTHER_FOLDER) from None
+        self.check_access()
+
+    def check_access(self) -> None:
+        """Raise StoreUnusable if other users may write to a folder of the store that exists."""
+        for folder in self._list_folders():
+            try:
+                state = folder.stat()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StoreUnusable(_describe("the cache is not used", error, self.folder) + _OTHER_FOLDER) from None
+            if state.st_uid != os.getuid() or state.st_mode & 0o022:
+                raise StoreUnusable(f"the cache is not used: other users may write to {folder}{_OTHER_FOLDER}")
 
     def read_secret(self) -> bytes:
         """Return the key for digests of variables; create it on first use. Raises StoreUnusable."""
-        path = self.secret_path
+        if (found := self.find_secret()) is not None:
+            return found
         try:
-            with suppress(FileNotFoundError):
-                return files.read_file(path, 1024)
-            files.replace_file(path, os.urandom(32), mode=files.PRIVATE_FILE)
-            return files.read_file(path, 1024)  # another process may have created it first
+            files.replace_file(self.secret_path, os.urandom(32), mode=files.PRIVATE_FILE)
+            return files.read_file(self.secret_path, 1024)  # another process may have created it first
         except OSError as error:
-            raise StoreUnusable(_describe("the cache is not used", error, path)) from None
+            raise StoreUnusable(_describe("the cache is not used", error, self.secret_path)) from None
+
+    def find_secret(self) -> bytes | None:
+        """Return the key for digests of variables, or None if there is none yet. Raises StoreUnusable."""
+        try:
+            return files.read_file(self.secret_path, 1024)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreUnusable(_describe("the cache is not used", error, self.secret_path)) from None
+
+    def _list_folders(self) -> list[Path]:
+        names = ("", _LAYOUT, *(f"{_LAYOUT}/{part}" for part in ("index", "last", "ac", "cas", "sets")))
+        return [self.folder / name for name in names]
 
     def load(self, key: str) -> Entry | None:
         """Return the result under a key, or None if there is none. Raises BadEntry."""

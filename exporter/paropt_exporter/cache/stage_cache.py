@@ -10,12 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.keys import KeyLocks
 from paropt_exporter.cache.misses import Miss
-from paropt_exporter.cache.open_cache import CacheSetup, OpenCache
+from paropt_exporter.cache.open_cache import CacheSetup, OpenCache, Tracing, open_cache
 from paropt_exporter.cache.result_keeper import LookedUpStage, ResultKeeper
 from paropt_exporter.cache.result_loader import ResultLoader
 from paropt_exporter.cache.result_store import StoreUnusable
@@ -50,7 +49,7 @@ class StageCache:
 
     def __init__(self, setup: CacheSetup) -> None:
         self._setup = setup
-        self._tracing = _Tracing(setup)
+        self._tracing = Tracing(setup)
         self._thread: _JobThread | None = None
         self._run: _RunCache | None = None
 
@@ -166,26 +165,6 @@ class _Locks:
             self._locks.close()
 
 
-class _Tracing:
-    """Finds out once whether commands can be traced here, and prints a line if they can't."""
-
-    def __init__(self, setup: CacheSetup) -> None:
-        self._setup = setup
-        self._refusal: str | None = None
-
-    def choose_inputs(self, stage: PlannedStage) -> PlannedStage:
-        """Return a stage with its declared inputs if it can't be traced."""
-        if not stage.traces_inputs:
-            return stage
-        if self._refusal is None:
-            from paropt_exporter.cache.traced_results import find_refusal  # here: few stages are traced
-
-            self._refusal = (self._setup.find_refusal or find_refusal)()
-            if self._refusal:
-                self._setup.say(f"inputs: auto: nothing can be traced ({self._refusal}): the declared inputs count")
-        return replace(stage, traces_inputs=False) if self._refusal else stage
-
-
 class _OpenParts(Struct, frozen=True):
     cache: OpenCache
     loader: ResultLoader
@@ -199,7 +178,7 @@ class _RunCache:
     Once `given_up` is set, nothing is reported any more.
     """
 
-    def __init__(self, setup: CacheSetup, tracing: _Tracing, put: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, setup: CacheSetup, tracing: Tracing, put: Callable[[Callable[[], None]], None]) -> None:
         """`put` hands a job to the run's thread."""
         self._setup = setup
         self._locks = _Locks(setup.store.lock_path)
@@ -304,7 +283,7 @@ class _RunCache:
         """Open the store at the first lookup. Return why it can't be used, if so."""
         if self._opened is None:
             try:
-                cache = OpenCache(self._setup)
+                cache = open_cache(self._setup)
             except StoreUnusable as error:
                 self._opened = Miss(CacheReason.STORE, str(error))
             else:

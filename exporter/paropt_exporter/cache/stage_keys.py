@@ -110,7 +110,8 @@ class StageReader:
         keys = self._build_keys(stage, parts, tools, shared, own)
         reading = StageReading(stage=stage, parts=parts, inputs=inputs, tools=tools, keys=keys, listings=listings)
         if inputs.walked is not None and self.find_own_input(reading) is None:
-            record = build_record(shared, inputs.walked, inputs.roots, inputs.shared)
+            folder = os.fspath(self._root)
+            record = build_record(folder, shared, inputs.walked, inputs.roots, inputs.shared)
             if record is not None:
                 self._states.keep_record(self._name_record(stage), record, inputs.shared)
         return reading

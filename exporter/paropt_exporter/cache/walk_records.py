@@ -22,15 +22,21 @@ _Folder = tuple[str, list[str], bytes, bytes, bytes]
 # missing).
 Record = tuple[str, list[_Folder], bytes, dict[str, Stamp | None]]
 
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _STAMP_LENGTH = 5
 _REGULAR = 6  # the length of a regular file's entry; a link's is longer by one
 
 
 def build_record(
-    listing: str, walked: Sequence[WalkedFolder], roots: Iterable[str], snapshot: Snapshot
+    folder: str, listing: str, walked: Sequence[WalkedFolder], roots: Sequence[str], snapshot: Snapshot
 ) -> Record | None:
-    """Return the record of a walk that began at `roots`; None if it can't be checked fast because of links."""
+    """Return the record of a walk that began at `roots`, relative to `folder`.
+
+    None: the walk can't be checked fast because of links.
+    """
     if any(len(entry) != _REGULAR or entry[5] == "d" for entry in snapshot.values()):
+        return None
+    if any(os.path.islink(os.path.join(folder, root)) for root in roots):
         return None
     folders: list[_Folder] = []
     stamps = array("q")
@@ -89,7 +95,9 @@ def _are_folders_unchanged(folder: str, folders: Iterable[_Folder], stamps: byte
     values = iter(array("q", stamps))
     stamp: Iterator[Any] = zip(values, values, values, values, values, strict=True)
     for prefix, names, are_files, are_others, are_folders in folders:
-        descriptor = os.open(os.path.join(folder, prefix), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Not through a link: a folder that was moved behind one has the same names and files, but the link is an input.
+        flags = _FOLDER_FLAGS | os.O_NOFOLLOW if prefix else _FOLDER_FLAGS
+        descriptor = os.open(os.path.join(folder, prefix.rstrip("/")), flags)
         try:
             with os.scandir(descriptor) as listing:
                 entries = [*listing]
