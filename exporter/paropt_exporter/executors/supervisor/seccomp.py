@@ -87,7 +87,8 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "open_tree": (428, 428), "name_to_handle_at": (303, 264), "inotify_add_watch": (254, 27),
     "setxattrat": (463, 463), "getxattrat": (464, 464), "listxattrat": (465, 465), "removexattrat": (466, 466),
     "file_getattr": (468, 468), "file_setattr": (469, 469), "sendmsg": (46, 211), "sendmmsg": (307, 269),
-    "io_uring_setup": (425, 425), "process_vm_readv": (310, 270), "seccomp": (317, 277), "pidfd_getfd": (438, 438),
+    "io_uring_setup": (425, 425), "ioctl": (16, 29), "process_vm_readv": (310, 270), "seccomp": (317, 277),
+    "pidfd_getfd": (438, 438),
 }  # fmt: skip
 
 _Instruction = tuple[int, int | str, int | str, int]  # code, jumps if true and if false, value
@@ -143,6 +144,11 @@ class _Page(Array[c_char]):
     _length_ = _PAGE_BYTES
 
 
+class _Message(Array[c_char]):
+    _type_ = c_char
+    _length_ = _NOTIFICATION.size
+
+
 class Notification:
     """A system call that waits for an answer. `name` is "" for a call of another architecture."""
 
@@ -170,6 +176,9 @@ class Kernel:
         self._vectors = (_Address(self._local.buffer_info()[0]), _Address(self._remote.buffer_info()[0]))
         self._read_number = _Address(self._numbers["process_vm_readv"])
         self._one, self._zero = _Address(1), _Address(0)
+        self._message: Array[c_char] = _Message()
+        self._message_address = _Address(addressof(self._message))
+        self._ioctl_number, self._receive = _Address(self._numbers["ioctl"]), _Address(_RECEIVE)
 
     @property
     def own_text_address(self) -> int:
@@ -226,12 +235,15 @@ class Kernel:
 
         Return None if its process has just ended, after a signal to this thread, and once all processes have ended.
         """
-        try:
-            return fcntl.ioctl(listener, _RECEIVE, _EMPTY)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINTR, errno.ENOTCONN):
-                return None
-            raise
+        # fcntl.ioctl would not return after a signal: from Python 3.15 on it repeats the call.
+        message = self._message
+        message.raw = _EMPTY  # as the kernel demands
+        if self._syscall(self._ioctl_number, listener, self._receive, self._message_address) >= 0:
+            return message.raw
+        code = get_errno()
+        if code in (errno.ENOENT, errno.EINTR, errno.ENOTCONN):
+            return None
+        raise OSError(code, os.strerror(code))
 
     def is_unused(self, listener: int) -> bool:
         """Return whether all processes that have the filter have ended. False before Linux 5.9."""
