@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Hashable, Iterable, Mapping
 from types import MappingProxyType
 
 from msgspec import Struct
 
-from paropt_exporter.cpu_demand import CoreTime, cpu_demand
+from paropt_exporter.cpu_demand import CoreTime, Switches, cpu_demand
 from paropt_exporter.events import RunningTask
 
 WINDOW_SECONDS = 0.05  # the shortest time over which a demand is measured: three samples of a young command
@@ -18,6 +19,10 @@ _PRIOR_SECONDS = 0.25  # so much of the tasks' time in this run weighs as much a
 # Among N tasks in threads, a CPU-bound task gets 1/N of the GIL's time, so its demand c reads 1/N: measured 0.51, 0.27
 # and 0.15 for N = 2, 4, 8. So from a sum c * N of 0.8 of a core on, the tasks may be CPU-bound.
 FULL_LOCK_CORES = 0.8
+_GIL_WAIT_SLACK = 1.1  # on a busy machine, the timer that ends a sleep is a few hundred microseconds late
+_LEAST_PREEMPTED_RATIO = 1 / 12  # between the ratios of `compute_gil_ratio`
+_LEAST_PREEMPTIONS = 2  # a single one may be chance
+GIL_BOUND_RATIO = 0.8
 _LONGEST_SECONDS = 1.0  # the most time for which an ended task counts: one long task must not outweigh recent ones
 
 
@@ -94,6 +99,45 @@ class DemandMeter:
         """Return the mean demand of a group's tasks; None: unknown."""
         known = self._groups.get(group)
         return known.mean if known is not None else None
+
+
+def compute_gil_ratio(time: CoreTime, wall_seconds: float, switches: Switches) -> float:
+    """Return the part (0 to 1) of a task's time in which its thread ran, or may have waited for the GIL.
+
+    Waits for a core don't count as time. The CPU demand, run / (wall - wait), does not show that N threads compute
+    under one GIL on a busy machine: while the one that has the GIL waits for a core, the others sleep, so each reads
+    far less than 1 / N. But a thread that waits for the GIL sleeps for at most one switch interval (5 ms) at a time:
+    then it wakes up, and asks for the GIL. So it has slept for at most that interval for each voluntary switch.
+
+        sleep = wall - wait - run,    ratio = (run + min(sleep, voluntary switches x interval)) / (run + sleep)
+
+    A task that sleeps for a few milliseconds at a time has the same ratio, but never runs for long (`was_preempted`).
+    Measured beside 8 to 25 busy loops on 2 cores, where run / (wall - wait) x N was 0.15 to 0.6 in the first row:
+
+        task                                 ratio         preemptions for each voluntary switch
+        computes, N = 2, 4, 12, 48           0.95 to 1     0.12 to 1.8
+        computes for a tenth, N = 2          0.21 to 0.6   0.4 to 2.3; from N = 6 on such threads fill the GIL, too
+        sleeps 50 ms, N = 2, 12              0.1 to 0.3    at most one preemption
+        sleeps 1 or 5 ms, N = 2, 12, 48      1             at most 0.05
+    """
+    undelayed = max(wall_seconds - time.wait_seconds, time.run_seconds)
+    if undelayed <= 0:
+        return 0.0
+    gil_wait = switches.voluntary * sys.getswitchinterval() * _GIL_WAIT_SLACK
+    return min(1.0, (time.run_seconds + gil_wait) / undelayed)
+
+
+def was_preempted(switches: Switches) -> bool:
+    """Return whether a thread computed for longer than a time slice now and then, on a busy machine.
+
+    On an idle one there is nothing to preempt it for; there the sum of CPU demands shows whether threads fill the GIL.
+    """
+    return switches.involuntary >= max(_LEAST_PREEMPTIONS, _LEAST_PREEMPTED_RATIO * switches.voluntary)
+
+
+def is_gil_bound(time: CoreTime, wall_seconds: float, switches: Switches) -> bool:
+    """Return whether a thread on a busy machine ran or waited for the GIL for nearly all of its time."""
+    return was_preempted(switches) and compute_gil_ratio(time, wall_seconds, switches) >= GIL_BOUND_RATIO
 
 
 def build_samples(tasks: Iterable[RunningTask], now: float) -> dict[Hashable, tuple[str, Sample]]:

@@ -37,7 +37,14 @@ from paropt_exporter.executors.adaptive.routing import (
     save_profiles,
 )
 from paropt_exporter.executors.base import PROCESSES, THREADS
-from paropt_exporter.executors.demand import FULL_LOCK_CORES, DemandMeter, Sample
+from paropt_exporter.executors.demand import (
+    FULL_LOCK_CORES,
+    GIL_BOUND_RATIO,
+    DemandMeter,
+    Sample,
+    compute_gil_ratio,
+    is_gil_bound,
+)
 from paropt_exporter.executors.future import TaskFuture, get_label, get_module
 from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.executor import ProcessPool
@@ -56,6 +63,9 @@ _SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
 _MAX_CHILD_SAMPLE_SECONDS = 0.25  # between two samples of child processes while no task is queued
 _FIRST_SAMPLE_SECONDS = 0.005  # after the first task is queued: long enough to measure a thread's CPU demand
 _MAX_SAMPLE_SECONDS = 0.05
+# A thread that has run for a shorter time, two slices of 3 ms, may not have been preempted yet though it computes.
+_PREEMPTED_SECONDS = 0.006
+_MAX_UNCLEAR_SECONDS = 1.0  # a task that has slept for so long shows its demand, even if it may have waited for the GIL
 _PROCESSES_RETRY_SECONDS = 1.0
 _IDLE_SECONDS = 10.0  # how long no task is queued before surplus threads are released
 
@@ -855,6 +865,8 @@ def _shows_demand(task: RunningTask) -> bool:
     """Return whether a task has run or slept for long enough. One that has only waited for a core shows nothing yet."""
     age, wait = get_age_seconds(task), task.run_delay_seconds
     only_waited = task.thread_run_seconds < TIME_SLICE_SECONDS and wait > CROWDED_RATIO * age
+    if task.thread_run_seconds < _PREEMPTED_SECONDS and age < _MAX_UNCLEAR_SECONDS and task.switches.voluntary > 1:
+        only_waited |= compute_gil_ratio(_get_thread_time(task), age, task.switches) >= GIL_BOUND_RATIO
     return age - wait >= _FIRST_SAMPLE_SECONDS / 2 and not only_waited
 
 
@@ -870,8 +882,12 @@ def count_competing(demands: Sequence[float]) -> int:
 
 def get_cpu_demand(task: RunningTask) -> float:
     """Return the CPU demand of a task's own thread so far, at most 1 core."""
-    time = CoreTime(task.thread_run_seconds, task.run_delay_seconds)
-    return min(1.0, cpu_demand(time, max(get_age_seconds(task), 1e-3)))
+    time, age = _get_thread_time(task), get_age_seconds(task)
+    return 1.0 if is_gil_bound(time, age, task.switches) else min(1.0, cpu_demand(time, max(age, 1e-3)))
+
+
+def _get_thread_time(task: RunningTask) -> CoreTime:
+    return CoreTime(task.thread_run_seconds, task.run_delay_seconds)
 
 
 def get_children_time(task: RunningTask) -> CoreTime:
@@ -887,4 +903,5 @@ def measure_so_far(task: RunningTask) -> Measurement:
         ended_seconds=_get_sampled_seconds(task),
         cpu_seconds=task.thread_run_seconds,
         run_delay_seconds=task.run_delay_seconds,
+        switches=task.switches,
     )
