@@ -18,8 +18,9 @@ from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, procfs, thread_only
 from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive import routing, scheduler
+from paropt_exporter.executors.adaptive.backlog import get_function_key
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
-from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor, get_function_key
+from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor
 from support.command_scripts import make_fifo, read_fifo, write_fifo
 from support.interrupts import interrupted_at, shuts_down
 from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, say_and_wait, spin
