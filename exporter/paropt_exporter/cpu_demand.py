@@ -35,10 +35,21 @@ class CoreTime(Struct, frozen=True):
         )
 
 
+class Switches(Struct, frozen=True):
+    """How often a thread gave up its core (`voluntary`), and how often it was preempted (`involuntary`)."""
+
+    voluntary: int = 0
+    involuntary: int = 0
+
+    def since(self, earlier: Switches) -> Switches:
+        return Switches(self.voluntary - earlier.voluntary, self.involuntary - earlier.involuntary)
+
+
 _ROUNDING = 1e-9  # of sums of demands
 _LEAST_DEMAND = 1e-3  # the precision of a sample
 
 NO_TIME = CoreTime()
+NO_SWITCHES = Switches()
 
 
 def cpu_demand(time: CoreTime, wall_seconds: float) -> float:

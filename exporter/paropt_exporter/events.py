@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from msgspec import Struct, field
 
-from paropt_exporter.cpu_demand import NO_TIME, CoreTime
+from paropt_exporter.cpu_demand import NO_SWITCHES, NO_TIME, CoreTime, Switches
 
 
 class Strategy(StrEnum):
@@ -108,7 +108,8 @@ class Measurement(Struct, frozen=True, kw_only=True):
 
     `cpu_seconds` includes the task's descendants. `memory_peak_bytes` is the peak of the whole worker process; for a
     thread, the larger of its process's peak and that of its child processes. `run_delay_seconds` is time spent
-    runnable without a core. `samples`, of a command's last step: the monotonic times and the core time until then.
+    runnable without a core. `switches`, of a task in a thread that was measured in full: those of the thread.
+    `samples`, of a command's last step: the monotonic times and the core time until then.
     """
 
     worker: str
@@ -117,6 +118,7 @@ class Measurement(Struct, frozen=True, kw_only=True):
     ended_seconds: float
     cpu_seconds: float = 0.0
     run_delay_seconds: float = 0.0
+    switches: Switches = NO_SWITCHES
     memory_peak_bytes: int = 0
     samples: tuple[tuple[float, CoreTime], ...] = ()
 
@@ -126,7 +128,7 @@ class RunningTask(Struct, frozen=True, kw_only=True):
 
     `core_time`: of all its threads and descendants, from an arbitrary start, so that only differences are meaningful.
     `thread_run_seconds`: the part of it in a thread of this process, under the GIL. `sampled_seconds`: the monotonic
-    time of the sample; None: just now; 0: no sample yet.
+    time of the sample; None: just now; 0: no sample yet. `switches`: of a thread that is sampled on a busy machine.
     """
 
     label: str
@@ -135,6 +137,7 @@ class RunningTask(Struct, frozen=True, kw_only=True):
     cpu_seconds: float
     memory_bytes: int
     run_delay_seconds: float = 0.0
+    switches: Switches = NO_SWITCHES
     core_time: CoreTime = NO_TIME
     thread_run_seconds: float = 0.0
     sampled_seconds: float | None = None

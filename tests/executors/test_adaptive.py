@@ -20,8 +20,10 @@ from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, procfs, thread_only
 from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive import routing, scheduler
+from paropt_exporter.executors.adaptive.backlog import QueuedTask, get_function_key
+from paropt_exporter.executors.adaptive.pools import SizeBounds
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
-from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor, QueuedTask, get_function_key
+from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor
 from support.command_scripts import make_fifo, read_fifo, write_fifo
 from support.interrupts import interrupted_at, shuts_down
 from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, say_and_wait, spin
@@ -239,7 +241,8 @@ class ScriptedSamples:
         monkeypatch.setattr(ThreadPool, "sample_running", self._sample)
         monkeypatch.setattr(scheduler, "monotonic", lambda: self._now)
         monkeypatch.setattr(Monitor, "wake", lambda _: None)  # only the test takes samples
-        self._scheduler = AdaptiveScheduler(Strategy.ADAPTIVE, None, start=None, profiles_path=None)
+        bounds = SizeBounds(strategy=Strategy.ADAPTIVE, cores=2, max_workers=None, start=2)
+        self._scheduler = AdaptiveScheduler(bounds, profiles_path=None)
         self._future: TaskFuture[Any] = TaskFuture()
 
     @contextmanager

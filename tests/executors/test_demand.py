@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from paropt_exporter.cpu_demand import CoreTime
+from paropt_exporter.cpu_demand import CoreTime, Switches
 from paropt_exporter.events import RunningTask
-from paropt_exporter.executors.demand import DemandMeter, build_samples
+from paropt_exporter.executors.demand import DemandMeter, build_samples, is_gil_bound
 
 
 def running(label: str, run: float, *, wait: float = 0.0, at: float | None = None) -> RunningTask:
@@ -98,3 +98,38 @@ def test_threads_that_fill_the_interpreter_lock_want_a_core_each() -> None:
         sampled(meter, now, *tasks)
     assert meter.get_task_demand("a[0]", "a") == pytest.approx(0.5)
     assert (meter.get_group_demand("a") or 0.0) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("what", "wall", "run", "wait", "voluntary", "involuntary"),
+    [
+        ("2 threads", 0.8556, 0.1001, 0.6486, 54, 91),
+        ("2 threads", 5.3104, 0.1001, 4.4952, 207, 77),
+        ("12 threads", 2.8139, 0.0504, 1.0825, 318, 54),
+        ("12 threads", 4.6441, 0.0503, 2.7196, 384, 49),
+        ("48 threads", 0.8181, 0.0203, 0.4877, 64, 28),
+    ],
+)
+def test_threads_that_compute_under_one_gil_on_a_busy_machine_are_recognized(
+    what: str, wall: float, run: float, wait: float, voluntary: int, involuntary: int
+) -> None:
+    """Their demand, run / (wall - wait), was at most 0.5, and 0.026 for each of 12 threads."""
+    assert is_gil_bound(CoreTime(run, wait), wall, Switches(voluntary, involuntary)), what
+
+
+@pytest.mark.parametrize(
+    ("what", "wall", "run", "wait", "voluntary", "involuntary"),
+    [
+        ("sleeps 50 ms", 0.0505, 0.0001, 0.0005, 1, 1),
+        ("sleeps 50 ms", 0.1183, 0.0001, 0.0682, 1, 0),
+        ("sleeps 5 ms at a time", 0.2146, 0.0004, 0.0122, 42, 2),
+        ("sleeps 1 ms at a time", 0.4315, 0.0014, 0.3247, 100, 0),
+        ("sleeps 1 ms at a time in 48 threads", 0.1207, 0.0006, 0.0145, 119, 5),
+        ("computes for a tenth", 1.2960, 0.0508, 0.7395, 37, 46),
+        ("computes for a tenth", 2.9046, 0.0506, 2.1835, 72, 33),
+    ],
+)
+def test_threads_that_sleep_on_a_busy_machine_are_not_bound_by_the_gil(
+    what: str, wall: float, run: float, wait: float, voluntary: int, involuntary: int
+) -> None:
+    assert not is_gil_bound(CoreTime(run, wait), wall, Switches(voluntary, involuntary)), what

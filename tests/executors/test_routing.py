@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from paropt_exporter.cpu_demand import NO_SWITCHES, Switches
 from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, Router, lifetime
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
 from support.pool_tasks import HANG_SECONDS, nothing, spin
 
 
-def measured(*, cpu: float, wall: float = 1.0, delay: float = 0.0, pid: int | None = None) -> Measurement:
+def measured(
+    *, cpu: float, wall: float = 1.0, delay: float = 0.0, pid: int | None = None, switches: Switches = NO_SWITCHES
+) -> Measurement:
     return Measurement(
         worker="w", pid=os.getpid() if pid is None else pid, started_seconds=10.0, ended_seconds=10.0 + wall,
-        cpu_seconds=cpu, run_delay_seconds=delay,
+        cpu_seconds=cpu, run_delay_seconds=delay, switches=switches,
     )  # fmt: skip
 
 
@@ -52,6 +55,36 @@ def test_burners_that_share_the_interpreter_lock_are_recognized(concurrent: int,
     router = Router(Strategy.ADAPTIVE)
     router.learn("burns", measured(cpu=share), concurrent=concurrent)
     assert router.choose("burns") == "processes"
+
+
+def test_threads_that_compute_on_a_busy_machine_are_recognized() -> None:
+    """Beside 16 busy loops, twelve threads of an ADAPTIVE pool computed for 30 s without moving to processes."""
+    router = Router(Strategy.ADAPTIVE)
+    starved = measured(cpu=0.0504, wall=2.8139, delay=1.0825, switches=Switches(318, 54))
+    router.learn("burns", starved, concurrent=1)
+    assert (router.choose("burns"), router.is_gil_bound("burns")) == ("processes", True)
+
+
+def test_sample_that_may_show_sleep_or_a_wait_for_a_core_leads_to_a_trial() -> None:
+    """The kernel adds a wait for a core only when it ends: until then, it looks like sleep."""
+    router = Router(Strategy.ADAPTIVE)
+    sample = measured(cpu=0.0122, wall=1.6572, delay=1.3192, switches=Switches(31, 3))
+    router.learn("f", sample, concurrent=3, running=True)
+    assert (router.choose("f"), router.needs_trial("f")) == ("threads", True)
+
+
+@pytest.mark.parametrize("threads", [2, 8, 64])
+def test_waiting_function_that_starts_to_compute_moves_after_two_trials(threads: int) -> None:
+    """In threads its tasks last longer, so a trial hardly counted: it took 14 trials with 8 threads, 104 with 64."""
+    router = Router(Strategy.ADAPTIVE)
+    for _ in range(20):
+        router.learn("f", measured(cpu=0.0001, wall=0.05), concurrent=1)
+    for _ in range(2):
+        for _ in range(threads):
+            router.learn("f", measured(cpu=0.05, wall=0.05 * threads), concurrent=threads)
+        assert router.needs_trial("f")
+        router.learn("f", measured(cpu=0.05, wall=0.05, pid=1), concurrent=1)
+    assert router.choose("f") == "processes"
 
 
 def test_short_task_that_waited_for_a_core_stays_in_threads() -> None:

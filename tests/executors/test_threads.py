@@ -22,7 +22,7 @@ import pytest
 from paropt_exporter import executors
 from paropt_exporter.errors import InitializerFailed, TaskStopped
 from paropt_exporter.executors import ThreadPool, procfs, threads
-from paropt_exporter.executors.adaptive.scheduler import measure_so_far
+from paropt_exporter.executors.demand import measure_so_far
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.threads import pool_state

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+import os
+import sys
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from time import monotonic
 from types import MappingProxyType
 
 from msgspec import Struct
 
-from paropt_exporter.cpu_demand import CoreTime, cpu_demand
-from paropt_exporter.events import RunningTask
+from paropt_exporter.cpu_demand import CROWDED_RATIO, NO_TIME, CoreBudget, CoreTime, Switches, cpu_demand
+from paropt_exporter.events import Measurement, RunningTask
 
 WINDOW_SECONDS = 0.05  # the shortest time over which a demand is measured: three samples of a young command
 _TASK_SECONDS = 0.15  # time constant of a running task's demand, which must soon show that start-up is over
@@ -18,6 +21,22 @@ _PRIOR_SECONDS = 0.25  # so much of the tasks' time in this run weighs as much a
 # Among N tasks in threads, a CPU-bound task gets 1/N of the GIL's time, so its demand c reads 1/N: measured 0.51, 0.27
 # and 0.15 for N = 2, 4, 8. So from a sum c * N of 0.8 of a core on, the tasks may be CPU-bound.
 FULL_LOCK_CORES = 0.8
+_GIL_WAIT_SLACK = 1.1  # on a busy machine, the timer that ends a sleep is a few hundred microseconds late
+_LEAST_PREEMPTED_RATIO = 1 / 12  # between the ratios of `compute_gil_ratio`
+_LEAST_PREEMPTIONS = 2  # a single one may be chance
+_GIL_BOUND_RATIO = 0.8
+# A thread that computes runs longer before it is interrupted. One that has run for less waits for a core only when it
+# starts or wakes up: this is no demand of its own, however long it takes on a busy machine.
+TIME_SLICE_SECONDS = 0.0005
+_LEAST_SHOWN_SECONDS = 0.0025  # a younger task does not show yet whether it computes or waits
+# A thread that has run for a shorter time, two slices of 3 ms, may not have been preempted yet though it computes.
+_PREEMPTED_SECONDS = 0.006
+_MAX_UNCLEAR_SECONDS = 1.0  # a task that has slept for so long shows its demand, even if it may have waited for the GIL
+# A task that has no child process after this time, waits for a core not counted, is assumed to start none for as long
+# again. Each such finding about its function doubles the time, since a function may start its process late.
+_NO_CHILD_SECONDS = 0.02
+_MAX_NO_CHILD_SECONDS = 1.0
+_CHILD_SAMPLE_SECONDS = 0.2  # between two samples of child processes while threads compute
 _LONGEST_SECONDS = 1.0  # the most time for which an ended task counts: one long task must not outweigh recent ones
 
 
@@ -96,6 +115,109 @@ class DemandMeter:
         return known.mean if known is not None else None
 
 
+def compute_gil_ratio(time: CoreTime, wall_seconds: float, switches: Switches) -> float:
+    """Return the part (0 to 1) of a task's time in which its thread ran, or may have waited for the GIL.
+
+    Waits for a core don't count as time. The CPU demand, run / (wall - wait), does not show that N threads compute
+    under one GIL on a busy machine: while the one that has the GIL waits for a core, the others sleep, so each reads
+    far less than 1 / N. But a thread that waits for the GIL sleeps for at most one switch interval (5 ms) at a time:
+    then it wakes up, and asks for the GIL. So it has slept for at most that interval for each voluntary switch.
+
+        sleep = wall - wait - run,    ratio = (run + min(sleep, voluntary switches x interval)) / (run + sleep)
+
+    A task that sleeps for a few milliseconds at a time has the same ratio, but never runs for long (`was_preempted`).
+    Measured beside 8 to 25 busy loops on 2 cores, where run / (wall - wait) x N was 0.15 to 0.6 in the first row:
+
+        task                                 ratio         preemptions for each voluntary switch
+        computes, N = 2, 4, 12, 48           0.95 to 1     0.12 to 1.8
+        computes for a tenth, N = 2          0.21 to 0.6   0.4 to 2.3; from N = 6 on such threads fill the GIL, too
+        sleeps 50 ms, N = 2, 12              0.1 to 0.3    at most one preemption
+        sleeps 1 or 5 ms, N = 2, 12, 48      1             at most 0.05
+    """
+    undelayed = max(wall_seconds - time.wait_seconds, time.run_seconds)
+    if undelayed <= 0:
+        return 0.0
+    gil_wait = switches.voluntary * sys.getswitchinterval() * _GIL_WAIT_SLACK
+    return min(1.0, (time.run_seconds + gil_wait) / undelayed)
+
+
+def was_preempted(switches: Switches) -> bool:
+    """Return whether a thread computed for longer than a time slice now and then, on a busy machine.
+
+    On an idle one there is nothing to preempt it for; there the sum of CPU demands shows whether threads fill the GIL.
+    """
+    return switches.involuntary >= max(_LEAST_PREEMPTIONS, _LEAST_PREEMPTED_RATIO * switches.voluntary)
+
+
+def is_gil_bound(time: CoreTime, wall_seconds: float, switches: Switches) -> bool:
+    """Return whether a thread on a busy machine ran or waited for the GIL for nearly all of its time."""
+    return was_preempted(switches) and compute_gil_ratio(time, wall_seconds, switches) >= _GIL_BOUND_RATIO
+
+
+class ChildDemand:
+    """The CPU demand of the child processes that a function's tasks start in threads, by function.
+
+    Callers hold the lock of the pool's scheduler.
+    """
+
+    def __init__(self, known: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Start with the demands that earlier pools measured, by function."""
+        self.parents = set(known)  # functions whose sampled tasks had child processes
+        # Functions whose sampled tasks had none: for how long they are assumed to start none, and until when.
+        self._childless: dict[str, tuple[float, float]] = {}
+        self._meter = DemandMeter(known)
+        self._next_seconds = 0.0  # when to sample next
+
+    def is_due(self, now: float) -> bool:
+        return now >= self._next_seconds
+
+    def schedule(self, now: float, *, computing: bool) -> None:
+        """Choose when to sample next: while threads compute, each read waits for the GIL."""
+        self._next_seconds = now + (_CHILD_SAMPLE_SECONDS if computing else 0.0)
+
+    def may_have_children(self, key: str, now: float) -> bool:
+        """Return whether to sample the child processes of a function's tasks."""
+        _, until = self._childless.get(key, (0.0, 0.0))
+        return key in self.parents or now >= until
+
+    def sample(self, tasks: Iterable[tuple[Hashable, str, RunningTask]], now: float) -> None:
+        """Learn from tasks whose child processes were sampled just now: each with its identity and its function.
+
+        Not from the others, which may have some all the same: those of threads that compute, or wait for a core, are
+        not sampled.
+        """
+        found = dict[Hashable, tuple[str, Sample]]()
+        for identity, key, task in tasks:
+            below = task.core_time.since(get_thread_time(task))
+            found[identity] = key, Sample(now, below)
+            if below != NO_TIME:
+                self.parents.add(key)
+            elif key not in self.parents and get_age_seconds(task) - task.run_delay_seconds >= _NO_CHILD_SECONDS:
+                self._note_childless(key, now)
+        self._meter.sample(found, now)
+
+    def _note_childless(self, key: str, now: float) -> None:
+        seconds, until = self._childless.get(key, (_NO_CHILD_SECONDS / 2, 0.0))
+        if now >= until:  # once for all tasks of a sample
+            seconds = min(2 * seconds, _MAX_NO_CHILD_SECONDS)
+            self._childless[key] = seconds, now + seconds
+
+    def get(self, key: str) -> float | None:
+        """Return the mean demand of the child processes of one task; None: unknown, or it has none."""
+        return self._meter.get_group_demand(key)
+
+    def is_unmeasured(self, key: str) -> bool:
+        """Return whether a function's tasks start child processes of unknown demand."""
+        return key in self.parents and self.get(key) is None
+
+    def build_core_budget(self, cores: int, running: Iterable[str]) -> CoreBudget:
+        """Return the core budget less the child processes of running tasks, given by their functions."""
+        budget = CoreBudget(float(cores))
+        for key in running:
+            budget.take(self.get(key) or 0.0)
+        return budget
+
+
 def build_samples(tasks: Iterable[RunningTask], now: float) -> dict[Hashable, tuple[str, Sample]]:
     """Return samples of a lane's running tasks by label, each with its stage."""
     return {
@@ -108,6 +230,62 @@ def _sample(task: RunningTask, now: float) -> Sample:
     threads = task.thread_run_seconds and task.thread_run_seconds + task.run_delay_seconds
     at = now if task.sampled_seconds is None else task.sampled_seconds
     return Sample(at, task.core_time, threads)
+
+
+# Samples of running tasks in threads
+
+
+def get_age_seconds(task: RunningTask) -> float:
+    """Return a task's age in seconds when it was sampled."""
+    return max(1e-6, _get_sampled_seconds(task) - task.started_seconds)
+
+
+def _get_sampled_seconds(task: RunningTask) -> float:
+    return monotonic() if task.sampled_seconds is None else task.sampled_seconds
+
+
+def get_thread_time(task: RunningTask) -> CoreTime:
+    """Return the core time of a task's own thread."""
+    return CoreTime(task.thread_run_seconds, task.run_delay_seconds)
+
+
+def compute_thread_demand(task: RunningTask) -> float:
+    """Return the CPU demand of a task's own thread so far, at most 1 core."""
+    time, age = get_thread_time(task), get_age_seconds(task)
+    return 1.0 if is_gil_bound(time, age, task.switches) else min(1.0, cpu_demand(time, max(age, 1e-3)))
+
+
+def shows_demand(task: RunningTask) -> bool:
+    """Return whether a task has run or slept for long enough. One that has only waited for a core, or on a busy machine
+    for the GIL, shows nothing yet.
+    """
+    age, time = get_age_seconds(task), get_thread_time(task)
+    if age - time.wait_seconds < _LEAST_SHOWN_SECONDS:
+        return False
+    if time.run_seconds < TIME_SLICE_SECONDS and time.wait_seconds > CROWDED_RATIO * age:
+        return False
+    may_be_preempted_yet = time.run_seconds < _PREEMPTED_SECONDS and age < _MAX_UNCLEAR_SECONDS
+    if not may_be_preempted_yet or task.switches.voluntary <= 1:
+        return True
+    return compute_gil_ratio(time, age, task.switches) < _GIL_BOUND_RATIO
+
+
+def count_competing(demands: Sequence[float]) -> int:
+    """Return how many running tasks compete for the GIL: 1 unless they saturate it."""
+    total = sum(demands)
+    return sum(demand >= total / len(demands) / 2 for demand in demands) if total >= FULL_LOCK_CORES else 1
+
+
+def measure_so_far(task: RunningTask) -> Measurement:
+    return Measurement(
+        worker=task.worker,
+        pid=os.getpid(),
+        started_seconds=task.started_seconds,
+        ended_seconds=_get_sampled_seconds(task),
+        cpu_seconds=task.thread_run_seconds,
+        run_delay_seconds=task.run_delay_seconds,
+        switches=task.switches,
+    )
 
 
 class _GroupDemand:

@@ -17,6 +17,7 @@ from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from paropt_exporter.cpu_demand import NO_SWITCHES
 from paropt_exporter.events import Measurement
 from paropt_exporter.executors.pool_log import PoolLogger
 
@@ -57,6 +58,7 @@ class TaskFuture(Future[T]):
     _done_callbacks: Any = ()
     _progress = _NEW
     _usage: Usage | None = None
+    _switches = NO_SWITCHES
     _exit_error: BaseException | None = None
     label: str = ""
     started_seconds: float | None = None  # when its task started, on the monotonic clock
@@ -90,6 +92,7 @@ class TaskFuture(Future[T]):
             ended_seconds=ended,
             cpu_seconds=cpu,
             run_delay_seconds=delay,
+            switches=self._switches,
             memory_peak_bytes=memory,
         )
 

@@ -105,13 +105,18 @@ def is_runnable(folder: str) -> bool:
 
 def read_voluntary_switches(folder: str) -> int | None:
     """Return how often the thread of a /proc folder gave up its core voluntarily; None if it has exited."""
+    switches = read_switches(folder)
+    return None if switches is None else switches[0]
+
+
+def read_switches(folder: str) -> tuple[int, int] | None:
+    """Return how often the thread of a /proc folder gave up its core, and was preempted; None if it has exited."""
     try:
-        for line in _read(f"{folder}/status").splitlines():
-            if line.startswith(b"voluntary_ctxt_switches:"):
-                return int(line.split()[1])
+        lines = _read(f"{folder}/status").splitlines()
     except OSError:
-        pass
-    return None
+        return None
+    counts = [int(line.split()[1]) for line in lines if b"voluntary_ctxt_switches:" in line]
+    return (counts[0], counts[1]) if len(counts) == 2 else None
 
 
 def list_pids() -> list[str]:

@@ -9,9 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from paropt_exporter import host
 from paropt_exporter.events import PoolStatistics, RunningTask, Strategy
+from paropt_exporter.executors.adaptive.backlog import QueuedTask, get_function_key
+from paropt_exporter.executors.adaptive.pools import SizeBounds
 from paropt_exporter.executors.adaptive.routing import Router
-from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, QueuedTask, ThreadFallback, get_function_key
+from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, ThreadFallback
 from paropt_exporter.executors.base import check_arguments, check_size
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.interruptible import InterruptibleExecutor
@@ -62,9 +65,10 @@ class AdaptivePool(InterruptibleExecutor):
                 check_size(size, MOST_WORKERS, "workers")
         checked = _check_strategy(strategy)
         self._takes_chunks = checked is Strategy.PROCESS
-        self._scheduler = scheduler = AdaptiveScheduler(
-            checked, max_workers, start=start, profiles_path=None if memory is None else Path(memory)
-        )
+        cores = host.count_cpu_workers()
+        bounds = SizeBounds(strategy=checked, cores=cores, max_workers=max_workers, start=start or cores)
+        profiles_path = None if memory is None else Path(memory)
+        self._scheduler = scheduler = AdaptiveScheduler(bounds, profiles_path=profiles_path)
         self._finalizer = weakref.finalize(self, scheduler.close)
         self._finalizer.atexit = False
 

@@ -14,10 +14,16 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from paropt_exporter import files
-from paropt_exporter.cpu_demand import UNKNOWN_DEMAND, CoreTime, cpu_demand
+from paropt_exporter.cpu_demand import UNKNOWN_DEMAND, CoreTime, Switches, cpu_demand
 from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors.base import PROCESSES, THREADS
-from paropt_exporter.executors.demand import FULL_LOCK_CORES
+from paropt_exporter.executors.demand import (
+    FULL_LOCK_CORES,
+    TIME_SLICE_SECONDS,
+    compute_gil_ratio,
+    is_gil_bound,
+    was_preempted,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +40,8 @@ _NEWEST_WEIGHT = 0.3  # of the newest measurement in the average of a function
 # computed beside 12 busy loops ran as little, but waited for a core at least 0.89 of the time.
 _LATE_RATIO = 0.01
 _SLEPT_RATIO = 0.125
-# A thread that computes runs longer before it is interrupted. One that has run for less waits for a core only when it
-# starts or wakes up: this is no demand of its own, however long it takes on a busy machine.
-TIME_SLICE_SECONDS = 0.0005
+# A sample of a running thread with at least this ratio (see `compute_gil_ratio`) may be of one that computes.
+_UNCLEAR_GIL_RATIO = 0.4
 # Sending a shorter task to a process costs more than sharing the GIL.
 _WORTH_MOVING_SECONDS = 0.002
 
@@ -104,16 +109,22 @@ class Router:
         elif _woke_up_late(time, wall):
             demand = min(demand, cpu_demand(CoreTime(time.run_seconds), max(wall, 1e-6)))
         threaded = measurement.pid == os.getpid()
-        crowded = threaded and concurrent > 1 and demand * concurrent >= FULL_LOCK_CORES
+        fills_lock = concurrent > 1 and demand * concurrent >= FULL_LOCK_CORES
+        crowded = threaded and (fills_lock or is_gil_bound(time, wall, measurement.switches))
+        # A wait for a core that has not ended looks like sleep in a sample.
+        unclear = running and not crowded and _may_be_gil_bound(time, wall, measurement.switches)
         read = 1.0 if crowded else demand
         with self._lock:
             first = _Knowledge(cpu_demand=read, seconds=seconds, unmeasured_tasks=_count_unmeasured(seconds))
             known = self._known.setdefault(key, first)
-            known.clear += not crowded
-            known.doubted = crowded and known.cpu_demand < CPU_BOUND_DEMAND and known.clear >= _MIN_CLEAR_MEASUREMENTS
-            known.seconds += _NEWEST_WEIGHT * (seconds - known.seconds)
+            if known.doubted and not threaded:  # a trial, which saw no waits for the GIL
+                known.seconds = seconds
+            settled = known.clear >= _MIN_CLEAR_MEASUREMENTS
+            known.doubted = (unclear or (crowded and settled)) and known.cpu_demand < CPU_BOUND_DEMAND
+            known.clear += not crowded and not unclear
             known.unmeasured_tasks = min(known.unmeasured_tasks, _count_unmeasured(known.seconds))
             if not known.doubted:
+                known.seconds += _NEWEST_WEIGHT * (seconds - known.seconds)
                 # Weighted by duration: brief tasks and a long wait together are not a function that computes for long.
                 weight = _NEWEST_WEIGHT * seconds / known.seconds if known.seconds else _NEWEST_WEIGHT
                 known.cpu_demand += weight * (read - known.cpu_demand)
@@ -276,6 +287,10 @@ class _Knowledge(Struct):
 def _woke_up_late(time: CoreTime, wall_seconds: float) -> bool:
     slept = wall_seconds - time.run_seconds - time.wait_seconds
     return time.run_seconds < _LATE_RATIO * time.wait_seconds and slept >= _SLEPT_RATIO * wall_seconds
+
+
+def _may_be_gil_bound(time: CoreTime, wall_seconds: float, switches: Switches) -> bool:
+    return was_preempted(switches) and compute_gil_ratio(time, wall_seconds, switches) >= _UNCLEAR_GIL_RATIO
 
 
 def _count_unmeasured(seconds: float) -> int:

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic, thread_time
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
-from paropt_exporter.cpu_demand import CoreTime
+from paropt_exporter.cpu_demand import NO_SWITCHES, CoreTime, Switches
 from paropt_exporter.errors import describe, drop_first_frame, renew
 from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors import lifetime, procfs
@@ -43,6 +43,7 @@ MIN_MEASURED_SECONDS = 0.001
 CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; if it takes longer, a thread computes meanwhile
 _SHORT_LIFE_SECONDS = 0.01  # the run delay of a thread that lived no longer is not worth a read, which takes 0.1 ms
 _COMPUTING_CORES = 0.9  # a task that got so much of a core has waited little
+_BUSY_DELAY_RATIO = 0.05  # a thread that waited for a core for a smaller part of its time was hardly ever preempted
 
 
 class ThreadPoolState:
@@ -614,13 +615,21 @@ class SharedWorkItem(Protocol):
     def cancel_pending(self) -> int: ...
 
 
+class TaskSample(NamedTuple):
+    """The times and switches of a running task's thread, from the task's start to the monotonic time `at`."""
+
+    at: float
+    time: CoreTime
+    switches: Switches
+
+
 class Worker:
     """One worker thread of a pool. The thread writes, others read. An idle thread waits for the lock `wakeup`."""
 
     __slots__ = (
         "abandoned", "child_tree", "counters", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds",
         "delay_baseline", "ident", "name", "native_id", "read_activity", "ready_seconds",
-        "started_seconds", "task", "thread_started_seconds", "wakeup",
+        "started_seconds", "switches_baseline", "task", "thread_started_seconds", "wakeup",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -635,6 +644,7 @@ class Worker:
         self.abandoned = False
         # the start of the task sampled last, and the thread's run delay at that sample
         self.delay_baseline = (0.0, 0.0)
+        self.switches_baseline = (0.0, NO_SWITCHES)  # likewise
         self.read_activity: Callable[[], int] = int  # see ThreadPoolState._read_activity
         self.child_tree: tuple[float, TreeTime] | None = None  # the start of the task, and its processes
         self.cpu_base_seconds = self.cpu_seconds = self.cpu_read_seconds = 0.0
@@ -653,21 +663,32 @@ class Worker:
     def schedstat(self) -> str:
         return f"/proc/self/task/{self.native_id}/schedstat"
 
-    def sample_task(self, *, exact: bool) -> tuple[float, float, float]:
-        """Return the monotonic time of a sample, and the running task's CPU time and wait for a core until then.
+    def sample_task(self, *, exact: bool) -> TaskSample:
+        """Sample the running task. Under the pool's lock.
 
-        Under the pool's lock. Unless it must be `exact`, the wait is not read for a task that has hardly waited, and is
-        0. If the task is not prepared for samples, the wait counts from its first sample: reading the run delay at the
-        start of each short task would cost more than the task.
+        Unless it must be `exact`, the wait is not read for a task that has hardly waited, and is 0. If the task is not
+        prepared for samples, the wait counts from its first sample: reading the run delay at the start of each short
+        task would cost more than the task. Switches are read only if the task has waited.
         """
         now, cpu = monotonic(), max(0.0, procfs.read_thread_cpu_seconds(self.ident) - self.cpu_seconds)
         if not exact and cpu >= _COMPUTING_CORES * (now - self.started_seconds):
-            return now, cpu, 0.0
+            return TaskSample(now, CoreTime(cpu), NO_SWITCHES)
         # The CPU time is read again: opening the file may have taken tens of milliseconds.
         now, run, delay = procfs.sample_schedstat(self.schedstat)
         if self.delay_baseline[0] != self.started_seconds:
             self.delay_baseline = (self.started_seconds, delay)
-        return now, max(cpu, run - self.cpu_seconds), delay - self.delay_baseline[1]
+        time = CoreTime(max(cpu, run - self.cpu_seconds), delay - self.delay_baseline[1])
+        waited = not exact and time.wait_seconds >= _BUSY_DELAY_RATIO * (now - self.started_seconds)
+        return TaskSample(now, time, self._sample_switches() if waited else NO_SWITCHES)
+
+    def _sample_switches(self) -> Switches:
+        read = procfs.read_switches(f"/proc/self/task/{self.native_id}")
+        if read is None:
+            return NO_SWITCHES
+        switches = Switches(*read)
+        if self.switches_baseline[0] != self.started_seconds:
+            self.switches_baseline = (self.started_seconds, switches)
+        return switches.since(self.switches_baseline[1])
 
     def sample_children(self) -> TreeTime | None:
         """Sample the child processes of the running task; None if it has started none. Under the pool's lock."""
@@ -720,6 +741,7 @@ def run_work_item(worker: Worker, item: WorkItem, now: float) -> float:
         return ended
     if profile == SAMPLES:
         worker.delay_baseline = (now, procfs.read_run_delay_seconds(worker.schedstat))
+        worker.switches_baseline = (now, _read_own_switches())
     try:
         result = function(*arguments, **keywords)
     except BaseException as error:  # noqa: BLE001 -- any exception of a task is that task's outcome
@@ -789,11 +811,12 @@ def sample_running(
     for worker in workers:
         task = worker.task
         if task is not None:
-            now, cpu, delay = times = worker.sample_task(exact=False)
-            computes = cpu + delay >= _COMPUTING_CORES * (now - worker.started_seconds)
+            sample = worker.sample_task(exact=False)
+            wanted_seconds = sample.time.run_seconds + sample.time.wait_seconds
+            computes = wanted_seconds >= _COMPUTING_CORES * (sample.at - worker.started_seconds)
             wanted = not computes and monotonic() < began + CHILD_SAMPLING_SECONDS and children(task[0])
             tree = worker.sample_children() if wanted else None
-            running.append((task[0], _build_running_task(worker, task, times, tree, 0)))
+            running.append((task[0], _build_running_task(worker, task, sample, tree, 0)))
     return tuple(running)
 
 
@@ -838,11 +861,12 @@ class _Profiler:
         self._delay = procfs.read_run_delay_seconds(worker.schedstat)
         self._started = worker.started_seconds = worker.cpu_read_seconds = monotonic()
         worker.delay_baseline = (self._started, self._delay)
+        worker.switches_baseline = (self._started, _read_own_switches())
         worker.cpu_seconds = thread_time()
 
     def finish(self, future: TaskFuture[Any]) -> float:
         worker, started = self._worker, self._started
-        ended, cpu_now = monotonic(), thread_time()
+        ended, cpu_now, switches = monotonic(), thread_time(), _read_own_switches()
         cpu = cpu_now - worker.cpu_seconds
         most_delay = max(0.0, ended - started - cpu)
         children_cpu, children_peak = _read_children_usage()
@@ -850,6 +874,7 @@ class _Profiler:
             cpu += children_cpu - self._children_cpu
         # On a busy machine the thread may wait for a core again before it reads its run delay.
         delay = min(procfs.read_run_delay_seconds(worker.schedstat) - self._delay, most_delay)
+        future._switches = switches.since(worker.switches_baseline[1])
         future.started_seconds = started
         # The kernel keeps only the largest child so far. If that has grown, a child of a running task was larger.
         grown = children_peak if children_peak > self._children_peak else 0
@@ -859,6 +884,11 @@ class _Profiler:
         worker.task = None
         worker.counters.busy_seconds += ended - started
         return ended
+
+
+def _read_own_switches() -> Switches:
+    usage = resource.getrusage(resource.RUSAGE_THREAD)
+    return Switches(usage.ru_nvcsw, usage.ru_nivcsw)
 
 
 def _read_children_usage() -> tuple[float, int]:
@@ -873,22 +903,23 @@ def _read_children_usage() -> tuple[float, int]:
 def _build_running_task(
     worker: Worker,
     task: tuple[Any, ...],
-    times: tuple[float, float, float],
+    sample: TaskSample,
     children: TreeTime | None,
     memory_bytes: int,
 ) -> RunningTask:
-    now, cpu, delay = times
+    time = sample.time
     below = CoreTime(children.run_seconds, children.wait_seconds) if children is not None else CoreTime()
     return RunningTask(
         label=task[0].label or get_label(task[1]),
         worker=worker.name,
         started_seconds=worker.started_seconds,
-        cpu_seconds=cpu + below.run_seconds,
+        cpu_seconds=time.run_seconds + below.run_seconds,
         memory_bytes=memory_bytes + (children.memory_bytes if children is not None else 0),
-        run_delay_seconds=delay,
-        core_time=CoreTime(cpu, delay) + below,
-        thread_run_seconds=cpu,
-        sampled_seconds=now,
+        run_delay_seconds=time.wait_seconds,
+        switches=sample.switches,
+        core_time=time + below,
+        thread_run_seconds=time.run_seconds,
+        sampled_seconds=sample.at,
     )
 
 

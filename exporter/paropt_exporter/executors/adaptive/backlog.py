@@ -1,0 +1,164 @@
+"""The tasks of an AdaptivePool that have not ended: queued, on their way to a pool, or submitted to one."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from time import monotonic
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from paropt_exporter.executors.adaptive.routing import PoolName
+from paropt_exporter.executors.base import PROCESSES, THREADS
+from paropt_exporter.executors.future import TaskFuture, get_label, get_module
+from paropt_exporter.executors.worker.payload import MappedFunction
+
+
+class QueuedTask(NamedTuple):
+    """A task that has not been submitted to a pool yet."""
+
+    future: TaskFuture[Any]
+    key: str  # of its function
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    profiled: bool = False  # whether to measure it in full, in any case
+    mapped: MappedFunction | None = None  # the function of a map, for processes
+
+
+class SubmittedTask(NamedTuple):
+    """A task that was submitted to a pool: which one, the key of its function, and whether it is measured in full."""
+
+    pool_name: PoolName
+    key: str
+    profiled: bool
+
+
+def get_function_key(function: Callable[..., Any]) -> str:
+    if type(function) is FunctionType:  # as the general case, in half of the time
+        return f"{function.__module__}.{function.__qualname__}"
+    return f"{get_module(function)}.{get_label(function)}"
+
+
+class Backlog:
+    """The queued tasks by function, those in transit to a pool, and the submitted ones.
+
+        enqueue() ──> queued ──take()──> in transit, submitted ──note_arrival()──> submitted ──end()──> gone
+                        ^                    │
+                        └────take_back()─────┘ (an interrupt of the thread that submits it)
+
+    Callers hold the scheduler's lock, except for single reads of `submitted` and `counts`. A task takes a place in its
+    pool from `take` on. The tasks of a function leave the queue in the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        self.queued: OrderedDict[str, deque[QueuedTask]] = OrderedDict()
+        self.submitted: dict[TaskFuture[Any], SubmittedTask] = {}
+        self.counts: dict[PoolName, int] = {THREADS: 0, PROCESSES: 0}  # of submitted tasks
+        self.has_ended_tasks = False
+        # The tasks that threads are submitting to a pool now, with the thread's identifier and their keys in `queued`.
+        self._in_transit: dict[TaskFuture[Any], tuple[int, str, QueuedTask]] = {}
+
+    def enqueue(self, key: str, task: QueuedTask) -> None:
+        self.queued.setdefault(key, deque()).append(task)
+
+    def drop_done(self, key: str) -> bool:
+        """Drop cancelled and stopped tasks from the start of a queue; return whether there were any."""
+        tasks, dropped = self.queued[key], False
+        while tasks and tasks[0].future.done():
+            # Refuses a cancelled task, and notifies waiting threads of the cancellation.
+            tasks.popleft().future.start_running(monotonic())
+            dropped = True
+        return dropped
+
+    def take(self, key: str, pool_name: PoolName, *, profiled: bool) -> QueuedTask:
+        """Take the first task of a queue for a pool, and let the next function take its turn."""
+        tasks = self.queued[key]
+        task = tasks[0]
+        self._in_transit[task.future] = threading.get_ident(), key, task  # first: see `take_back`
+        tasks.popleft()
+        self.counts[pool_name] += 1
+        self.submitted[task.future] = SubmittedTask(pool_name, task.key, profiled)
+        self.queued.move_to_end(key)
+        return task
+
+    def note_arrival(self, task: QueuedTask) -> None:
+        """Note that the task's pool has it, or has refused it."""
+        self._in_transit.pop(task.future, None)
+
+    def take_back(self) -> None:
+        """After an interrupt of the calling thread, queue the tasks again that it was submitting.
+
+        A pool may have received one before the interrupt, and then receives it twice. It runs once: its future, which
+        has a condition because of its callback, refuses the second claim.
+        """
+        for key, task in self._pop_in_transit():
+            self.submitted.pop(task.future, None)
+            tasks = self.queued.setdefault(key, deque())
+            if not any(task is other for other in tasks):
+                tasks.appendleft(task)
+        self.counts = {THREADS: 0, PROCESSES: 0}
+        for submitted in self.submitted.values():
+            self.counts[submitted.pool_name] += 1
+
+    def pop_in_transit(self) -> list[QueuedTask]:
+        """Return the tasks that the calling thread was submitting, and forget that it was."""
+        return [task for _, task in self._pop_in_transit()]
+
+    def _pop_in_transit(self) -> list[tuple[str, QueuedTask]]:
+        me = threading.get_ident()
+        mine = [(key, task) for thread, key, task in self._in_transit.values() if thread == me]
+        for _, task in mine:
+            del self._in_transit[task.future]
+        return mine
+
+    def move_to_threads(self, future: TaskFuture[Any]) -> None:
+        """Count a task of the process pool as a task of the thread pool, unless it was stopped."""
+        if future in self.submitted:
+            self.submitted[future] = self.submitted[future]._replace(pool_name=THREADS)
+            self.counts[PROCESSES] -= 1
+            self.counts[THREADS] += 1
+
+    def end(self, future: TaskFuture[Any]) -> SubmittedTask | None:
+        """Remove a submitted task; return None if it was not submitted, or was stopped meanwhile."""
+        submitted = self.submitted.pop(future, None)
+        if submitted is not None:
+            self.counts[submitted.pool_name] -= 1
+        return submitted
+
+    def runs(self, key: str) -> bool:
+        """Return whether a task of this function is submitted."""
+        return any(task.key == key for task in self.submitted.values())
+
+    def runs_in_process(self, key: str) -> bool:
+        return any(task.pool_name == PROCESSES and task.key == key for task in self.submitted.values())
+
+    def is_queued(self, future: TaskFuture[Any]) -> bool:
+        return any(task.future is future for task in self.iter_queued())
+
+    def iter_queued(self) -> Iterator[QueuedTask]:
+        for tasks in self.queued.values():
+            yield from tasks
+
+    def iter_first(self) -> Iterator[QueuedTask]:
+        """Yield the next task of each function."""
+        for tasks in self.queued.values():
+            if tasks:
+                yield tasks[0]
+
+    def count_queued(self) -> int:
+        return sum(map(len, self.queued.values()))
+
+    @property
+    def is_passed_on(self) -> bool:
+        """Whether every task has reached its pool."""
+        return not any(self.queued.values()) and not self._in_transit
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all tasks have ended."""
+        return not any(self.queued.values()) and not self.submitted
+
+    def clear(self) -> None:
+        self.queued, self.submitted, self._in_transit = OrderedDict(), {}, {}
