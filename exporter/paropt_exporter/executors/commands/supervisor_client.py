@@ -22,8 +22,7 @@ from pathlib import Path
 from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.executors import procfs
-from paropt_exporter.executors.supervisor.parent_process import BYE, CHANNEL, EXIT, REST, RUN_MARK, WATCH
-from paropt_exporter.executors.supervisor.process_tree import MARK, list_living
+from paropt_exporter.executors.supervisor import BYE, CHANNEL, EXIT, MARK, REST, RUN_MARK, WATCH
 from paropt_exporter.signal_numbers import signal
 
 log = logging.getLogger(__name__)
@@ -386,6 +385,8 @@ def kill_leftovers(session: int, mark: str, limit: int) -> int:
 
 def _find_leftovers(session: str, mark: str, limit: int) -> dict[int, int]:
     """Return the processes of a command, each with its process group."""
+    from paropt_exporter.executors.supervisor.process_tree import list_living
+
     living = dict(list_living())
     found = {
         pid
@@ -465,6 +466,8 @@ def _find_orphans(project: str) -> list[int]:
     ]
     if not found:
         return []  # as almost always: there is no need to read each process a second time
+    from paropt_exporter.executors.supervisor.process_tree import list_living
+
     space, processes = _read_pid_namespace("self"), {pid: fields[1] for pid, fields in list_living()}
     ancestors = _find_ancestors(str(os.getpid()), processes)
     return [

@@ -32,9 +32,9 @@ from _ctypes import call_function, dlopen, dlsym
 
 from paropt_exporter.executors import plain_json as json
 from paropt_exporter.executors import procfs
-from paropt_exporter.executors.supervisor.parent_process import BYE, EXIT, REST, WATCH, ParentProcess
+from paropt_exporter.executors.supervisor import BYE, EXIT, MARK, REST, WATCH
+from paropt_exporter.executors.supervisor.parent_process import ParentProcess
 from paropt_exporter.executors.supervisor.process_tree import (
-    MARK,
     MAX_SAMPLE_SECONDS,
     RLIMIT_LOCKS,
     ProcessTable,
