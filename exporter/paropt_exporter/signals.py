@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import threading
 import time
 from collections import deque
@@ -15,6 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Protocol
+
+from paropt_exporter.signal_numbers import name_signal, signal
 
 _READ_BYTES = 4096  # any number of wake-ups counts as one
 _ONE_SIGNAL_SECONDS = 0.1  # timeout(1) sends its signal to the process, and at once again to its group
@@ -173,5 +174,5 @@ class Signals:
     def _interrupt_run(self, number: int) -> None:
         if self._run is not None:
             self._during_run += 1
-            name = signal.Signals(number).name
+            name = name_signal(number)
             self._run.interrupt(f"interrupted by {name}", now=self._during_run > 1)

@@ -20,7 +20,7 @@ HEAVY = frozenset(
         "argparse", "asyncio", "cloudpickle", "ctypes", "dataclasses", "email", "encodings.idna", "glob", "gzip",
         "hashlib", "heapq", "hmac", "html", "http", "importlib.metadata", "multiprocessing", "pickle",
         "platform", "prometheus_client", "psutil", "pydantic", "queue", "random", "requests", "rich",
-        "secrets", "selectors", "shutil", "socket", "ssl",
+        "secrets", "selectors", "shutil", "signal", "socket", "ssl",
         "statistics", "subprocess", "tempfile", "typing_extensions", "unicodedata", "urllib.request", "yaml",
         "paropt_exporter.cli.flags", "paropt_exporter.config.model", "paropt_exporter.executors.adaptive.routing",
         "paropt_exporter.executors.calls", "paropt_exporter.executors.thread_calls",

@@ -295,3 +295,10 @@ class Chunks:
 
     def close(self, tail_of: Callable[[], bytes]) -> None:
         pass
+
+
+def test_plain_output_is_cleaned_like_all_other() -> None:
+    """Output with nothing but printable ASCII skips the patterns."""
+    for byte in range(128):
+        raw = bytes([byte]) + b"A"
+        assert clean_output(raw) + "é" == clean_output(raw + "é".encode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +32,7 @@ from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels, StageLabels
 from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages, is_cached
 from paropt_exporter.serve.runtime_folder import SOCKET_NAME, find_folder
+from paropt_exporter.signal_numbers import name_signal
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ _LATE_MODULES = (
 )
 _LATE_STANDARD_MODULES = (
     "ast", "base64", "ctypes", "dataclasses", "datetime", "difflib", "glob", "hmac", "json", "queue",
-    "selectors", "socket", "statistics", "struct", "subprocess", "tempfile", "traceback", "typing", "unicodedata",
+    "selectors", "signal", "socket",
+    "statistics", "struct", "subprocess", "tempfile", "traceback", "typing", "unicodedata",
 )  # fmt: skip
 _LATE_RELOAD_MODULES = ("paropt_exporter.config.detect", "paropt_exporter.config.validation")
 
@@ -216,7 +217,7 @@ def build_cluster_opener(config: Config, get_signal: Callable[[], int | None]) -
         from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 
         if (number := get_signal()) is not None:
-            raise Interrupted(number, f"interrupted by {signal.Signals(number).name} before a run")
+            raise Interrupted(number, f"interrupted by {name_signal(number)} before a run")
         dask, root = config.dask, config.root
         return ClusterPool(
             ClusterSettings(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import sys
 import threading
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.streams import LineStream
 from paropt_exporter.errors import EXIT_INTERNAL
+from paropt_exporter.signal_numbers import signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

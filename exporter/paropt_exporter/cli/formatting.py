@@ -51,7 +51,7 @@ def format_time(timestamp_seconds: float) -> str:
 
 def format_line(line: str) -> str:
     """Return the text on one line, with control characters escaped."""
-    return visible(_LINE_ENDS.sub(" ", line))
+    return visible(line if line.isprintable() else _LINE_ENDS.sub(" ", line))
 
 
 def count_columns(text: str) -> int:

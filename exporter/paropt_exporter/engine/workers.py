@@ -26,7 +26,6 @@ from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
 from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, Capture, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
-from paropt_exporter.executors.demand import FULL_LOCK_CORES
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.plan import (
     COMMANDS,
@@ -493,6 +492,7 @@ class PoolWorkers:
         measured = done.measurement if isinstance(done, TaskFuture) else None
         if measured is None or self._routing is None:
             return
+        from paropt_exporter.executors.demand import FULL_LOCK_CORES
         from paropt_exporter.executors.threads.thread_pool import ThreadPool
 
         concurrent = 1

@@ -6,12 +6,12 @@ import contextlib
 import math
 import os
 import select
-import signal
 import sys
 from collections.abc import Callable, Iterable
 from time import monotonic
 
 from paropt_exporter.executors import procfs
+from paropt_exporter.signal_numbers import signal
 
 LINGER_SECONDS = 0.2  # as for commands: left processes may exit by themselves, such as a `tee` that still writes
 LEFT_GRACE_SECONDS = 2.0  # as for commands: from SIGTERM to SIGKILL for left processes

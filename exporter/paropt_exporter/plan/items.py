@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.errors import Interrupted
+from paropt_exporter.signal_numbers import name_signal, signal
 from paropt_exporter.signals import DeferredSignals
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _capture_output(
     with DeferredSignals() as held:
         code, output, errors = _run_command(words, cwd=cwd, env=env, what=what, limit_seconds=limit_seconds, held=held)
     if held.number is not None:
-        raise Interrupted(held.number, f"interrupted by {signal.Signals(held.number).name} before a run: {what} ran")
+        raise Interrupted(held.number, f"interrupted by {name_signal(held.number)} before a run: {what} ran")
     if code != 0:
         last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["it printed no error"]
         raise ItemsError(f"items: {what} failed (exit {code}): {last[0][:200]}")

@@ -18,7 +18,6 @@ from paropt_exporter.config.virtual_environment import build_environment, build_
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, DASK, PROCESSES, THREADS, RemoteTaskOptions
 from paropt_exporter.lazy_patterns import compile_later
-from paropt_exporter.plan.items import ItemsError, describe_no_items, find_items
 from paropt_exporter.plan.stage_graph import find_reachable
 from paropt_exporter.plan.structure import Call, Commands, PlannedStage, PlannedTask, Work
 
@@ -176,6 +175,8 @@ class StageBuilder:
         """Return a stage's tasks, the reason why it is skipped, and the reason why it can't run ("" for none)."""
         if stage.items is None:
             return (PlannedTask(index=0, item=None, work=_build_work(stage, None, arguments)),), "", ""
+        from paropt_exporter.plan.items import ItemsError, describe_no_items  # here, as below: few stages have items
+
         place = self._config.places.get(stage.name, "")
         where = f"{place}: " if place else ""
         try:
@@ -194,6 +195,8 @@ class StageBuilder:
         return tuple(PlannedTask(index=n, item=items[n], work=work) for n, work in enumerate(each)), "", ""
 
     def _find_items(self, stage: Stage, items: Items, folder: Path, env: dict[str, str]) -> tuple[str, ...]:
+        from paropt_exporter.plan.items import ItemsError, find_items
+
         if items.changed is None:
             return find_items(items, cwd=folder, env=env)
         from paropt_exporter.changes import ChangeFinder, UnknownChange

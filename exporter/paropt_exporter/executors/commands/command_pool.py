@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import signal as signals
 import threading
 import weakref
 from collections import Counter
@@ -27,6 +26,7 @@ from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.threads.pool_state import ThreadPoolState
+from paropt_exporter.signal_numbers import name_signal, signal
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.commands.traces import Trace
@@ -305,22 +305,22 @@ def classify_result(step_result: StepResult, *, stopped: bool) -> tuple[Result, 
     if code == 0:
         return Result.SUCCESS, ""
     if code < 0:
-        return Result.ERROR, f"killed by {_name_signal(-code) or f'signal {-code}'}"
+        return Result.ERROR, f"killed by {_describe_signal(-code) or f'signal {-code}'}"
     if code in _SHELL_WORDS:
         return Result.FAILURE, f"exit {code}: {_SHELL_WORDS[code]}"
-    if code > _SHELL_SIGNAL_CODE and _name_signal(code - _SHELL_SIGNAL_CODE):
+    if code > _SHELL_SIGNAL_CODE and _describe_signal(code - _SHELL_SIGNAL_CODE):
         return (
             Result.FAILURE,
-            f"exit {code}: something that it ran was killed by {_name_signal(code - _SHELL_SIGNAL_CODE)}",
+            f"exit {code}: something that it ran was killed by {_describe_signal(code - _SHELL_SIGNAL_CODE)}",
         )
     return Result.FAILURE, f"exit {code}"
 
 
-def _name_signal(number: int) -> str:
+def _describe_signal(number: int) -> str:
     """Return "SIGTERM (15)", with a hint for SIGKILL; "" if no signal has this number."""
     try:
-        name = signals.Signals(number).name
+        name = name_signal(number)
     except ValueError:
         return ""
-    hint = ", perhaps by the out-of-memory killer" if number == signals.SIGKILL else ""
+    hint = ", perhaps by the out-of-memory killer" if number == signal.SIGKILL else ""
     return f"{name} ({number}){hint}"

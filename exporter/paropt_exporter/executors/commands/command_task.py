@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import select
-import signal
 import stat
 import sys
 import threading
@@ -34,6 +33,7 @@ from paropt_exporter.executors.commands.supervisor_client import (
     kill_leftovers,
 )
 from paropt_exporter.executors.frames import build_frame
+from paropt_exporter.signal_numbers import signal
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.commands.traces import Trace

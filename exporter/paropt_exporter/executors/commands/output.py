@@ -35,6 +35,7 @@ _ESCAPE = compile_later(
     r"|\x1b[ -/]*[0-~]?"  # two bytes, or a lone ESC
 )
 # All control characters but tab, newline and return, and the marks that change the direction of text.
+_PLAIN = bytes(range(0x20, 0x7F)) + b"\t\n"  # which none of the patterns matches
 _CONTROL = compile_later("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -267,6 +268,8 @@ def is_cut(text: str) -> bool:
 
 def clean_output(raw: bytes) -> str:
     """Return `raw` as text without terminal escapes and control characters, each line as it was last shown."""
+    if not raw.translate(None, _PLAIN):
+        return raw.decode("ascii")  # as most output is, for which the patterns need not be compiled
     text = raw.decode("utf-8", "replace")
     text = _CONTROL.sub("", _ESCAPE.sub("", text)).replace("\r\n", "\n")
     if "\r" not in text:

@@ -6,13 +6,11 @@ Processes of exporters that were killed are found by a mark in their environment
 from __future__ import annotations
 
 import _socket  # its socket has all that is needed here, and `socket` loads `selectors` and takes 2 ms
-import array
 import atexit
 import contextlib
 import logging
 import os
 import select
-import signal
 import sys
 import threading
 import time
@@ -24,10 +22,10 @@ from typing import Any
 
 from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
-from paropt_exporter.executors import child_processes, procfs
+from paropt_exporter.executors import procfs
 from paropt_exporter.executors.frames import FrameReader
-from paropt_exporter.executors.supervisor.parent_process import BYE, CHANNEL, EXIT, REST, RUN_MARK, WATCH
-from paropt_exporter.executors.supervisor.process_tree import MARK, list_living
+from paropt_exporter.executors.supervisor import BYE, CHANNEL, EXIT, MARK, REST, RUN_MARK, WATCH
+from paropt_exporter.signal_numbers import signal
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +113,8 @@ class Channel:
         Raises ConnectionError if the supervisor has died.
         """
         message = request if environment is self._environment else environment + request
-        passed = array.array("i", [output] if trace is None else [output, trace])
-        sent = self.connection.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
+        passed = _pack_descriptors(output) if trace is None else _pack_descriptors(output, trace)
+        sent = self.connection.sendmsg([message], [passed])
         if sent < len(message):
             self.connection.sendall(message[sent:])
         self._environment = environment
@@ -251,14 +249,13 @@ class SharedSupervisor:
             ours, theirs = _socket.socketpair()
             with contextlib.closing(theirs):
                 try:
-                    rights = array.array("i", [theirs.fileno()])
-                    process = self._send(CHANNEL, [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+                    process = self._send(CHANNEL, [_pack_descriptors(theirs.fileno())])
                 except OSError:
                     ours.close()
                     raise
             return Channel(ours, process)
 
-    def _send(self, kind: bytes, passed: Sequence[tuple[int, int, array.array[int]]] = ()) -> SupervisorProcess:
+    def _send(self, kind: bytes, passed: Sequence[tuple[int, int, bytes]] = ()) -> SupervisorProcess:
         """Send a message on the control socket; under the lock."""
         if self._process is not None and self._process.poll() is not None:
             self._detach()
@@ -359,6 +356,12 @@ def _spawn(control: _socket.socket) -> SupervisorProcess:
         raise
 
 
+def _pack_descriptors(*descriptors: int) -> tuple[int, int, bytes]:
+    """Return the descriptors as ancillary data of a message."""
+    packed = b"".join(each.to_bytes(4, sys.byteorder) for each in descriptors)
+    return _socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed
+
+
 def describe_death(process: SupervisorProcess) -> str:
     """Return why a supervisor has closed a command's channel."""
     try:
@@ -374,6 +377,8 @@ def kill_leftovers(session: int, mark: str, limit: int) -> int:
     It finds them by their session (0: unknown), by the mark in their environment or by their RLIMIT_LOCKS, with their
     descendants. It scans again until none is left, since a process may start another one just before it is killed.
     """
+    from paropt_exporter.executors import child_processes  # here: a supervisor hardly ever dies
+
     killed: set[int] = set()
     deadline, empty = time.monotonic() + _MAX_KILL_SECONDS, 0
     while empty < _EMPTY_SCANS and time.monotonic() < deadline:
@@ -387,6 +392,8 @@ def kill_leftovers(session: int, mark: str, limit: int) -> int:
 
 def _find_leftovers(session: str, mark: str, limit: int) -> dict[int, int]:
     """Return the processes of a command, each with its process group."""
+    from paropt_exporter.executors.supervisor.process_tree import list_living
+
     living = dict(list_living())
     found = {
         pid
@@ -450,7 +457,12 @@ def end_orphans(root: Path) -> tuple[str, ...]:
     and it spares the ancestors of this process. It ignores the mark with which this process was started: if a user has
     saved the environment of a run, that mark proves nothing.
     """
-    return child_processes.end_leftovers(child_processes.Termination(lambda: _find_orphans(_encode_folder(root))))
+    project = _encode_folder(root)
+    if not _find_orphans(project):
+        return ()  # as almost always
+    from paropt_exporter.executors import child_processes
+
+    return child_processes.end_leftovers(child_processes.Termination(lambda: _find_orphans(project)))
 
 
 def _find_orphans(project: str) -> list[int]:
@@ -461,6 +473,8 @@ def _find_orphans(project: str) -> list[int]:
     ]
     if not found:
         return []  # as almost always: there is no need to read each process a second time
+    from paropt_exporter.executors.supervisor.process_tree import list_living
+
     space, processes = _read_pid_namespace("self"), {pid: fields[1] for pid, fields in list_living()}
     ancestors = _find_ancestors(str(os.getpid()), processes)
     return [

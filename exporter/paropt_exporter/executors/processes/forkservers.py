@@ -8,7 +8,6 @@ import itertools
 import logging
 import marshal
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.executors import procfs
+from paropt_exporter.signal_numbers import signal
 
 if TYPE_CHECKING:
     import socket

@@ -31,9 +31,9 @@ from _ctypes import call_function, dlopen, dlsym
 
 from paropt_exporter.executors import procfs
 from paropt_exporter.executors.frames import FrameReader, build_frame
-from paropt_exporter.executors.supervisor.parent_process import BYE, EXIT, REST, WATCH, ParentProcess
+from paropt_exporter.executors.supervisor import BYE, EXIT, MARK, REST, WATCH
+from paropt_exporter.executors.supervisor.parent_process import ParentProcess
 from paropt_exporter.executors.supervisor.process_tree import (
-    MARK,
     MAX_SAMPLE_SECONDS,
     RLIMIT_LOCKS,
     ProcessTable,

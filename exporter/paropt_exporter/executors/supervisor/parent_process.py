@@ -8,14 +8,9 @@ import select
 import time
 
 from paropt_exporter.executors import procfs
+from paropt_exporter.executors.supervisor import RUN_MARK
 from paropt_exporter.executors.supervisor.process_tree import list_living
 
-# Messages on the control socket. CHANNEL: a channel for commands. WATCH: kill the exporter's own children, too, when it
-# has exited. REST: none of them is running now. EXIT: the exporter is exiting. BYE: it and its children continue
-# without a supervisor.
-CHANNEL, WATCH, REST, EXIT, BYE = b"c", b"w", b"r", b"e", b"b"
-# in the environment of all processes that an exporter starts: its process id, start time and project
-RUN_MARK = "PAROPT_RUN"
 _SAMPLE_SECONDS = 0.1  # a sample costs some 0.2 ms with 20 threads
 
 

@@ -7,6 +7,7 @@ import os
 
 from paropt_exporter.executors import procfs
 from paropt_exporter.executors.core_time import ProcessTime, read_age
+from paropt_exporter.executors.supervisor import MARK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # signal imports enum
 
-# Two marks identify processes that left their session and parent: a variable of each command's environment, and a limit
-# that Linux has not enforced since 2.4, which processes inherit even if they start programs with another environment.
-MARK = "PAROPT_COMMAND"
+# Processes that left their session and parent are identified by MARK, or by this limit, which Linux has not enforced
+# since 2.4: they inherit it even if they start programs with another environment.
 RLIMIT_LOCKS = 10  # asm-generic/resource.h; the same on all architectures
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
