@@ -2,8 +2,8 @@
 
 Usage: PYTHONPATH=exporter python benchmarks/cpython_suite.py [-v] [MODULE...]
 
-Needs a Python whose `test` package is installed (3.13: others lack some of the modules) and cloudpickle. Exits with 1
-if a test fails that can hold for these pools; those that can't are listed with why.
+Needs a Python whose `test` package is installed (Debian: libpython3.15-testsuite) and cloudpickle. Exits with 1 if a
+test fails that can hold for these pools; those that can't are listed with why.
 """
 
 from __future__ import annotations
@@ -44,6 +44,21 @@ LEFT_OUT = {
         "FailingInitializerTest.test_initializer",
         "FailingInitializerResourcesTest.",
         "DeadlockTest.test_shutdown_deadlock_pickle",
+        # since Python 3.14
+        "ExecutorTest.test_terminate_workers",
+        "ExecutorTest.test_kill_workers",
+        "ExecutorTest.test_force_shutdown_workers",
+        "ExecutorTest.test_force_shutdown_workers_stops_pool",
+        "ExecutorTest.test_force_shutdown_workers_invalid_op",
+        "ExecutorTest.test_shutdown_no_wait_max_tasks_gh119592",
+        "ExecutorTest.test_gc_during_max_tasks_worker_exit_gh152967",
+        "ExecutorTest.test_force_shutdown_during_max_tasks_worker_exit",
+        "ExecutorTest.test_failed_worker_replacement_breaks_pool",
+        "ExecutorTest.test_broken_process_pool_traceback",
+        "ShutdownTest.test_shutdown_gh_132969_case_1",
+        "ShutdownTest.test_shutdown_gh_132969_case_2",
+        # since Python 3.15
+        "ExecutorTest.test_traceback_when_child_process_terminates_abruptly",
     ),
     "wants the whole pool to break": (
         "ExecutorTest.test_killed_child",

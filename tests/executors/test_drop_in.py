@@ -344,7 +344,7 @@ def square_in_processes():
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return pool.map(square, [2]), pickle.loads(pickle.dumps(square)) is square
 
-with multiprocessing.Manager() as manager, ProcessPool(1) as pool:
+with multiprocessing.get_context("fork").Manager() as manager, ProcessPool(1) as pool:
     queue = manager.Queue()
     returned, renamed = pool.submit(put, queue).result()
     message = queue.get()

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import pytest
 
@@ -128,11 +129,10 @@ def test_simple_pattern_runs_the_five_tools_and_prints_a_report(tmp_path: Path) 
 def test_simple_pattern_logs_each_failure_and_exits_with_1(tmp_path: Path) -> None:
     process = run(tmp_path, block("04_simple_parallel"), PATH=tools(tmp_path, mypy=3, bandit=1))
     assert process.returncode == 1
+    types, security = CalledProcessError(3, ["mypy", "agent/"]), CalledProcessError(1, ["bandit", "-r", "agent/"])
     assert process.stdout.splitlines() == [
-        "ERROR stage 3 (type_checking): CalledProcessError: "
-        "Command '['mypy', 'agent/']' returned non-zero exit status 3.",
-        "ERROR stage 6 (security_scan): CalledProcessError: "
-        "Command '['bandit', '-r', 'agent/']' returned non-zero exit status 1.",
+        f"ERROR stage 3 (type_checking): CalledProcessError: {types}",
+        f"ERROR stage 6 (security_scan): CalledProcessError: {security}",
     ]
 
 

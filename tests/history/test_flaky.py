@@ -119,13 +119,14 @@ def test_failure_of_a_whole_run_that_a_shard_has_proven_flaky_is_closed(history:
     assert history.load_open_failures("standard", "s1", shard="1/2") == {}
 
 
-def test_work_to_find_open_failures_grows_with_the_runs_not_with_their_square(tmp_path: Path) -> None:
+@pytest.mark.parametrize("item", [None, "test_"])
+def test_work_to_find_open_failures_grows_with_the_runs_not_with_their_square(tmp_path: Path, item: str | None) -> None:
     """A lane of 50 failing stages, which --every had run 1,000 times with the same files, was planned for 90 s."""
     path = tmp_path / "history.db"
     steps = []
     with closing(History(path, project="shop", clock=StillClock())) as history:
         for number in range(128):
-            add_run(history, number, result=Result.FAILURE)
+            add_run(history, number, result=Result.FAILURE, item=item)
             if number in (63, 127):
                 steps.append(count_steps(path))
     assert steps[1] < 3 * steps[0]

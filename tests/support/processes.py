@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,9 +25,7 @@ def is_asleep(pid: int) -> bool:
 
 def run_in_forked_child(work: Callable[[], object]) -> int:
     """Run a function in a forked copy of this process, for a minute at most, and return the exit code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, since other threads run
-        child = os.fork()
+    child = os.fork()
     if not child:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)

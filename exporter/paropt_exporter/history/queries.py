@@ -45,7 +45,8 @@ UNION ALL SELECT * FROM (
 """
 # The runs of a lane in one tree state in which a stage failed and has not succeeded since. A shard closes only its own
 # failures, and failures of whole runs that it has proven flaky. The last successes are found once, not for each row:
-# with --every, a lane may have a thousand runs in one state.
+# with --every, a lane may have a thousand runs in one state. CROSS JOIN keeps SQLite from joining each pair of runs
+# before the flaky items, of which there are few; SQLite 3.53 would.
 _OPEN = """
 WITH
   same AS (SELECT run_id, sequence, shard FROM runs
@@ -53,10 +54,11 @@ WITH
   passed AS (SELECT stage, scope = 'items' AS is_part, shard, max(sequence) AS sequence
     FROM same JOIN stages USING (run_id) WHERE result = 'success' AND scope <> 'arguments'
     GROUP BY stage, is_part, CASE WHEN is_part THEN shard ELSE '' END),
-  proven AS (SELECT failed.run_id, failed.stage FROM same AS later JOIN flaky_items AS flaky USING (run_id)
-    JOIN failed_items AS failed ON failed.stage = flaky.stage AND failed.item = flaky.item
-    JOIN same AS earlier ON earlier.run_id = failed.run_id
-    WHERE later.sequence > earlier.sequence AND later.shard <> earlier.shard)
+  proven AS (SELECT failed.run_id, failed.stage FROM same AS later
+    CROSS JOIN flaky_items AS flaky ON flaky.run_id = later.run_id
+    CROSS JOIN same AS earlier ON earlier.sequence < later.sequence AND earlier.shard <> later.shard
+    CROSS JOIN failed_items AS failed
+      ON failed.run_id = earlier.run_id AND failed.stage = flaky.stage AND failed.item = flaky.item)
 SELECT same.run_id AS run_id, stages.stage AS stage FROM same JOIN stages USING (run_id)
   LEFT JOIN passed AS whole ON whole.stage = stages.stage AND NOT whole.is_part
   LEFT JOIN passed AS part ON part.stage = stages.stage AND part.is_part AND part.shard = same.shard
