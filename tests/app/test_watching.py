@@ -108,6 +108,32 @@ def test_change_waits_for_the_end_of_a_git_command(tmp_path: Path, place: str) -
     assert (watched.watch.choose_next(), watched.watch.waits_for_git()) == (("lint",), False)
 
 
+def test_checkout_that_takes_long_starts_nothing(tmp_path: Path) -> None:
+    """Each look follows events, many in a second: their number says nothing about the age of git's lock."""
+    Repository(tmp_path / "project")
+    watched = Watched(tmp_path / "project")
+    lock = tmp_path / "project/.git/index.lock"
+    lock.touch()
+    for number in range(100):
+        (watched.folder / "src/a.py").write_text(str(number))
+        watched.watch.look(events=10)
+        assert watched.watch.waits_for_git()
+    assert watched.watch.choose_next() == ()
+    lock.unlink()
+    watched.watch.look(events=1)
+    assert (watched.watch.choose_next(), watched.watch.waits_for_git()) == (("lint",), False)
+
+
+def test_lock_that_a_killed_git_left_is_ignored_in_the_end_whatever_changes(tmp_path: Path) -> None:
+    Repository(tmp_path / "project")
+    watched = Watched(tmp_path / "project")
+    (tmp_path / "project/.git/index.lock").touch()
+    (watched.folder / "src/a.py").write_text("two")
+    for _ in range(1001):
+        watched.watch.look(events=1)
+    assert (watched.watch.choose_next(), watched.watch.waits_for_git()) == (("lint",), False)
+
+
 def test_lock_that_a_killed_git_left_is_ignored_after_20_scans(tmp_path: Path) -> None:
     Repository(tmp_path / "project")
     watched = Watched(tmp_path / "project")
@@ -117,6 +143,10 @@ def test_lock_that_a_killed_git_left_is_ignored_after_20_scans(tmp_path: Path) -
         watched.watch.look()
         assert watched.watch.waits_for_git()
     watched.watch.look()
+    assert (watched.watch.choose_next(), watched.watch.waits_for_git()) == (("lint",), False)
+    watched.watch.begin_run([])
+    (watched.folder / "src/a.py").write_text("three")
+    watched.watch.look(events=1)
     assert (watched.watch.choose_next(), watched.watch.waits_for_git()) == (("lint",), False)
 
 

@@ -20,6 +20,8 @@ Change = Callable[[CachedProject], object]
 
 def build(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
     (root / "dist").mkdir(exist_ok=True)
+    if (root / "dist/out").is_dir():
+        (root / "dist/out").rmdir()
     (root / "dist/out").write_text((root / "src/a.py").read_text())
     return "built"
 
@@ -69,11 +71,24 @@ def put_pipe_among_inputs(project: CachedProject) -> None:
     os.mkfifo(project.root / "src/pipe")
 
 
+def put_folder_in_place_of_output(project: CachedProject) -> None:
+    lose_output(project)
+    (project.root / "dist/out").mkdir()
+
+
+def put_link_in_place_of_folder(project: CachedProject) -> None:
+    lose_output(project)
+    (project.root / "dist").rename(project.root / "moved")
+    (project.root / "dist").symlink_to("moved")
+
+
 CHANGES: dict[str, Change] = {
     "none": lambda project: None,
     "input": lambda project: project.write_file("src/a.py", "two"),
     "variable": lambda project: project.environ.update(LANG="C"),
     "output": lose_output,
+    "folder in place of an output": put_folder_in_place_of_output,
+    "link in place of the folder of an output": put_link_in_place_of_folder,
     "output that an earlier run did not write": lambda project: project.write_file("dist/stale", ""),
     "content whose file is in place": lambda project: lose_content(project, b"one"),
     "contents": lose_contents,

@@ -17,7 +17,7 @@ import termios
 import threading
 import tty
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -51,7 +51,10 @@ log = logging.getLogger(__name__)
 # Runs in a row during which inputs of a stage changed. A formatter settles in the second one.
 _MOST_CANCELLED = 3  # then a run of it is no longer ended early
 _MOST_REPEATED = 4  # then it waits for a change between two runs
-_MOST_HELD = 20  # scans in a row that wait for git's lock, 10 s: a git that was killed leaves it behind
+# How long changes wait for git's lock, since a git that was killed leaves it behind: so many looks without an event
+# (10 s), and so many bursts of events in all. A checkout that takes long makes a few bursts in each second.
+_MOST_QUIET_LOOKS = 20
+_MOST_HELD_BURSTS = 1_000
 _MOST_PASSED = 5  # names in the line about the state of all stages
 STALE = "files changed"
 _DEBOUNCE_MS = 300  # an editor or a checkout writes several files within this time
@@ -59,6 +62,7 @@ _STEP_MS = 50
 _TIMEOUT_MS = 500
 _TIMEOUTS_PER_SCAN = 60  # half a minute: an overflow of the kernel's queue loses no change for longer
 _POLL_SECONDS = 2.0  # without inotify
+_MOST_FAILURES = 3  # of watchfiles in a row: then no events are to be expected
 _FOREGROUND_SECONDS = 0.5  # between two looks whether the shell has given the terminal back
 _LOCAL_MODES = 3  # their place in what `tcgetattr` returns
 # Folders that tools fill by themselves. A file in them still counts if a stage's `inputs` name it, with the next scan.
@@ -101,7 +105,8 @@ class LaneWatch:
         self._disturbed: set[str] = set()  # stages of the run with an input that has changed since its start
         self._repeats: Counter[str] = Counter()
         self._states: dict[str, StageRecord] = {}
-        self._held = 0
+        self._quiet_looks = 0  # without events, in a row, while git has its lock
+        self._held_bursts = 0
         self.quits = False
         self.reloads = False
         self.reconfigure(config)
@@ -130,12 +135,13 @@ class LaneWatch:
         return self._inputs.is_quiet(path)
 
     def waits_for_git(self) -> bool:
-        """Return whether the last scan left changes to a later one, since git was about to make more."""
-        return 0 < self._held <= _MOST_HELD
+        """Return whether the last look left changes to a later one, since git was about to make more."""
+        return self._quiet_looks + self._held_bursts > 0 and self._may_hold()
 
-    def look(self) -> None:
-        """Scan the inputs, and end what has become stale."""
+    def look(self, events: int = 0) -> None:
+        """Scan the inputs after a number of events, and end what has become stale."""
         with self._lock:
+            self._count_held(events)
             affected = self._scan()
             stale = frozenset(name for name in affected if self._repeats[name] < _MOST_CANCELLED) & self._in_run
             path = next(iter(affected.values()), "")
@@ -230,10 +236,25 @@ class LaneWatch:
                 self._repeats[name] = 0
         return affected
 
+    def _count_held(self, events: int) -> None:
+        if not self._has_git_lock():
+            self._quiet_looks = self._held_bursts = 0
+        elif not self._may_hold():
+            return  # the lock was left behind: no later change waits for it
+        elif events:
+            self._quiet_looks, self._held_bursts = 0, self._held_bursts + 1
+        else:
+            self._quiet_looks += 1
+
     def _is_git_busy(self) -> bool:
         """Whether a git command, such as a checkout, is about to change many files."""
-        self._held = self._held + 1 if self._git_lock is not None and self._git_lock.exists() else 0
-        return self.waits_for_git()
+        return self._has_git_lock() and self._may_hold()
+
+    def _has_git_lock(self) -> bool:
+        return self._git_lock is not None and self._git_lock.exists()
+
+    def _may_hold(self) -> bool:
+        return self._quiet_looks <= _MOST_QUIET_LOOKS and self._held_bursts <= _MOST_HELD_BURSTS
 
     def _has_passed(self, name: str) -> bool:
         state = self._states.get(name)
@@ -359,20 +380,27 @@ def has_keys() -> bool:
 class FileEvents:
     """`with FileEvents(folder, is_quiet, on_burst, say):` calls `on_burst` after each burst of events, and every 30 s.
 
-    An error of watchfiles delays a call by some two seconds. Paths for which `is_quiet` is true cause no call. While
-    `is_pending` is true, `on_burst` is called every half second. All are called on this thread, with paths relative to
-    the folder.
+    It passes the number of events. If the kernel sends none, `on_burst` is called every `poll_seconds`; an error of
+    watchfiles delays a call by as much. Paths for which `is_quiet` is true cause no call. While `is_pending` is true,
+    `on_burst` is called every half second. All are called on this thread, with paths relative to the folder.
     """
 
     def __init__(
         self,
         folder: str,
         is_quiet: Callable[[str], bool],
-        on_burst: Callable[[], None],
+        on_burst: Callable[[int], None],
         say: Callable[[str], None],
         *,
         is_pending: Callable[[], bool] = lambda: False,
+        poll_seconds: float = _POLL_SECONDS,
+        watch: Callable[..., Iterator[Collection[object]]] | None = None,
     ) -> None:
+        """`watch`: in place of `watchfiles.watch`."""
+        self._poll_seconds = poll_seconds
+        self._watch = watch
+        self._failures = 0  # of watchfiles, since it last worked
+        self._passes_over_denied = False  # folders that this user may not read
         self._folder = os.path.realpath(folder)
         self._is_quiet = is_quiet
         self._on_burst = on_burst
@@ -384,7 +412,7 @@ class FileEvents:
 
     def __enter__(self) -> FileEvents:
         self._thread.start()
-        self._ready.wait(_POLL_SECONDS)
+        self._ready.wait(self._poll_seconds)
         return self
 
     def __exit__(
@@ -398,24 +426,36 @@ class FileEvents:
         while not self._stop.is_set():
             try:
                 self._wait_for_events(idle)
-            except OSError as error:  # the limit of inotify watches, or a file system without events
-                self._say(f"--watch: no file events ({error}): checking every {_POLL_SECONDS:g} s")
-                self._ready.set()
-                while not self._stop.wait(_POLL_SECONDS):
-                    self._on_burst()
             except Exception as error:
-                if isinstance(error, RuntimeError):  # watchfiles' own, such as for a name that is not UTF-8
+                if isinstance(error, PermissionError) and not self._passes_over_denied:
+                    # Only now: watchfiles then passes over the limit of watches, too, and sees no change beyond it.
+                    self._passes_over_denied = True
+                    continue
+                self._failures += 1
+                is_lasting = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+                if is_lasting or self._failures >= _MOST_FAILURES:
+                    self._poll(error)
+                    return
+                if isinstance(error, OSError | RuntimeError):  # watchfiles' own, such as for a name that is not UTF-8
                     log.info("watching files begins again", extra={"err": str(error)})
                 else:
                     log.exception("watching files begins again")
-                self._stop.wait(_POLL_SECONDS)
+                self._stop.wait(self._poll_seconds)
                 idle = _TIMEOUTS_PER_SCAN  # look once events arrive again: some may have been missed
+
+    def _poll(self, error: Exception) -> None:
+        """Do without events: the limit of inotify's watches or instances is reached, or the file system has none."""
+        reason = str(error).partition(" about [")[0].rstrip(".")  # without watchfiles' details
+        self._say(f"--watch: no file events ({reason}): checking every {self._poll_seconds:g} s")
+        self._ready.set()
+        while not self._stop.wait(self._poll_seconds):
+            self._on_burst(0)
 
     def _wait_for_events(self, idle: int) -> None:
         """Call `on_burst` for events, and whenever none came for long; `idle`: how many timeouts have passed."""
         import watchfiles  # here: only --watch needs it
 
-        for burst in watchfiles.watch(
+        for burst in (self._watch or watchfiles.watch)(
             self._folder,
             watch_filter=lambda _, path: not self._is_quiet(os.path.relpath(path, self._folder)),
             debounce=_DEBOUNCE_MS,
@@ -424,13 +464,14 @@ class FileEvents:
             stop_event=self._stop,
             yield_on_timeout=True,
             raise_interrupt=False,
-            ignore_permission_denied=True,
+            ignore_permission_denied=self._passes_over_denied,
         ):
             self._ready.set()
+            self._failures = 0
             idle = 0 if burst else idle + 1
             if burst or idle >= _TIMEOUTS_PER_SCAN or self._is_pending():
                 idle = 0
-                self._on_burst()
+                self._on_burst(len(burst))
 
 
 class InputChanges:

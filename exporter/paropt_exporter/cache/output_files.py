@@ -139,18 +139,17 @@ class Restoration(Struct, frozen=True):
 def plan_restoration(states: FileStates, wanted: Sequence[OutputFile], patterns: Sequence[str]) -> Restoration:
     """Compare the outputs of a result with the files in their places.
 
-    `patterns`: the outputs that the task declares. Raises UnusableFile, or, for a file that matches none of the
-    patterns, NotRestored.
+    `patterns`: the outputs that the task declares. Raises UnusableFile, or NotRestored for a file that matches none of
+    the patterns or can't be put in its place.
     """
     _check_declared(wanted, patterns)
     found = find_matching(states.folder, patterns)
     linked = _find_linked_folders(states.folder, (path for path, _ in found))
     there = {path: _describe_there(states, path, state) for path, state in found if os.path.dirname(path) not in linked}
     names = {file.path for file in wanted}
-    return Restoration(
-        missing=tuple(file for file in wanted if there.get(file.path) != file.state),
-        stale=tuple(path for path in there if path not in names),
-    )
+    missing = tuple(file for file in wanted if there.get(file.path) != file.state)
+    _check_places(states.folder, [file.path for file in missing])
+    return Restoration(missing, tuple(path for path in there if path not in names))
 
 
 def restore_outputs(folder: str, store: Store, restoration: Restoration) -> None:
@@ -187,6 +186,21 @@ def _check_declared(wanted: Sequence[OutputFile], patterns: Sequence[str]) -> No
     for file in wanted:
         if not declared.could_find(file.path):
             raise NotRestored(f"the outputs can't be restored: {file.path} is not one of its outputs")
+
+
+def _check_places(folder: str, paths: Iterable[str]) -> None:
+    """Raise NotRestored if a folder on the way to a file is something else, or if one is in the place of a file."""
+    parents: set[str] = set()
+    for path in paths:
+        if os.path.isdir(place := os.path.join(folder, path)) and not os.path.islink(place):
+            raise NotRestored(f"the outputs can't be restored: {path} is a folder")
+        *above, _ = accumulate(path.split("/"), "{}/{}".format)
+        parents.update(above)
+    for parent in sorted(parents):
+        if os.path.islink(place := os.path.join(folder, parent)):
+            raise NotRestored(f"the outputs can't be restored: {parent} is a link")
+        if os.path.exists(place) and not os.path.isdir(place):
+            raise NotRestored(f"the outputs can't be restored: {parent} is not a folder")
 
 
 class _Staged(Struct, frozen=True):
