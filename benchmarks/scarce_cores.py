@@ -28,27 +28,40 @@ OTHERS = (0, 2, 6)
 RUNS = 3
 _NOTE = "NOTES"
 
-# A task: `python task.py KIND SECONDS` computes or sleeps for so long, and notes when it did.
-TASK = """
-import os, sys, time
+# Sleeps. With a folder for meetings, as tests have it, a task sleeps until so many others do as must at once: a busy
+# machine may start them later than the first one would wake up.
+REST = """
+def rest(seconds):
+    folder, until = os.environ.get("MEETING"), time.monotonic() + 30
+    if not folder:
+        time.sleep(seconds)
+        return
+    open(f"{folder}/{time.monotonic_ns()}-{os.getpid()}", "w").close()
+    while len(os.listdir(folder)) < int(os.environ["SLEEPERS"]) and time.monotonic() < until:
+        time.sleep(0.05)
+"""
 
+# A task: `python task.py KIND SECONDS` computes or sleeps for so long, and notes when it did.
+TASK = f"""
+import os, sys, time
+{REST}
 kind, seconds = sys.argv[1], float(sys.argv[2])
 begin = time.monotonic()
 if kind == "compute":
     while time.process_time() < seconds:
         pass
 else:
-    time.sleep(seconds)
+    rest(seconds)
 with open(os.environ["NOTES"], "a") as notes:
-    notes.write(f"{kind} {begin} {time.monotonic()}\\n")
+    notes.write(f"{{kind}} {{begin}} {{time.monotonic()}}\\n")
 """
 
-CALLS = """
+CALLS = f"""
 import os, time
-
+{REST}
 def _note(kind, begin):
     with open(os.environ["NOTES"], "a") as notes:
-        notes.write(f"{kind} {begin} {time.monotonic()}\\n")
+        notes.write(f"{{kind}} {{begin}} {{time.monotonic()}}\\n")
 
 def compute(item):
     begin, cpu = time.monotonic(), time.thread_time()
@@ -58,7 +71,7 @@ def compute(item):
 
 def sleep(item):
     begin = time.monotonic()
-    time.sleep(1)
+    rest(1)
     _note("sleep", begin)
 """
 
@@ -186,10 +199,10 @@ class Noted:
 
 
 class Lane:
-    """A row's work in a folder of its own."""
+    """A row's work in a folder of its own. `meets`: its sleeping tasks wait until all of them sleep."""
 
-    def __init__(self, folder: Path, row: Row) -> None:
-        self._folder, self._row = folder, row
+    def __init__(self, folder: Path, row: Row, *, meets: bool = False) -> None:
+        self._folder, self._row, self._meets = folder, row, meets
         (folder / "task.py").write_text(TASK)
         (folder / "calls.py").write_text(CALLS)
         (folder / "program.py").write_text(row.program)
@@ -226,6 +239,10 @@ class Lane:
         notes = self._folder / "notes"
         notes.unlink(missing_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        if self._meets:
+            shutil.rmtree(self._folder / "meeting", ignore_errors=True)
+            (self._folder / "meeting").mkdir()
+            environment |= {"MEETING": str(self._folder / "meeting"), "SLEEPERS": str(self._row.sleepers)}
         began = time.monotonic()
         process = subprocess.Popen(
             command, cwd=self._folder, env={**environment, _NOTE: str(notes)}, stdin=subprocess.DEVNULL,

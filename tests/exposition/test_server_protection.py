@@ -408,12 +408,12 @@ def test_a_flood_of_guesses_locks_out_no_new_scraper(
     endpoint = start(users_config(alice=hashed()), max_requests=2)
     asked, go = threading.Semaphore(0), threading.Event()
     compared: list[bytes] = []
-    matches, check = passwords.matches_hash, passwords.PasswordChecker.check
+    check = passwords.PasswordChecker.check
 
-    def slow(password: bytes, hashed_password: str) -> bool:
+    def slow(password: bytes, _: str) -> bool:
         compared.append(password)
         assert go.wait(GUARD_SECONDS)
-        return matches(password, hashed_password)
+        return password == PASSWORD.encode()  # sixty hashes may take longer on a busy machine than a connection lasts
 
     def counted(*arguments: Any, **keywords: Any) -> None:
         check(*arguments, **keywords)
