@@ -23,7 +23,7 @@ ENV PATH=/opt/paropt/bin:$PATH PAROPT_CACHE_DIR=/project/.paropt/cache PYTHONDON
 WORKDIR /project
 USER 10001:10001
 EXPOSE 10178
-# Whatever answers is alive: under TLS or a password that is a 400 or a 401.
+# Any answer means that it is alive: with TLS or a password that is a 400 or a 401.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s --retries=3 \
   CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 10178, timeout=4); c.request('GET', '/-/healthy'); raise SystemExit(c.getresponse().status >= 500)"]
 ENTRYPOINT ["paropt-exporter"]

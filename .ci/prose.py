@@ -1,4 +1,4 @@
-"""Refuse phrases that made the first version hard to read, in docstrings, comments, messages, test names and docs.
+"""Refuse phrases that made the first version hard to read: in code, test names, docs and configs.
 
 Usage: python .ci/prose.py [PATH...]; without paths: all that is committed. Prints file:line: phrase, with a suggestion.
 The exit code is 1 if anything was found. A line that must quote a phrase ends with the comment `prose: quoted`.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SKIPPED = ("CHANGELOG.md", ".ci/prose.py", "LICENSE", "requirements.lock")
+PATTERNS = ("*.py", "*.md", "*.yml", "*.yaml", "*.toml", "*.service", "*.socket", "*.timer", "*Dockerfile", "*Makefile")
 
 PHRASES = {
     r"\bnobody\b": "name the actor, or say that there is none",
@@ -79,7 +80,7 @@ def _paths() -> Iterator[Path]:
             return
     else:
         folders = [ROOT]
-    patterns = [f"{folder}/{pattern}" for folder in folders for pattern in ("*.py", "*.md")]
+    patterns = [f"{folder}/{pattern}" for folder in folders for pattern in PATTERNS]
     listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
     yield from (ROOT / name for name in listed.stdout.splitlines() if name not in SKIPPED)
 

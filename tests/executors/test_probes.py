@@ -447,6 +447,13 @@ def test_size_that_is_no_integer_is_refused(pool: Pool, size: int) -> None:
     assert works(pool)
 
 
+@pytest.mark.parametrize("kind", [ThreadPool, ProcessPool])
+def test_number_of_workers_in_quotes_is_refused_in_words(kind: type[ThreadPool | ProcessPool]) -> None:
+    """As from a variable of the environment."""
+    with pytest.raises(TypeError, match=r"a pool of '4' \w+: expected an integer"):
+        kind("4")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("kind", [ThreadPool, ProcessPool, AdaptivePool])
 def test_half_a_worker_is_refused_at_the_start(kind: type[Pool]) -> None:
     with pytest.raises(TypeError, match=r"a pool of 1\.5 \w+: expected an integer"):

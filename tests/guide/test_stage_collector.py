@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from paropt_exporter import AdaptiveWorkerPool, ParallelizationStrategy, StageCollector
+from paropt_exporter import AdaptiveWorkerPool, ParallelizationStrategy, StageCollector, ThreadPool
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.events import Result
 from paropt_exporter.history import History
@@ -42,6 +42,13 @@ def read_runs(path: Path) -> tuple[RunSummary, ...]:
 def pool() -> Iterator[AdaptiveWorkerPool]:
     with AdaptiveWorkerPool(ParallelizationStrategy.THREAD_POOL, 2) as pool:
         yield pool
+
+
+def test_pool_without_stages_is_refused_before_the_history_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with ThreadPool(1) as threads, pytest.raises(TypeError, match="has no stages: expected an AdaptiveWorkerPool"):
+        StageCollector(threads, project="shop", lane="nightly", history=path)  # type: ignore[arg-type]
+    assert not path.exists()
 
 
 def test_stages_of_a_run_reach_the_page(pool: AdaptiveWorkerPool) -> None:

@@ -59,7 +59,7 @@ def steer(
         raise ValueError(f"minimum {minimum} and maximum {maximum}: expected 1 <= minimum <= maximum")
     weights = weights or (1.0,) * len(pools)
     if len(weights) != len(pools) or min(weights, default=1.0) <= 0:
-        raise ValueError(f"weights {tuple(weights)} for {len(pools)} pools: expected one positive number for each")
+        raise ValueError(f"weights {tuple(weights)}, pools {len(pools)}: expected one positive number for each pool")
     return PoolController(
         [
             PoolSettings(pool=pool, floor=minimum, ceiling=maximum, weight=weight, urgent=pool in critical)

@@ -43,8 +43,8 @@ def check_size(size: int, most: int, workers: str) -> int:
 
 
 def check_arguments(max_workers: int, initializer: object) -> None:
-    """Raise the standard library's errors for invalid arguments of an executor."""
-    if max_workers <= 0:
+    """Raise the standard library's errors for invalid arguments of an executor; `check_size` refuses other types."""
+    if isinstance(max_workers, int) and max_workers <= 0:
         raise ValueError("max_workers must be greater than 0")
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")

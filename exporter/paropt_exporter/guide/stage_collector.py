@@ -67,7 +67,9 @@ class StageCollector(Collector):
     """
 
     def __init__(self, pool: AdaptiveWorkerPool, *, project: str, lane: str, history: Path | None = None) -> None:
-        """Observe the pool's stages from now on. Raises HistoryError if `history` can't be opened."""
+        """Observe the pool's stages from now on. Raises TypeError for another kind of pool."""
+        if not isinstance(pool, AdaptiveWorkerPool):
+            raise TypeError(f"{pool!r} has no stages: expected an AdaptiveWorkerPool, or use a PoolCollector")
         self._history = None if history is None else _open_history(history, project)
         if self._history is not None:
             self._history.mark_interrupted_runs()

@@ -16,7 +16,7 @@ from paropt_exporter.monitoring.alerts.sla_alerts import build_budget_alerts, bu
 from paropt_exporter.monitoring.options import Format, Options
 
 RECORDING_FILE, ALERTS_FILE = "paropt-recording.yml", "paropt-alerts.yml"
-_HEADER = "# Made by `paropt-exporter generate alerts`; a change here is lost with the next one.\n"
+_HEADER = "# Made by `paropt-exporter generate alerts`, which overwrites changes.\n"
 _BUILDERS: Mapping[str, Callable[[Options], tuple[Alert, ...]]] = {  # by the name of the group, in runbook order
     "sla": build_sla_alerts,
     "budget": build_budget_alerts,

@@ -45,7 +45,7 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_stat(
         "How many don't answer?",
-        "Targets that Prometheus could not scrape. Start them again; a lane that is to end uses `--once` and is no "
+        "Targets that Prometheus could not scrape. Start them again. A lane that runs with `--once` should not be a "
         "target.",
         Query(expr=f"sum(1 - {scope.select_target('up')})"),
         none_is_good(),
@@ -53,7 +53,7 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_stat(
         "How long ago did one start?",
-        "Since the youngest exporter's start. Always young: something restarts it; see its log.",
+        "Since the latest start of an exporter. If it is always short, something restarts the exporter: see its log.",
         Query(expr=f"min(time() - {scope.select_process('process_start_time_seconds')})"),
         Scale(unit="s"),
     )
@@ -65,7 +65,8 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_stat(
         "How slow are scrapes?",
-        "The slowest of the last scrapes. Near the scrape timeout: fewer stages an exporter, or a longer timeout.",
+        "The slowest of the last scrapes. Near the scrape timeout: raise the timeout, or give an exporter fewer "
+        "stages.",
         Query(expr=f"max({scope.select_target('scrape_duration_seconds')})"),
         more_is_worse("s", watch=1, bad=5),
     )
@@ -81,7 +82,7 @@ def _iter_scrape_panels(scope: Scope) -> Iterator[Panel]:
     up = scope.select_target("up")
     yield build_time_series(
         "When did exporters answer?",
-        "Targets that could be scraped, and (dashed) all there are. A dip of all at once: Prometheus or the network; "
+        "Targets that could be scraped, and (dashed) all targets. A dip of all at once: Prometheus or the network; "
         "of one: its host.",
         [Query(expr=f"sum({up})", legend="answer"), Query(expr=f"count({up})", legend="targets", dash=Dash.BOUND)],
         Scale(unit=COUNT, decimals=0),
@@ -160,8 +161,8 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_bars(
         "Which queries of the controller fail?",
-        "Queries to Prometheus that failed, in each interval, by kind. connection and timeout: the server or the way "
-        "to it. Sizes stay where they are meanwhile.",
+        "Queries to Prometheus that failed, in each interval, by kind. connection and timeout: the server or the "
+        "network. Sizes stay the same meanwhile.",
         Query(expr=f"sum by (kind) ({scope.count(names.CONTROL_QUERY_ERRORS)})", legend="{{kind}}"),
         shortest=scope.recorded_window,
         faults=True,
@@ -173,7 +174,7 @@ def _iter_loss_panels(scope: Scope) -> Iterator[Panel]:
     }
     yield build_table(
         "Which changed configs are refused?",
-        "Exporters that go on with an earlier paropt.yml or web config, since the present one has faults. "
+        "Exporters that keep using an earlier paropt.yml or web config, since the present one has faults. "
         "`paropt-exporter check` names those of paropt.yml, the log those of the web config.",
         {"A": f"topk({MOST_ROWS}, max {by} ({name_conditions('file', refused)}))"},
         [
@@ -201,7 +202,7 @@ def _iter_process_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_time_series(
         "How many files does it hold open?",
-        "Descriptors of the five fullest. Each running command takes a few; it falls back after a run.",
+        "Open descriptors of the five exporters with the most. Each running command takes a few, until the run ends.",
         [Query(expr=_choose_five(scope, scope.select_process(files), files), legend=_HOST)],
         Scale(unit=COUNT, decimals=0),
     )
@@ -219,9 +220,9 @@ def _iter_share_panels(scope: Scope) -> Iterator[Panel]:
     waited = scope.over_range("increase", names.SERVE_WAIT)
     yield build_time_series(
         "Which projects have the cores?",
-        f"Cores that `serve` lets each project's runs use, of the {MOST_LINES} with most, and (dashed) all that they "
-        "could use. Dashed far above: runs wait for each other; give the machine more cores, or start them at other "
-        "times.",
+        f"Cores that `serve` lets each project's runs use, of the {MOST_LINES} with the most, and (dashed) all that "
+        "they could use. If the dashed line is far above, runs wait for each other: use more cores, or start them at "
+        "different times.",
         [
             Query(
                 expr=f"sum by (project) ({granted}) and topk({MOST_LINES}, sum by (project) ({mostly_granted}))",
@@ -233,7 +234,7 @@ def _iter_share_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_time_series(
         "Which projects wait?",
-        "The five projects whose runs waited most, in runs that had tasks to start and no core for them.",
+        "Runs that had tasks to start but no core for them, on average, of the five projects with the most.",
         [
             Query(
                 expr=f"sum by (project) ({scope.rate(names.SERVE_WAIT)}) and topk(5, sum by (project) ({waited}))",

@@ -107,7 +107,7 @@ def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
         Query(expr=f"sum({scope.select(names.RUN_IN_PROGRESS)})"),
         Scale(unit=COUNT, decimals=0),
     )
-    yield build_success_rate(scope, "The charts of failures tell which stage it is.")
+    yield build_success_rate(scope, "The charts of failures show which stage it is.")
     yield build_stat(
         "How many limits are broken?",
         "The lane's stages over their SLA, now or in their last run. The table below names them: split long ones.",
@@ -117,7 +117,7 @@ def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_stat(
         "How much of its limit is used?",
-        "The duration of the last whole run, of the slowest host, over the lane's total limit. From 80 % on: shorten "
+        "The duration of the last whole run, of the slowest host, over the lane's total limit. Above 80 %: shorten "
         "the stages that take longest.",
         Query(expr=f"max({scope.select(names.RUN_LAST_DURATION)}) / max({scope.select(names.LANE_SLA_LIMIT)})"),
         more_is_worse("percentunit", watch=0.8, bad=1),
@@ -130,8 +130,8 @@ def _build_durations(scope: Scope) -> Panel:
     return build_time_series(
         "How long does each stage take, against its limit?",
         f"The last duration of each stage on its slowest host, of the {MOST_LINES} longest; dashed red: the limits, "
-        "which the tooltip names. A stage that grows towards its limit needs splitting, or more workers; the table "
-        "below shows how much is in use.",
+        "which the tooltip names. A stage that grows towards its limit has to be split, or needs more workers; "
+        "the table below shows how much of the limit it uses.",
         [
             Query(expr=f"max {_BY} ({scope.select(names.STAGE_LAST_DURATION)}) and {longest}", legend=_STAGE),
             Query(
@@ -149,8 +149,8 @@ def _build_durations(scope: Scope) -> Panel:
 def _build_timeline(scope: Scope) -> Panel:
     return build_timeline(
         "Which stage ran when?",
-        "Stages that run beside each other are what makes the lane short; one that runs alone for long is its critical "
-        "path. Stages shorter than the scrape interval, or than a pixel of the time shown, may not be seen: zoom in.",
+        "Stages that run beside each other shorten the lane; one that runs alone for long is its critical path. "
+        "Stages shorter than the scrape interval, or than a pixel of the time shown, may not be seen: zoom in.",
         Query(expr=f"max {_BY} ({scope.select(names.STAGE_RUNNING)})", legend=_STAGE),
         Scale(unit="short", words=(("0", "idle", Colour.IDLE), ("1", "runs", Colour.PLAIN))),
         points=STAGE_POINTS,
@@ -164,8 +164,8 @@ def _build_last_run_table(scope: Scope) -> Panel:
     return build_table(
         "How did each stage do in its last run?",
         "Of the slowest host: duration, the share of the limit that it used, CPU per run in the time shown, peak "
-        "memory, how far it is, and on how many hosts it is failing. Begin with stages over their limit, then "
-        "with the longest. A stage that is skipped as unchanged has the duration of when it last ran.",
+        "memory, progress, and on how many hosts it is failing. Begin with stages over their limit, then with the "
+        "longest. A stage that is skipped as unchanged has the duration of its last run.",
         {
             "A": duration,
             "B": f"{duration} / {limit}",
@@ -204,7 +204,7 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
     yield build_bars(
         "Which limits break?",
         "Stage runs that broke their SLA in each interval, by severity. critical ones stopped the lane. The table "
-        "above tells by how much; split the stage, or correct its limit.",
+        "above shows by how much; split the stage, or correct its limit.",
         Query(
             expr=f"sum by (stage, severity) ({scope.count_faults(names.SLA_VIOLATIONS)})",
             legend="{{stage}} {{severity}}",
@@ -241,8 +241,8 @@ def _build_flaky_panel(scope: Scope) -> Panel:
 def _build_deadline_panel(scope: Scope) -> Panel:
     return build_stat(
         "Will the run keep its deadline?",
-        "Seconds from the predicted end of a run with --deadline to its deadline, of the host with the fewest. Few: "
-        "stages that take longer than in nine of ten earlier runs are stopped.",
+        "Seconds from the predicted end of a run with --deadline to its deadline, on the host with the fewest. If "
+        "there are few, a stage that takes longer than in nine of ten earlier runs will be stopped.",
         Query(expr=f"min({scope.select(names.RUN_DEADLINE)} - {scope.select(names.RUN_PREDICTED_END)})"),
         Scale(unit="s"),
         no_value="no deadline now",
@@ -295,8 +295,8 @@ def _iter_cache_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_stat(
         "How much of the cached work is skipped?",
-        "Tasks of cached stages that were skipped, of all of them, in the time shown. Low where little changes: the "
-        "panel of reasons tells why they run.",
+        "Tasks of cached stages that were skipped, of all of them, in the time shown. If it is low although little "
+        "changes, the panel of reasons shows why they run.",
         Query(expr=f"{hits} / ({all_lookups} > 0)"),
         Scale(unit="percentunit"),
         no_value="nothing is cached",
@@ -310,8 +310,9 @@ def _iter_cache_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_bars(
         "Why do cached stages run?",
-        "Tasks of cached stages that ran, by reason. inputs: files changed, as they should. edited, own_input: narrow "
-        "`inputs`. uncacheable, store: the log and the summary say what is wrong. evicted: raise PAROPT_CACHE_SIZE.",
+        "Tasks of cached stages that ran, by reason. inputs: files changed, as they should. edited, own_input: "
+        "narrow `inputs`. uncacheable, store: the log and the summary give the reason. evicted: raise "
+        "PAROPT_CACHE_SIZE.",
         Query(
             expr=f"sum by (stage, reason) ({scope.count(names.CACHE_LOOKUPS, result='miss')}) > 0",
             legend="{{stage}} {{reason}}",
@@ -339,8 +340,9 @@ def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_bar_gauge(
         "Whose tasks wait for a worker?",
-        "The ten stages whose tasks waited longest in the time shown, all together, from when each could run to its "
-        "start. Longer than the lane's runs took: more workers, or fewer stages beside each other.",
+        "How long tasks waited between when they could run and when they started, summed over the time shown, of the "
+        "ten stages with the most. Longer than the lane's runs: use more workers, or run fewer stages beside each "
+        "other.",
         Query(
             expr=f"topk(10, sum {_BY} ({scope.increase_over_range(names.TASK_QUEUE_WAIT, part='sum')}))",
             legend=_STAGE,
@@ -349,8 +351,8 @@ def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_bar_gauge(
         "How far is each stage?",
-        "Tasks ended over tasks planned, of the host that is the least far; the ten stages with most to do. One that "
-        "stands still for long is stuck: give it a `timeout`.",
+        "Ended over planned tasks, on the slowest host, of the ten stages with the most left to do. A stage without "
+        "progress for long is stuck: give it a `timeout`.",
         Query(expr=f"bottomk(10, min {_BY} ({scope.select(names.STAGE_PROGRESS)}))", legend=_STAGE),
         Scale(unit="percentunit", maximum=1),
     )

@@ -77,30 +77,30 @@ def _iter_health_panels(scope: Scope) -> Iterator[Panel]:
     up = scope.select_target("up")
     yield build_stat(
         "Do the exporters answer?",
-        "The share of targets that Prometheus could scrape. Below 100 %: look at the Exporter health dashboard for the "
-        "host that is missing, and start it again.",
+        "The share of targets that Prometheus could scrape. Below 100 %: the Exporter health dashboard names the "
+        "missing host. Start its exporter again.",
         Query(expr=f"avg({up})"),
         less_is_worse(good=1, watch=0.9),
         no_value="no target",
     )
     yield build_success_rate(
         scope,
-        "When it falls, the tables below tell which stage failed; its output stands in the lane's summary.",
+        "If it falls, the tables below name the failed stages; `paropt-exporter log --failed` prints their output.",
     )
     yield from _iter_objective_panels(scope)
     stages, lanes = scope.select(names.SLA_BREACHED), scope.select(names.LANE_SLA_BREACHED)
     yield build_stat(
         "How many limits are broken?",
-        "Stages and lanes over their SLA, now or in their last run. The table of broken limits names the stages; of a "
-        "lane, see how long its runs take.",
+        "Stages and lanes over their SLA, now or in their last run. The table of broken limits names the stages; for "
+        "a lane, see how long its runs take.",
         Query(expr=f"sum(sum by (lane, stage) ({stages}) or sum by (lane) ({lanes}))"),
         none_is_good(),
         no_value="no limit",
     )
     yield build_stat(
         "How many stages are failing?",
-        "Stages that failed, could not start or ran into their timeout, and have not succeeded since. The table of "
-        "failing stages names them.",
+        "Stages that failed, could not start or timed out, and have not succeeded since. The table of failing stages "
+        "names them.",
         Query(expr=f"sum({scope.select(names.STAGE_FAILING)})"),
         none_is_good(),
         no_value="no stage",
@@ -111,17 +111,16 @@ def _iter_objective_panels(scope: Scope) -> Iterator[Panel]:
     kept, objective = _build_kept_ratio_query(scope), _format_percent(scope.sla_target)
     yield build_stat(
         "Which share of limits is kept?",
-        f"Of all finished stages that were held against their SLA; the objective is {objective}. Below it: see which "
-        "limits break, then make the stage faster (items, processes) or its limit true.",
+        f"Of all checks of finished stages against their SLA; the objective is {objective}. Below it: see which "
+        "limits break, then make the stage faster (items, processes) or correct its limit.",
         Query(expr=kept),
         less_is_worse(good=scope.sla_target, watch=_compute_near_miss_ratio(scope.sla_target)),
         no_value="no rule or check",
     )
     yield build_gauge(
         "How much error budget is left?",
-        f"The share of the violations that an objective of {objective} allows in the time shown and that did not "
-        "happen yet; show 30 days for a month's. At 0 the objective is missed: stop adding work to the lanes that "
-        "burn it.",
+        f"The share that is left of the violations that an objective of {objective} allows in the time shown; choose "
+        "30 days for a month's budget. At 0 the objective is missed: stop adding work to the lanes that use it up.",
         Query(expr=f"clamp_min(1 - (1 - {kept}) / {_round_ratio(1 - scope.sla_target)}, 0)"),
         less_is_worse(good=0.5, watch=0.2, maximum=1),
         no_value="no rule or check",
@@ -131,8 +130,8 @@ def _iter_objective_panels(scope: Scope) -> Iterator[Panel]:
 def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
     yield build_bars(
         "How many runs end, and how?",
-        "Runs that ended in each interval, by result. A gap: nothing runs; look for hosts that are down, or a schedule "
-        "that stopped. Cancellations are interrupted runs.",
+        "Runs that ended in each interval, by result. In a gap nothing runs: look for hosts that are down, or a "
+        "schedule that stopped. Cancellations are interrupted runs.",
         Query(expr=f"sum by (result) ({scope.count(names.RUNS)})", legend="{{result}}"),
         shortest=scope.recorded_window,
         colours=BY_RESULT,
@@ -210,8 +209,8 @@ def _build_alert_table(scope: Scope) -> Panel:
     place = f'label_join({firing}, "place", "", "stage", "pool")'  # none has both
     return build_table(
         "Which alerts fire?",
-        "Alerts of these rules, except those of severity info, which are about how a lane is built. The runbook says "
-        "what to do about each; its `runbook_url` and `dashboard_url` are in the notification.",
+        "Alerts of these rules, except those of severity info, which are about the structure of a lane. The runbook "
+        "says what to do about each; its `runbook_url` and `dashboard_url` are in the notification.",
         {"A": f"topk({MOST_ROWS}, max by ({named}, place) ({place}))"},
         [
             Column(source="severity", title="Severity", width=80, scale=name_states(_SEVERITIES)),
@@ -229,8 +228,9 @@ def _build_failing_table(scope: Scope) -> Panel:
     where = "project, lane, stage, instance"
     return build_table(
         "Which stages are failing?",
-        "failure: its command said no; error: it could not start or was killed; timeout: it was ended; cancellation or "
-        "skip: it has failed, and was stopped or left out since. `paropt-exporter log --failed` prints its output.",
+        "failure: its command failed; error: it could not start, or was killed; timeout: it reached its timeout; "
+        "cancellation or skip: it failed, and has been stopped or skipped since. `paropt-exporter log --failed` "
+        "prints its output.",
         {
             "A": f"topk({MOST_ROWS}, max by ({where}, result) ({scope.select(names.STAGE_LAST_RESULT)} == 1"
             f" and ignoring (result) {scope.select(names.STAGE_FAILING)} == 1))"
@@ -251,8 +251,8 @@ def _build_broken_limit_table(scope: Scope) -> Panel:
     )
     return build_table(
         "Which limits are broken?",
-        "Stages over their SLA, now or in their last run; it leaves the list with the next good run. The duration is "
-        "that of the last run that ended. The lane's dashboard shows the reason for the wait.",
+        "Stages over their SLA, now or in their last run, until a run keeps the limit. The duration is that of the "
+        "last run that ended. The lane's dashboard shows what the stage waited for.",
         {"A": broken, "B": duration, "C": limit},
         [
             *_build_place_columns(),
@@ -266,9 +266,9 @@ def _build_broken_limit_table(scope: Scope) -> Panel:
 def _build_nearest_limits(scope: Scope) -> Panel:
     return build_bar_gauge(
         "Which stages are closest to their limit?",
-        "The longest last duration over the limit, of all hosts. From 80 % on it is warned of, at 100 % it is broken: "
-        "split the longest, or give it workers. One that is skipped as unchanged breaks no limit, and shows when it "
-        "last ran.",
+        "The longest last duration over the limit, of all hosts. At 80 % there is a warning, at 100 % the limit is "
+        "broken: split the longest stage, or give it workers. A stage that is skipped as unchanged breaks no limit; "
+        "its value is from when it last ran.",
         Query(
             expr=f"topk(10, max by (project, lane, stage) ({scope.select(names.STAGE_LAST_DURATION)})"
             f" / max by (project, lane, stage) ({scope.select(names.SLA_LIMIT)}))",
@@ -289,16 +289,16 @@ def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
     busiest = f"topk({MOST_LINES}, {worked} / ({there} > 0))"
     yield build_time_series(
         "Are the pools used?",
-        f"Busy worker time over worker time that was there, of the {MOST_LINES} busiest pools. Under 50 % for long: "
-        "pools are too large. Near 100 % with tasks waiting: too small, or the machine is.",
+        f"Busy worker time over available worker time, of the {MOST_LINES} busiest pools. Under 50 % for long: the "
+        "pools are too large. Near 100 % with tasks waiting: the pools, or the machine, are too small.",
         [Query(expr=f"{busy} / ({slots} > 0) and {busiest}", legend="{{project}} {{pool}}")],
         Scale(unit="percentunit", maximum=1),
     )
     waited = scope.over_range("avg_over_time", names.POOL_QUEUE_DEPTH)
     yield build_time_series(
         "Does work wait for workers?",
-        f"Tasks that could run and wait for a worker, of the {MOST_LINES} pools with most. A queue that never empties: "
-        "raise the pool's maximum, if the machine has room.",
+        f"Tasks that could run but wait for a worker, in the {MOST_LINES} pools with the most. A queue that never "
+        "empties: raise the pool's maximum, if the machine has room.",
         [
             Query(
                 expr=f"sum {by} ({scope.select(names.POOL_QUEUE_DEPTH)}) and topk({MOST_LINES}, sum {by} ({waited}))",
@@ -309,8 +309,8 @@ def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_time_series(
         "Which hosts have the least memory left?",
-        "The five with the least memory that their exporter may still use. Near 0 tasks are killed: lower the pools' "
-        "maximum there, or give stages a `memory` need.",
+        "The five with the least memory that their exporter may still use. Near 0 the kernel kills tasks: lower the "
+        "pools' maximum there, or give stages a `memory` need.",
         [
             Query(
                 expr=f"min by (instance) ({scope.select(names.HOST_MEMORY)})"

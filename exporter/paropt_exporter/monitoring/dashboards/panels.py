@@ -319,7 +319,8 @@ def build_worker_deaths(scope: Scope, question: str, advice: str) -> Panel:
     """Show workers that died; `advice` explains the causes."""
     return build_bars(
         question,
-        f"Workers that ended unasked in each interval, by cause. {advice} Workers stopped with their task don't count.",
+        f"Workers that ended without being stopped, in each interval, by cause. {advice} Those that were stopped with "
+        "their task don't count.",
         Query(expr=f"sum by (cause) ({scope.count(names.POOL_DEATHS, cause=UNASKED)})", legend="{{cause}}"),
         shortest=scope.recorded_window,
         faults=True,

@@ -80,22 +80,22 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
     busy, slots = (f"sum({scope.rate(family)})" for family in (names.POOL_BUSY, names.POOL_SLOT))
     yield build_stat(
         "Are the workers used?",
-        "Busy worker time over worker time that was there. Under 50 %: lower the minimum. Over 90 % with tasks "
-        "waiting: raise the maximum, if the machine has cores.",
+        "Busy worker time over available worker time. Under 50 %: lower the minimum. Over 90 % with tasks waiting: "
+        "raise the maximum, if the machine has cores.",
         Query(expr=f"{busy} / ({slots} > 0)"),
         Scale(unit="percentunit"),
         no_value="no worker",
     )
     yield build_stat(
         "How many workers are there?",
-        "Live workers of the chosen pools, those that end after their task too. More than the machine can feed: see "
-        "CPU and memory below.",
+        "Live workers of the chosen pools, including those that will end after their task. If there are more than "
+        "the machine can feed, see CPU and memory below.",
         Query(expr=f"sum({scope.select(names.POOL_SIZE)})"),
         Scale(unit=COUNT, decimals=0),
     )
     yield build_stat(
         "How many tasks wait?",
-        "Tasks that could run and have no worker. If it never falls to 0: raise the maximum, where the machine has "
+        "Tasks that could run but have no worker. If it never falls to 0: raise the maximum, where the machine has "
         "room.",
         Query(expr=f"sum({scope.select(names.POOL_QUEUE_DEPTH)})"),
         Scale(unit=COUNT, decimals=0),
@@ -113,15 +113,15 @@ def _iter_trouble_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_stat(
         "Is the controller blind?",
-        "Whether a pool is steered by query results of which none can be believed. Look at the query errors below; the "
-        "size stays where it is until then.",
+        "Whether a pool is steered by query results and all of them are rejected. Its size stays until one is valid: "
+        "see the query errors below.",
         Query(expr=f"max({scope.select(names.CONTROL_BLIND)})"),
         yes_or_no("yes", "no", yes_is_good=False),
         no_value="no controller",
     )
     yield build_stat(
         "Does a size go back and forth?",
-        "Whether a pool changed direction so often that it goes down no more for a while. Pin it, or widen its bounds.",
+        "Whether a pool changed direction so often that it does not shrink for a while. Pin it, or raise its minimum.",
         Query(expr=f"max({scope.select(names.CONTROL_FLAPPING)})"),
         yes_or_no("flapping", "steady", yes_is_good=False),
         no_value="no controller",
@@ -131,7 +131,7 @@ def _iter_trouble_panels(scope: Scope) -> Iterator[Panel]:
 def _iter_task_panels(scope: Scope) -> Iterator[Panel]:
     yield build_time_series(
         "How many tasks end, and how?",
-        "Tasks a second by result. A fall while tasks wait: workers are lost or slow; see deaths and CPU below.",
+        "Tasks per second, by result. A fall while tasks wait: workers are lost or slow; see deaths and CPU below.",
         [Query(expr=f"sum by (result) ({scope.rate(names.POOL_FINISHED)})", legend="{{result}}")],
         Scale(unit="ops"),
         colours=BY_RESULT,
@@ -139,14 +139,15 @@ def _iter_task_panels(scope: Scope) -> Iterator[Panel]:
     submitted, finished = (f"sum({scope.rate(family)})" for family in (names.POOL_SUBMITTED, names.POOL_FINISHED))
     yield build_time_series(
         "Does the pool keep up?",
-        "Tasks given to the pools and tasks that they settled, a second. More given than settled: the queue grows.",
+        "Tasks submitted to the pools and tasks that ended, per second. If more are submitted than end, the queue "
+        "grows.",
         [Query(expr=submitted, legend="given"), Query(expr=finished, legend="settled")],
         Scale(unit="ops"),
     )
     yield build_time_series(
         "How long does work wait?",
-        "The age of the oldest task that waits, of the worst host. It climbs: nothing is taken from the queue; more "
-        "workers, or find out why the existing ones are blocked.",
+        "The age of the oldest waiting task, on the worst host. If it climbs, no worker takes tasks: add workers, or "
+        "find out why the existing ones are blocked.",
         [Query(expr=f"max {_BY} ({scope.select(names.POOL_OLDEST_AGE)})", legend=_POOL)],
         Scale(unit="s"),
     )
@@ -179,8 +180,8 @@ def _build_size_panel(scope: Scope) -> Panel:
 def _iter_reason_panels(scope: Scope) -> Iterator[Panel]:
     yield build_bars(
         "Why does the controller move?",
-        "Decisions to change a size, in each interval, by reason; they also stand as marks in every panel. Up and down "
-        "in turn: the bounds are too wide for the load, or `paropt-exporter pin` the size.",
+        "Decisions to change a size, in each interval, by reason; they are also marked in every panel. If it goes up "
+        "and down in turn, narrow the bounds, or fix the size with `paropt-exporter pin`.",
         Query(
             expr=f"sum by (action, reason) ({scope.count(names.CONTROL_DECISIONS, action=_MOVES)}) > 0",
             legend="{{action}}: {{reason}}",
@@ -219,7 +220,7 @@ def _build_trouble_table(scope: Scope) -> Panel:
         "Which pools need attention?",
         f"at its maximum: it can't grow though tasks have waited for {scope.recorded_window}; raise `workers: max` "
         "where the machine has room. blind: no query result is valid; see the query errors on the Exporter health "
-        "dashboard. flapping: pin it, or widen its bounds.",
+        "dashboard. flapping: pin it, or raise its minimum.",
         {"A": f"topk({MOST_ROWS}, max by (project, pool, instance, trouble) ({name_conditions('trouble', troubles)}))"},
         [
             Column(source="project", title="Project"),
@@ -243,8 +244,8 @@ def _select_full_pools(scope: Scope) -> str:
 def _build_bounds_panel(scope: Scope) -> Panel:
     return build_table(
         "How is each pool steered?",
-        "act: the controller sets the size. advise: it only recommends. pause and pin: a person stopped it, "
-        "with `paropt-exporter pause` or `pin`; `resume` lets it go on.",
+        "act: the controller sets the size. advise: it only recommends. pause and pin: a person stopped it, with "
+        "`paropt-exporter pause` or `pin`; `resume` ends that.",
         {"A": f"sum by (project, pool, mode, source) ({scope.select(names.CONTROL_MODE)})"},
         [
             Column(source="project", title="Project"),
@@ -263,7 +264,7 @@ def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
     yield build_time_series(
         "Will the running stages keep their limits?",
         "The share of its limit that each running stage is expected to need, of the slowest host; the ten largest. "
-        "Over 100 %: the controller adds workers if it may; else the stage needs to be split, or its limit changed.",
+        "Over 100 %: the controller adds workers if it may; otherwise split the stage, or change its limit.",
         [
             Query(
                 expr=f"max {by} ({scope.select(names.SLA_PREDICTED_RATIO)}) and topk(10, max {by} ({highest}))",
@@ -275,8 +276,8 @@ def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_bars(
         "Which stages are expected to break their limit?",
-        "How many hosts expect a running stage to end after its limit; the ten most. It is known before the limit "
-        "breaks: give the pools room, or split the stage.",
+        "On how many hosts a running stage is expected to end after its limit; the ten stages with the most. There "
+        "is still time to raise the pools' maximum; later, split the stage.",
         Query(
             expr=f"(sum {by} ({scope.select(names.SLA_PREDICTED_BREACH)}) > 0) and topk(10, sum {by} ({expected}))",
             legend=legend,
@@ -286,8 +287,8 @@ def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
     total, count = (f"sum({scope.rate(names.CONTROL_QUERY_DURATION, part=part)})" for part in ("sum", "count"))
     yield build_time_series(
         "How long do the controller's queries take?",
-        "The mean time of a query to Prometheus, failed ones too. Slow: use recording rules. A gap: none is asked; see "
-        "the failures on the Exporter health dashboard, then `feedback.prometheus.url` and its secrets.",
+        "The mean time of a query to Prometheus, failed ones too. Slow: use recording rules. In a gap no query was "
+        "sent: see the failures on the Exporter health dashboard, then `feedback.prometheus.url` and its secrets.",
         [Query(expr=f"{total} / ({count} > 0)", legend="mean time")],
         Scale(unit="s"),
     )
@@ -299,7 +300,7 @@ def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
     cpu, delay = (f"sum {_BY} ({scope.rate(family)})" for family in (names.POOL_CPU, names.POOL_RUN_DELAY))
     yield build_time_series(
         "How many cores do the pools use?",
-        "CPU seconds a second of each pool's tasks; dashed: the cores there are. At the line more workers don't help.",
+        "Cores in use by each pool's tasks; dashed: the available cores. At the line more workers don't help.",
         [
             Query(expr=cpu, legend=_POOL),
             Query(expr=cores, legend="cores", dash=Dash.LIMIT),
@@ -308,8 +309,8 @@ def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_time_series(
         "Do tasks wait for a core?",
-        "Seconds a second in which tasks were ready to run but had no core. Above the number of cores: too many "
-        "workers that compute; lower the maximum.",
+        "How many tasks, on average, were ready to run but had no core. Above the number of cores: too many workers "
+        "that compute; lower the maximum.",
         [Query(expr=delay, legend=_POOL)],
         Scale(unit="short"),
     )
@@ -326,8 +327,8 @@ def _iter_host_panels(scope: Scope) -> Iterator[Panel]:
     yield build_worker_deaths(
         scope,
         "Which workers die?",
-        "signal: a crash or the out-of-memory killer. initializer: the pool's set-up fails; the exporter's log has the "
-        "fault.",
+        "signal: a crash or the out-of-memory killer. initializer: the pool's initializer fails; the exporter's log "
+        "has the error.",
     )
 
 
@@ -336,15 +337,15 @@ def _iter_dask_panels(scope: Scope) -> Iterator[Panel]:
     matchers = f"{{{scope.selector}}}" if scope.selector else ""
     yield build_time_series(
         "Which workers does the scheduler have?",
-        "Workers by Dask's state. Fewer than the pool dask has above: the scheduler lost some; see its log. No data: "
-        "scrape the scheduler's port, with prometheus_client installed there.",
+        "Workers by Dask's state. If the pool dask above has more, the scheduler has lost some: see its log. No "
+        "data: scrape the scheduler's port, with prometheus_client installed there.",
         [Query(expr=f"sum by (state) (dask_scheduler_workers{matchers})", legend="{{state}}")],
         Scale(unit=COUNT, decimals=0),
     )
     yield build_time_series(
         "Which tasks does the scheduler hold?",
-        "Tasks by Dask's state; each batch of ours is one, and a lease for each worker. Many in no-worker: others use "
-        "the scheduler too, or its workers have gone.",
+        "Tasks by Dask's state; each slot in use is one. Many in no-worker: other clients use the scheduler too, or "
+        "its workers have gone.",
         [Query(expr=f"sum by (state) (dask_scheduler_tasks{matchers})", legend="{{state}}")],
         Scale(unit=COUNT, decimals=0),
     )
