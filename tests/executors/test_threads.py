@@ -25,8 +25,9 @@ from paropt_exporter.executors import ThreadPool, procfs, threads
 from paropt_exporter.executors.demand import measure_so_far
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import ThreadGroup
-from paropt_exporter.executors.threads import pool_state
-from paropt_exporter.executors.threads.pool_state import ThreadPoolState, Worker
+from paropt_exporter.executors.threads import worker as worker_module
+from paropt_exporter.executors.threads.pool_state import ThreadPoolState
+from paropt_exporter.executors.threads.worker import Worker
 from support.interrupts import interrupted_at, shuts_down
 from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
 
@@ -342,8 +343,8 @@ class TakenMeanwhile(deque[Any]):
 
 def test_task_that_a_worker_takes_from_a_closed_pool_is_not_refused() -> None:
     state = ThreadPoolState("test", "test", None, ())
-    item: pool_state.WorkItem = TaskFuture[int](), double, (1,), {}, False, 0.0
-    state.work_queue, state.closed, state.target = TakenMeanwhile([item]), True, 1
+    item: worker_module.WorkItem = TaskFuture[int](), double, (1,), {}, False, 0.0
+    state.work_queue, state.workers.closed, state.workers.target = TakenMeanwhile([item]), True, 1
     state.wake(item)
     assert not state.work_queue
 
@@ -533,7 +534,7 @@ def test_task_submitted_as_a_worker_wakes_gets_another_idle_worker() -> None:
     futures: list[Future[int]] = []
 
     def submit_another(frame: FrameType, event: str, called: object) -> None:
-        reads_queue = event == "c_return" and called is len and frame.f_code.co_name == "_note_awake"
+        reads_queue = event == "c_return" and called is len and frame.f_code.co_name == "note_awake"
         if reads_queue and not futures:
             futures.append(pool.submit(double, 4))
 
@@ -748,11 +749,11 @@ def test_sampling_reads_the_run_delay_only_of_tasks_that_may_have_lost_time(
 ) -> None:
     monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: cpu_seconds)
     monkeypatch.setattr(procfs, "sample_schedstat", lambda _: (11.0, cpu_seconds, 0.25))
-    monkeypatch.setattr(pool_state, "monotonic", lambda: 11.0)
+    monkeypatch.setattr(worker_module, "monotonic", lambda: 11.0)
     future: TaskFuture[None] = TaskFuture()
     worker = Worker("worker")
     worker.task, worker.started_seconds, worker.delay_baseline = (future, nothing), 10.0, (10.0, 0.0)
-    ((seen, task),) = pool_state.sample_running([worker], children=lambda _: True)
+    ((seen, task),) = worker_module.sample_running([worker], children=lambda _: True, children_seconds=1.0)
     assert seen is future
     assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
 
@@ -799,10 +800,10 @@ def test_age_of_a_sample_is_that_of_its_cpu_time(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: 0.006)
     monkeypatch.setattr(procfs, "sample_schedstat", sample_schedstat)
-    monkeypatch.setattr(pool_state, "monotonic", lambda: now)
+    monkeypatch.setattr(worker_module, "monotonic", lambda: now)
     worker = Worker("worker")
     worker.task, worker.started_seconds = (TaskFuture(), nothing), 10.0
-    ((_, task),) = pool_state.sample_running([worker], children=lambda _: False)
+    ((_, task),) = worker_module.sample_running([worker], children=lambda _: False, children_seconds=1.0)
     measured = measure_so_far(task)
     assert measured.ended_seconds - measured.started_seconds == pytest.approx(0.022)
     assert measured.cpu_seconds == 0.020

@@ -156,15 +156,15 @@ class CommandPool:
 
     @property
     def target(self) -> int:
-        return self._threads.target
+        return self._threads.workers.target
 
     @property
     def live(self) -> int:
-        return self._threads.live
+        return self._threads.workers.live
 
     @property
     def busy(self) -> int:
-        return self._threads.busy
+        return self._threads.workers.busy
 
     def statistics(self) -> PoolStatistics:
         """Return the statistics of the threads, but with the results, CPU time and run delay of the commands."""

@@ -20,13 +20,8 @@ from paropt_exporter.executors.base import check_arguments
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.mapping import check_buffersize, has_own_submit, map_in_order
-from paropt_exporter.executors.threads.pool_state import (
-    FULL_PROFILE,
-    NO_PROFILE,
-    SAMPLES,
-    ThreadPoolState,
-    Worker,
-)
+from paropt_exporter.executors.threads.pool_state import ThreadPoolState
+from paropt_exporter.executors.threads.worker import FULL_PROFILE, NO_PROFILE, SAMPLES, Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,6 +72,7 @@ class ThreadPool(ThreadPoolExecutor):
         prefix = thread_name_prefix or f"paropt-{name}-{next(_names)}"
         self._state = state = ThreadPoolState(name, prefix, initializer, initargs)
         self._append = state.work_queue.append
+        self._workers = state.workers
         # If the pool is dropped without a shutdown, its workers finish the submitted tasks and exit.
         self._finalizer = weakref.finalize(self, state.close)
         self._finalizer.atexit = False
@@ -84,15 +80,15 @@ class ThreadPool(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Submit a call and return its future. Raises RuntimeError after a shutdown. Does not block."""
-        state = self._state
-        if state.closed:
-            state.refuse()
+        workers = self._workers
+        if workers.closed:
+            self._state.refuse()
         future: TaskFuture[T] = TaskFuture()
         future.label = get_label(fn)
         task = (future, fn, args, kwargs, NO_PROFILE, monotonic())
         self._append(task)
-        if state.needs_wake:
-            state.wake(task)
+        if workers.needs_wake:
+            self._state.wake(task)
         return future
 
     def submit_future(
@@ -134,7 +130,7 @@ class ThreadPool(ThreadPoolExecutor):
         `buffersize`: how many results may wait for the consumer before the map stops reading the iterables.
         """
         del chunksize
-        if self._state.closed or has_own_submit(self, ThreadPool):  # after a shutdown, only an empty map succeeds
+        if self._workers.closed or has_own_submit(self, ThreadPool):  # after a shutdown, only an empty map succeeds
             return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
         item = MapWorkItem(self._state, get_label(fn), fn, iterables, timeout=timeout, buffersize=buffersize)
         item.pool = None if buffersize is None else self
@@ -190,7 +186,7 @@ class ThreadPool(ThreadPoolExecutor):
     @property
     def target(self) -> int:
         """How many workers the pool should have."""
-        return self._state.target
+        return self._workers.target
 
     @property
     def _max_workers(self) -> int:  # type: ignore[override]  # read-only here
@@ -200,17 +196,17 @@ class ThreadPool(ThreadPoolExecutor):
     @property
     def _shutdown(self) -> bool:  # type: ignore[override]  # read-only here
         """The standard executor's attribute: whether the pool takes no more tasks."""
-        return self._state.closed
+        return self._workers.closed
 
     @property
     def live(self) -> int:
         """How many workers there are, with or without a thread, including those that will exit after their task."""
-        return self._state.live
+        return self._workers.live
 
     @property
     def busy(self) -> int:
         """How many workers run a task."""
-        return self._state.busy
+        return self._workers.busy
 
     @property
     def queued(self) -> int:
@@ -335,7 +331,7 @@ class MapWorkItem(Generic[T]):
     def run_items(self, worker: Worker, now: float) -> float:
         """Run items until none is pending, in one of the pool's threads; return the time of the end."""
         pending, outcomes, awaited = self._pending, self._outcomes, self._awaited
-        function, counters, state = self._function, worker.counters, self._state
+        function, counters, workers = self._function, worker.counters, self._state.workers
         mine = (self._marker, function)
         self._enqueued = False
         if len(pending) > 1:
@@ -361,7 +357,7 @@ class MapWorkItem(Generic[T]):
             del arguments, outcome
             if awaited:
                 self._notify_consumer(index)
-            if state.must_check_exit:
+            if workers.must_check_exit:
                 break
         ended = monotonic()
         counters.busy_seconds += ended - now
@@ -373,7 +369,7 @@ class MapWorkItem(Generic[T]):
         self._enqueued = True
         queue = self._state.work_queue
         (queue.appendleft if first else queue.append)(self)
-        if self._state.needs_wake:
+        if self._state.workers.needs_wake:
             self._state.wake(None if first else self)  # an accepted map continues after the pool is closed
 
     def _read(self, most: int | None) -> None:
