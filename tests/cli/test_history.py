@@ -73,7 +73,14 @@ def test_list_of_runs_keeps_within_the_terminal(
     assert max(map(len, lines)) <= columns
     assert all(word in lines[0].split() for word in ("run", "result", "duration", "notes"))
     assert ("busy" in lines[0]) is (columns > 100)
-    assert lines[4].endswith("…")
+    assert lines[4].endswith("…") is (columns < 200)  # the notes need 172
+
+
+@pytest.mark.parametrize("run_id", [None, "run-9"])
+def test_notes_are_whole_without_a_terminal(history: History, run_id: str | None) -> None:
+    for event in (run_started("run-9"), replace(run_ended("run-9", result=Result.FAILURE), reason="ä" * 70)):
+        history.observe(event)
+    assert "ä" * 70 in printed(history, run_id=run_id)
 
 
 def test_guides_historical_analysis_works_on_the_json(history: History, tmp_path: Path) -> None:

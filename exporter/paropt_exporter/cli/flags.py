@@ -740,7 +740,10 @@ def _add_sla_flags(sla: Parser) -> None:
 
 def _add_order_flags(order: Parser) -> Parser:
     order.add_argument(
-        "pool", nargs="?", metavar="POOL", help="choose the lane that has this pool; the order is for all of its pools"
+        "pool",
+        nargs="?",
+        metavar="POOL",
+        help="choose the lane that has this pool; the order applies to all of its pools",
     )
     order.add_argument("--lane", default=argparse.SUPPRESS, help="choose the lane, if several run here")
     order.add_argument(

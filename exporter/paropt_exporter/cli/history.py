@@ -13,7 +13,6 @@ from msgspec import to_builtins
 
 from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.formatting import (
-    cut_line,
     find_columns_of_terminal,
     format_bytes,
     format_cut_table,
@@ -44,7 +43,6 @@ _RUN_HEADERS = ("run", "started", "lane", "result", "duration", "tasks", "failed
 _STAGE_HEADERS = ("stage", "result", "duration", "CPU", "memory", "tasks", "failed", "attempts", "notes")
 _COMPARED_HEADERS = ("stage", "before", "after", "change", "result before", "result after")
 _GONE = "its exporter is gone; the next start records it"
-_NOTES_CHARACTERS = 60
 _KNOWN_RUNS = 5  # in an error message
 _COMPLETE = (Result.SUCCESS, Result.FAILURE)
 _FLAKY_HEADERS = ("lane", "stage", "first attempts", "flaky", "ratio", "95 % interval", "last", "items")
@@ -186,7 +184,7 @@ def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
         str(summary.failed_tasks),
         f"{summary.throughput_tasks_per_second:.2f}",
         f"{summary.busy_ratio:.0%}",
-        cut_line(notes, _NOTES_CHARACTERS),
+        notes,
     )
 
 
