@@ -748,6 +748,21 @@ def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(
     assert project.run(lint).is_cached("lint")
     project.write_file(f"{packages}/ruff-0.17.5.dist-info/RECORD", "ruff/__init__.py,sha256=b,1\n")
     assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
+    (project.root / packages / "ruff-0.17.5.dist-info").rename(project.root / packages / "ruff-0.17.6.dist-info")
+    assert project.run(lint).stages["lint"].cache_note == "ruff 0.17.5 -> 0.17.6"
+
+
+def test_upgrade_in_one_of_two_environments_names_all_versions(project: CachedProject) -> None:
+    for folder, version in (("venv", "24"), ("tools", "23")):
+        project.write_file(f"{folder}/pyvenv.cfg", "")
+        project.write_file(f"{folder}/lib/python3.11/site-packages/pip-{version}.dist-info/RECORD", "")
+    project.write_file("tools/bin/python", "the interpreter", mode=0o755)
+    variables = {"VIRTUAL_ENV": str(project.root / "venv")}
+    lint = project.build_stage("lint", command=(f"{project.root}/tools/bin/python", "-m", "check"), env=variables)
+    project.run(lint)
+    packages = project.root / "tools/lib/python3.11/site-packages"
+    (packages / "pip-23.dist-info").rename(packages / "pip-23.1.dist-info")
+    assert project.run(lint).stages["lint"].cache_note == "pip 23, 24 -> 23.1, 24"
 
 
 @pytest.mark.parametrize(

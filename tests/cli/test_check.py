@@ -476,6 +476,36 @@ def test_read_that_the_patterns_leave_out_is_a_warning(tmp_path: Path, monkeypat
     assert (code, err) == (0, f"warning: stage 'one': inputs: {why}\n")
 
 
+@pytest.mark.parametrize(
+    ("fields", "read"),
+    [
+        ({"run": "sh tools/check.sh"}, "tools/check.sh"),
+        ({"run": "sh check.sh", "cwd": "tools"}, "tools/check.sh"),
+        ({"run": "python3 -m tools.check"}, "tools/check.py"),
+        ({"run": "make check"}, "Makefile"),
+        ({"run": "make -C tools check"}, "tools/Makefile"),
+        ({"run": "sh -c true", "env": "{SETTINGS: tools/settings.ini}"}, "tools/settings.ini"),
+        ({"run": "'sh {item}'", "items": "{glob: tools/*.sh}"}, "tools/check.sh"),
+        ({"run": "'sh {item}'", "items": "{list: [check.sh]}", "cwd": "tools"}, "tools/check.sh"),
+    ],
+)
+def test_read_of_a_file_that_the_command_names_is_no_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str], read: str
+) -> None:
+    """Such files count without a pattern. One with the same name in another folder does not."""
+    monkeypatch.setenv("PAROPT_CACHE_DIR", str(tmp_path / "store"))
+    store = open_store(os.environ)
+    store.prepare()
+    for name in ("src/a.py", "tools/check.sh", "check.sh", read):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    content = f"project: demo\n{configs.stage(inputs='[src]', **fields)}"
+    Notes(store.last_folder, "demo").save_reads("one", [read])
+    assert "traced run" not in _check(tmp_path, content)[2]
+    Notes(store.last_folder, "demo").save_reads("one", ["check.sh", read])
+    assert "its last traced run read check.sh, which no pattern matches" in _check(tmp_path, content)[2]
+
+
 def test_input_that_matches_nothing_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src/a.py").write_text("")

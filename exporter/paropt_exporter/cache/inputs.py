@@ -190,15 +190,9 @@ def _iter_named_files(
     programs among them count as tools.
     """
     assert isinstance(task.work, Commands)
-    cwd = get_relative_cwd(folder, stage)
-    listed = [*filter(None, _iter_words(chain(task.work.steps, [tuple(stage.env.values())])))]
-    words = dict.fromkeys((*listed, *_iter_modules(listed)))
     programs = {step[0] for step in task.work.steps if step}
-    recipes = dict.fromkeys(chain.from_iterable(_RECIPES.get(posixpath.basename(word), ()) for word in words))
-    # such as `make -C web`, `npm --prefix web`
-    in_folders = (f"{word}/{recipe}" for recipe in recipes for word in words)
-    for word in (*words, *recipes, *in_folders):
-        path = posixpath.normpath(posixpath.join(cwd, word)).removeprefix(f"{folder}/")
+    lines = chain(task.work.steps, [tuple(stage.env.values())])
+    for word, path in iter_named_paths(folder, get_relative_cwd(folder, stage), lines):
         if path.startswith(_KERNEL_FOLDERS):
             continue
         full = os.path.join(folder, path)
@@ -212,6 +206,20 @@ def _iter_named_files(
         # disk.
         if (stat.S_ISREG(state.st_mode) or stat.S_ISLNK(state.st_mode)) and not written.matches(path):
             yield path, state
+
+
+def iter_named_paths(folder: str, cwd: str, steps: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Yield each word of commands that may be the name of a file, with its path relative to the absolute `folder`.
+
+    `cwd`: where the commands run, relative to it.
+    """
+    listed = [*filter(None, _iter_words(steps))]
+    words = dict.fromkeys((*listed, *_iter_modules(listed)))
+    recipes = dict.fromkeys(chain.from_iterable(_RECIPES.get(posixpath.basename(word), ()) for word in words))
+    # such as `make -C web`, `npm --prefix web`
+    in_folders = (f"{word}/{recipe}" for recipe in recipes for word in words)
+    for word in (*words, *recipes, *in_folders):
+        yield word, posixpath.normpath(posixpath.join(cwd, word)).removeprefix(f"{folder}/")
 
 
 def _iter_words(steps: Iterable[Sequence[str]]) -> Iterator[str]:

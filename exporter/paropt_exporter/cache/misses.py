@@ -203,10 +203,11 @@ def _describe(
 
 def _iter_tools(differences: Sequence[tuple[str, str | None, str | None]]) -> Iterator[str]:
     found = {name.removeprefix("tool "): (old, new) for name, old, new in differences if name.startswith("tool ")}
-    if "packages" in found:
+    if "packages" in found:  # a program whose packages changed differs, too
         yield from _iter_packages(*found["packages"])
-    yield from (f"{name} changed" for name in found if name not in ("packages", "environment"))
-    if "environment" in found and "packages" not in found:
+        return
+    yield from (f"{name} changed" for name in found if name != "environment")
+    if "environment" in found:
         yield "the virtual environment changed"
 
 
@@ -218,7 +219,12 @@ def _iter_packages(old: str | None, new: str | None) -> Iterator[str]:
 
 
 def _parse_packages(names: str | None) -> dict[str, str]:
-    return {name: version for name, _, version in (word.rpartition("-") for word in (names or "").split())}
+    """Return the version of each package, or its versions in several environments."""
+    found: dict[str, list[str]] = {}
+    for word in (names or "").split():
+        name, _, version = word.rpartition("-")
+        found.setdefault(name, []).append(version)
+    return {name: ", ".join(versions) for name, versions in found.items()}
 
 
 def _describe_file(path: str, old: str | None, new: str | None) -> str:

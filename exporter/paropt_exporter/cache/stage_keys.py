@@ -367,6 +367,7 @@ class Tools:
         self._root = os.fspath(root)
         self._states = states
         self._home = home
+        self._package_names: set[str] = set()  # with versions, of all environments of a stage
 
     def identify(
         self,
@@ -381,9 +382,11 @@ class Tools:
 
         `environment`: the virtual environment's folder. `python_version`: the version that pyenv's stubs start.
 
-        `packages` in the result has the names and versions of the environment's packages. Raises UnusableFile.
+        `packages` in the result has the names and versions of the packages in this environment and in those of the
+        programs. Raises UnusableFile.
         """
         found: dict[str, str] = {}
+        self._package_names.clear()
         find = partial(_find_program, cwd=cwd, path=path, python_version=python_version)
         for name in dict.fromkeys(_iter_program_names(steps)):
             program = find(name)
@@ -391,7 +394,9 @@ class Tools:
                 known, identity = os.path.basename(name), self._identify_program(program, environment, find)
                 found[known] = _hash_texts([found[known], identity]) if known in found else identity
         if environment is not None:
-            found["environment"], found["packages"] = self._identify_environment(environment)
+            found["environment"] = self._identify_environment(environment)
+        if self._package_names:
+            found["packages"] = " ".join(sorted(self._package_names))
         return found
 
     def identify_node_packages(self, cwd: str, find_written: Callable[[], InputPatterns]) -> dict[str, str]:
@@ -421,7 +426,7 @@ class Tools:
             own = _find_environment_of_python(program)
             if own is None or (environment is not None and os.path.samefile(own, environment)):
                 return self._get_state(real)
-            return _hash_texts([self._get_state(real), *self._identify_environment(own)])
+            return _hash_texts([self._get_state(real), self._identify_environment(own)])
         first, _, rest = head.partition(b"\n")
         words = [os.fsdecode(word) for word in first[2:].split()]
         parts = [hash_bytes(rest) if len(head) < _LONGEST_SCRIPT_BYTES else self._get_state(real)]
@@ -434,18 +439,18 @@ class Tools:
     def _get_state(self, path: str) -> str:
         return get_state(self._states.take_entry(path))
 
-    def _identify_environment(self, folder: str) -> tuple[str, str]:
-        """Return the identity of a virtual environment's interpreter and packages, and the packages' names."""
+    def _identify_environment(self, folder: str) -> str:
+        """Return the identity of an environment's interpreter and packages, and note the packages' names."""
         parts: list[str] = []
-        names: list[str] = []
         python = os.path.join(folder, "bin", "python")
         if os.path.exists(python):
             parts.append(self._get_state(os.path.realpath(python)))
         for packages in _list_package_folders(folder, self._home):
             for name, state in self._iter_packages(os.fspath(packages)):
                 parts += [name, state]
-                names += [name.removesuffix(".dist-info")] if name.endswith(".dist-info") else []
-        return _hash_texts(parts), " ".join(names)
+                if name.endswith(".dist-info"):
+                    self._package_names.add(name.removesuffix(".dist-info"))
+        return _hash_texts(parts)
 
     def _iter_packages(self, packages: str) -> Iterator[tuple[str, str]]:
         places = (os.fsencode(packages), os.fsencode(self._root))

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from paropt_exporter import files
 from paropt_exporter.cache.entry import Entry as Result
 from paropt_exporter.cache.file_states import ABSENT, KERNEL, Entry, FileStates, UnusableFile, get_state
-from paropt_exporter.cache.inputs import is_settings_file, list_written
+from paropt_exporter.cache.inputs import is_settings_file, iter_named_paths, list_written
 from paropt_exporter.cache.keys import TaskKey, parse_listing
 from paropt_exporter.cache.misses import Miss, MissExplainer, Notes, TaskNotes
 from paropt_exporter.cache.path_sets import (
@@ -549,11 +549,13 @@ def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
     if not reads:
         return []  # as for most stages: below, the outputs of thousands of stages would be listed for each
     # Here: runs need neither these nor subprocess, which they import.
-    from paropt_exporter.plan.affected import list_input_patterns, list_output_patterns
+    from paropt_exporter.plan.affected import list_input_patterns, list_item_patterns, list_output_patterns
 
-    declared = InputPatterns(list_input_patterns(stage))
+    commands = [*_iter_commands(stage)]
+    takes_items = any("{item" in word for command in commands for word in command)
+    declared = InputPatterns((*list_input_patterns(stage), *(list_item_patterns(stage) if takes_items else ())))
     outputs = InputPatterns([each for other in config.stages for each in list_output_patterns(other)])
-    words = " ".join(str(command) for command in (stage.run, *(stage.steps or ())))
+    named = {path for _, path in iter_named_paths(str(config.root), stage.cwd or ".", commands)}
     environments = {folder for folder in {path.partition("/")[0] for path in reads} if _is_environment(config, folder)}
     return [
         path
@@ -561,11 +563,18 @@ def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
         if not declared.matches(path)
         and not outputs.matches(path)
         and not is_settings_file(path)
-        and path not in words
+        and path not in named
         and _OTHER_FOLDERS.isdisjoint(path.split("/"))
         and path.partition("/")[0] not in environments
         and os.path.lexists(os.path.join(config.root, path))
     ]
+
+
+def _iter_commands(stage: Stage) -> Iterator[Sequence[str]]:
+    """Yield the commands of a stage, and the values of its variables."""
+    for command in (stage.run, *(stage.steps or ())):
+        yield (command,) if isinstance(command, str) else command or ()
+    yield tuple(stage.env.values())
 
 
 def _is_environment(config: Config, folder: str) -> bool:

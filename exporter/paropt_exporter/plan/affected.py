@@ -134,6 +134,13 @@ def list_output_patterns(stage: Stage) -> tuple[str, ...]:
     return (*written, escape_pattern(stage.file)) if stage.file else written
 
 
+def list_item_patterns(stage: Stage) -> tuple[str, ...]:
+    """Return the patterns of a stage's items, relative to the config's folder; none if a command prints them."""
+    if stage.items is None:
+        return ()
+    return tuple(join_pattern(stage.cwd or ".", each) for each in _fill_any_item(ITEM, stage.items, unknown=()))
+
+
 def _fill_any_item(pattern: str, items: Items | None, *, unknown: Sequence[str]) -> Iterator[str]:
     """Yield patterns for all items of a stage: with each item of a list, with the items' glob, or with `unknown`."""
     if ITEM not in pattern or items is None:
