@@ -177,7 +177,13 @@ def read_variables(process: int | str, name: str) -> list[str]:
 
     Empty if it has exited or belongs to another user.
     """
-    content = read_file(f"{locate(process)}/environ")
+    path = f"{locate(process)}/environ"
+    try:
+        content = _read(path)  # one read: a scan of all processes is part of each start
+    except OSError:
+        return []
+    if len(content) == _READ_BYTES:
+        content = read_file(path)
     beginning = f"{name}=".encode()
     if beginning not in content:  # as in most processes: avoid splitting the content
         return []
