@@ -94,5 +94,8 @@ def test_processes_that_seem_to_be_their_own_ancestors_belong_to_no_tree(monkeyp
 @pytest.mark.parametrize("length", [1, 8192, 100_000])
 def test_variable_is_found_in_an_environment_of_any_length(length: int) -> None:
     environment = {"PATH": os.environ["PATH"], "A_FILLER": "x" * length, "MARK": "m", "Z_FILLER": "y" * length}
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, env=environment) as process:
+    command = ["sh", "-c", "echo started; cat"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"  # before its exec it has no environment
         assert procfs.read_variables(process.pid, "MARK") == ["MARK=m"]

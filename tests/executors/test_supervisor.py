@@ -200,6 +200,21 @@ def test_supervisor_can_start_before_its_first_command() -> None:
     assert wait_until_gone([pid], 0) == []
 
 
+def test_supervisor_can_end_before_its_last_release() -> None:
+    supervisor = SharedSupervisor()
+    with supervisor.keep_running():
+        pids = [supervisor.pid]
+        supervisor.lease()
+        supervisor.end_early()
+        pids.append(supervisor.pid)  # the other holder may start commands
+        supervisor.release()
+        supervisor.end_early()
+        pids.append(supervisor.pid)
+    assert pids[0] is not None
+    assert pids == [pids[0], pids[0], None]
+    assert wait_until_gone([pids[0]], 0) == []
+
+
 def test_idle_supervisor_sleeps() -> None:
     with CommandPool(1) as pool:
         supervisor = supervisor_of(pool)

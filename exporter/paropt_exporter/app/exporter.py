@@ -47,6 +47,7 @@ def run_exporter(setup: LaneSetup) -> int:
             say(_format_interrupted(interrupted))
         if orphans := supervisor_client.end_orphans(setup.config.root):
             say(f"ended processes that a killed exporter left behind: {join_names(orphans)}")
+        stack.callback(supervisor_client.SUPERVISOR.end_early)  # while the history is closed
         exporter = Exporter(setup, history)
         stack.callback(exporter.close)
         return exporter.serve()

@@ -134,10 +134,11 @@ class SharedSupervisor:
     """One supervisor process for all command pools of this process.
 
         none --start_command, watch, keep_running--> running --last release, or the interpreter's exit--> none
-                                         |
+                                         |                '--end_early--> ending --last release--> none
                                          +--it dies--> none (the next start_command or watch starts another)
 
-    Guarantees: it runs from its start to the last release; a forked copy of this process can't keep it alive.
+    Guarantees: it runs from its start to the last release, or to `end_early`; a forked copy of this process can't keep
+    it alive.
     """
 
     def __init__(self) -> None:
@@ -145,6 +146,7 @@ class SharedSupervisor:
         self._leases = 0
         self._process: SupervisorProcess | None = None
         self._control: _socket.socket | None = None
+        self._ending: list[SupervisorProcess | None] = []  # after `end_early`, until the last release
         self._idle: list[Channel] = []  # of the running supervisor
         self._watches = False
         self._registered = False
@@ -161,12 +163,21 @@ class SharedSupervisor:
             self._leases += 1
 
     def release(self) -> None:
-        """Give back a lease; the last release ends the supervisor."""
+        """Give back a lease; the last release ends the supervisor and waits for its end."""
         with self._lock:
             self._leases -= 1
-            ended = self._detach(BYE) if not self._leases else None
+            ended = []
+            if not self._leases:
+                ended, self._ending = [*self._ending, self._detach(BYE)], []
             self._watches = self._watches and bool(self._leases)
-        _end_process(ended)
+        for process in ended:
+            _end_process(process)
+
+    def end_early(self) -> None:
+        """Have the supervisor end now if only one lease is left, whose holder starts nothing more. Does not wait."""
+        with self._lock:
+            if self._leases == 1:
+                self._ending.append(self._detach(BYE))
 
     @contextmanager
     def keep_running(self) -> Iterator[None]:
@@ -321,7 +332,7 @@ class SharedSupervisor:
     def _reset_after_fork(self) -> None:
         """In a forked child: close its copy of the socket, since the supervisor belongs to the parent process."""
         self._lock = threading.Lock()
-        self._leases, self._watches = 0, False
+        self._leases, self._watches, self._ending = 0, False, []
         self._detach()
 
 
