@@ -87,6 +87,16 @@ def test_waiting_function_that_starts_to_compute_moves_after_two_trials(threads:
     assert router.choose("f") == "processes"
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_only_an_ended_task_or_a_trial_removes_the_doubt_about_a_waiting_function(*, running: bool) -> None:
+    """Samples of tasks that had just started removed it, and then the result of the trial hardly counted."""
+    router = Router(Strategy.ADAPTIVE)
+    seen_to_wait(router)
+    router.learn("f", measured(cpu=0.02), concurrent=60)
+    router.learn("f", measured(cpu=0.001, wall=0.02), concurrent=1, running=running)
+    assert router.needs_trial("f") is running
+
+
 def test_short_task_that_waited_for_a_core_stays_in_threads() -> None:
     """Beside others, a task of 0.1 ms took 4 ms, and a function whose results can't be pickled failed in a process."""
     router = Router(Strategy.ADAPTIVE)

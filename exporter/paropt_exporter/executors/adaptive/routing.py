@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -99,24 +99,15 @@ class Router:
 
         `concurrent`: how many tasks competed for the interpreter's lock, including this one.
         """
-        wall = measurement.ended_seconds - measurement.started_seconds
-        time = CoreTime(measurement.cpu_seconds, measurement.run_delay_seconds)
-        # without waits: a busy machine must not make short tasks seem worth moving
-        seconds = max(0.0, round(wall - time.wait_seconds, 6))
-        demand = min(1.0, cpu_demand(time, max(wall, 1e-6)))
-        if not running and time.run_seconds < TIME_SLICE_SECONDS:
-            demand = min(1.0, time.run_seconds / max(wall - time.wait_seconds, 1e-6))
-        elif _woke_up_late(time, wall):
-            demand = min(demand, cpu_demand(CoreTime(time.run_seconds), max(wall, 1e-6)))
         threaded = measurement.pid == os.getpid()
-        fills_lock = concurrent > 1 and demand * concurrent >= FULL_LOCK_CORES
-        crowded = threaded and (fills_lock or is_gil_bound(time, wall, measurement.switches))
-        # A wait for a core that has not ended looks like sleep in a sample.
-        unclear = running and not crowded and _may_be_gil_bound(time, wall, measurement.switches)
-        read = 1.0 if crowded else demand
+        seconds, demand, crowded, unclear = _read_measurement(
+            measurement, concurrent, running=running, threaded=threaded
+        )
         with self._lock:
-            first = _Knowledge(cpu_demand=read, seconds=seconds, unmeasured_tasks=_count_unmeasured(seconds))
+            first = _Knowledge(cpu_demand=demand, seconds=seconds, unmeasured_tasks=_count_unmeasured(seconds))
             known = self._known.setdefault(key, first)
+            if known.doubted and running and not crowded:
+                return  # a task that has just started, or waits for a core, says nothing against the doubt
             if known.doubted and not threaded:  # a trial, which saw no waits for the GIL
                 known.seconds = seconds
             settled = known.clear >= _MIN_CLEAR_MEASUREMENTS
@@ -127,7 +118,7 @@ class Router:
                 known.seconds += _NEWEST_WEIGHT * (seconds - known.seconds)
                 # Weighted by duration: brief tasks and a long wait together are not a function that computes for long.
                 weight = _NEWEST_WEIGHT * seconds / known.seconds if known.seconds else _NEWEST_WEIGHT
-                known.cpu_demand += weight * (read - known.cpu_demand)
+                known.cpu_demand += weight * (demand - known.cpu_demand)
             known.bound = known.bound or (threaded and _is_cpu_bound(known))
 
     def load_profiles(self, profiles: Iterable[FunctionProfile]) -> None:
@@ -282,6 +273,31 @@ class _Knowledge(Struct):
     unmeasured_tasks: int = 0  # how many tasks need no measurement before the next one that does
     doubted: bool = False  # whether it waited before, and now saturates the GIL together with others
     pin_reason: str = ""  # why it stays in threads; "" if it may move
+
+
+class _Reading(NamedTuple):
+    """A measurement as the router reads it: the duration without waits for a core, and the CPU demand."""
+
+    seconds: float
+    demand: float
+    crowded: bool  # the task's thread shared the GIL with others that computed: its demand is read as 1
+    unclear: bool  # it may have: in a sample, a wait for a core that has not ended looks like sleep
+
+
+def _read_measurement(measurement: Measurement, concurrent: int, *, running: bool, threaded: bool) -> _Reading:
+    wall = measurement.ended_seconds - measurement.started_seconds
+    time, switches = CoreTime(measurement.cpu_seconds, measurement.run_delay_seconds), measurement.switches
+    # without waits: a busy machine must not make short tasks seem worth moving
+    seconds = max(0.0, round(wall - time.wait_seconds, 6))
+    demand = min(1.0, cpu_demand(time, max(wall, 1e-6)))
+    if not running and time.run_seconds < TIME_SLICE_SECONDS:
+        demand = min(1.0, time.run_seconds / max(wall - time.wait_seconds, 1e-6))
+    elif _woke_up_late(time, wall):
+        demand = min(demand, cpu_demand(CoreTime(time.run_seconds), max(wall, 1e-6)))
+    fills_lock = concurrent > 1 and demand * concurrent >= FULL_LOCK_CORES
+    crowded = threaded and (fills_lock or is_gil_bound(time, wall, switches))
+    unclear = running and not crowded and _may_be_gil_bound(time, wall, switches)
+    return _Reading(seconds, 1.0 if crowded else demand, crowded, unclear)
 
 
 def _woke_up_late(time: CoreTime, wall_seconds: float) -> bool:
