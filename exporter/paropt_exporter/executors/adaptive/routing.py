@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from paropt_exporter import files
-from paropt_exporter.cpu_demand import UNKNOWN_DEMAND, CoreTime, cpu_demand
+from paropt_exporter.cpu_demand import TIME_SLICE_SECONDS, UNKNOWN_DEMAND, CoreTime, cpu_demand
 from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.executors.demand import FULL_LOCK_CORES
@@ -34,9 +34,6 @@ _NEWEST_WEIGHT = 0.3  # of the newest measurement in the average of a function
 # computed beside 12 busy loops ran as little, but waited for a core at least 0.89 of the time.
 _LATE_RATIO = 0.01
 _SLEPT_RATIO = 0.125
-# A thread that computes runs longer before it is interrupted. One that has run for less waits for a core only when it
-# starts or wakes up: this is no demand of its own, however long it takes on a busy machine.
-TIME_SLICE_SECONDS = 0.0005
 # Sending a shorter task to a process costs more than sharing the GIL.
 _WORTH_MOVING_SECONDS = 0.002
 

@@ -19,6 +19,7 @@ from paropt_exporter.cpu_demand import (
     CORE_SLACK,
     CROWDED_RATIO,
     NO_TIME,
+    TIME_SLICE_SECONDS,
     WAITING_DEMAND,
     CoreBudget,
     CoreTime,
@@ -28,7 +29,6 @@ from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.routing import (
-    TIME_SLICE_SECONDS,
     FunctionProfile,
     PoolName,
     Router,
