@@ -14,6 +14,9 @@ CROWDED_RATIO = 0.5
 # The demand of a shorter task counts as one core at most: its core time includes its start (fork, exec, the first
 # imports of a worker), its wall time does not. `true` measures 5 cores, and 30 on a busy machine.
 BRIEF_SECONDS = 0.1
+# A thread that computes runs longer before it is interrupted. One that has run for less waits for a core only when it
+# starts or wakes up: this is no demand of its own, however long it takes on a busy machine.
+TIME_SLICE_SECONDS = 0.0005
 
 
 class CoreTime(Struct, frozen=True):

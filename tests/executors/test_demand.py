@@ -44,6 +44,29 @@ def test_starved_burner_wants_a_whole_core() -> None:
     assert meter.get_task_demand("a", "a") == pytest.approx(1.0)
 
 
+def in_thread(run: float, *, wait: float, at: float) -> RunningTask:
+    task = running("a", run, wait=wait, at=at)
+    return replace(task, thread_run_seconds=run, run_delay_seconds=wait)
+
+
+def test_call_that_wakes_up_late_wants_no_core() -> None:
+    """700 calls that sleep for 0.1 s ran six at a time beside 20 busy loops: they waited for a core a third of it."""
+    meter = DemandMeter()
+    for at, run, wait in ((10.0, 0.0001, 0.0), (10.1, 0.0001, 0.0), (10.16, 0.0001, 0.06), (10.25, 0.0002, 0.12)):
+        sampled(meter, at, in_thread(run, wait=wait, at=at))
+    assert (meter.get_group_demand("a") or 0.0) < 0.02
+    assert meter.get_thread_demand("a", "a") < 0.02
+
+
+def test_call_that_has_only_waited_for_a_core_is_not_measured_yet() -> None:
+    meter = DemandMeter()
+    sampled(meter, 10.0, in_thread(0.0001, wait=0.1, at=10.0))
+    sampled(meter, 10.1, in_thread(0.0001, wait=0.2, at=10.1))
+    assert meter.get_task_demand("a", "a") is None
+    sampled(meter, 10.2, in_thread(0.004, wait=0.2961, at=10.2))
+    assert meter.get_task_demand("a", "a") == pytest.approx(1.0)
+
+
 def test_short_core_waits_do_not_raise_the_demand_of_a_half_idle_task() -> None:
     meter = DemandMeter()
     sampled(meter, 10.0, running("a", 0.0))

@@ -11,7 +11,15 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
-from paropt_exporter.cpu_demand import CROWDED_RATIO, NO_TIME, CoreBudget, CoreTime, Switches, cpu_demand
+from paropt_exporter.cpu_demand import (
+    CROWDED_RATIO,
+    NO_TIME,
+    TIME_SLICE_SECONDS,
+    CoreBudget,
+    CoreTime,
+    Switches,
+    cpu_demand,
+)
 from paropt_exporter.events import Measurement, RunningTask
 
 WINDOW_SECONDS = 0.05  # the shortest time over which a demand is measured: three samples of a young command
@@ -25,9 +33,6 @@ _GIL_WAIT_SLACK = 1.1  # on a busy machine, the timer that ends a sleep is a few
 _LEAST_PREEMPTED_RATIO = 1 / 12  # between the ratios of `compute_gil_ratio`
 _LEAST_PREEMPTIONS = 2  # a single one may be chance
 _GIL_BOUND_RATIO = 0.8
-# A thread that computes runs longer before it is interrupted. One that has run for less waits for a core only when it
-# starts or wakes up: this is no demand of its own, however long it takes on a busy machine.
-TIME_SLICE_SECONDS = 0.0005
 _LEAST_SHOWN_SECONDS = 0.0025  # a younger task does not show yet whether it computes or waits
 # A thread that has run for a shorter time, two slices of 3 ms, may not have been preempted yet though it computes.
 _PREEMPTED_SECONDS = 0.006
@@ -41,11 +46,15 @@ _LONGEST_SECONDS = 1.0  # the most time for which an ended task counts: one long
 
 
 class Sample(Struct, frozen=True):
-    """The core time of a running task up to the monotonic time `at`; `thread_seconds` of it in a pool's thread."""
+    """The core time of a running task up to the monotonic time `at`; `thread_seconds` of it in a pool's thread.
+
+    `hardly_ran`: it has run for less than a time slice so far, so that its waits for a core are no demand.
+    """
 
     at: float
     core_time: CoreTime
     thread_seconds: float = 0.0
+    hardly_ran: bool = False
 
 
 class DemandMeter:
@@ -76,8 +85,14 @@ class DemandMeter:
 
     def _measure(self, task: Hashable, group: str, before: Sample, after: Sample, now: float) -> None:
         seconds = after.at - before.at
-        wanted = cpu_demand(after.core_time.since(before.core_time), seconds)
-        threads = max(0.0, after.thread_seconds - before.thread_seconds) / seconds
+        time, thread_seconds = after.core_time.since(before.core_time), after.thread_seconds - before.thread_seconds
+        if after.hardly_ran:
+            seconds -= time.wait_seconds
+            time, thread_seconds = CoreTime(time.run_seconds), time.run_seconds
+            if seconds <= 0:
+                return
+        wanted = cpu_demand(time, seconds)
+        threads = max(0.0, thread_seconds) / seconds
         newest = 1.0 - math.exp(-seconds / _TASK_SECONDS)
         for demands, measured in ((self._tasks, wanted), (self._threads, threads)):
             known = demands.get(task, measured)
@@ -229,7 +244,9 @@ def _sample(task: RunningTask, now: float) -> Sample:
     # A thread keeps the GIL while it waits for a core.
     threads = task.thread_run_seconds and task.thread_run_seconds + task.run_delay_seconds
     at = now if task.sampled_seconds is None else task.sampled_seconds
-    return Sample(at, task.core_time, threads)
+    own = CoreTime(task.thread_run_seconds, task.run_delay_seconds)
+    hardly_ran = own.run_seconds < TIME_SLICE_SECONDS and task.core_time == own
+    return Sample(at, task.core_time, threads, hardly_ran)
 
 
 # Samples of running tasks in threads

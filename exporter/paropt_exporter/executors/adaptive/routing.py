@@ -14,12 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 from msgspec import Struct
 
 from paropt_exporter import files
-from paropt_exporter.cpu_demand import UNKNOWN_DEMAND, CoreTime, Switches, cpu_demand
+from paropt_exporter.cpu_demand import TIME_SLICE_SECONDS, UNKNOWN_DEMAND, CoreTime, Switches, cpu_demand
 from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.executors.demand import (
     FULL_LOCK_CORES,
-    TIME_SLICE_SECONDS,
     compute_gil_ratio,
     is_gil_bound,
     was_preempted,
