@@ -64,7 +64,7 @@ def cluster(workers: int) -> Iterator[tuple[Any, ClusterPool]]:
             client.submit(double, 1, pure=False).result(60)
             yield client, pool
         finally:
-            pool.kill_workers(0.0)
+            pool.close_within(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ def bench_upload() -> None:
                     pool.begin_run(())
                     times.append(time.perf_counter() - began)
             finally:
-                pool.kill_workers(0.0)
+                pool.close_within(0.0)
         again = statistics.median(times[1:])
         print(f"| {FILES:,} files: first upload {times[0]:.2f} s, after one change | {again:.2f} s | | | | |")
 

@@ -61,7 +61,7 @@ def soak(root: Path, *, tasks: int, kills: int, partitions: int = 0) -> dict[str
         try:
             retries = Soak(hosts, pool, root, random.Random(SEED)).run(tasks, kills, partitions)
         finally:
-            pool.kill_workers(0.0)
+            pool.close_within(0.0)
     signed = Counter((root / "ledger").read_text().split())
     lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
     return {

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from datetime import datetime
 from typing import assert_type
 
@@ -128,6 +128,10 @@ def beside_the_standard_library(executor: Executor) -> None:
         assert_type(future.result(), float)
     beside_the_standard_library(AdaptivePool())
     assert_type(executor.submit(measure, "a"), Future[float])
+
+
+class Processes(ProcessPool, ProcessPoolExecutor):
+    """For packages that check for the standard class. From Python 3.14 on that has `kill_workers`, too."""
 
 
 def exported() -> None:

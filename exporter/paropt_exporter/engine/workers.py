@@ -264,7 +264,7 @@ class PoolWorkers:
     def close(self) -> None:
         """Shut down all pools, without waiting for abandoned threads and workers that these keep alive."""
         for pool in tuple(self._pools.values()):
-            if left := pool.kill_workers(_WORKERS_END_SECONDS):
+            if left := pool.close_within(_WORKERS_END_SECONDS):
                 log.warning("calls left threads running in workers: killed", extra={"workers": ", ".join(left)})
         # otherwise stay watched: the processes of a running call must not outlive us
         if self._watched and self._thread_calls is not None and not self._thread_calls.has_running:

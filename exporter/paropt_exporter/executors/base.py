@@ -113,8 +113,8 @@ class WorkerPool(Protocol):
     def running(self) -> tuple[RunningTask, ...]:
         """Return the running tasks with their CPU, memory and wait for a core up to now."""
 
-    def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
-        """Shut down, wait up to `after_seconds`, kill the workers that are left and return their names."""
+    def close_within(self, seconds: float) -> tuple[str, ...]:
+        """Shut down, wait up to `seconds`, kill the workers that are left and return their names."""
 
 
 class CallPool(WorkerPool, Protocol):

@@ -42,4 +42,4 @@ def pool(shared_cluster: DaskCluster, tmp_path: Path) -> Iterator[ClusterPool]:
     try:
         yield made
     finally:
-        made.kill_workers(0.0)
+        made.close_within(0.0)

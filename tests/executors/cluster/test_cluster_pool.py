@@ -150,6 +150,6 @@ def test_smaller_target_lets_running_tasks_finish(pool: ClusterPool) -> None:
 
 
 def test_task_of_a_closed_pool_is_refused(pool: ClusterPool) -> None:
-    pool.kill_workers(0.0)
+    pool.close_within(0.0)
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(pow, 2, 2)

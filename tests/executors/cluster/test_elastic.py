@@ -71,7 +71,7 @@ def pool(project: Path) -> Iterator[ClusterPool]:
     try:
         yield made
     finally:
-        made.kill_workers(0.0)
+        made.close_within(0.0)
 
 
 def test_cluster_of_a_factory_grows_to_8_and_shrinks_around_a_busy_worker(pool: ClusterPool, project: Path) -> None:

@@ -86,7 +86,7 @@ def test_killed_worker_costs_its_task_one_attempt(own_cluster: DaskCluster, tmp_
         assert kept.result(WAIT_SECONDS).result is Result.CANCELLATION  # type: ignore[attr-defined]
         assert sorted((tmp_path / "ledger").read_text().split()) == ["kept", "lost"]
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_closed_pool_settles_the_tasks_of_a_worker_that_may_be_cut_off(
@@ -102,7 +102,7 @@ def test_closed_pool_settles_the_tasks_of_a_worker_that_may_be_cut_off(
         eventually("the worker is lost", lambda: pool.statistics().deaths == {"lost": 1})
         assert not lost.done()  # type: ignore[attr-defined]
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
     with pytest.raises(WorkerDied, match="without an answer"):
         lost.result(WAIT_SECONDS)  # type: ignore[attr-defined]
     assert pool.statistics().finished["error"] == 1
@@ -114,7 +114,7 @@ def test_closed_pool_tells_waiters_that_queued_tasks_are_cancelled(shared_cluste
         start_sleeper(pool, tmp_path, "running")
         queued = pool.submit(pow, 2, 2)
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
     assert wait([queued], WAIT_SECONDS).done == {queued}
     assert queued.cancelled()
 
@@ -146,7 +146,7 @@ def test_task_that_is_submitted_while_the_pool_is_closed_is_cancelled(
     submitting = threading.Thread(target=lambda: futures.append(pool.submit(pow, 2, 2)))
     submitting.start()
     accepted.wait(WAIT_SECONDS)
-    pool.kill_workers(0.0)
+    pool.close_within(0.0)
     submitting.join(WAIT_SECONDS)
     assert wait(futures, WAIT_SECONDS).done == set(futures)
     assert [future.cancelled() for future in futures] == [True]
@@ -167,7 +167,7 @@ def test_closed_pool_ends_the_beginning_of_a_run(
     with ThreadPoolExecutor(1) as threads:
         run = threads.submit(pool.begin_run, ())
         begun.wait(WAIT_SECONDS)
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
         closed.set()
         with pytest.raises(ClusterError, match="the pool was closed"):
             run.result(WAIT_SECONDS)
@@ -196,7 +196,7 @@ def test_late_result_of_a_given_up_task_is_dropped_with_a_line(
         assert isinstance(late.exception(0), WorkerDied)
         assert sum(pool.statistics().finished.values()) == pool.statistics().submitted == 2
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def run_on_workers(cluster: DaskCluster, function: Callable[..., None], *arguments: str) -> None:
@@ -218,7 +218,7 @@ def test_reply_that_makes_no_sense_fails_its_task(own_cluster: DaskCluster, tmp_
             pool.submit_commands("told", [["true"]]).result(WAIT_SECONDS)
         assert pool.live == 1
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_task_takes_no_longer_than_the_time_since_it_was_sent(own_cluster: DaskCluster, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_task_takes_no_longer_than_the_time_since_it_was_sent(own_cluster: DaskC
         assert measured.ended_seconds - measured.started_seconds < WAIT_SECONDS
         assert pool.statistics().busy_seconds < 2 * WAIT_SECONDS
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
@@ -256,7 +256,7 @@ def test_malformed_message_costs_its_worker_and_a_line(
         own_cluster.start_worker("honest", folder="other-host")
         assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
     assert {record.message for record in caplog.records} == {"messages can't be read: their connection ends"}
     assert not [record for record in caplog.records if record.exc_info]
 
@@ -275,7 +275,7 @@ def test_worker_without_a_folder_for_temporary_files_fails_only_tasks_that_need_
         assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         assert not any(pool.statistics().deaths.values())
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_reply_that_comes_twice_counts_once(own_cluster: DaskCluster, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_reply_that_comes_twice_counts_once(own_cluster: DaskCluster, tmp_path: 
         assert pool.statistics().finished["success"] == 11
         assert not any(pool.statistics().deaths.values())
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_second_coordinator_connects_while_tasks_of_the_first_keep_all_threads(
@@ -306,15 +306,15 @@ def test_second_coordinator_connects_while_tasks_of_the_first_keep_all_threads(
             assert first.stop(long, grace_seconds=0.0)  # type: ignore[arg-type]
             assert queued.result(WAIT_SECONDS).result is Result.SUCCESS
         finally:
-            second.kill_workers(0.0)
+            second.close_within(0.0)
     finally:
-        first.kill_workers(0.0)
+        first.close_within(0.0)
 
 
 def test_closed_pool_leaves_no_process(shared_cluster: DaskCluster, tmp_path: Path) -> None:
     pool = open_pool(shared_cluster, tmp_path)
     future, pid = start_sleeper(pool, tmp_path, "t")
-    pool.kill_workers(0.0)
+    pool.close_within(0.0)
     wait_for_end(pid)
     assert isinstance(future.exception(0), WorkerDied)  # type: ignore[attr-defined]
 
@@ -361,7 +361,7 @@ def test_lost_scheduler_fails_running_tasks_and_then_the_queue(own_cluster: Dask
         with pytest.raises(ClusterError, match="scheduler has been away for 2 s: systemd or Kubernetes must restart"):
             queued.result(WAIT_SECONDS)
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_queue_fails_if_a_server_that_never_answers_takes_the_schedulers_place(
@@ -386,7 +386,7 @@ def test_queue_fails_if_a_server_that_never_answers_takes_the_schedulers_place(
         ):
             queued.result(WAIT_SECONDS)
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_scheduler_that_comes_back_is_used_again(own_cluster: DaskCluster, tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_scheduler_that_comes_back_is_used_again(own_cluster: DaskCluster, tmp_p
         assert queued.result(WAIT_SECONDS).result is Result.SUCCESS
         assert (tmp_path / "ledger").read_text() == "running\n"
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_scheduler_that_goes_again_while_it_comes_back_is_watched(
@@ -443,7 +443,7 @@ def test_scheduler_that_goes_again_while_it_comes_back_is_watched(
         with pytest.raises(ClusterError, match="scheduler has been away"):
             pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS)
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_queue_fails_if_no_worker_comes_back(own_cluster: DaskCluster, tmp_path: Path) -> None:
@@ -460,7 +460,7 @@ def test_queue_fails_if_no_worker_comes_back(own_cluster: DaskCluster, tmp_path:
         with pytest.raises(ClusterError, match=r"^dask: no worker for \d s"):
             queued.result(WAIT_SECONDS)
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 @pytest.mark.timeout(400)  # each partition lasts for Dask's time-out; little of that is CPU time

@@ -62,7 +62,7 @@ def open_project(
 
     yield connect
     for pool in opened:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_host_without_room_for_the_files_takes_no_task(
@@ -101,4 +101,4 @@ def test_output_beyond_the_disk_is_named_and_costs_no_task(
         assert told.__dict__["task"] == "large"
         assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)

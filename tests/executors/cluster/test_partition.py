@@ -59,6 +59,6 @@ def test_cut_off_worker_has_killed_its_task_before_the_task_fails_here(
             assert not psutil.pid_exists(pid)
             assert pool.submit_commands("again", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
         finally:
-            pool.kill_workers(0.0)
+            pool.close_within(0.0)
     finally:
         cluster.close()

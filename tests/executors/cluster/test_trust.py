@@ -69,7 +69,7 @@ def test_tasks_run_over_tls_and_strangers_are_refused_in_one_line(tls_cluster: D
     try:
         assert pool.submit_commands("t", [["echo", "secured"]]).result(WAIT_SECONDS).output == "secured\n"
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_plain_address_off_this_host_is_refused() -> None:
@@ -89,7 +89,7 @@ def test_worker_without_tls_off_this_host_gets_nothing(own_cluster: DaskCluster,
     try:
         assert pool.submit_commands("t", [["echo", "far"]]).result(WAIT_SECONDS).output == "far\n"
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_tls_address_needs_certificates() -> None:
@@ -253,7 +253,7 @@ def test_worker_whose_disk_was_of_no_use_is_tried_again_for_the_next_run(
         pool.begin_run(())
         eventually("both take tasks", lambda: pool.live == 2)
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_worker_with_an_unusable_disk_is_left_out(own_cluster: DaskCluster, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_worker_with_an_unusable_disk_is_left_out(own_cluster: DaskCluster, tmp_
         workers = {future.result(WAIT_SECONDS).measurement.worker for future in futures}
         assert {worker.rpartition("/")[2] for worker in workers} == {"good"}
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_missing_extra_is_one_line() -> None:

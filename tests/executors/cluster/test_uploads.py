@@ -45,7 +45,7 @@ def pool(shared_cluster: DaskCluster, project: Path) -> Iterator[ClusterPool]:
     try:
         yield made
     finally:
-        made.kill_workers(0.0)
+        made.close_within(0.0)
 
 
 def test_command_runs_in_a_copy_of_the_files(pool: ClusterPool, project: Path) -> None:
@@ -109,7 +109,7 @@ def test_host_that_lost_its_copy_gets_the_snapshot_again(own_cluster: DaskCluste
         outcomes = run_on_each_worker(pool, project, "cat word.txt", workers=2)
         assert [outcome.output for outcome in outcomes] == ["first\n"] * 2
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_call_finds_its_module_in_the_copy(pool: ClusterPool, project: Path) -> None:
@@ -217,7 +217,7 @@ def test_worker_that_comes_as_a_run_ends_gets_the_files_of_both_runs_in_turn(
         assert meanwhile == []
         assert pool.live == 2
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_upload_beyond_its_limit_is_refused_in_one_line(shared_cluster: DaskCluster, project: Path) -> None:
@@ -228,7 +228,7 @@ def test_upload_beyond_its_limit_is_refused_in_one_line(shared_cluster: DaskClus
         with pytest.raises(ClusterError, match=r"^dask: no worker can take tasks: .*more than max, 50,000"):
             pool.begin_run(())
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_files_of_a_task_beyond_the_limit_fail_it_in_one_line(shared_cluster: DaskCluster, project: Path) -> None:
@@ -252,7 +252,7 @@ def test_files_of_a_task_beyond_the_limit_fail_it_in_one_line(shared_cluster: Da
         assert (project / "out.txt").stat().st_size <= 1_000_000
         assert pool.submit_commands("after", [["true"]]).result(WAIT_SECONDS).result is Result.SUCCESS
     finally:
-        pool.kill_workers(0.0)
+        pool.close_within(0.0)
 
 
 def test_too_many_outputs_fail_their_task_in_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

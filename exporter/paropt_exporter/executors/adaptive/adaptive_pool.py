@@ -97,7 +97,6 @@ class AdaptivePool(InterruptibleExecutor):
     def map(
         self,
         fn: Callable[..., T],
-        /,
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,

@@ -177,9 +177,9 @@ class ClusterPool:
     def running(self) -> tuple[RunningTask, ...]:
         return self._coordinator.dispatcher.running()
 
-    def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
+    def close_within(self, seconds: float) -> tuple[str, ...]:
         """Refuse further tasks, end the others and leave the cluster. No process of a worker can be left here."""
-        del after_seconds
+        del seconds
         with self._lock:
             self._closed = True
         self._coordinator.close()

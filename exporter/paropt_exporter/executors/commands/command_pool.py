@@ -213,9 +213,9 @@ class CommandPool:
         if leased:
             SUPERVISOR.release()
 
-    def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
+    def close_within(self, seconds: float) -> tuple[str, ...]:
         """Shut down. Return (): `stop` and the supervisor end the commands, so that no worker's process is left."""
-        del after_seconds
+        del seconds
         self.shutdown(wait=False, cancel_futures=True)
         return ()
 

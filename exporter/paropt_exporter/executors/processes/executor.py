@@ -145,7 +145,6 @@ class ProcessPool(InterruptibleExecutor):
     def map(
         self,
         fn: Callable[..., T],
-        /,
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
@@ -200,14 +199,21 @@ class ProcessPool(InterruptibleExecutor):
         """Return whether the calling thread is one of the pool's: that of a task, or of a future's callback."""
         return self._manager.threads.group.has_current()
 
-    def kill_workers(self, after_seconds: float = 0.0) -> tuple[str, ...]:
-        """Shut down, wait up to `after_seconds` for the workers, kill those that are left, and return their names.
+    def close_within(self, seconds: float) -> tuple[str, ...]:
+        """Shut down, wait up to `seconds` for the workers, kill those that are left, and return their names.
 
         Running tasks of killed workers fail with `WorkerDied`. A thread that a task left running keeps its worker from
-        exiting. Without an argument as in Python 3.14's `ProcessPoolExecutor`.
+        exiting.
         """
         self._manager.close(cancel_futures=True)
-        return () if self._manager.join(after_seconds) else self._manager.end_workers(0.0)
+        return () if self._manager.join(seconds) else self._manager.end_workers(0.0)
+
+    def kill_workers(self) -> None:
+        """Shut down and kill the workers at once. Running tasks fail with `WorkerDied`.
+
+        As in Python 3.14's `ProcessPoolExecutor`. Does not block.
+        """
+        self.close_within(0.0)
 
     def terminate_workers(self) -> None:
         """Shut down and end the workers: TERM now, KILL after 10 s. Running tasks fail with `WorkerDied`.

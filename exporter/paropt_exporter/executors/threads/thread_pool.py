@@ -119,7 +119,6 @@ class ThreadPool(ThreadPoolExecutor):
     def map(
         self,
         fn: Callable[..., T],
-        /,
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
@@ -169,9 +168,9 @@ class ThreadPool(ThreadPoolExecutor):
         """Return whether the calling thread is one of the pool's, in a task or in a future's callback."""
         return self._state.runs_caller()
 
-    def kill_workers(self, after_seconds: float) -> tuple[str, ...]:
+    def close_within(self, seconds: float) -> tuple[str, ...]:
         """Shut down without waiting. Return (), since a thread can't be killed; it ends with the interpreter."""
-        del after_seconds
+        del seconds
         self.shutdown(wait=False, cancel_futures=True)
         return ()
 
