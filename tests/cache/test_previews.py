@@ -112,6 +112,25 @@ def test_preview_and_run_give_the_same_reason(project: CachedProject, change: Ch
     assert (ran.get_reason("build"), ran.stages["build"].cache_note) == expected
 
 
+@pytest.mark.parametrize("loss", [lose_output, lambda project: shutil.rmtree(project.root / "dist")])
+@pytest.mark.parametrize("inputs", [("README",), ("dist/**",)])
+def test_outputs_that_a_run_restores_count_for_the_stage_behind(
+    project: CachedProject, loss: Change, inputs: tuple[str, ...]
+) -> None:
+    """As in a new checkout, where \"dist/out is gone\" was announced, and a deadline left the stage out."""
+    project.work["use"] = lambda root, environ, task: (root / "dist/out").read_text()
+    stages = (
+        project.build_stage("build", outputs=("dist",)),
+        project.build_stage("use", inputs=inputs, needs=("build",), needed_outputs=("dist",), number=2),
+    )
+    project.run(*stages)
+    loss(project)
+    project.write_file("dist/stale", "")
+    plan = lanes.plan(*stages, root=project.root, project="demo")
+    assert [each.note for each in preview_plan(plan, project.store, project.environ)] == ["unchanged", "unchanged"]
+    assert project.run(*stages).called == []
+
+
 def test_preview_writes_nothing(project: CachedProject) -> None:
     stage = project.build_stage("build", outputs=("dist",))
     assert preview(project, stage) == (CacheReason.NEW, "no result in the cache yet")

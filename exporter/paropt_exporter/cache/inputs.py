@@ -12,7 +12,7 @@ from itertools import chain, pairwise
 
 from msgspec import Struct, field
 
-from paropt_exporter.cache.file_states import ABSENT, FileStates, Snapshot, UnusableFile
+from paropt_exporter.cache.file_states import ABSENT, FileStates, Snapshot, UnusableFile, get_state
 from paropt_exporter.cache.walk_records import Record, is_unchanged, list_paths
 from paropt_exporter.input_files import (
     ITEM,
@@ -101,6 +101,34 @@ def read_inputs(states: FileStates, stage: PlannedStage, tasks: Sequence[Planned
     )
 
 
+def expect_outputs(
+    folder: str, stage: PlannedStage, tasks: Sequence[PlannedTask], inputs: StageInputs, expected: Mapping[str, str]
+) -> StageInputs:
+    """Return the inputs as they will be once the outputs of needed stages are in place.
+
+    `expected`: the states of these outputs by path; ABSENT's for files that will be removed.
+    """
+    shared = _expect(inputs.shared, _list_shared_patterns(stage), expected)
+    own = {
+        task.index: _expect(inputs.own.get(task.index, {}), _list_own_patterns(folder, stage, task), expected)
+        for task in tasks
+    }
+    besides = {
+        index: {path: entry for path, entry in found.items() if path not in shared} for index, found in own.items()
+    }
+    return StageInputs(shared=shared, own={index: found for index, found in besides.items() if found})
+
+
+def _expect(snapshot: Snapshot, patterns: Sequence[InputPatterns], expected: Mapping[str, str]) -> Snapshot:
+    found = dict(snapshot)
+    for path, state in expected.items():
+        if state == get_state(ABSENT):
+            found.pop(path, None)
+        elif path in found or any(each.could_find(path) for each in patterns):
+            found[path] = (0, 0, 0, 0, 0, state)
+    return found
+
+
 def read_recorded_inputs(
     states: FileStates, record: Record, stage: PlannedStage, tasks: Sequence[PlannedTask]
 ) -> RecordedInputs | None:
@@ -165,15 +193,21 @@ def _find_own(folder: str, stage: PlannedStage, task: PlannedTask, written: Inpu
     `written`: the files that the stage writes, for all of its items.
     """
     found: dict[str, os.stat_result] = {}
-    items = task.items or ((task.item,) if task.item is not None else ())
+    for patterns in _list_own_patterns(folder, stage, task):
+        found.update(patterns.find_files(folder))
+    found.update(_iter_named_files(folder, stage, task, written))
+    return found
+
+
+def _list_own_patterns(folder: str, stage: PlannedStage, task: PlannedTask) -> list[InputPatterns]:
     patterns = [pattern for pattern in stage.inputs or () if ITEM in pattern and not pattern.startswith("!")]
+    if not patterns:
+        return []
+    items = task.items or ((task.item,) if task.item is not None else ())
     # An item may be a part of a file: `test_a.py::test_b`.
     names = dict.fromkeys(name for item in items for name in (item, item.partition("::")[0]))
     cwd = get_relative_cwd(folder, stage)
-    for name in names if patterns else ():
-        found.update(InputPatterns(fill_item((*patterns, *_list_left_out(stage)), name, cwd)).find_files(folder))
-    found.update(_iter_named_files(folder, stage, task, written))
-    return found
+    return [InputPatterns(fill_item((*patterns, *_list_left_out(stage)), name, cwd)) for name in names]
 
 
 def _list_left_out(stage: PlannedStage) -> list[str]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
+from paropt_exporter.cache.file_states import ABSENT, get_state
 from paropt_exporter.cache.misses import Miss
-from paropt_exporter.cache.open_cache import CacheSetup, OpenCache, Tracing, open_cache_as_it_is
+from paropt_exporter.cache.open_cache import CacheSetup, Tracing, open_cache_as_it_is
 from paropt_exporter.cache.result_finder import DamagedResult, FoundResult, ResultFinder
 from paropt_exporter.cache.result_store import Store, StoreUnusable
 from paropt_exporter.cache.stage_keys import StagePart, StageReading
@@ -27,9 +28,10 @@ class Preview(Struct, frozen=True, kw_only=True):
 
 
 def preview_plan(plan: Plan, store: Store, environ: Mapping[str, str]) -> Iterator[Preview]:
-    """Yield the previews of the cached stages, with the present outputs of the stages that they need.
+    """Yield the previews of the cached stages. The remote cache is not asked.
 
-    The remote cache is not asked.
+    Of stages that they need, outputs that a run would restore count as restored, except for traced stages; outputs that
+    it would write again count as they are.
     """
     setup = CacheSetup(
         root=plan.root,
@@ -46,8 +48,9 @@ def preview_plan(plan: Plan, store: Store, environ: Mapping[str, str]) -> Iterat
     except StoreUnusable as error:
         yield from (_preview_miss(stage, Miss(CacheReason.STORE, str(error))) for stage in stages)
         return
+    finder, restored = ResultFinder(setup, opened), dict[str, str]()
     for stage in stages:
-        yield from _preview_stage(setup, opened, tracing.choose_inputs(stage))
+        yield from _preview_stage(finder, tracing.choose_inputs(stage), restored)
 
 
 def find_hits(previews: Sequence[Preview]) -> frozenset[str]:
@@ -56,9 +59,9 @@ def find_hits(previews: Sequence[Preview]) -> frozenset[str]:
     return frozenset(preview.stage for preview in previews) - missed
 
 
-def _preview_stage(setup: CacheSetup, opened: OpenCache, stage: PlannedStage) -> Iterator[Preview]:
-    finder = ResultFinder(setup, opened)
-    reading = finder.read(stage)
+def _preview_stage(finder: ResultFinder, stage: PlannedStage, restored: dict[str, str]) -> Iterator[Preview]:
+    """Yield the previews of a stage, and add the outputs that a run would restore to `restored`."""
+    reading = finder.read(stage, restored if stage.needed_outputs else {})
     if isinstance(reading, Miss):
         yield _preview_miss(stage, reading)
         return
@@ -71,6 +74,8 @@ def _preview_stage(setup: CacheSetup, opened: OpenCache, stage: PlannedStage) ->
         if isinstance(result, Miss):
             yield _preview_miss(stage, result, part.task.item)
         else:
+            restored.update((path, get_state(ABSENT)) for path in result.restoration.stale)
+            restored.update((file.path, file.state) for file in result.restoration.missing)
             yield Preview(
                 stage=stage.name,
                 item=part.task.item,

@@ -5,7 +5,8 @@ A run and `plan --why` share these decisions. Only a run finds out that a kept c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -29,9 +30,11 @@ from paropt_exporter.plan.structure import PlannedStage, PlannedTask
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
 
     from paropt_exporter.cache.path_sets import StrongKey
+
+
+_NO_STATES: Mapping[str, str] = MappingProxyType({})
 
 
 class FoundResult(Struct, frozen=True, kw_only=True):
@@ -62,13 +65,14 @@ class ResultFinder:
         self._opened = opened
         self._fetch = fetch
 
-    def read(self, stage: PlannedStage) -> StageReading | Miss:
+    def read(self, stage: PlannedStage, expected: Mapping[str, str] = _NO_STATES) -> StageReading | Miss:
         """Return the keys of a stage's parts, or why it can have no result.
 
-        They lack the list of its files if that is recorded and the store may have all results.
+        They lack the list of its files if that is recorded and the store may have all results. `expected`: the states
+        of outputs of needed stages that are not yet in place, for a preview.
         """
         try:
-            reading = self._read(stage)
+            reading = self._opened.reader.read(stage, expected) if expected else self._read(stage)
         except UnusableFile as error:
             return Miss(CacheReason.UNCACHEABLE, str(error))
         return self._opened.reader.find_own_input(reading) or reading

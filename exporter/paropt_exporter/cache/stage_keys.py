@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
+from types import MappingProxyType
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,6 +22,7 @@ from paropt_exporter.cache.file_states import ABSENT, FileStates, Snapshot, Unus
 from paropt_exporter.cache.inputs import (
     RecordedInputs,
     StageInputs,
+    expect_outputs,
     find_changed_file,
     find_own_input,
     get_relative_cwd,
@@ -41,6 +43,7 @@ from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
+_NO_STATES: Mapping[str, str] = MappingProxyType({})
 _LONGEST_SCRIPT_BYTES = 1 << 16
 _MOST_LINKS = 8  # in a chain of scripts that name scripts as their interpreters
 # npm, pnpm and yarn write the versions of all packages there.
@@ -96,11 +99,16 @@ class StageReader:
         self._environ = environ
         self._secret = secret
 
-    def read(self, stage: PlannedStage) -> StageReading:
-        """Return the keys of a stage's parts. Raises UnusableFile if one of its inputs has no comparable state."""
+    def read(self, stage: PlannedStage, expected: Mapping[str, str] = _NO_STATES) -> StageReading:
+        """Return the keys of a stage's parts. Raises UnusableFile if one of its inputs has no comparable state.
+
+        `expected`: the states of outputs of needed stages that are not yet in place, for a preview.
+        """
         self._check_outputs(stage)
         parts, tools = list_parts(stage), self._identify_tools(stage)
         inputs = self._read_inputs(stage, parts)
+        if expected and not stage.traces_inputs:
+            inputs = expect_outputs(os.fspath(self._root), stage, [part.task for part in parts], inputs, expected)
         listings: dict[str, bytes] = {}
         if stage.traces_inputs:
             keys = self._build_keys(stage, parts, tools, "", {})
