@@ -16,7 +16,7 @@ from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.events import RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.backlog import Backlog, QueuedTask
-from paropt_exporter.executors.adaptive.pools import Pools, SizeBounds, compute_thread_count
+from paropt_exporter.executors.adaptive.pools import PoolBounds, Pools, compute_thread_count
 from paropt_exporter.executors.adaptive.routing import (
     FunctionProfile,
     PoolName,
@@ -78,7 +78,7 @@ class AdaptiveScheduler:
       * The monitor's thread ends when no task has been queued, or run in a thread, for 10 s.
     """
 
-    def __init__(self, bounds: SizeBounds, *, profiles_path: Path | None) -> None:
+    def __init__(self, bounds: PoolBounds, *, profiles_path: Path | None) -> None:
         self.router = Router(bounds.strategy)
         self.lock = threading.RLock()  # guards: everything below
         self.closed = False
