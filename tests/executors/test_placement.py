@@ -13,7 +13,7 @@ from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import Router, TaskFuture
 from paropt_exporter.executors.adaptive.backlog import Backlog, QueuedTask
-from paropt_exporter.executors.adaptive.pools import Pools, SizeBounds, compute_thread_count
+from paropt_exporter.executors.adaptive.pools import PoolBounds, Pools, compute_thread_count
 from paropt_exporter.executors.adaptive.routing import FunctionProfile
 from paropt_exporter.executors.adaptive.scheduler import Placement
 from paropt_exporter.executors.base import PROCESSES, THREADS
@@ -27,7 +27,7 @@ class Setting:
         self.router = Router(strategy)
         self.backlog = Backlog()
         self.children = ChildDemand()
-        bounds = SizeBounds(strategy=strategy, cores=2, max_workers=max_workers, start=2)
+        bounds = PoolBounds(strategy=strategy, cores=2, max_workers=max_workers, start=2)
         self.pools = Pools(bounds, nullcontext(), lambda *_: None)
         self.placement = Placement(self.router, self.backlog, self.pools, self.children)
 
@@ -165,7 +165,7 @@ def test_waiting_for_child_processes_needs_no_threads_beyond_the_cores() -> None
     ],
 )
 def test_sizes_without_a_maximum(strategy: Strategy, threads: int, processes: int, most: int) -> None:
-    bounds = SizeBounds(strategy=strategy, cores=2, max_workers=None, start=3)
+    bounds = PoolBounds(strategy=strategy, cores=2, max_workers=None, start=3)
     assert (bounds.get_initial(THREADS), bounds.get_initial(PROCESSES), bounds.most_workers) == (
         threads,
         processes,

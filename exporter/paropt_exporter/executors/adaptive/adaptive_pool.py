@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from paropt_exporter import host
 from paropt_exporter.events import PoolStatistics, RunningTask, Strategy
 from paropt_exporter.executors.adaptive.backlog import QueuedTask, get_function_key
-from paropt_exporter.executors.adaptive.pools import SizeBounds
+from paropt_exporter.executors.adaptive.pools import PoolBounds
 from paropt_exporter.executors.adaptive.routing import Router
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, ThreadFallback
 from paropt_exporter.executors.base import check_arguments, check_size
@@ -66,7 +66,7 @@ class AdaptivePool(InterruptibleExecutor):
         checked = _check_strategy(strategy)
         self._takes_chunks = checked is Strategy.PROCESS
         cores = host.count_cpu_workers()
-        bounds = SizeBounds(strategy=checked, cores=cores, max_workers=max_workers, start=start or cores)
+        bounds = PoolBounds(strategy=checked, cores=cores, max_workers=max_workers, start=start or cores)
         profiles_path = None if memory is None else Path(memory)
         self._scheduler = scheduler = AdaptiveScheduler(bounds, profiles_path=profiles_path)
         self._finalizer = weakref.finalize(self, scheduler.close)

@@ -27,7 +27,7 @@ MAX_WAITING_THREADS = 64  # threads that wait at once, unless the caller sets a 
 _PROCESSES_RETRY_SECONDS = 1.0
 
 
-class SizeBounds(Struct, frozen=True, kw_only=True):
+class PoolBounds(Struct, frozen=True, kw_only=True):
     """The first and the largest sizes of the pools. `start`: the initial number of threads of an ADAPTIVE pool."""
 
     strategy: Strategy
@@ -76,7 +76,7 @@ class Pools:
 
     def __init__(
         self,
-        bounds: SizeBounds,
+        bounds: PoolBounds,
         lock: AbstractContextManager[Any],
         observe_unsendable: Callable[[TaskFuture[Any], UnpicklableError], None],
     ) -> None:

@@ -16,7 +16,7 @@ from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.events import RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.backlog import Backlog, QueuedTask
-from paropt_exporter.executors.adaptive.pools import Pools, SizeBounds, compute_thread_count
+from paropt_exporter.executors.adaptive.pools import PoolBounds, Pools, compute_thread_count
 from paropt_exporter.executors.adaptive.routing import (
     FunctionProfile,
     PoolName,
@@ -67,7 +67,7 @@ class AdaptiveScheduler:
 
     `Backlog` has the tasks that have not ended, `Pools` the pools and their sizes, `Router` and `ChildDemand` the
     measurements. `Placement` decides by all of these, without changing them; this class acts on its decisions. One lock
-    guards them all, except the router, which has its own. No pool is called under the lock.
+    guards them all, except the router, which has its own. Pools are made, resized and given tasks outside it.
 
     Guarantees:
       * A task that needs a decision is submitted to a pool only when the pool has a free worker, so that measurements
@@ -77,7 +77,7 @@ class AdaptiveScheduler:
       * The monitor's thread ends when no task has been queued, or run in a thread, for 10 s.
     """
 
-    def __init__(self, bounds: SizeBounds, *, profiles_path: Path | None) -> None:
+    def __init__(self, bounds: PoolBounds, *, profiles_path: Path | None) -> None:
         self.router = Router(bounds.strategy)
         self.lock = threading.RLock()  # guards: everything below
         self.closed = False
@@ -138,9 +138,9 @@ class AdaptiveScheduler:
             return THREADS
         if self._strategy is Strategy.PROCESS:
             # Tasks with large arguments are not pickled until a worker is free, and later tasks stay behind them.
-            return (
-                None if self._backlog.queued or measure_large((*task.arguments, *task.keywords.values())) else PROCESSES
-            )
+            if self._backlog.queued or measure_large((*task.arguments, *task.keywords.values())):
+                return None
+            return PROCESSES
         return THREADS if not task.profiled and self.router.needs_no_decision(task.key) else None
 
     def _enqueue(self, task: QueuedTask) -> None:
