@@ -124,12 +124,14 @@ def build_controller(
     )
 
 
-def open_thread(lane: FakeLane, controller: Controller, control_state: ControlState | None = None) -> ControlThread:
+def open_thread(
+    lane: FakeLane, make_controller: Callable[[], Controller], control_state: ControlState | None = None
+) -> ControlThread:
     bounds = Bounds(minimum=1, maximum=32, start=2)
     return ControlThread(
         lane,
         lane,
-        lambda: controller,
+        make_controller,
         control_state=control_state or ControlState(bounds, ("commands",), source="local"),
         cores=lambda: 2.0,
         cpu_demands={},
@@ -483,7 +485,7 @@ def test_recommended_size_drops_a_contradicted_peak() -> None:
     lane.burn, lane.since = 1.0, clock.now
     steps(controller, clock, 2.0)
     stepped.clear()
-    with open_thread(lane, controller, control_state):
+    with open_thread(lane, lambda: controller, control_state):
         assert stepped.wait(HANG_SECONDS)
     assert control_state.snapshot().pools[0].recommended_size <= 3
 
@@ -491,7 +493,7 @@ def test_recommended_size_drops_a_contradicted_peak() -> None:
 def test_run_that_ends_before_the_first_step_recommends_its_own_size() -> None:
     lane = FakeLane(FakeClock(), waiting=9, burn=0.0, size=5)
     control_state = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source="local")
-    thread = open_thread(lane, build_controller(lane, Recorder()), control_state)
+    thread = open_thread(lane, lambda: build_controller(lane, Recorder()), control_state)
     thread.__exit__()
     assert control_state.snapshot().pools[0].recommended_size == 5
 
@@ -529,11 +531,27 @@ def test_failed_step_is_logged_once_and_the_next_one_sizes_the_lane(caplog: pyte
             raise OSError("no such cgroup")
         offered.set()
 
-    with open_thread(lane, build_controller(lane, Recorder(), offer=offer)):
+    controller = build_controller(lane, Recorder(), offer=offer)
+    with open_thread(lane, lambda: controller):
         assert offered.wait(HANG_SECONDS)
     assert [record.message for record in caplog.records] == [
         "a step of the controller failed; later failures are not logged"
     ]
+
+
+def test_controller_that_can_not_be_made_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Its modules load during the run, and an upgrade may just be replacing them."""
+    lane, stepped, failures = FakeLane(FakeClock(), waiting=9, burn=0.0), Flag(), iter(range(2))
+    controller = build_controller(lane, Recorder(), offer=lambda _: stepped.set())
+
+    def make_controller() -> Controller:
+        if next(failures, None) is not None:
+            raise ImportError("no module of that name")
+        return controller
+
+    with open_thread(lane, make_controller):
+        assert stepped.wait(HANG_SECONDS)
+    assert len(caplog.records) == 1
 
 
 def test_expensive_steps_are_spread_over_time() -> None:

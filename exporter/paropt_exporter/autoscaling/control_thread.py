@@ -70,10 +70,11 @@ class ControlThread:
     def _run_steps(self) -> None:
         controller, cost, has_waiting_tasks = None, 0.0, True
         while not self._done.wait(get_pause_seconds(has_waiting_tasks=has_waiting_tasks, cost_seconds=cost)):
+            began = time.thread_time()
             try:
                 if controller is None:
                     controller = self._controller = self._make_controller()
-                began = time.thread_time()
+                    began = time.thread_time()  # the modules load only once
                 # the check is skipped while tasks wait, of which there may be a thousand
                 if has_waiting_tasks or not controller.is_quiet():
                     controller.step()
@@ -81,9 +82,8 @@ class ControlThread:
                 if not self._has_failed:
                     log.exception("a step of the controller failed; later failures are not logged")
                 self._has_failed = True
-                if controller is None:
-                    continue
-            has_waiting_tasks, cost = controller.has_waiting_tasks, time.thread_time() - began
+            has_waiting_tasks = controller is None or controller.has_waiting_tasks
+            cost = time.thread_time() - began
 
 
 def start_admission(
