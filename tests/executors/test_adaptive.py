@@ -21,7 +21,7 @@ from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, Thr
 from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive import routing, scheduler
 from paropt_exporter.executors.adaptive.backlog import QueuedTask, get_function_key
-from paropt_exporter.executors.adaptive.pools import SizeBounds
+from paropt_exporter.executors.adaptive.pools import PoolBounds
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor
 from support.command_scripts import make_fifo, read_fifo, write_fifo
@@ -241,7 +241,7 @@ class ScriptedSamples:
         monkeypatch.setattr(ThreadPool, "sample_running", self._sample)
         monkeypatch.setattr(scheduler, "monotonic", lambda: self._now)
         monkeypatch.setattr(Monitor, "wake", lambda _: None)  # only the test takes samples
-        bounds = SizeBounds(strategy=Strategy.ADAPTIVE, cores=2, max_workers=None, start=2)
+        bounds = PoolBounds(strategy=Strategy.ADAPTIVE, cores=2, max_workers=None, start=2)
         self._scheduler = AdaptiveScheduler(bounds, profiles_path=None)
         self._future: TaskFuture[Any] = TaskFuture()
 
