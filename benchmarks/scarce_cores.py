@@ -38,7 +38,7 @@ def rest(seconds):
         return
     open(f"{folder}/{time.monotonic_ns()}-{os.getpid()}", "w").close()
     while len(os.listdir(folder)) < int(os.environ["SLEEPERS"]) and time.monotonic() < until:
-        time.sleep(0.05)
+        time.sleep(0.5)  # seldom, since on a busy machine each wake-up counts as some demand for a core
 """
 
 # A task: `python task.py KIND SECONDS` computes or sleeps for so long, and notes when it did.

@@ -69,7 +69,7 @@ def test_unchanged_item_brings_back_no_older_output_of_another_one(project: Path
 def test_plan_says_on_which_running_stages_a_hit_depends(project: Path) -> None:
     """`use` reads what `build` writes, so that it may run although its files are unchanged before the run."""
     run_once(project)
-    assert "cached     use: saves 0.0" in (planned := call_command(project, "plan", "--why").stdout)
+    assert "cached     use: saves " in (planned := call_command(project, "plan", "--why").stdout)
     assert "unless" not in planned
     (project / "src/a.py").write_text("two\n")
     planned = call_command(project, "plan", "--why").stdout
