@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 from msgspec.structs import replace
 
-from paropt_exporter.cache.stage_keys import StageReader
-from paropt_exporter.events import Result, Scope, Strategy, TaskRecord
+from paropt_exporter.cache.misses import Miss
+from paropt_exporter.cache.open_cache import CacheSetup, open_cache
+from paropt_exporter.cache.result_keeper import ResultKeeper
+from paropt_exporter.cache.result_loader import ResultLoader, StageResults
+from paropt_exporter.cache.stage_keys import KeptTask, StageReader
+from paropt_exporter.clock import SystemClock
+from paropt_exporter.engine.interfaces import KeptResult
+from paropt_exporter.events import CacheReason, Result, Scope, Strategy, TaskRecord
 from paropt_exporter.plan import Commands, PlannedStage, PlannedTask
 from paropt_exporter.plan.batches import build_task
 from support.cached_project import CachedProject, Failed
 from support.pool_tasks import eventually
+from support.traced_project import wait_for_next_ticks
 
 TEMPLATE = Commands(steps=(("tests", "{items}"),))
 
@@ -65,6 +73,49 @@ def test_task_of_a_changed_item_runs_alone(project: CachedProject) -> None:
     assert (record.tasks_cached, record.tasks, record.scope) == (2, 3, Scope.CACHED)
     assert record.cache_note == "2 of 3 items unchanged; t/b.py changed"
     assert ran.get_output("tests") == "t/a.py=a\nt/c.py=c\nt/b.py=new\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda folder: (folder / "r").unlink(), "r"),
+        (lambda folder: (folder / "r").write_text("wrong"), "r"),
+        (lambda folder: (folder / "new").write_text("wrong"), "new"),
+    ],
+    ids=["removed", "edited", "added"],
+)
+def test_output_that_changed_after_the_end_of_its_task_is_not_kept(
+    project: CachedProject, change: Callable[[Path], object], named: str
+) -> None:
+    """Results of items are kept up to ten seconds later: meanwhile a user may clean their folder."""
+    said: list[str] = []
+    setup = CacheSetup(
+        root=project.root,
+        store=project.store,
+        project="demo",
+        environ=project.environ,
+        clock=SystemClock(),
+        say=said.append,
+    )
+    opened = open_cache(setup)
+    loader, keeper = ResultLoader(setup, opened, threading.Event()), ResultKeeper(setup, opened)
+    items = ("t/a.py", "t/b.py")
+    stage = project.build_stage("tests", items=items, inputs=("{item}",), outputs=("out/{item}/**",))
+    results = loader.find(stage)
+    assert isinstance(results, StageResults)
+    looked_up = keeper.begin_stage(results.reading, results.outputs)
+    for task in stage.tasks:
+        project.write_file(f"out/{task.item}/r", "right")
+        keeper.add(looked_up, task, KeptResult(succeeded=True, output="", seconds=1.0))
+    wait_for_next_ticks(project.root / "out/t/a.py/r")
+    change(project.root / "out/t/a.py")
+    keeper.end_stage(looked_up)
+    line = f"out/t/a.py/{named} changed during the run"
+    assert said == [f"tests: not cached: {line}"]
+    again = loader.find(stage)
+    assert isinstance(again, StageResults)
+    first, second = again.found.values()
+    assert (first, isinstance(second, KeptTask)) == (Miss(CacheReason.EDITED, line), True)
 
 
 def test_shared_input_concerns_all_items(project: CachedProject) -> None:

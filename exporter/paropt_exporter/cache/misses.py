@@ -213,7 +213,8 @@ def _iter_tools(differences: Sequence[tuple[str, str | None, str | None]]) -> It
 
 def _iter_packages(old: str | None, new: str | None) -> Iterator[str]:
     before, after = _parse_packages(old), _parse_packages(new)
-    for name in sorted(before.keys() | after.keys()):
+    # Upgrades first: another interpreter has other packages, too.
+    for name in sorted(before.keys() | after.keys(), key=lambda name: (name not in before or name not in after, name)):
         if before.get(name) != after.get(name):
             yield f"{name} {before.get(name, 'not there')} -> {after.get(name, 'not there')}"
 

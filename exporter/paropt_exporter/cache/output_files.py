@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from msgspec import Struct
 
@@ -106,6 +106,17 @@ def list_leftovers(before: Mapping[str, os.stat_result], found: Iterable[FoundFi
     that the task wrote counts as a leftover, which costs at most a miss.
     """
     return {path for path, state in found if path in before and _get_version(before[path]) == _get_version(state)}
+
+
+def find_changed_output(
+    folder: str, before: Mapping[str, os.stat_result] | None, found: Sequence[FoundFile]
+) -> str | None:
+    """Return an output that is not as it was at the end of its task, or None. `before`: None if that is unknown."""
+    if before is None:
+        return None
+    gone = (path for path in before if not os.path.lexists(os.path.join(folder, path)))
+    changed = (path for path, state in found if path not in before or _get_version(before[path]) != _get_version(state))
+    return min(chain(gone, changed), default=None)
 
 
 def _get_version(state: os.stat_result) -> tuple[int, ...]:

@@ -15,7 +15,13 @@ from paropt_exporter.cache.file_states import UnusableFile
 from paropt_exporter.cache.keys import TaskKey
 from paropt_exporter.cache.misses import Miss
 from paropt_exporter.cache.open_cache import CacheSetup, OpenCache
-from paropt_exporter.cache.output_files import find_outputs, keep_outputs, list_leftovers
+from paropt_exporter.cache.output_files import (
+    find_changed_output,
+    find_matching,
+    find_outputs,
+    keep_outputs,
+    list_leftovers,
+)
 from paropt_exporter.cache.result_store import SIZE_VARIABLE, StoreUnusable
 from paropt_exporter.cache.stage_keys import StagePart, StageReading, group_parts, list_outputs
 from paropt_exporter.engine.interfaces import KeptResult
@@ -25,6 +31,17 @@ from paropt_exporter.plan.structure import PlannedTask
 # How often results of items are kept before their stage has ended: a killed exporter loses only later ones. Keeping
 # compares all inputs of the stage, and takes a twentieth of the time at most.
 _KEEP_SECONDS, _KEEP_RATIO = 10.0, 20.0
+
+
+class PendingResult(Struct, frozen=True):
+    """A result that waits to be kept.
+
+    `outputs`: the task's outputs at its end; None if the result is kept at once.
+    """
+
+    part: StagePart
+    result: KeptResult
+    outputs: Mapping[str, os.stat_result] | None
 
 
 class LookedUpStage(Struct):
@@ -37,7 +54,7 @@ class LookedUpStage(Struct):
     outputs: Mapping[str, os.stat_result]
     keep_seconds: float
     parts: Mapping[int, Sequence[StagePart]]  # by the index of their task
-    pending: list[tuple[StagePart, KeptResult]] = field(default_factory=list)
+    pending: list[PendingResult] = field(default_factory=list)
     reads: set[str] = field(default_factory=set)  # the files of the project that its traced tasks read
 
 
@@ -66,7 +83,8 @@ class ResultKeeper:
         for part in ran:
             if result.succeeded:
                 seconds = result.item_seconds.get(part.task.item or "", 0.0) + rest_seconds / len(ran)
-                stage.pending.append((part, replace(result, seconds=seconds)))
+                outputs = self._find_present_outputs(stage, part)
+                stage.pending.append(PendingResult(part, replace(result, seconds=seconds), outputs))
             else:
                 # Which items of a batch failed is known for a few programs only, and it has one exit code.
                 why = "it failed in its last run" if len(ran) == 1 else "its batch failed in the last run"
@@ -94,10 +112,10 @@ class ResultKeeper:
             self._opened.traced.refresh()
         changes = self._opened.reader.find_changes(reading)
         if ended:
-            self._report_changes(reading, {part: changes[part] for part, _ in pending if part in changes})
+            self._report_changes(reading, {each.part: changes[each.part] for each in pending if each.part in changes})
         else:
-            stage.pending = [(part, result) for part, result in pending if part in changes]
-        fault = self._keep_all(stage, [(part, result) for part, result in pending if part not in changes])
+            stage.pending = [each for each in pending if each.part in changes]
+        fault = self._keep_all(stage, [each for each in pending if each.part not in changes])
         if fault is not None:
             self._setup.say(f"{name}: not cached: {fault.text}")
         if stage.reads:
@@ -112,37 +130,47 @@ class ResultKeeper:
         more = f" (and {len(others)} more)" if others else ""
         self._setup.say(f"{reading.stage.name}: not cached: {first}{more}")
 
-    def _keep_all(self, stage: LookedUpStage, results: Sequence[tuple[StagePart, KeptResult]]) -> Miss | None:
+    def _keep_all(self, stage: LookedUpStage, results: Sequence[PendingResult]) -> Miss | None:
         """Keep results. Return the first reason why one could not be kept, or None."""
         reading = stage.reading
-        for listing in {digest for part, _ in results for digest in reading.keys[part].listings}:
+        for listing in {digest for each in results for digest in reading.keys[each.part].listings}:
             with suppress(StoreUnusable):  # the entry's own write fails too, and says so
                 self._store.add(reading.listings[listing])
         fault: Miss | None = None
-        for part, result in results:
+        for each in results:
             if reading.stage.traces_inputs:
-                kept = self._keep_traced(stage, part, result)
+                kept = self._keep_traced(stage, each)
             else:
-                kept = self._keep_result(stage, part, result, reading.keys[part])
+                kept = self._keep_result(stage, each, reading.keys[each.part])
             if isinstance(kept, Miss):
                 fault = fault or kept
                 if kept.reason is CacheReason.STORE:  # such as a full disk: the others could not be kept either
                     break
         return fault
 
-    def _keep_traced(self, stage: LookedUpStage, part: StagePart, result: KeptResult) -> Entry | Miss:
+    def _find_present_outputs(self, stage: LookedUpStage, part: StagePart) -> Mapping[str, os.stat_result] | None:
+        """Return the outputs of a task that has ended, if its result is kept only after other tasks have ended."""
+        if not stage.reading.has_results_by_item:
+            return None
+        try:
+            patterns = list_outputs(stage.reading.stage, part.task, self._setup.root)
+            return dict(find_matching(self._opened.states.folder, patterns))
+        except UnusableFile:
+            return None  # its result can't be kept, for a reason that is found again
+
+    def _keep_traced(self, stage: LookedUpStage, pending: PendingResult) -> Entry | Miss:
         """Put the result of a traced task into the store."""
         from paropt_exporter.cache.traced_results import PROOFS
 
-        traced, reading = self._opened.traced, stage.reading
+        traced, reading, part = self._opened.traced, stage.reading, pending.part
         weak, expected = reading.keys[part], traced.expected.get(part)
         try:
-            key = traced.find_key(reading.stage, weak, result.trace)
+            key = traced.find_key(reading.stage, weak, pending.result.trace)
             if isinstance(key, Miss):
                 self._note_unkept(reading, part, key)
                 return key
             stage.reads |= traced.list_read_files(key)
-            kept = self._keep_result(stage, part, result, key.key, expected)
+            kept = self._keep_result(stage, pending, key.key, expected)
             if isinstance(kept, Miss):
                 return kept
             if expected is not None and expected.files != kept.files:
@@ -166,15 +194,19 @@ class ResultKeeper:
                 self._opened.traced.disprove(reading.keys[part])
 
     def _keep_result(
-        self, stage: LookedUpStage, part: StagePart, result: KeptResult, key: TaskKey, expected: Entry | None = None
+        self, stage: LookedUpStage, pending: PendingResult, key: TaskKey, expected: Entry | None = None
     ) -> Entry | Miss:
         """Put a result into the store under a key, or return why it could not be kept.
 
         `expected`: one under another key of the same task, which would have been a hit.
         """
-        states, planned, task = self._opened.states, stage.reading.stage, part.task
+        states, planned, task, result = self._opened.states, stage.reading.stage, pending.part.task, pending.result
         try:
             there = find_outputs(states.folder, list_outputs(planned, task, self._setup.root))
+            if (changed := find_changed_output(states.folder, pending.outputs, there)) is not None:
+                edited = Miss(CacheReason.EDITED, f"{changed} changed during the run")
+                self._notes.add_unkept(planned.name, task.item, key.digest, edited)
+                return edited
             if (size_bytes := sum(state.st_size for _, state in there)) > self._store.limit_bytes:
                 # To keep it would remove all other results, and then it.
                 why = f"its outputs have {size_bytes:,} bytes, the whole cache {self._store.limit_bytes:,}"
