@@ -6,6 +6,7 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+from urllib.parse import quote_from_bytes
 
 from paropt_exporter import files
 from paropt_exporter.errors import HistoryError
@@ -306,12 +307,17 @@ def _open_file(path: Path) -> sqlite3.Connection:
 
 def _connect(path: Path, how: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None,
+        _build_uri(path, how), uri=True, timeout=BUSY_SECONDS, isolation_level=None,
         check_same_thread=False,
     )  # fmt: skip
     # Large sorts would use a temporary file, whose disk may be full or read-only. 100,000 tasks take 5 MB of memory.
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
+
+
+def _build_uri(path: Path, how: str) -> str:
+    """Return SQLite's URI. From Python 3.14 on, `Path.as_uri` imports urllib.request with ssl, which takes 20 ms."""
+    return f"file://{quote_from_bytes(os.fsencode(path.absolute()))}?{how}"
 
 
 def _read_version(connection: sqlite3.Connection, path: Path) -> int:
@@ -344,7 +350,7 @@ def _upgrade_file(connection: sqlite3.Connection, path: Path) -> None:
 
 def _copy(path: Path, memory: sqlite3.Connection) -> None:
     # `immutable`: WAL wants to write its index even to read, which a read-only directory refuses.
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as source:
+    with closing(sqlite3.connect(_build_uri(path, "immutable=1"), uri=True)) as source:
         _read_version(source, path)
         source.execute("PRAGMA quick_check").fetchall()  # raises before part of a damaged file is copied
         source.backup(memory)
