@@ -31,7 +31,7 @@ TIME_SLICE_SECONDS = 0.0005
 _LEAST_SHOWN_SECONDS = 0.0025  # a younger task does not show yet whether it computes or waits
 # A thread that has run for a shorter time, two slices of 3 ms, may not have been preempted yet though it computes.
 _PREEMPTED_SECONDS = 0.006
-_MAX_UNCLEAR_SECONDS = 1.0  # a task that has slept for so long shows its demand, even if it may have waited for the GIL
+_MAX_UNCLEAR_SECONDS = 0.25  # a task that is older shows its demand, even if it may have waited for the GIL
 _NO_CHILD_SECONDS = 0.02  # a task that has no child process after this time is assumed to start none
 _CHILD_SAMPLE_SECONDS = 0.2  # between two samples of child processes while threads compute
 _LONGEST_SECONDS = 1.0  # the most time for which an ended task counts: one long task must not outweigh recent ones
