@@ -190,26 +190,25 @@ def test_program_that_runs_each_function_once_saves_their_profiles(tmp_path: Pat
 
 def test_first_tasks_are_prepared_for_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the very first one: a pool that runs a single task takes no samples. It is prepared by the second."""
-    sample, submit = ThreadPool.sample_running, ThreadPool.submit_future
+    prepare, submit = ThreadPool.prepare_samples, ThreadPool.submit_future
     seen: list[object] = []
 
-    def note_sample(pool: ThreadPool, **options: Any) -> Any:
-        if threading.current_thread() is threading.main_thread():
-            seen.append("sample")
-        return sample(pool, **options)
+    def note_preparation(pool: ThreadPool) -> None:
+        seen.append("prepare")
+        prepare(pool)
 
     def note_submit(pool: ThreadPool, *task: Any, **options: Any) -> None:
         seen.append(options["sampled"])
         submit(pool, *task, **options)
 
-    monkeypatch.setattr(ThreadPool, "sample_running", note_sample)
+    monkeypatch.setattr(ThreadPool, "prepare_samples", note_preparation)
     monkeypatch.setattr(ThreadPool, "submit_future", note_submit)
     gate = threading.Event()
     with AdaptivePool(start=2) as pool:
         pool.submit(gate.wait, HANG_SECONDS)
         pool.submit(wait_for, gate.wait)
         gate.set()
-    assert seen[:3] == [False, True, "sample"]
+    assert seen[:3] == [False, True, "prepare"]
 
 
 def test_interrupt_before_the_monitor_starts_does_not_prevent_its_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from paropt_exporter.cpu_demand import CoreTime, Switches
 from paropt_exporter.events import RunningTask
-from paropt_exporter.executors.demand import DemandMeter, build_samples, is_gil_bound
+from paropt_exporter.executors.demand import DemandMeter, build_samples, is_gil_bound, shows_demand
 
 
 def running(label: str, run: float, *, wait: float = 0.0, at: float | None = None) -> RunningTask:
@@ -156,3 +156,22 @@ def test_threads_that_sleep_on_a_busy_machine_are_not_bound_by_the_gil(
     what: str, wall: float, run: float, wait: float, voluntary: int, involuntary: int
 ) -> None:
     assert not is_gil_bound(CoreTime(run, wait), wall, Switches(voluntary, involuntary)), what
+
+
+@pytest.mark.parametrize(
+    ("age", "run", "wait", "switches", "shows"),
+    [
+        (0.02, 0.0001, 0.0, Switches(), True),  # sleeps, on an idle machine
+        (0.02, 0.0001, 0.0199, Switches(), False),  # has only waited for a core
+        (0.06, 0.0001, 0.05, Switches(1, 0), False),  # likewise, after a sleep
+        (0.06, 0.0001, 0.01, Switches(1, 0), True),  # sleeps, on a busy machine
+        (0.2371, 0.0006, 0.092, Switches(30, 1), False),  # sleeps a little at a time, or waits for the GIL
+        (0.2371, 0.0076, 0.092, Switches(30, 1), True),  # a thread that computes would have been preempted
+        (0.4, 0.0006, 0.092, Switches(60, 1), True),  # too old to go on waiting
+    ],
+)
+def test_sample_shows_a_demand_once_it_can_not_be_a_mere_wait(
+    *, age: float, run: float, wait: float, switches: Switches, shows: bool
+) -> None:
+    task = replace(running("a", run, at=10.0 + age), thread_run_seconds=run, run_delay_seconds=wait, switches=switches)
+    assert shows_demand(task) is shows

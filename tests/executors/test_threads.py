@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from paropt_exporter import executors
+from paropt_exporter.cpu_demand import Switches
 from paropt_exporter.errors import InitializerFailed, TaskStopped
 from paropt_exporter.executors import ThreadPool, procfs, threads
 from paropt_exporter.executors.demand import measure_so_far
@@ -776,6 +777,26 @@ def test_first_sample_of_a_prepared_task_has_its_whole_wait_for_a_core(
         assert begun.wait(HANG_SECONDS)
         ((_, task),) = pool.sample_running()
         assert task.run_delay_seconds == seconds
+        gate.set()
+
+
+@pytest.mark.parametrize(("prepared", "switches"), [(True, Switches(8, 3)), (False, Switches())])
+def test_samples_of_a_running_task_count_from_its_preparation_on(
+    monkeypatch: pytest.MonkeyPatch, *, prepared: bool, switches: Switches
+) -> None:
+    """A pool's first task is prepared late. Its first sample had none, so a task that computed seemed to wait."""
+    reads = iter([(1, 0), (9, 3)] if prepared else [(9, 3)])
+    begun, gate = threading.Event(), threading.Event()
+    monkeypatch.setattr(procfs, "read_run_delay_seconds", lambda _: 4.0)
+    monkeypatch.setattr(procfs, "sample_schedstat", lambda _: (time.monotonic(), 0.0, 7.0))
+    monkeypatch.setattr(procfs, "read_switches", lambda _: next(reads))
+    with ThreadPool(1) as pool:
+        pool.submit(begin_and_wait, begun, gate)
+        assert begun.wait(HANG_SECONDS)
+        if prepared:
+            pool.prepare_samples()
+        ((_, task),) = pool.sample_running()
+        assert task.switches == switches
         gate.set()
 
 

@@ -36,7 +36,7 @@ _GIL_BOUND_RATIO = 0.8
 _LEAST_SHOWN_SECONDS = 0.0025  # a younger task does not show yet whether it computes or waits
 # A thread that has run for a shorter time, two slices of 3 ms, may not have been preempted yet though it computes.
 _PREEMPTED_SECONDS = 0.006
-_MAX_UNCLEAR_SECONDS = 1.0  # a task that has slept for so long shows its demand, even if it may have waited for the GIL
+_MAX_UNCLEAR_SECONDS = 0.25  # a task that is older shows its demand, even if it may have waited for the GIL
 # A task that has no child process after this time, waits for a core not counted, is assumed to start none for as long
 # again. Each such finding about its function doubles the time, since a function may start its process late.
 _NO_CHILD_SECONDS = 0.02

@@ -366,7 +366,7 @@ class AdaptiveScheduler:
     def prepare_samples(self) -> None:
         """Read the waits for a core of the running tasks now: the monitor's thread may start late on a busy machine."""
         if (threads := self._pools.threads) is not None:
-            threads.sample_running(children=lambda _: False)
+            threads.prepare_samples()
 
     def sample_running(self) -> None:
         """Learn from running tasks, so that a function that waits is recognized before its first task ends."""

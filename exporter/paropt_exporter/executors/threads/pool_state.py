@@ -399,6 +399,11 @@ class ThreadPoolState:
         with self.lock:
             return list_running(self.workers.all, memory)
 
+    def prepare_samples(self) -> None:
+        with self.lock:
+            for worker in self.workers.all:
+                worker.prepare_samples()
+
     def sample_running(
         self, *, children: Callable[[TaskFuture[Any]], bool], youngest_seconds: float
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:

@@ -229,6 +229,10 @@ class ThreadPool(ThreadPoolExecutor):
         """List the running tasks. Memory is that of the whole process, since threads share it."""
         return self._state.list_running()
 
+    def prepare_samples(self) -> None:
+        """Let samples of the running tasks that were not submitted as `sampled` count from now on."""
+        self._state.prepare_samples()
+
     def sample_running(
         self, *, children: Callable[[TaskFuture[Any]], bool] | None = None, youngest_seconds: float = 0.0
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:

@@ -92,6 +92,13 @@ class Worker:
     def schedstat(self) -> str:
         return f"/proc/self/task/{self.native_id}/schedstat"
 
+    def prepare_samples(self) -> None:
+        """Let the samples of the running task count from now on, though it is not prepared. From another thread."""
+        started = self.started_seconds
+        if self.task is not None and self.delay_baseline[0] != started:
+            self.delay_baseline = (started, procfs.read_run_delay_seconds(self.schedstat))
+            self._sample_switches()
+
     def sample_task(self, *, exact: bool) -> TaskSample:
         """Sample the running task. Under the pool's lock.
 
