@@ -218,4 +218,5 @@ def fetch(url: str, password: str) -> bytes:
         with urllib.request.urlopen(request, timeout=HANG_SECONDS) as answer:
             return bytes(answer.read())
     except urllib.error.HTTPError as error:
-        return error.read()
+        with error:
+            return error.read()

@@ -265,7 +265,8 @@ def get(url: str, method: str = "GET") -> tuple[int, str]:
         with urllib.request.urlopen(request, timeout=HANG_SECONDS) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
+        with error:  # from Python 3.14 on, one that is dropped open warns
+            return error.code, error.read().decode()
 
 
 def ended(client: socket.socket) -> bool:
