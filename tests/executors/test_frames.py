@@ -10,7 +10,8 @@ from paropt_exporter.executors.frames import FrameReader, build_frame
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.binary(), inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.binary(), inner, max_size=3),
+    max_leaves=5,
 )
 
 
