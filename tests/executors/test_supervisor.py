@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import math
 import os
+import resource
+import select
 import signal
 import subprocess
 import sys
@@ -407,6 +411,37 @@ def test_channels_of_a_dead_supervisor_are_not_reused(supervisor: SharedSupervis
     assert second.channel is not first.channel
     assert second.read_end()["ended"] == 0
     second.channel.close()
+
+
+def test_supervisor_without_descriptors_for_a_channel_keeps_its_commands(
+    supervisor: SharedSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor closes the channel that it can't receive, perhaps before the request has been sent."""
+    send_request = Channel.send_request
+
+    def send_late(channel: Channel, *request: Any) -> None:
+        closed = select.poll()
+        closed.register(channel.connection, select.POLLHUP)
+        assert closed.poll(HANG_SECONDS * 1000)
+        send_request(channel, *request)
+
+    running = Conversation(supervisor, ["/bin/sleep", "600"])
+    assert "usage" in next(running.frames())
+    pid = running.channel.supervisor.pid
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    lowest_free = next(number for number in itertools.count() if number not in used)
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    with monkeypatch.context() as late, pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+        late.setattr(Channel, "send_request", send_late)
+        Conversation(supervisor, ["/bin/true"])
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    running.stop("m")
+    assert running.read_end()["ended"] == signal.SIGKILL
+    running.channel.close()
+    later = Conversation(supervisor, ["/bin/true"])
+    assert later.channel.supervisor.pid == pid
+    later.channel.close()
 
 
 def test_sixty_fourth_command_is_measured_too() -> None:

@@ -193,7 +193,6 @@ class CommandTask:
 
     def _run_step(self, step: Sequence[str], capture: Capture) -> StepResult:
         """Run a step. If the system is short of a resource, wait until another command ends, and retry."""
-        self.pid = 0
         program = find_program(step, cwd=self._cwd, env=self._env)
         attempts, changes = 0, 0  # since another command has started or ended
         while not self.stopped:
@@ -207,6 +206,7 @@ class CommandTask:
         return StepResult(problem="stopped before its first step")
 
     def _try_step(self, step: Sequence[str], program: str, capture: Capture) -> StepResult:
+        self.pid = 0
         with contextlib.ExitStack() as stack:
             output, write_end = os.pipe()
             stack.callback(os.close, output)
