@@ -172,7 +172,8 @@ def is_gil_bound(time: CoreTime, wall_seconds: float, switches: Switches) -> boo
 class ChildDemand:
     """The CPU demand of the child processes that a function's tasks start in threads, by function.
 
-    Callers hold the lock of the pool's scheduler.
+    Only the monitor's thread changes it, `sample` under the lock of the pool's scheduler. Other threads hold this lock
+    when they read the demands.
     """
 
     def __init__(self, known: Mapping[str, float] = MappingProxyType({})) -> None:
