@@ -343,6 +343,18 @@ def test_command_that_ends_before_its_caller_goes_on_runs_once(tmp_path: Path) -
     assert runs.read_text() == "\n" * 3
 
 
+@pytest.mark.parametrize("script", ["true", "sleep 0.1"])
+def test_ended_command_frees_no_more_resources(supervisor: SharedSupervisor, script: str) -> None:
+    """Once no command runs, a shortage is an error: no end of a command is left to wait for."""
+    shortage = ResourceShortage()
+    steps = [shell(script)] * 2
+    task = CommandTask(supervisor, shortage, "task", steps, mark="m", cwd=Path("/"), env=os.environ)
+    with Capture() as capture:
+        assert task.run(capture).code == 0
+    with pytest.raises(OSError, match="none left"):
+        shortage.wait(OSError(errno.EMFILE, "none left"), attempts=100)
+
+
 def test_usage_is_reported_while_a_command_runs(supervisor: SharedSupervisor) -> None:
     script = "held = b'x' * (80 << 20)\nwhile True: pass"
     conversation = Conversation(supervisor, python(script))

@@ -269,7 +269,6 @@ class CommandTask:
             raise OSError(frame["failed"], os.strerror(frame["failed"]))
         if "failed" in frame:
             raise build_refusal(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
-        self._note_running()  # the only frame of a short command is its last one
         status = frame["ended"]
         self._store_times(*frame["times"])
         if frame["left"]:
@@ -345,12 +344,9 @@ class CommandTask:
                 self._samples.append((sampled, usage.core_time))
                 if len(self._samples) > _MOST_SAMPLES:
                     del self._samples[:-1:2]  # not the last one, which may have the complete core time
-            self._note_running()
-
-    def _note_running(self) -> None:
-        if not self._is_running:
-            self._is_running = True
-            self._shortage.note_start()
+            if not self._is_running:  # of a short command, this is its last frame
+                self._is_running = True
+                self._shortage.note_start()
 
     def _build_request(self, step: Sequence[str], program: str) -> tuple[bytes, bytes]:
         """Return the frames of the environment and of the command."""
