@@ -296,8 +296,10 @@ class Conversation:
         argv_bytes = [os.fsencode(argument) for argument in argv]
         request = {"program": argv_bytes[0], "argv": argv_bytes, "cwd": b"/", "mark": mark, "limit": 1}
         output = os.open(os.devnull, os.O_WRONLY)
-        self.channel = supervisor.start_command(build_frame({"env": {}}), build_frame(request), output)
-        os.close(output)
+        try:
+            self.channel = supervisor.start_command(build_frame({"env": {}}), build_frame(request), output)
+        finally:
+            os.close(output)
         self.channel.connection.settimeout(HANG_SECONDS)
 
     def frames(self) -> Iterator[dict[str, Any]]:
@@ -421,6 +423,27 @@ def test_channels_of_a_dead_supervisor_are_not_reused(supervisor: SharedSupervis
     first.channel.supervisor.wait(HANG_SECONDS)
     second = Conversation(supervisor, ["/bin/true"])
     assert second.channel is not first.channel
+    assert second.read_end()["ended"] == 0
+    second.channel.close()
+
+
+def test_channels_leave_reserved_descriptors_free(supervisor: SharedSupervisor) -> None:
+    first = Conversation(supervisor, ["/bin/true"])
+    assert first.read_end()["ended"] == 0
+    held = [os.dup(0)]
+    while held[-1] < 60:  # then no lower number is free
+        held.append(os.dup(0))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] * 4 // 3, limits[1]))  # of which a quarter is reserved
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            Conversation(supervisor, ["/bin/true"])
+        supervisor.reuse(first.channel)
+        second = Conversation(supervisor, ["/bin/true"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in held:
+            os.close(descriptor)
     assert second.read_end()["ended"] == 0
     second.channel.close()
 

@@ -259,6 +259,7 @@ class SharedSupervisor:
             ours, theirs = _socket.socketpair()
             with contextlib.closing(theirs):
                 try:
+                    descriptors.check_reserve(ours.fileno(), theirs.fileno())
                     process = self._send(CHANNEL, [_pack_descriptors(theirs.fileno())])
                 except OSError:
                     ours.close()
