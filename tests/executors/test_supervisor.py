@@ -463,7 +463,7 @@ def test_supervisor_without_descriptors_for_a_channel_keeps_its_commands(
     running = Conversation(supervisor, ["/bin/sleep", "600"])
     assert "usage" in next(running.frames())
     pid = running.channel.supervisor.pid
-    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
     lowest_free = next(number for number in itertools.count() if number not in used)
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))

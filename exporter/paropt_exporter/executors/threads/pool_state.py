@@ -246,9 +246,8 @@ class ThreadPoolState:
             self.counters.deaths["initializer"] += 1
             if self.workers.all:
                 return False
-            from paropt_exporter.executors.threads.thread_pool import (
-                ThreadInitializerFailed,
-            )  # here: it has loaded this
+            # here, since that module imports this one
+            from paropt_exporter.executors.threads.thread_pool import ThreadInitializerFailed
 
             failure = ThreadInitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
             failure.__cause__ = error
