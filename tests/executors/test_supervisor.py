@@ -11,8 +11,9 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -230,10 +231,14 @@ def test_idle_supervisor_sleeps() -> None:
         assert switches(supervisor) == before
 
 
+def read_kilobytes(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
 def test_supervisor_memory_stays_small() -> None:
     with CommandPool(1) as pool:
-        lines = Path(f"/proc/{supervisor_of(pool)}/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        peak = read_kilobytes(supervisor_of(pool), "VmHWM")
     assert peak < 16 * 1024  # 12 MB with Python 3.11, 13 with 3.13; an import of typing or dataclasses shows here
 
 
@@ -292,12 +297,21 @@ def test_command_without_children_leaves_no_processes() -> None:
 class Conversation:
     """The channel of a command, as a task uses it."""
 
-    def __init__(self, supervisor: SharedSupervisor, argv: list[str], *, mark: str = "m") -> None:
+    def __init__(
+        self,
+        supervisor: SharedSupervisor,
+        argv: list[str],
+        *,
+        mark: str = "m",
+        environment: Mapping[bytes, bytes] = MappingProxyType({}),
+    ) -> None:
         argv_bytes = [os.fsencode(argument) for argument in argv]
         request = {"program": argv_bytes[0], "argv": argv_bytes, "cwd": b"/", "mark": mark, "limit": 1}
         output = os.open(os.devnull, os.O_WRONLY)
         try:
-            self.channel = supervisor.start_command(build_frame({"env": {}}), build_frame(request), output)
+            self.channel = supervisor.start_command(
+                build_frame({"env": dict(environment)}), build_frame(request), output
+            )
         finally:
             os.close(output)
         self.channel.connection.settimeout(HANG_SECONDS)
@@ -397,6 +411,19 @@ def test_one_channel_runs_one_command_after_another(supervisor: SharedSupervisor
         supervisor.reuse(later.channel)
     supervisor.close_idle_channels()
     assert later.channel.connection.fileno() == -1
+
+
+def test_channels_share_equal_environments(supervisor: SharedSupervisor) -> None:
+    """Each copy would add to the least memory that a command can show."""
+    environment = {b"VARIABLE_%d" % number: b"x" * 100_000 for number in range(10)}
+    conversations, kilobytes = [], []
+    for _ in range(9):
+        conversations.append(Conversation(supervisor, ["/bin/true"], environment=environment))
+        assert conversations[-1].read_end()["ended"] == 0
+        kilobytes.append(read_kilobytes(conversations[-1].channel.supervisor.pid, "VmRSS"))
+    assert kilobytes[-1] < kilobytes[0] + 4_000  # eight copies would be 8,000
+    for conversation in conversations:
+        conversation.channel.close()
 
 
 def test_late_stop_of_a_command_does_not_stop_the_next_one(supervisor: SharedSupervisor) -> None:
