@@ -95,11 +95,12 @@ class SupervisorProcess:
 
 
 class Channel:
-    """A connection to the supervisor, for one command after another. Only one thread may use it at a time.
+    """A connection to the supervisor, for one command after another.
 
         idle --request, output pipe--> the command's usage, and its last frame --> idle
 
-    `supervisor`: the process at its other end. Closing the channel kills its command.
+    Only one thread at a time may use it. Until the last frame, others may send stops. `supervisor`: the process at its
+    other end. Closing the channel kills its command.
     """
 
     def __init__(self, connection: _socket.socket, supervisor: SupervisorProcess) -> None:
