@@ -265,7 +265,7 @@ class CommandTask:
                 channel.close()
             else:
                 self._supervisor.reuse(channel)
-        if frame.get("failed") in SHORTAGES:
+        if frame.get("failed") in _SHORTAGES:
             raise OSError(frame["failed"], os.strerror(frame["failed"]))
         if "failed" in frame:
             raise build_refusal(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
@@ -467,7 +467,7 @@ def _encode_text(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
 
 
-SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 _RETRY_SECONDS = 5.0
 _RETRY_ALONE_SECONDS = 1.0  # clients of the endpoint may free descriptors too
 _MAX_ATTEMPTS_ALONE = 5  # while no command is running that could free any
@@ -510,7 +510,7 @@ class ResourceShortage:
         before its end.
         """
         with self._changed:
-            if error.errno not in SHORTAGES or (not self._running and attempts >= _MAX_ATTEMPTS_ALONE):
+            if error.errno not in _SHORTAGES or (not self._running and attempts >= _MAX_ATTEMPTS_ALONE):
                 raise error
             self._changed.wait(_RETRY_SECONDS if self._running else _RETRY_ALONE_SECONDS)
 
@@ -519,7 +519,7 @@ def explain_shortage(error: OSError) -> str:
     """Return which resource a command lacks to start through the supervisor, and the remedy."""
     if error.errno == errno.EAGAIN:
         return _NO_PROCESSES
-    if error.errno in SHORTAGES:
+    if error.errno in _SHORTAGES:
         return "there are no file descriptors left: use fewer workers or raise the limit (ulimit -n)"
     if error.filename == sys.executable:
         return (
