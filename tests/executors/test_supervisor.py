@@ -109,6 +109,28 @@ def test_forked_copy_of_the_exporter_keeps_no_command_alive(tmp_path: Path) -> N
         assert wait_until_gone(pids) == []
 
 
+INHERITED = """
+import os
+from paropt_exporter.executors.commands.command_pool import CommandPool
+inherited = CommandPool(1)
+with CommandPool(1) as pool:
+    pool.submit_commands("task", [["true"]], cwd="/").result()  # starts a supervisor
+pid = os.fork()
+if pid:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+inherited.shutdown()
+with CommandPool(1) as pool:
+    for _ in range(2):
+        print(pool.submit_commands("task", [["sh", "-c", "echo $PPID"]], cwd="/").result().output, end="", flush=True)
+"""
+
+
+def test_end_of_an_inherited_pool_takes_no_lease_of_a_forked_child() -> None:
+    ended = subprocess.run([sys.executable, "-c", INHERITED], capture_output=True, text=True, timeout=HANG_SECONDS)
+    first, second = ended.stdout.split()
+    assert first == second, ended.stderr  # the supervisor continues between the tasks of a pool
+
+
 def test_killed_supervisor_fails_its_commands_and_is_replaced(tmp_path: Path) -> None:
     fifo = make_fifo(tmp_path)
     with CommandPool(2) as pool:

@@ -167,7 +167,7 @@ class SharedSupervisor:
     def release(self) -> None:
         """Give back a lease; the last release ends the supervisor and waits for its end."""
         with self._lock:
-            self._leases -= 1
+            self._leases = max(0, self._leases - 1)  # in a forked child, an inherited pool has none
             ended = []
             if not self._leases:
                 ended, self._ending = [*self._ending, self._detach(BYE)], []
