@@ -91,7 +91,7 @@ def check_reserve(*descriptors: int) -> None:
 
 
 def is_stream(descriptor: int) -> bool:
-    """Whether a descriptor is a stream for child processes, not a file that took a closed stream's number."""
+    """Return whether a descriptor is a stream for child processes, not a file that took a closed stream's number."""
     try:
         return os.get_inheritable(descriptor)
     except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import stat
 import sys
@@ -16,7 +17,12 @@ import pytest
 
 from paropt_exporter.events import Result
 from paropt_exporter.executors.commands.command_pool import CommandPool, classify_result
-from paropt_exporter.executors.commands.command_task import StepResult, build_refusal, explain_shortage
+from paropt_exporter.executors.commands.command_task import (
+    CommandTask,
+    StepResult,
+    build_refusal,
+    explain_shortage,
+)
 from paropt_exporter.executors.commands.output import OutputFile
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from support.command_scripts import HANG_SECONDS, make_fifo, open_fifo, python, read_fifo, run, shell
@@ -425,7 +431,10 @@ def test_closed_pool_refuses_commands() -> None:
     pool = CommandPool(1)
     pool.shutdown()
     with pytest.raises(RuntimeError):
-        pool.submit_commands("task", [["true"]], cwd="/")
+        pool.submit_commands("refused", [["true"]], cwd="/")
+    gc.collect()
+    tasks = [each for each in gc.get_objects() if isinstance(each, CommandTask)]
+    assert "refused" not in [task.label for task in tasks]  # a refused task is not kept
 
 
 def test_internal_error_fails_only_its_task(pool: CommandPool) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import math
 import os
+import resource
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -102,6 +107,28 @@ def test_forked_copy_of_the_exporter_keeps_no_command_alive(tmp_path: Path) -> N
         exporter.kill()
         exporter.wait(HANG_SECONDS)
         assert wait_until_gone(pids) == []
+
+
+INHERITED = """
+import os
+from paropt_exporter.executors.commands.command_pool import CommandPool
+inherited = CommandPool(1)
+with CommandPool(1) as pool:
+    pool.submit_commands("task", [["true"]], cwd="/").result()  # starts a supervisor
+pid = os.fork()
+if pid:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+inherited.shutdown()
+with CommandPool(1) as pool:
+    for _ in range(2):
+        print(pool.submit_commands("task", [["sh", "-c", "echo $PPID"]], cwd="/").result().output, end="", flush=True)
+"""
+
+
+def test_end_of_an_inherited_pool_takes_no_lease_of_a_forked_child() -> None:
+    ended = subprocess.run([sys.executable, "-c", INHERITED], capture_output=True, text=True, timeout=HANG_SECONDS)
+    first, second = ended.stdout.split()
+    assert first == second, ended.stderr  # the supervisor continues between the tasks of a pool
 
 
 def test_killed_supervisor_fails_its_commands_and_is_replaced(tmp_path: Path) -> None:
@@ -226,10 +253,14 @@ def test_idle_supervisor_sleeps() -> None:
         assert switches(supervisor) == before
 
 
+def read_kilobytes(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
 def test_supervisor_memory_stays_small() -> None:
     with CommandPool(1) as pool:
-        lines = Path(f"/proc/{supervisor_of(pool)}/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        peak = read_kilobytes(supervisor_of(pool), "VmHWM")
     assert peak < 16 * 1024  # 12 MB with Python 3.11, 13 with 3.13; an import of typing or dataclasses shows here
 
 
@@ -288,12 +319,23 @@ def test_command_without_children_leaves_no_processes() -> None:
 class Conversation:
     """The channel of a command, as a task uses it."""
 
-    def __init__(self, supervisor: SharedSupervisor, argv: list[str], *, mark: str = "m") -> None:
+    def __init__(
+        self,
+        supervisor: SharedSupervisor,
+        argv: list[str],
+        *,
+        mark: str = "m",
+        environment: Mapping[bytes, bytes] = MappingProxyType({}),
+    ) -> None:
         argv_bytes = [os.fsencode(argument) for argument in argv]
         request = {"program": argv_bytes[0], "argv": argv_bytes, "cwd": b"/", "mark": mark, "limit": 1}
         output = os.open(os.devnull, os.O_WRONLY)
-        self.channel = supervisor.start_command(build_frame({"env": {}}), build_frame(request), output)
-        os.close(output)
+        try:
+            self.channel = supervisor.start_command(
+                build_frame({"env": dict(environment)}), build_frame(request), output
+            )
+        finally:
+            os.close(output)
         self.channel.connection.settimeout(HANG_SECONDS)
 
     def frames(self) -> Iterator[dict[str, Any]]:
@@ -339,6 +381,18 @@ def test_command_that_ends_before_its_caller_goes_on_runs_once(tmp_path: Path) -
     assert runs.read_text() == "\n" * 3
 
 
+@pytest.mark.parametrize("script", ["true", "sleep 0.1"])
+def test_ended_command_frees_no_more_resources(supervisor: SharedSupervisor, script: str) -> None:
+    """Once no command runs, a shortage is an error: no end of a command is left to wait for."""
+    shortage = ResourceShortage()
+    steps = [shell(script)] * 2
+    task = CommandTask(supervisor, shortage, "task", steps, mark="m", cwd=Path("/"), env=os.environ)
+    with Capture() as capture:
+        assert task.run(capture).code == 0
+    with pytest.raises(OSError, match="none left"):
+        shortage.wait(OSError(errno.EMFILE, "none left"), attempts=100)
+
+
 def test_usage_is_reported_while_a_command_runs(supervisor: SharedSupervisor) -> None:
     script = "held = b'x' * (80 << 20)\nwhile True: pass"
     conversation = Conversation(supervisor, python(script))
@@ -381,6 +435,19 @@ def test_one_channel_runs_one_command_after_another(supervisor: SharedSupervisor
     assert later.channel.connection.fileno() == -1
 
 
+def test_channels_share_equal_environments(supervisor: SharedSupervisor) -> None:
+    """Each copy would add to the least memory that a command can show."""
+    environment = {b"VARIABLE_%d" % number: b"x" * 100_000 for number in range(10)}
+    conversations, kilobytes = [], []
+    for _ in range(9):
+        conversations.append(Conversation(supervisor, ["/bin/true"], environment=environment))
+        assert conversations[-1].read_end()["ended"] == 0
+        kilobytes.append(read_kilobytes(conversations[-1].channel.supervisor.pid, "VmRSS"))
+    assert kilobytes[-1] < kilobytes[0] + 4_000  # eight copies would be 8,000
+    for conversation in conversations:
+        conversation.channel.close()
+
+
 def test_late_stop_of_a_command_does_not_stop_the_next_one(supervisor: SharedSupervisor) -> None:
     """A task's stop and the end of its command may cross each other on the channel."""
     first = Conversation(supervisor, ["/bin/true"], mark="first")
@@ -407,6 +474,58 @@ def test_channels_of_a_dead_supervisor_are_not_reused(supervisor: SharedSupervis
     assert second.channel is not first.channel
     assert second.read_end()["ended"] == 0
     second.channel.close()
+
+
+def test_channels_leave_reserved_descriptors_free(supervisor: SharedSupervisor) -> None:
+    first = Conversation(supervisor, ["/bin/true"])
+    assert first.read_end()["ended"] == 0
+    held = [os.dup(0)]
+    while held[-1] < 60:  # then no lower number is free
+        held.append(os.dup(0))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] * 4 // 3, limits[1]))  # of which a quarter is reserved
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            Conversation(supervisor, ["/bin/true"])
+        supervisor.reuse(first.channel)
+        second = Conversation(supervisor, ["/bin/true"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in held:
+            os.close(descriptor)
+    assert second.read_end()["ended"] == 0
+    second.channel.close()
+
+
+def test_supervisor_without_descriptors_for_a_channel_keeps_its_commands(
+    supervisor: SharedSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor closes the channel that it can't receive, perhaps before the request has been sent."""
+    send_request = Channel.send_request
+
+    def send_late(channel: Channel, *request: Any) -> None:
+        closed = select.poll()
+        closed.register(channel.connection, select.POLLHUP)
+        assert closed.poll(HANG_SECONDS * 1000)
+        send_request(channel, *request)
+
+    running = Conversation(supervisor, ["/bin/sleep", "600"])
+    assert "usage" in next(running.frames())
+    pid = running.channel.supervisor.pid
+    used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    lowest_free = next(number for number in itertools.count() if number not in used)
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    with monkeypatch.context() as late, pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+        late.setattr(Channel, "send_request", send_late)
+        Conversation(supervisor, ["/bin/true"])
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    running.stop("m")
+    assert running.read_end()["ended"] == signal.SIGKILL
+    running.channel.close()
+    later = Conversation(supervisor, ["/bin/true"])
+    assert later.channel.supervisor.pid == pid
+    later.channel.close()
 
 
 def test_sixty_fourth_command_is_measured_too() -> None:

@@ -172,7 +172,8 @@ def is_gil_bound(time: CoreTime, wall_seconds: float, switches: Switches) -> boo
 class ChildDemand:
     """The CPU demand of the child processes that a function's tasks start in threads, by function.
 
-    Callers hold the lock of the pool's scheduler.
+    Only the monitor's thread changes it, `sample` under the lock of the pool's scheduler. Other threads hold this lock
+    when they read the demands.
     """
 
     def __init__(self, known: Mapping[str, float] = MappingProxyType({})) -> None:
@@ -203,11 +204,11 @@ class ChildDemand:
         """
         found = dict[Hashable, tuple[str, Sample]]()
         for identity, key, task in tasks:
-            below = task.core_time.since(get_thread_time(task))
+            below = task.core_time.since(_get_thread_time(task))
             found[identity] = key, Sample(now, below)
             if below != NO_TIME:
                 self.parents.add(key)
-            elif key not in self.parents and get_age_seconds(task) - task.run_delay_seconds >= _NO_CHILD_SECONDS:
+            elif key not in self.parents and _get_age_seconds(task) - task.run_delay_seconds >= _NO_CHILD_SECONDS:
                 self._note_childless(key, now)
         self._meter.sample(found, now)
 
@@ -252,7 +253,7 @@ def _sample(task: RunningTask, now: float) -> Sample:
 # Samples of running tasks in threads
 
 
-def get_age_seconds(task: RunningTask) -> float:
+def _get_age_seconds(task: RunningTask) -> float:
     """Return a task's age in seconds when it was sampled."""
     return max(1e-6, _get_sampled_seconds(task) - task.started_seconds)
 
@@ -261,14 +262,14 @@ def _get_sampled_seconds(task: RunningTask) -> float:
     return monotonic() if task.sampled_seconds is None else task.sampled_seconds
 
 
-def get_thread_time(task: RunningTask) -> CoreTime:
+def _get_thread_time(task: RunningTask) -> CoreTime:
     """Return the core time of a task's own thread."""
     return CoreTime(task.thread_run_seconds, task.run_delay_seconds)
 
 
 def compute_thread_demand(task: RunningTask) -> float:
     """Return the CPU demand of a task's own thread so far, at most 1 core."""
-    time, age = get_thread_time(task), get_age_seconds(task)
+    time, age = _get_thread_time(task), _get_age_seconds(task)
     return 1.0 if is_gil_bound(time, age, task.switches) else min(1.0, cpu_demand(time, max(age, 1e-3)))
 
 
@@ -276,7 +277,7 @@ def shows_demand(task: RunningTask) -> bool:
     """Return whether a task has run or slept for long enough. One that has only waited for a core, or on a busy machine
     for the GIL, shows nothing yet.
     """
-    age, time = get_age_seconds(task), get_thread_time(task)
+    age, time = _get_age_seconds(task), _get_thread_time(task)
     if age - time.wait_seconds < _LEAST_SHOWN_SECONDS:
         return False
     if time.run_seconds < TIME_SLICE_SECONDS and time.wait_seconds > CROWDED_RATIO * age:

@@ -141,12 +141,6 @@ class Backlog:
         for tasks in self.queued.values():
             yield from tasks
 
-    def iter_first(self) -> Iterator[QueuedTask]:
-        """Yield the next task of each function."""
-        for tasks in self.queued.values():
-            if tasks:
-                yield tasks[0]
-
     def count_queued(self) -> int:
         return sum(map(len, self.queued.values()))
 

@@ -23,7 +23,7 @@ from paropt_exporter.executors.threads.thread_pool import ThreadPool
 
 log = PoolLogger(__name__)
 
-MAX_WAITING_THREADS = 64  # threads that wait at once, unless the caller sets a bound
+_MAX_WAITING_THREADS = 64  # threads that wait at once, unless the caller sets a bound
 _PROCESSES_RETRY_SECONDS = 1.0
 
 
@@ -48,7 +48,7 @@ class PoolBounds(Struct, frozen=True, kw_only=True):
     @property
     def most_threads(self) -> int:
         """The most threads of an ADAPTIVE pool."""
-        return self.max_workers or MAX_WAITING_THREADS
+        return self.max_workers or _MAX_WAITING_THREADS
 
     @property
     def most_workers(self) -> int:

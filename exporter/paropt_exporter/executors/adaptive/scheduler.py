@@ -85,6 +85,7 @@ class AdaptiveScheduler:
         self.monitor_wakeup = threading.Condition(self.lock)
         self._ended = threading.Condition(self.lock)  # a task has ended
         self._strategy = bounds.strategy
+        self._measures = bounds.strategy in (Strategy.ADAPTIVE, Strategy.HYBRID)
         self._profiles_path = profiles_path
         known = () if profiles_path is None else load_profiles(profiles_path)
         self.router.load_profiles(known)
@@ -132,8 +133,10 @@ class AdaptiveScheduler:
         return True
 
     def _choose_direct_pool(self, task: QueuedTask) -> PoolName | None:
-        if self.closed or self._strategy is Strategy.SEQUENTIAL:
+        if self.closed:
             return None
+        if self._measures:  # first: this is part of each short task's time
+            return THREADS if not task.profiled and self.router.needs_no_decision(task.key) else None
         if self._strategy is Strategy.THREAD:
             return THREADS
         if self._strategy is Strategy.PROCESS:
@@ -141,7 +144,7 @@ class AdaptiveScheduler:
             if self._backlog.queued or measure_large((*task.arguments, *task.keywords.values())):
                 return None
             return PROCESSES
-        return THREADS if not task.profiled and self.router.needs_no_decision(task.key) else None
+        return None  # SEQUENTIAL
 
     def _enqueue(self, task: QueuedTask) -> None:
         # First: if an interrupt comes now, the task never runs, and its end is noted later.

@@ -126,8 +126,12 @@ class CommandPool:
         future.label = label
         with self._lock:
             self._tasks[future] = task
-        # Not profiled: this would measure the thread, which only waits for the supervisor.
-        self._threads.submit(future, self._run_task, (task, output_file, sink), {})
+        try:
+            # Not profiled: this would measure the thread, which only waits for the supervisor.
+            self._threads.submit(future, self._run_task, (task, output_file, sink), {})
+        except BaseException:  # the pool is closed, or the system starts no thread; raised again
+            self._remove_task(future)
+            raise
         future.add_done_callback(self._remove_task)
         return future
 

@@ -193,7 +193,6 @@ class CommandTask:
 
     def _run_step(self, step: Sequence[str], capture: Capture) -> StepResult:
         """Run a step. If the system is short of a resource, wait until another command ends, and retry."""
-        self.pid = 0
         program = find_program(step, cwd=self._cwd, env=self._env)
         attempts, changes = 0, 0  # since another command has started or ended
         while not self.stopped:
@@ -207,6 +206,7 @@ class CommandTask:
         return StepResult(problem="stopped before its first step")
 
     def _try_step(self, step: Sequence[str], program: str, capture: Capture) -> StepResult:
+        self.pid = 0
         with contextlib.ExitStack() as stack:
             output, write_end = os.pipe()
             stack.callback(os.close, output)
@@ -265,11 +265,10 @@ class CommandTask:
                 channel.close()
             else:
                 self._supervisor.reuse(channel)
-        if frame.get("failed") in SHORTAGES:
+        if frame.get("failed") in _SHORTAGES:
             raise OSError(frame["failed"], os.strerror(frame["failed"]))
         if "failed" in frame:
             raise build_refusal(step, frame["failed"], program=self._cwd / program, entered=frame["entered"])
-        self._note_running()  # the only frame of a short command is its last one
         status = frame["ended"]
         self._store_times(*frame["times"])
         if frame["left"]:
@@ -345,12 +344,9 @@ class CommandTask:
                 self._samples.append((sampled, usage.core_time))
                 if len(self._samples) > _MOST_SAMPLES:
                     del self._samples[:-1:2]  # not the last one, which may have the complete core time
-            self._note_running()
-
-    def _note_running(self) -> None:
-        if not self._is_running:
-            self._is_running = True
-            self._shortage.note_start()
+            if not self._is_running:  # of a short command, this is its last frame
+                self._is_running = True
+                self._shortage.note_start()
 
     def _build_request(self, step: Sequence[str], program: str) -> tuple[bytes, bytes]:
         """Return the frames of the environment and of the command."""
@@ -471,7 +467,7 @@ def _encode_text(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
 
 
-SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 _RETRY_SECONDS = 5.0
 _RETRY_ALONE_SECONDS = 1.0  # clients of the endpoint may free descriptors too
 _MAX_ATTEMPTS_ALONE = 5  # while no command is running that could free any
@@ -514,7 +510,7 @@ class ResourceShortage:
         before its end.
         """
         with self._changed:
-            if error.errno not in SHORTAGES or (not self._running and attempts >= _MAX_ATTEMPTS_ALONE):
+            if error.errno not in _SHORTAGES or (not self._running and attempts >= _MAX_ATTEMPTS_ALONE):
                 raise error
             self._changed.wait(_RETRY_SECONDS if self._running else _RETRY_ALONE_SECONDS)
 
@@ -523,7 +519,7 @@ def explain_shortage(error: OSError) -> str:
     """Return which resource a command lacks to start through the supervisor, and the remedy."""
     if error.errno == errno.EAGAIN:
         return _NO_PROCESSES
-    if error.errno in SHORTAGES:
+    if error.errno in _SHORTAGES:
         return "there are no file descriptors left: use fewer workers or raise the limit (ulimit -n)"
     if error.filename == sys.executable:
         return (

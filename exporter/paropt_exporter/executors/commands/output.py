@@ -35,8 +35,8 @@ _ESCAPE = compile_later(
     r"|\x1b[ -/]*[0-~]?"  # two bytes, or a lone ESC
 )
 # All control characters but tab, newline and return, and the marks that change the direction of text.
-_PLAIN = bytes(range(0x20, 0x7F)) + b"\t\n"  # which none of the patterns matches
 _CONTROL = compile_later("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_PLAIN = bytes(range(0x20, 0x7F)) + b"\t\n"  # which none of the patterns matches
 
 
 class OutputFile:

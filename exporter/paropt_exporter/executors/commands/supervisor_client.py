@@ -8,6 +8,7 @@ from __future__ import annotations
 import _socket  # its socket has all that is needed here, and `socket` loads `selectors` and takes 2 ms
 import atexit
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -94,11 +95,12 @@ class SupervisorProcess:
 
 
 class Channel:
-    """A connection to the supervisor, for one command after another. Only one thread may use it at a time.
+    """A connection to the supervisor, for one command after another.
 
         idle --request, output pipe--> the command's usage, and its last frame --> idle
 
-    `supervisor`: the process at its other end. Closing the channel kills its command.
+    Only one thread at a time may use it. Until the last frame, others may send stops. `supervisor`: the process at its
+    other end. Closing the channel kills its command.
     """
 
     def __init__(self, connection: _socket.socket, supervisor: SupervisorProcess) -> None:
@@ -165,7 +167,7 @@ class SharedSupervisor:
     def release(self) -> None:
         """Give back a lease; the last release ends the supervisor and waits for its end."""
         with self._lock:
-            self._leases -= 1
+            self._leases = max(0, self._leases - 1)  # in a forked child, an inherited pool has none
             ended = []
             if not self._leases:
                 ended, self._ending = [*self._ending, self._detach(BYE)], []
@@ -204,18 +206,16 @@ class SharedSupervisor:
 
         `trace`: a file for the command's trace; if given, the command is traced. If no supervisor runs, start one.
         Returns the channel on which the supervisor reports. Return it to `reuse` after the command's last frame, or
-        close it. Raises OSError if the supervisor can't start.
+        close it. Raises OSError if the supervisor can't start, or has no file descriptors left.
         """
         channel = self._take_channel()
         try:
             try:
                 channel.send_request(environment, request, output, trace)
-            except ConnectionError:  # the supervisor has just died: start a successor, once
+            except ConnectionError:
                 channel.close()
-                with self._lock:
-                    died = self._detach() if self._process is channel.supervisor else None
-                _end_process(died)
-                channel = self._take_channel()
+                _wait_for_exit(channel.supervisor)
+                channel = self._take_channel()  # of a successor, once
                 channel.send_request(environment, request, output, trace)
         except OSError:
             channel.close()
@@ -260,6 +260,7 @@ class SharedSupervisor:
             ours, theirs = _socket.socketpair()
             with contextlib.closing(theirs):
                 try:
+                    descriptors.check_reserve(ours.fileno(), theirs.fileno())
                     process = self._send(CHANNEL, [_pack_descriptors(theirs.fileno())])
                 except OSError:
                     ours.close()
@@ -319,6 +320,7 @@ class SharedSupervisor:
     def _close_at_exit(self) -> None:
         """At the interpreter's exit, let the supervisor kill all processes, and again after this process has exited."""
         with self._lock:
+            self._close_idle()
             control, self._control = self._control, None
             process, self._process = self._process, None
         if control is None or process is None:
@@ -371,6 +373,18 @@ def _pack_descriptors(*descriptors: int) -> tuple[int, int, bytes]:
     """Return the descriptors as ancillary data of a message."""
     packed = b"".join(each.to_bytes(4, sys.byteorder) for each in descriptors)
     return _socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed
+
+
+def _wait_for_exit(process: SupervisorProcess) -> None:
+    """Wait for the exit of a supervisor that has closed a channel before the request came.
+
+    Raises OSError (EMFILE) if it continues: it had no file descriptors left for the channel, and its commands must not
+    end with it.
+    """
+    try:
+        process.wait(_MAX_EXIT_SECONDS)
+    except TimeoutError:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from None
 
 
 def describe_death(process: SupervisorProcess) -> str:

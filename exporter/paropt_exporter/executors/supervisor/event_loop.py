@@ -391,13 +391,19 @@ class Supervisor:
 
     def _handle_frame(self, channel: Channel, frame: dict[str, Any]) -> None:  # Any: a frame
         if "env" in frame:
-            channel.environment = frame["env"]
+            channel.environment = self._share_environment(frame["env"])
         elif "stop" not in frame:
             self._start_command(channel, frame)
         elif channel.command is not None and channel.command.mark == frame["mark"]:  # it may have ended
             self._table.refresh(time.monotonic())  # new process groups must get the signal too
             self._next_sample = 0.0
             channel.command.stop(frame["stop"], time.monotonic())
+
+    def _share_environment(self, environment: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """Return the equal environment of another channel, if there is one: a copy for each would take much memory."""
+        return next(
+            (each.environment for each in self._channels.values() if each.environment == environment), environment
+        )
 
     def _start_command(self, channel: Channel, frame: dict[str, Any]) -> None:  # Any: a frame
         passed = channel.take_descriptors()

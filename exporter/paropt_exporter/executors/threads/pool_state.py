@@ -33,14 +33,14 @@ from paropt_exporter.executors.threads.worker import (
 
 log = PoolLogger(__name__)
 
-MAX_WORKERS = 4096  # a request for more threads in one process is most likely a typing error
+_MAX_WORKERS = 4096  # a request for more threads in one process is most likely a typing error
 _INITIALIZER_ATTEMPTS = 3
 _RETRY_SECONDS = 0.1  # doubled after each attempt
 # Idle workers that close() wakes; each of them wakes another. All at once would compete for the interpreter's lock.
 _WOKEN_AT_END = 4
 _SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
 _SHORT_LIFE_SECONDS = 0.01  # the run delay of a thread that lived no longer is not worth a read, which takes 0.1 ms
-CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; if it takes longer, a thread computes meanwhile
+_CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; if it takes longer, a thread computes meanwhile
 
 
 class ThreadPoolState:
@@ -98,7 +98,7 @@ class ThreadPoolState:
     # Size
 
     def resize(self, n: int, reason: str) -> None:
-        n = check_size(n, MAX_WORKERS, "threads")
+        n = check_size(n, _MAX_WORKERS, "threads")
         with self.lock:
             self.counters.count_resize(self.workers.target, n, reason)
             self.workers.set_target(n)
@@ -246,9 +246,8 @@ class ThreadPoolState:
             self.counters.deaths["initializer"] += 1
             if self.workers.all:
                 return False
-            from paropt_exporter.executors.threads.thread_pool import (
-                ThreadInitializerFailed,
-            )  # here: it has loaded this
+            # here, since that module imports this one
+            from paropt_exporter.executors.threads.thread_pool import ThreadInitializerFailed
 
             failure = ThreadInitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
             failure.__cause__ = error
@@ -410,7 +409,7 @@ class ThreadPoolState:
         with self.lock:
             latest = monotonic() - youngest_seconds
             workers = [worker for worker in self.workers.all if worker.started_seconds <= latest]
-            return sample_running(workers, children=children, children_seconds=CHILD_SAMPLING_SECONDS)
+            return sample_running(workers, children=children, children_seconds=_CHILD_SAMPLING_SECONDS)
 
 
 def _to_lock_timeout(seconds: float | None) -> float:

@@ -472,6 +472,9 @@ def run_work_item(worker: Worker, item: WorkItem, now: float) -> float:
     return ended
 
 
+# Reads of workers from other threads, under the pool's lock
+
+
 def sum_counters(workers: Sequence[Worker]) -> WorkerCounters:
     """Add up the counters of live workers. Call it before `take_snapshot`: a task that ends between is then missed
     once, not counted twice.
@@ -612,9 +615,6 @@ def _read_children_usage() -> tuple[float, int]:
     """Return the CPU seconds of all reaped child processes, and the memory of the largest one in bytes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-
-
-# The functions below sample workers from other threads; their callers hold the pool's lock.
 
 
 def _build_running_task(
