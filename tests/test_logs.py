@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -52,3 +54,22 @@ def test_each_level_of_exporter_toolkit_is_accepted(level: str, capsys: pytest.C
     logs.configure(level, "logfmt")
     log.error("told")
     assert "level=error" in capsys.readouterr().err
+
+
+_SHORT_OF_DESCRIPTORS = """
+import logging, resource, sys
+from paropt_exporter import logs
+
+logs.configure("info", sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+logging.getLogger("paropt_exporter").warning("can't accept", extra={"err": "Too many open files"})
+"""
+
+
+@pytest.mark.parametrize("style", ["logfmt", "json"])
+def test_log_line_needs_no_descriptor(style: str) -> None:
+    """It may say that none are left, so no module is imported for it."""
+    program = [sys.executable, "-c", _SHORT_OF_DESCRIPTORS, style]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    (line,) = done.stderr.splitlines()
+    assert '"Too many open files"' in line

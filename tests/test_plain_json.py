@@ -37,6 +37,15 @@ def test_a_fault_raises_value_error(text: str) -> None:
         plain_json.loads(text)
 
 
+def test_other_types_are_written_as_by_json() -> None:
+    assert plain_json.dumps({"a": [object]}, default=str) == json.dumps({"a": [object]}, default=str)
+
+
+@given(st.text())
+def test_text_beyond_ascii_is_quoted_as_by_json(text: str) -> None:
+    assert plain_json.encode_basestring(text) == json.dumps(text, ensure_ascii=False)
+
+
 def test_an_unknown_type_raises_type_error() -> None:
     with pytest.raises(TypeError, match="set is not a value of JSON"):
         plain_json.dumps({1})

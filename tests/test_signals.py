@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -129,3 +131,24 @@ def test_reload_by_hangup_does_not_end_an_awaited_program() -> None:
             signal.raise_signal(signal.SIGHUP)
             assert held.number is None
         assert signals.take_reload()
+
+
+_INTERRUPTED = """
+import os, resource, _signal
+from paropt_exporter.signals import Signals
+
+class Running:
+    def interrupt(self, reason, *, now):
+        print(reason)
+
+with Signals() as signals:
+    signals.send_to(Running())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+    os.kill(os.getpid(), _signal.SIGTERM)
+"""
+
+
+def test_signal_ends_a_run_that_has_no_descriptors_left() -> None:
+    """The handler imports nothing: otherwise it would fail, and the run would go on."""
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert (done.stdout, done.stderr) == ("interrupted by SIGTERM\n", "")

@@ -150,7 +150,7 @@ STAGE_LAST_RESULT = _gauge(
 )
 STAGE_FAILING = _gauge(
     "paropt_stage_failing",
-    "1 if the stage failed, erred or timed out when it last ran without being stopped, 0 if it succeeded.",
+    "1 if the stage failed, timed out or could not run when it last ran without being stopped, 0 if it succeeded.",
     "lane",
     "stage",
 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable
 from typing import TextIO
 
+from paropt_exporter import plain_json
 from paropt_exporter.terminal import visible
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -44,10 +46,9 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    from datetime import UTC, datetime  # here: most runs log nothing
-
+    seconds, milliseconds = divmod(int(record.created * 1000), 1000)
     fields: dict[str, object] = {
-        "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "ts": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z",
         "level": {"WARNING": "warn", "CRITICAL": "error"}.get(record.levelname, record.levelname.lower()),
         "msg": record.getMessage(),
     }
@@ -63,9 +64,7 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        import json
-
-        return json.dumps(_fields(record), default=str)
+        return plain_json.dumps(_fields(record), default=str)
 
 
 class _LogfmtFormatter(logging.Formatter):
@@ -75,8 +74,4 @@ class _LogfmtFormatter(logging.Formatter):
 
 def _quote(text: str) -> str:
     plain = text and text.isprintable() and not any(character in text for character in ' "=')
-    if plain:
-        return text
-    import json
-
-    return visible(json.dumps(text, ensure_ascii=False))
+    return text if plain else visible(plain_json.encode_basestring(text))

@@ -14,6 +14,8 @@ def find_unsuitable() -> str | None:
     """
     if sys.platform != "linux":
         return f"needs Linux, and this is {sys.platform}: use a container or a virtual machine, such as WSL 2"
+    if not hasattr(os, "pidfd_open"):
+        return f"needs a Python that was built on Linux 5.3 or later, and {sys.executable} lacks os.pidfd_open"
     try:
         os.close(os.pidfd_open(os.getpid()))
     except OSError as error:

@@ -6,11 +6,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signal  # noqa: PLC0414 -- for others
 else:
-    import _signal as signal  # noqa: F401
+    import _signal as signal
 
 
 def name_signal(number: int) -> str:
-    """Return the name of a signal, such as SIGTERM. Raises ValueError if none has this number."""
-    from signal import Signals
+    """Return the name of a signal, such as SIGTERM. Raises ValueError if none has this number.
 
-    return Signals(number).name
+    Of several names it returns the first, as `signal.Signals` does. It imports nothing: handlers of signals call it.
+    """
+    for name in dir(signal):
+        if name.startswith("SIG") and not name.startswith("SIG_") and getattr(signal, name) == number:
+            return name
+    raise ValueError(f"no signal has the number {number}")

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -216,3 +217,11 @@ def test_failure_to_make_a_socket_is_a_warning(
     (tmp_path / ".paropt").write_text("a file where the folder should be")
     assert open_control_socket(tmp_path, lane, lane="standard") is None
     assert "pin, pause and resume won't work" in caplog.text
+
+
+def test_answer_needs_no_module_that_may_not_load(taking: ControlSocket, tmp_path: Path) -> None:
+    """During a run an import may fail, if the package is upgraded or no descriptors are left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "json", None)
+        answer = raw(only(tmp_path), b' {"order": "show"} \n')
+    assert json.loads(answer)["lane"] == "standard"

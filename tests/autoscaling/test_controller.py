@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from threading import Event as Flag
+from types import SimpleNamespace
 
 import pytest
 
+from paropt_exporter.autoscaling import control_thread
 from paropt_exporter.autoscaling.control_thread import (
     IDLE_TICK_SECONDS,
     TICK_SECONDS,
@@ -552,6 +555,26 @@ def test_controller_that_can_not_be_made_is_tried_again(caplog: pytest.LogCaptur
     with open_thread(lane, make_controller):
         assert stepped.wait(HANG_SECONDS)
     assert len(caplog.records) == 1
+
+
+def test_failed_attempt_to_make_a_controller_counts_as_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the next one would follow after a tick: 33 imports a second."""
+    costs, failed, ticks = list[float](), Flag(), count()
+    monkeypatch.setattr(control_thread, "time", SimpleNamespace(thread_time=lambda: float(next(ticks))))
+
+    def get_no_pause(*, has_waiting_tasks: bool, cost_seconds: float) -> float:
+        costs.append(cost_seconds)
+        return 0.0
+
+    def make_controller() -> Controller:
+        if len(costs) > 1:
+            failed.set()
+        raise ImportError("no module of that name")
+
+    monkeypatch.setattr(control_thread, "get_pause_seconds", get_no_pause)
+    with open_thread(FakeLane(FakeClock(), waiting=9, burn=0.0), make_controller):
+        assert failed.wait(HANG_SECONDS)
+    assert costs[:2] == [0.0, 1.0]
 
 
 def test_expensive_steps_are_spread_over_time() -> None:

@@ -58,6 +58,23 @@ def test_kernel_without_process_descriptors_is_refused_in_one_line(
     assert line.startswith("paropt-exporter: needs Linux 5.3 or later, ")
 
 
+def test_python_without_process_descriptors_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that was built on an older Linux has no `os.pidfd_open`, whatever the kernel is now."""
+    monkeypatch.delattr(os, "pidfd_open")
+    assert main.main(["--once"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("paropt-exporter: needs a Python that was built on Linux 5.3 or later, ")
+
+
+def test_wrong_choice_is_worded_alike_if_argparse_suggests_another(capsys: pytest.CaptureFixture[str]) -> None:
+    """It does from Python 3.15 on."""
+    with pytest.raises(SystemExit):
+        flags.build_parser().error("argument --x: invalid choice: 'ab', maybe you meant 'aa'? (choose from aa, bb)")
+    assert capsys.readouterr().err.startswith("paropt-exporter: --x: expected one of aa, bb, found 'ab' (see ")
+
+
 @pytest.mark.parametrize("arguments", [["--nope"], ["--strategy", "x"], ["history", "--limit", "x"]])
 def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

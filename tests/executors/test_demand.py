@@ -145,6 +145,7 @@ def test_threads_that_compute_under_one_gil_on_a_busy_machine_are_recognized(
     [
         ("sleeps 50 ms", 0.0505, 0.0001, 0.0005, 1, 1),
         ("sleeps 50 ms", 0.1183, 0.0001, 0.0682, 1, 0),
+        ("sleeps 20 ms, preempted as it wakes up", 0.0206, 0.00014, 0.00023, 6, 3),
         ("sleeps 5 ms at a time", 0.2146, 0.0004, 0.0122, 42, 2),
         ("sleeps 1 ms at a time", 0.4315, 0.0014, 0.3247, 100, 0),
         ("sleeps 1 ms at a time in 48 threads", 0.1207, 0.0006, 0.0145, 119, 5),

@@ -13,7 +13,7 @@ from time import monotonic
 
 from msgspec import Struct
 
-from paropt_exporter import files
+from paropt_exporter import files, plain_json
 from paropt_exporter.autoscaling.state import PAUSE, PIN, ControlState, Override
 from paropt_exporter.errors import ParoptError
 
@@ -97,12 +97,10 @@ class ControlSocket:
                 self._serve_client(client)
 
     def _serve_client(self, client: _socket.socket) -> None:
-        import json  # here, as below: hardly any run gets a request
-
         try:
             with closing(client):
                 answer = self._answer_request(_receive_line(client, monotonic() + TIMEOUT_SECONDS))
-                client.sendall(json.dumps(answer).encode() + b"\n")
+                client.sendall(plain_json.dumps(answer).encode() + b"\n")
         except OSError as error:  # the client has gone, or was too slow
             log.debug("gave up a control client", extra={"err": str(error)})
         finally:
@@ -158,11 +156,9 @@ def send_request(path: Path, request: ControlRequest) -> dict[str, object]:
 
     Raises RequestRefused with the exporter's reason, and OSError if no exporter answers in time.
     """
-    import json
-
     document = {"order": request.command, "size": request.size, "pool": request.pool}
     with closing(_connect(path)) as client:
-        client.sendall(json.dumps(document).encode() + b"\n")
+        client.sendall(plain_json.dumps(document).encode() + b"\n")
         line = _receive_line(client, monotonic() + TIMEOUT_SECONDS)
     answer = _parse_object(line)
     if answer is None:
@@ -191,10 +187,8 @@ def _parse_request(line: bytes) -> ControlRequest:
 
 
 def _parse_object(line: bytes) -> dict[str, object] | None:
-    import json
-
     try:
-        value = json.loads(line)
+        value = plain_json.loads(line.strip())
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

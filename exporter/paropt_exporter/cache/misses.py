@@ -203,8 +203,9 @@ def _describe(
 
 def _iter_tools(differences: Sequence[tuple[str, str | None, str | None]]) -> Iterator[str]:
     found = {name.removeprefix("tool "): (old, new) for name, old, new in differences if name.startswith("tool ")}
-    if "packages" in found:  # a program whose packages changed differs, too
-        yield from _iter_packages(*found["packages"])
+    old, new = found.pop("packages", (None, None))
+    if old and new:  # a program whose packages changed differs, too; without packages it is another program
+        yield from _iter_packages(old, new)
         return
     yield from (f"{name} changed" for name in found if name != "environment")
     if "environment" in found:

@@ -171,7 +171,10 @@ class Parser(argparse.ArgumentParser):
 
     def _describe_choice(self, message: str) -> str | None:
         """Return argparse's message about a wrong choice in the words of our other messages."""
-        wrong = re.match(r"argument (\S+): invalid choice: (.*) \(choose from (.*)\)$", message)
+        # Python 3.15 adds the nearest choice.
+        wrong = re.match(
+            r"argument (\S+): invalid choice: (.*?)(?:, maybe you meant .*)? \(choose from (.*)\)$", message
+        )
         if wrong is None:
             return None
         name, found, choices = wrong[1], wrong[2], wrong[3].replace("'", "")

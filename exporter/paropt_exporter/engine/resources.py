@@ -31,6 +31,7 @@ class Resources:
         self._admission: Admission | None = None
         self._tasks: dict[str, tuple[str, float | None]] = {}  # label -> stage, demand in cores
         self._stages_in_threads: Counter[str] = Counter()  # stage -> how many of its tasks run in threads
+        self._tried_in_threads: set[str] = set()  # stages of which a task in a thread has ended
         self._cores = CoreBudget(0.0)
         self._least: frozenset[float | None] = frozenset()
 
@@ -140,14 +141,17 @@ class Resources:
     def has_cores_for(self, stage: str, pool: str) -> bool:
         """Return whether there are cores for one more task of the stage, and for one in threads also the GIL.
 
-        Of a stage that has not been measured, one task at a time runs in threads: two that compute would take turns at
+        The first task of a stage that has not been measured runs alone in threads: two that compute would take turns at
         the GIL, and on a busy machine each turn waits for a core. Two calls of 0.4 s took 59 s beside 20 busy loops.
+        Once it has ended, the pool is chosen by its measurement. Samples never show the demand of calls of a few
+        milliseconds: if each waited for it, 200 calls of 5 ms would run one after another.
         """
         admission = self._admission
         if admission is None or len(self._tasks) < admission.floor:
             return True
         demand = admission.stages.get(stage)
-        if pool == THREADS and (stage in admission.held or (demand is None and self._stages_in_threads[stage])):
+        is_first = demand is None and stage not in self._tried_in_threads
+        if pool == THREADS and (stage in admission.held or (is_first and self._stages_in_threads[stage])):
             return False
         return self._cores.room(demand) > 0
 
@@ -173,7 +177,9 @@ class Resources:
         self._slots_held -= stage.slots
         self._memory_held -= stage.memory_bytes
         self._pools[pool] -= 1
-        self._stages_in_threads[stage.name] -= pool == THREADS
+        if pool == THREADS:
+            self._stages_in_threads[stage.name] -= 1
+            self._tried_in_threads.add(stage.name)
 
 
 def _waits(demand: float | None) -> bool:

@@ -312,9 +312,7 @@ class PoolWorkers:
         threads = self._pools.get(THREADS)
         if threads is None:
             return ()
-        from paropt_exporter.executors.threads.thread_pool import (
-            ThreadPool,
-        )  # here, as below: a lane of commands never loads it
+        from paropt_exporter.executors.threads.thread_pool import ThreadPool  # here, as below: few lanes have calls
 
         return threads.abandoned if isinstance(threads, ThreadPool) else ()
 

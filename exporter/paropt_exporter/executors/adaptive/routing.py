@@ -305,7 +305,7 @@ def _woke_up_late(time: CoreTime, wall_seconds: float) -> bool:
 
 
 def _may_be_gil_bound(time: CoreTime, wall_seconds: float, switches: Switches) -> bool:
-    return was_preempted(switches) and compute_gil_ratio(time, wall_seconds, switches) >= _UNCLEAR_GIL_RATIO
+    return was_preempted(time, switches) and compute_gil_ratio(time, wall_seconds, switches) >= _UNCLEAR_GIL_RATIO
 
 
 def _count_unmeasured(seconds: float) -> int:
