@@ -577,6 +577,28 @@ def test_failed_attempt_to_make_a_controller_counts_as_a_step(monkeypatch: pytes
     assert costs[:2] == [0.0, 1.0]
 
 
+def test_lane_without_tasks_makes_no_controller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All its stages may be cached; their lookup outlasts the first tick."""
+    lane, looked, ticks, made = FakeLane(FakeClock(), waiting=0, burn=0.0), Flag(), count(), Flag()
+    controller = build_controller(lane, Recorder(), offer=lambda _: None)
+
+    def get_no_pause(*, has_waiting_tasks: bool, cost_seconds: float) -> float:
+        if next(ticks) >= 3:
+            looked.set()
+        return 0.0
+
+    def make_controller() -> Controller:
+        made.set()
+        return controller
+
+    monkeypatch.setattr(control_thread, "get_pause_seconds", get_no_pause)
+    with open_thread(lane, make_controller):
+        assert looked.wait(HANG_SECONDS)
+        assert not made.is_set()
+        lane.waiting = 1
+        assert made.wait(HANG_SECONDS)
+
+
 def test_expensive_steps_are_spread_over_time() -> None:
     assert get_pause_seconds(has_waiting_tasks=True, cost_seconds=0.0002) == TICK_SECONDS
     assert get_pause_seconds(has_waiting_tasks=False, cost_seconds=0.0002) == IDLE_TICK_SECONDS

@@ -24,7 +24,7 @@ _STEP_RATIO = 0.03  # of a core, at most, for all steps: with a thousand waiting
 class ControlThread:
     """Sizes one run from a thread of its own; `with ControlThread(...):` around the run.
 
-        start: admission by `cpu_demands` --first tick--> make_controller() --further ticks--> Controller.step()
+        start: admission by `cpu_demands` --a task runs--> make_controller() --each tick--> Controller.step()
 
     `cpu_demands`: those of earlier runs, by stage, in cores. `make_controller` is called in the thread. An error ends
     only one step.
@@ -72,11 +72,11 @@ class ControlThread:
         while not self._done.wait(get_pause_seconds(has_waiting_tasks=has_waiting_tasks, cost_seconds=cost)):
             began = time.thread_time()
             try:
-                if controller is None:
+                if controller is None and self._has_begun():
                     controller = self._controller = self._make_controller()
                     began = time.thread_time()  # the modules load only once
                 # the check is skipped while tasks wait, of which there may be a thousand
-                if has_waiting_tasks or not controller.is_quiet():
+                if controller is not None and (has_waiting_tasks or not controller.is_quiet()):
                     controller.step()
             except Exception:  # the thread's boundary: if it ended, the lane would keep the last size and admission
                 if not self._has_failed:
@@ -84,6 +84,11 @@ class ControlThread:
                 self._has_failed = True
             has_waiting_tasks = controller is None or controller.has_waiting_tasks
             cost = time.thread_time() - began
+
+    def _has_begun(self) -> bool:
+        """Return whether a task has begun. If all stages are cached, none ever does."""
+        demand = self._run.measure_demand()
+        return bool(demand.running or demand.ended)
 
 
 def start_admission(
