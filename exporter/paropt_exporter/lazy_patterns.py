@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
 
     def compile_later(pattern: str, flags: int = 0) -> re.Pattern[str]:
         """Return a pattern that is compiled on its first use."""
@@ -20,6 +19,8 @@ else:
 
         def __getattr__(self, name):
             if self._compiled is None:
+                import re  # `--version` needs no pattern
+
                 self._compiled = re.compile(self._text, self._flags)
             return getattr(self._compiled, name)
 

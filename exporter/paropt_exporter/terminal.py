@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from itertools import takewhile
 
 from paropt_exporter.lazy_patterns import compile_later
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Mapping
 
 # Control characters but newline and tab, marks that change the direction of text, line separators. The stream's
 # encoding replaces lone surrogates.

@@ -7,10 +7,10 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from paropt_exporter.terminal import disarm_commands, visible
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, TextIO
