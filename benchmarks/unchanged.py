@@ -4,8 +4,8 @@ Each round runs every contender once, in turn, so that a machine whose speed dri
 `true` is our lane with a command that does nothing and has no `inputs`: a run that checks no file. nox has no cache: it
 runs `true` too.
 
-Usage: python benchmarks/unchanged.py FOLDER [ROUNDS]. FOLDER gets the peers, unless they are there: turbo and go-task
-by npm, nox by pip. Those that can't be installed are left out with a line.
+Usage: python benchmarks/unchanged.py FOLDER [ROUNDS]. FOLDER gets the peers, unless they are there: turbo by npm, nox
+and go-task by pip. What can't be installed is left out with a line.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ ROUNDS = 9
 COUNTS = (1_000, 10_000)
 TASKS = 1_000
 COMMAND = Path(sys.executable).parent / "paropt-exporter"
-NPM_PACKAGES = {"turbo": "2.11.11", "@go-task/cli": "3.54.0"}  # the second one downloads its program from its project
-NOX = "nox==2026.10.20"
+TURBO = "2.11.11"
+PIP_PACKAGES = {"nox": "2026.10.20", "go-task-bin": "3.54.0"}  # npm's @go-task/cli downloads its program from elsewhere
 _OURS = (str(COMMAND), "--lane", "standard", "--once", "--quiet", "--web.listen-address=127.0.0.1:0")
 _OLD_SECONDS = 1_600_000_000
 _SETTLED_SECONDS = 3.0  # an index trusts files that were this old when they were read
@@ -65,29 +65,25 @@ def _describe_peers(folder: Path) -> str:
     """Install the peers that are missing, and return their names and versions, or why there are none."""
     folder.mkdir(parents=True, exist_ok=True)
     named = ["make"]
-    if not (folder / "venv/bin/nox").exists():
+    if not (folder / "venv/bin/python").exists():
         _run(folder, sys.executable, "-m", "venv", "venv")
-        _run(folder, "venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", NOX)
-    named.append(NOX.replace("==", " "))
+    pip = (str(folder / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    for name, version in PIP_PACKAGES.items():
+        done = subprocess.run((*pip, f"{name}=={version}"), cwd=folder, check=False, timeout=600)
+        named.append(f"without {name}: pip failed" if done.returncode else f"{name} {version}")
     if shutil.which("npm") is None:
-        return ", ".join(named) + "; turbo and go-task are left out: npm is missing"
+        return ", ".join(named) + "; turbo is left out: npm is missing"
     if not (folder / "package.json").exists():
         (folder / "package.json").write_text('{"private": true}\n')
-    for name, version in NPM_PACKAGES.items():
-        named.append(f"{name} {version}" if _install(folder, f"{name}@{version}") else f"without {name}: npm failed")
+    if not (folder / "node_modules/turbo").exists():
+        npm = ("npm", "install", "--no-audit", "--no-fund", "--silent", "--save-exact", f"turbo@{TURBO}")
+        subprocess.run(npm, cwd=folder, check=False, timeout=600)
+    named.append(f"turbo {TURBO}" if (folder / "node_modules/turbo").exists() else "without turbo: npm failed")
     return ", ".join(named)
 
 
-def _install(folder: Path, package: str) -> bool:
-    name = package.rpartition("@")[0]
-    if not (folder / "node_modules" / name).exists():
-        command = ("npm", "install", "--no-audit", "--no-fund", "--silent", "--save-exact", package)
-        subprocess.run(command, cwd=folder, check=False, timeout=600)
-    return (folder / "node_modules" / name).exists()
-
-
 def _list_contenders(peers: Path) -> dict[str, Contender]:
-    bins = peers / "node_modules/.bin"
+    bins = peers / "venv/bin"
     turbo = {
         "package.json": json.dumps({"name": "tree", "packageManager": "npm@10.0.0", "scripts": {"lint": "true"}}),
         "package-lock.json": json.dumps({"name": "tree", "lockfileVersion": 3, "packages": {"": {"name": "tree"}}}),
@@ -102,7 +98,7 @@ def _list_contenders(peers: Path) -> dict[str, Contender]:
         "turbo": Contender((str(_find_native_turbo(peers)), "run", "lint"), turbo),
         "go-task": Contender((str(bins / "task"), "lint"), {"Taskfile.yml": task}),
         "make": Contender(("make", "-s", "lint.done"), {"Makefile": make}),
-        "nox": Contender((str(peers / "venv/bin/nox"), "-s", "lint"), {"noxfile.py": nox}),
+        "nox": Contender((str(bins / "nox"), "-s", "lint"), {"noxfile.py": nox}),
     }
 
 
