@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 WAITING_DEMAND = 0.1  # a task that wants less than a tenth of a core waits for something other than cores
 UNKNOWN_DEMAND = 1.0  # unmeasured work may need a whole core: it starts with one task a core
@@ -87,12 +87,15 @@ def compute_undelayed_seconds(time: CoreTime, wall_seconds: float) -> float:
 class CoreBudget(Struct):
     """Allocates cores to tasks by their CPU demand.
 
-    Computing tasks share the cores; a task that wants more than all of them gets all. A task that wants several also
-    starts if one of them is missing, so that the others don't idle: two cores run `mypy` beside `pytest -n 2`. Waiting
-    tasks have a separate account: at a few hundredths of a core each they neither block computing tasks nor are blocked
-    by them. A task of unknown demand (None) may want a core. One unknown task may run beside tasks that take all cores,
-    so that it is measured: otherwise work that only waits would wait until they end. Even beside tasks that take more
-    than all cores, one unknown task may run once it has been blocked for a while (`stuck`).
+    Computing tasks share the cores; a task that wants more than all of them gets all. The one that wants the most, if
+    that is several, may get one core less than it wants: it uses them only for a part of its time, and the others would
+    idle. Two cores run `mypy` beside `pytest -n 2`, whichever starts first. Waiting tasks have a separate account: at a
+    few hundredths of a core each they neither block computing tasks nor are blocked by them. A task of unknown demand
+    (None) may want a core. One unknown task may run beside tasks that take all cores, so that it is measured: otherwise
+    work that only waits would wait until they end. Even beside tasks that take more than all cores, one unknown task
+    may run once it has been blocked for a while (`stuck`).
+
+    `several`: the demands of the tasks that want more than one core.
     """
 
     cores: float
@@ -100,6 +103,7 @@ class CoreBudget(Struct):
     waiting: float = 0.0
     unknown: int = 0
     stuck: bool = False
+    several: list[float] = field(default_factory=list)
 
     def room(self, demand: float | None) -> int:
         """Return how many more tasks of this demand fit."""
@@ -111,11 +115,16 @@ class CoreBudget(Struct):
             left = max(self.cores, WAITING_DEMAND) + CORE_SLACK - self.waiting
             return max(0, math.floor(left / max(demand, _LEAST_DEMAND)))
         needed = min(demand, max(self.cores, WAITING_DEMAND))
-        return max(0 if self.computing else 1, math.floor(self._left / needed), int(self._may_overlap(demand)))
+        return max(0 if self.computing else 1, math.floor(self._left / needed), self._count_overlapping(demand))
 
-    def _may_overlap(self, demand: float) -> bool:
-        """Return whether a task of several cores may start on fewer: some would idle, and at most one is missing."""
-        return demand > 1.0 and self._left >= 1.0 and demand <= self._left + 1.0 + _ROUNDING
+    def _count_overlapping(self, demand: float) -> int:
+        """Return how many more tasks of this demand fit if the one that wants the most cores gets one less."""
+        most = max(self.several, default=0.0)
+        if demand > max(1.0, most):
+            return int(self._left >= 1.0 and demand <= self._left + 1.0 + _ROUNDING)
+        if not most:
+            return 0
+        return math.floor(min(self._left - 1.0 + most, self._left + 1.0) / demand + _ROUNDING)
 
     @property
     def _left(self) -> float:
@@ -130,3 +139,11 @@ class CoreBudget(Struct):
             self.waiting += count * demand
         else:
             self.computing += count * demand
+            if demand > 1.0:
+                self._count_several(demand, count)
+
+    def _count_several(self, demand: float, count: int) -> None:
+        if count > 0:
+            self.several += [demand] * count
+        for _ in range(-count):
+            self.several.remove(demand)

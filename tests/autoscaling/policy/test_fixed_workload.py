@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup, Sizing, compute_fixed_workload_size
+from paropt_exporter.cpu_demand import CoreBudget
+
+_DEMANDS = st.lists(st.one_of(st.none(), st.floats(0, 4)), max_size=40)
 
 
 def group(*demands: float | None, pool: str = "commands", thread: bool = False) -> list[LoadGroup]:
@@ -19,9 +23,9 @@ def group(*demands: float | None, pool: str = "commands", thread: bool = False) 
     ]
 
 
-def size(running: list[LoadGroup], waiting: list[LoadGroup], *, maximum: int = 32) -> Sizing:
+def size(running: list[LoadGroup], waiting: list[LoadGroup], *, maximum: int = 32, cores: float = 2.0) -> Sizing:
     """Return the size, without the tasks of each pool."""
-    sizing = compute_fixed_workload_size(running, waiting, cores=2.0, minimum=1, maximum=maximum)
+    sizing = compute_fixed_workload_size(running, waiting, cores=cores, minimum=1, maximum=maximum)
     return replace(sizing, pools={})
 
 
@@ -71,7 +75,36 @@ def test_task_of_two_cores_starts_on_one_rather_than_let_it_idle() -> None:
     assert size(group(1.0, 1.0), group(2.0)).admitted == 0
     assert size(group(1.2), group(2.0)).admitted == 0
     assert size(group(1.0), group(2.2)).admitted == 0
-    assert size(group(2.0), group(1.0, 2.0)).admitted == 0
+
+
+@pytest.mark.parametrize(
+    ("cores", "running", "waiting", "admitted"),
+    [
+        (2, [2.0], [1.0, 1.0], 1),  # `pytest -n 2`, then mypy, as if mypy had started first
+        (2, [1.8], [1.0, 2.0], 1),
+        (2, [2.0], [0.5, 0.5, 0.5], 2),
+        (2, [3.0], [1.0], 0),
+        (2, [1.05], [1.0, 1.0], 1),  # two tasks of one core each leave none idle
+        (4, [3.0], [1.0, 1.0, 1.0], 2),
+        (4, [2.0, 2.0], [1.0], 1),
+        (4, [3.0, 2.0], [1.0], 0),
+    ],
+)
+def test_tasks_start_beside_one_of_several_cores_rather_than_let_some_idle(
+    cores: float, running: list[float], waiting: list[float], admitted: int
+) -> None:
+    assert size(group(*running), group(*waiting), cores=cores).admitted == admitted
+
+
+@given(_DEMANDS, st.floats(1, 16))
+def test_running_tasks_that_started_together_are_no_surplus(demands: list[float | None], cores: float) -> None:
+    budget = CoreBudget(cores)
+    started = list[float]()
+    for demand in demands:
+        if demand is not None and budget.room(demand):
+            budget.take(demand)
+            started.append(demand)
+    assert size(group(*started), group(), cores=cores, maximum=100).surplus == 0
 
 
 def test_wide_tasks_take_all_of_their_slots() -> None:
@@ -91,9 +124,6 @@ def test_threads_that_share_one_interpreter_stay_few() -> None:
 
 def test_nothing_to_run_leaves_the_minimum() -> None:
     assert compute_fixed_workload_size([], [], cores=2, minimum=3, maximum=8).size == 3
-
-
-_DEMANDS = st.lists(st.one_of(st.none(), st.floats(0, 4)), max_size=40)
 
 
 @given(_DEMANDS, _DEMANDS, st.integers(1, 10), st.integers(0, 60), st.floats(0.1, 64))
