@@ -382,7 +382,7 @@ def run_lane(
         lane,
         lane,
         control_state=control_state,
-        host=HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40),
+        host=HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40, memory_reserve_bytes=lambda: 0),
         emit=recorder.observe,
         clock=clock,
         known=KnownStages(cpu_demands=known or {}),

@@ -34,7 +34,9 @@ class Ours:
         self._controller = PoolController(
             [PoolSettings(pool=pool, floor=1, ceiling=most)],
             clock=self._clock,
-            host=HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40),
+            host=HostReadings(
+                cores=lambda: cores, memory_available_bytes=lambda: 1 << 40, memory_reserve_bytes=lambda: 0
+            ),
         )
 
     def step(self, now: float) -> None:

@@ -45,7 +45,11 @@ def steered(
     controller = PoolController(
         [PoolSettings(pool=pool, floor=1, ceiling=64, urgent=place == critical) for place, pool in enumerate(pools)],
         clock=clock,
-        host=HostReadings(cores=lambda: cores, memory_available_bytes=machine.available_bytes),
+        host=HostReadings(
+            cores=lambda: cores,
+            memory_available_bytes=machine.available_bytes,
+            memory_reserve_bytes=lambda: RESERVE_BYTES,
+        ),
         emit=recorder.observe,
     )
     for second in range(until):
@@ -112,7 +116,7 @@ def test_workers_go_once_other_processes_take_the_memory() -> None:
     controller = PoolController(
         [PoolSettings(pool=pool, floor=1, ceiling=64)],
         clock=clock,
-        host=HostReadings(memory_available_bytes=machine.available_bytes),
+        host=HostReadings(memory_available_bytes=machine.available_bytes, memory_reserve_bytes=lambda: RESERVE_BYTES),
         emit=recorder.observe,
     )
     for second in range(60):
