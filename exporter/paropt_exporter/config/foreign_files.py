@@ -5,6 +5,8 @@ from __future__ import annotations
 import configparser
 import re
 import tomllib
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 _MOST_DOTS = 500  # in a line; tomllib takes minutes for a key of 100,000 parts
@@ -19,7 +21,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def parse_ini(text: str) -> dict[str, dict[str, str]]:
+@lru_cache(maxsize=4)  # each tool looks for its settings in the same tox.ini and setup.cfg
+def parse_ini(text: str) -> Mapping[str, dict[str, str]]:
     """Return the sections of an INI file. Raises configparser.Error if it can't be parsed."""
     parser = configparser.RawConfigParser(strict=False, allow_no_value=True)
     try:
