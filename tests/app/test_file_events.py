@@ -18,6 +18,7 @@ _SECONDS = 30.0
 def test_name_that_is_not_utf_8_ends_no_watch(tmp_path: Path) -> None:
     bursts, said = threading.Semaphore(0), list[str]()
     with FileEvents(str(tmp_path), lambda _: False, lambda _: bursts.release(), said.append):
+        assert bursts.acquire(timeout=_SECONDS)  # of the beginning
         for name in (b"first.py", b"caf\xe9.py", b"after.py"):
             (tmp_path / os.fsdecode(name)).touch()
             assert bursts.acquire(timeout=_SECONDS), name
@@ -29,7 +30,38 @@ def test_pending_scan_is_made_without_an_event(tmp_path: Path) -> None:
     with FileEvents(
         str(tmp_path), lambda _: False, lambda _: scans.release(), list[str]().append, is_pending=lambda: True
     ):
-        assert scans.acquire(timeout=_SECONDS / 2)  # before the scan that follows each 30 s
+        for _ in range(2):  # the first one follows the beginning
+            assert scans.acquire(timeout=_SECONDS / 2)  # before the scan that follows each 30 s
+
+
+def test_change_while_the_watches_were_set_up_is_looked_for(tmp_path: Path) -> None:
+    scans = threading.Semaphore(0)
+
+    def watch(*folders: str, **options: Any) -> Iterator[set[object]]:
+        yield set()  # a timeout: the kernel sends events from now on
+        options["stop_event"].wait()
+
+    with FileEvents(str(tmp_path), lambda _: False, lambda _: scans.release(), list[str]().append, watch=watch):
+        assert scans.acquire(timeout=_SECONDS)
+
+
+def test_pending_scan_is_made_without_an_event_where_the_kernel_sends_none(tmp_path: Path) -> None:
+    """So a lock that a killed git left is waited for as long as with events."""
+    scans = threading.Semaphore(0)
+
+    def fail(*folders: str, **options: Any) -> Iterator[set[object]]:
+        raise OSError("no inotify")
+
+    with FileEvents(
+        str(tmp_path),
+        lambda _: False,
+        lambda _: scans.release(),
+        list[str]().append,
+        is_pending=lambda: True,
+        poll_seconds=10 * _SECONDS,
+        watch=fail,
+    ):
+        assert scans.acquire(timeout=_SECONDS)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -12,11 +13,14 @@ from paropt_exporter import config
 from paropt_exporter.app.watching import LaneWatch
 from paropt_exporter.events import Result
 from paropt_exporter.plan import Selection
+from paropt_exporter.testing import FakeClock
 from support.event_samples import run_ended, stage_ended
 from support.repositories import Repository
 
 
-def make_watch(folder: Path, wake: Callable[[], None] = lambda: None) -> LaneWatch:
+def make_watch(
+    folder: Path, wake: Callable[[], None] = lambda: None, read_clock: Callable[[], float] = lambda: 0.0
+) -> LaneWatch:
     return LaneWatch(
         config.read_config(folder / "paropt.yml", root=folder),
         "standard",
@@ -24,6 +28,7 @@ def make_watch(folder: Path, wake: Callable[[], None] = lambda: None) -> LaneWat
         interrupt=lambda stale, reason: None,
         wake=wake,
         say=lambda line: None,
+        read_clock=read_clock,
     )
 
 
@@ -36,8 +41,14 @@ class Watched:
         (folder / "src").mkdir()
         (folder / "src/a.py").write_text("one")
         (folder / "paropt.yml").write_text("stages: [{number: 1, name: lint, run: 'true', inputs: [src]}]\n")
-        self.watch = make_watch(folder, wake=self._count)
+        self.clock = FakeClock()
+        self.watch = make_watch(folder, wake=self._count, read_clock=self.clock.monotonic)
         self.watch.begin_run(["lint"])
+
+    def change(self) -> None:
+        """Change a file, whose event comes at once."""
+        (self.folder / "src/a.py").write_text(str(self.clock.monotonic()))
+        self.watch.look(1)
 
     def _count(self) -> None:
         self.woken += 1
@@ -62,6 +73,42 @@ def test_scan_without_a_change_starts_no_run(watched: Watched) -> None:
     (watched.folder / "src/a.py").write_text("one")
     watched.watch.look()
     assert watched.woken == 0
+
+
+def test_single_change_starts_a_run_at_once(watched: Watched) -> None:
+    for _ in range(2):
+        watched.watch.begin_run(["lint"])
+        watched.watch.end_run(run_ended())
+        watched.clock.advance(1.5)
+        watched.change()
+        assert watched.watch.compute_pause() == 0
+
+
+def test_changes_that_follow_others_wait_for_the_last_of_them(watched: Watched) -> None:
+    """As of a script that writes 1,000 files in a few seconds."""
+    watched.watch.begin_run([])
+    watched.change()
+    watched.clock.advance(0.2)
+    watched.change()
+    assert watched.watch.compute_pause() == pytest.approx(0.5)
+    watched.clock.advance(0.4)
+    watched.change()
+    assert watched.watch.compute_pause() == pytest.approx(0.5)
+    watched.clock.advance(0.5)
+    assert watched.watch.compute_pause() == 0
+
+
+def test_changes_without_an_end_start_a_run_every_three_seconds(watched: Watched) -> None:
+    starts = list[float]()
+    watched.watch.begin_run([])
+    for _ in range(80):
+        watched.clock.advance(0.1)
+        watched.change()
+        if not watched.watch.compute_pause():
+            starts.append(watched.clock.monotonic())
+            watched.watch.begin_run(["lint"])
+            watched.watch.end_run(run_ended())
+    assert [round(later - earlier) for earlier, later in pairwise(starts)] == [3, 3]
 
 
 def test_refused_config_runs_only_stages_with_a_changed_input(watched: Watched) -> None:

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from paropt_exporter.cache.entry import BadEntry, parse_entry
 from paropt_exporter.cache.file_states import FileStates
 from paropt_exporter.cache.remote import Digest, RemoteCache, RemoteFailed, format_action_result
+from paropt_exporter.cache.result_store import LARGEST_ENTRY_BYTES
 from paropt_exporter.plan import PlannedTask
 from support.cached_project import CachedProject, print_sources
 
@@ -321,6 +323,25 @@ def test_large_content_is_downloaded_in_bounded_memory(project: CachedProject, s
     assert peak < size / 4
     assert project.run(build_stage(project)).is_cached("build")
     assert (project.root / "dist/out").stat().st_size == size
+
+
+@pytest.mark.parametrize(
+    "values",
+    [b"[]," * 5_000_000, b'"",' * 5_000_000, (b"[" * 900 + b"]" * 900 + b",") * 8000],
+    ids=["lists", "texts", "lists in lists"],
+)
+def test_entry_of_millions_of_values_is_refused_in_bounded_memory(values: bytes) -> None:
+    body = b'{"version": 1, "files": [' + values + b"0]}"
+    content = hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+    assert len(content) < LARGEST_ENTRY_BYTES
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadEntry, match="more than 2,000,000 values"):
+            parse_entry(content)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * LARGEST_ENTRY_BYTES
 
 
 @pytest.mark.parametrize("declared_bytes", [1, 400])

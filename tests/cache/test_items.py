@@ -75,7 +75,7 @@ def test_task_of_a_changed_item_runs_alone(project: CachedProject) -> None:
     assert ran.get_output("tests") == "t/a.py=a\nt/c.py=c\nt/b.py=new\n"
 
 
-@pytest.mark.parametrize(
+CHANGES = pytest.mark.parametrize(
     ("change", "named"),
     [
         (lambda folder: (folder / "r").unlink(), "r"),
@@ -84,10 +84,37 @@ def test_task_of_a_changed_item_runs_alone(project: CachedProject) -> None:
     ],
     ids=["removed", "edited", "added"],
 )
+
+
+@CHANGES
 def test_output_that_changed_after_the_end_of_its_task_is_not_kept(
     project: CachedProject, change: Callable[[Path], object], named: str
 ) -> None:
     """Results of items are kept up to ten seconds later: meanwhile a user may clean their folder."""
+    items = ("t/a.py", "t/b.py")
+    stage = project.build_stage("tests", items=items, inputs=("{item}",), outputs=("out/{item}/**",))
+    said, again = keep_changed(project, stage, lambda: change(project.root / "out/t/a.py"))
+    line = f"out/t/a.py/{named} changed during the run"
+    assert said == [f"tests: not cached: {line}"]
+    first, second = again
+    assert (first, isinstance(second, KeptTask)) == (Miss(CacheReason.EDITED, line), True)
+
+
+@CHANGES
+def test_output_that_changed_before_the_result_of_the_only_task_was_kept_is_not_kept(
+    project: CachedProject, change: Callable[[Path], object], named: str
+) -> None:
+    """Meanwhile all inputs of the stage are compared."""
+    stage = project.build_stage("build", outputs=("out/**",))
+    said, again = keep_changed(project, stage, lambda: change(project.root / "out"))
+    line = f"out/{named} changed during the run"
+    assert (said, again) == ([f"build: not cached: {line}"], [Miss(CacheReason.EDITED, line)])
+
+
+def keep_changed(
+    project: CachedProject, stage: PlannedStage, change: Callable[[], object]
+) -> tuple[list[str], list[KeptTask | Miss]]:
+    """Make a change between the ends of a stage's tasks and the keeping. Return the lines, and the stage's results."""
     said: list[str] = []
     setup = CacheSetup(
         root=project.root,
@@ -99,23 +126,19 @@ def test_output_that_changed_after_the_end_of_its_task_is_not_kept(
     )
     opened = open_cache(setup)
     loader, keeper = ResultLoader(setup, opened, threading.Event()), ResultKeeper(setup, opened)
-    items = ("t/a.py", "t/b.py")
-    stage = project.build_stage("tests", items=items, inputs=("{item}",), outputs=("out/{item}/**",))
     results = loader.find(stage)
     assert isinstance(results, StageResults)
     looked_up = keeper.begin_stage(results.reading, results.outputs)
     for task in stage.tasks:
-        project.write_file(f"out/{task.item}/r", "right")
+        path = f"out/{task.item}/r" if task.item else "out/r"
+        project.write_file(path, "right")
         keeper.add(looked_up, task, KeptResult(succeeded=True, output="", seconds=1.0))
-    wait_for_next_ticks(project.root / "out/t/a.py/r")
-    change(project.root / "out/t/a.py")
+    wait_for_next_ticks(project.root / path)
+    change()
     keeper.end_stage(looked_up)
-    line = f"out/t/a.py/{named} changed during the run"
-    assert said == [f"tests: not cached: {line}"]
     again = loader.find(stage)
     assert isinstance(again, StageResults)
-    first, second = again.found.values()
-    assert (first, isinstance(second, KeptTask)) == (Miss(CacheReason.EDITED, line), True)
+    return said, [*again.found.values()]
 
 
 def test_shared_input_concerns_all_items(project: CachedProject) -> None:

@@ -89,6 +89,18 @@ def test_other_hosts_result_comes_in_place_of_one_whose_leftover_is_gone(tmp_pat
     assert [path.name for path in (second.root / "dist").iterdir()] == ["out"]
 
 
+def test_server_is_not_asked_about_a_result_that_can_not_be_restored(tmp_path: Path) -> None:
+    host, server_that_is_away = make_host(tmp_path, "one"), RemoteCache(f"http://127.0.0.1:{free_port()}")
+    stage = host.build_stage("build", outputs=("dist",))
+    host.run(stage)
+    shutil.rmtree(host.root / "dist")
+    (tmp_path / "outside").mkdir()
+    (host.root / "dist").symlink_to(tmp_path / "outside")
+    ran = host.run(stage, remote=server_that_is_away)
+    assert "can't be restored" in ran.stages["build"].cache_note
+    assert server_that_is_away.failure == ""
+
+
 def test_empty_output_and_empty_file_are_uploaded(tmp_path: Path, server: str) -> None:
     """The server refused them (400), and the cache was not used for the next five minutes."""
 

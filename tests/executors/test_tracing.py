@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -496,9 +497,9 @@ if not pid:
     os.stat("/")
     os._exit(0)
 listener = socket.recv_fds(ours, 1, 1)[1][0]
-notification = kernel.receive(listener)
+kernel.receive(listener)
 os.kill(pid, signal.SIGUSR1)
-answered = kernel.let_continue(listener, notification)
+answered = kernel.let_continue(listener)
 os.close(listener)
 print(answered, os.waitpid(pid, 0)[1])
 """
@@ -581,7 +582,8 @@ def test_commands_that_are_traced_at_once_have_traces_of_their_own(pool: Command
 
 
 CLOSED = """
-import os, signal, socket
+import os, signal, socket, sys
+sys.version_info = eval(sys.argv[1])
 from paropt_exporter.executors.supervisor.seccomp import Kernel
 from paropt_exporter.executors.supervisor.tracer_thread import TracerThread
 from paropt_exporter.executors.supervisor.tracing import Tracer
@@ -604,8 +606,10 @@ print(os.waitpid(pid, 0)[1])
 
 
 @traces
-def test_trace_can_be_closed_while_its_command_waits() -> None:
-    found = subprocess.run([sys.executable, "-c", CLOSED], capture_output=True, text=True, timeout=60, check=False)
+@pytest.mark.parametrize("version", [(3, 11), (3, 15)], ids=str)  # from 3.15 on, fcntl.ioctl repeats interrupted calls
+def test_trace_can_be_closed_while_its_command_waits(version: tuple[int, int]) -> None:
+    command = [sys.executable, "-c", CLOSED, repr(version)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (found.stdout, found.stderr) == ("9\n", "")
 
 
@@ -645,6 +649,68 @@ def test_text_is_read_up_to_its_end(offset: int, length: int) -> None:
     memory[-mmap.PAGESIZE :] = b"b" * mmap.PAGESIZE
     kernel.read_memory(process, address + 3 * mmap.PAGESIZE, mmap.PAGESIZE)  # nothing of it may be in the text
     assert kernel.read_text(process, address + offset) == text
+
+
+SHOWN_TEXTS = """
+import ctypes, os, sys
+text = ctypes.create_string_buffer(sys.argv[1].encode())
+print(ctypes.addressof(text), flush=True)
+sys.stdin.readline()
+if sys.argv[2:]:
+    os.execv(sys.executable, [sys.executable, "-c", sys.argv[2], sys.argv[3]])
+"""
+
+
+@traces
+def test_text_of_a_process_that_starts_another_program_is_that_of_its_new_memory() -> None:
+    kernel, before = Kernel(), count_descriptors()
+    command = [sys.executable, "-c", SHOWN_TEXTS, "first", SHOWN_TEXTS, "second"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        kernel.note_program(process.pid)
+        address = int(process.stdout.readline())
+        found = {kernel.read_text(process.pid, address) for _ in range(100)}
+        assert (found, count_descriptors() - before) == ({b"first"}, 3)  # two pipes, and its memory
+        process.stdin.write("\n")
+        process.stdin.flush()
+        address = int(process.stdout.readline())
+        assert {kernel.read_text(process.pid, address) for _ in range(100)} == {b"second"}
+        process.stdin.close()
+    assert count_descriptors() == before
+
+
+@traces
+def test_memory_of_a_process_that_makes_many_calls_is_read_through_a_file_until_the_end() -> None:
+    kernel, before, process = Kernel(), count_descriptors(), os.getpid()
+    kernel.note_program(process)
+    address = kernel.own_text_address
+    assert {kernel.read_text(process, address) for _ in range(100)} == {b""}
+    assert count_descriptors() == before + 1
+    for bad in (0, 1 << 63, (1 << 64) - 1):
+        with pytest.raises(OSError, match="can't be read"):
+            kernel.read_text(process, bad)
+    kernel.close_memories()
+    assert count_descriptors() == before
+
+
+@traces
+def test_memory_of_a_thread_is_never_read_through_a_file() -> None:
+    """Its process has the same memory, which would be shown after another process has got the thread's number."""
+    kernel, before = Kernel(), count_descriptors()
+
+    def read() -> None:
+        kernel.note_program(threading.get_native_id())
+        for _ in range(100):
+            kernel.read_text(threading.get_native_id(), kernel.own_text_address)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    assert count_descriptors() == before
+
+
+def count_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
 @pytest.mark.parametrize(

@@ -251,11 +251,11 @@ class Exporter:
             if self._signals.interrupted_run:
                 return code
             says_state = True
-            while (chosen := self._plan_next(watch)) is None:
-                if says_state:
+            while (pause := watch.compute_pause()) or (chosen := self._plan_next(watch)) is None:
+                if says_state and not pause:
                     self._screen.say(watch.describe() + keys)
-                says_state = False
-                if watch.quits or self._signals.wait(None):
+                    says_state = False
+                if watch.quits or self._signals.wait(pause or None):
                     return code or (EXIT_FAILED if watch.has_failures else 0)
             plan = chosen
 

@@ -9,12 +9,14 @@ its own inputs comes to rest.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
 import sys
 import termios
 import threading
+import time
 import tty
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -57,6 +59,9 @@ _MOST_QUIET_LOOKS = 20
 _MOST_HELD_BURSTS = 1_000
 _MOST_PASSED = 5  # names in the line about the state of all stages
 STALE = "files changed"
+# A script that writes many files makes one burst of events after another. Changes that follow others within a second
+# wait until none has come for half a second, but for three seconds at most. So a single change starts a run at once.
+_FOLLOW_SECONDS, _QUIET_SECONDS, _MOST_WAIT_SECONDS = 1.0, 0.5, 3.0
 _DEBOUNCE_MS = 300  # an editor or a checkout writes several files within this time
 _STEP_MS = 50
 _TIMEOUT_MS = 500
@@ -87,6 +92,7 @@ class LaneWatch:
         wake: Callable[[], None],
         say: Callable[[str], None],
         own_files: Sequence[Path] = (),
+        read_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`interrupt` ends stale stages of the run in progress, `wake` the wait between two runs.
 
@@ -107,6 +113,9 @@ class LaneWatch:
         self._states: dict[str, StageRecord] = {}
         self._quiet_looks = 0  # without events, in a row, while git has its lock
         self._held_bursts = 0
+        self._read_clock = read_clock
+        self._last_change_seconds = -math.inf
+        self._following_since_seconds = math.inf  # when changes began to follow others; infinity: the last did not
         self.quits = False
         self.reloads = False
         self.reconfigure(config)
@@ -171,6 +180,7 @@ class LaneWatch:
             self._in_run, self._disturbed = frozenset(stages), set()
             self._changed = {name: path for name, path in self._changed.items() if name not in self._in_run}
             self._asked -= self._in_run
+            self._following_since_seconds = math.inf
 
     def end_run(self, record: RunRecord) -> None:
         """Take the results of a run, and look for changes during it."""
@@ -194,6 +204,14 @@ class LaneWatch:
             chosen |= self._find_behind(chosen)
             chosen = find_reachable(chosen, self._list_open_needs)
             return tuple(name for name in self._names if name in chosen)
+
+    def compute_pause(self) -> float:
+        """Return for how many seconds the next run waits for further changes; 0: it may start."""
+        with self._lock:
+            if not self._changed:
+                return 0.0
+            end = min(self._last_change_seconds + _QUIET_SECONDS, self._following_since_seconds + _MOST_WAIT_SECONDS)
+            return max(0.0, end - self._read_clock()) if self._following_since_seconds < math.inf else 0.0
 
     def describe(self) -> str:
         """Return the last state of each stage in a line."""
@@ -226,6 +244,8 @@ class LaneWatch:
             return {}
         changed = self._inputs.scan()
         affected = self._inputs.find_affected(changed)
+        if affected:
+            self._note_time()
         if self._config_name in changed:
             self.reloads = True
         of_inputs = {name: path for name, path in affected.items() if path != self._config_name}
@@ -235,6 +255,12 @@ class LaneWatch:
             for name in affected:
                 self._repeats[name] = 0
         return affected
+
+    def _note_time(self) -> None:
+        now = self._read_clock()
+        follows = now < self._last_change_seconds + _FOLLOW_SECONDS
+        self._following_since_seconds = min(self._following_since_seconds, now) if follows else math.inf
+        self._last_change_seconds = now
 
     def _count_held(self, events: int) -> None:
         if not self._has_git_lock():
@@ -380,9 +406,10 @@ def has_keys() -> bool:
 class FileEvents:
     """`with FileEvents(folder, is_quiet, on_burst, say):` calls `on_burst` after each burst of events, and every 30 s.
 
-    It passes the number of events. If the kernel sends none, `on_burst` is called every `poll_seconds`; an error of
-    watchfiles delays a call by as much. Paths for which `is_quiet` is true cause no call. While `is_pending` is true,
-    `on_burst` is called every half second. All are called on this thread, with paths relative to the folder.
+    It also calls it once events arrive, and passes the number of events. If the kernel sends none, `on_burst` is called
+    every `poll_seconds`; an error of watchfiles delays a call by as much. Paths for which `is_quiet` is true cause no
+    call. While `is_pending` is true, `on_burst` is called every half second. All are called on this thread, with paths
+    relative to the folder.
     """
 
     def __init__(
@@ -422,7 +449,7 @@ class FileEvents:
         self._thread.join(_POLL_SECONDS)
 
     def _run(self) -> None:
-        idle = 0
+        idle = _TIMEOUTS_PER_SCAN  # look once events arrive: some may have been missed while the watches were set up
         while not self._stop.is_set():
             try:
                 self._wait_for_events(idle)
@@ -441,15 +468,18 @@ class FileEvents:
                 else:
                     log.exception("watching files begins again")
                 self._stop.wait(self._poll_seconds)
-                idle = _TIMEOUTS_PER_SCAN  # look once events arrive again: some may have been missed
+                idle = _TIMEOUTS_PER_SCAN
 
     def _poll(self, error: Exception) -> None:
         """Do without events: the limit of inotify's watches or instances is reached, or the file system has none."""
         reason = str(error).partition(" about [")[0].rstrip(".")  # without watchfiles' details
         self._say(f"--watch: no file events ({reason}): checking every {self._poll_seconds:g} s")
         self._ready.set()
-        while not self._stop.wait(self._poll_seconds):
+        while not self._stop.wait(self._compute_interval()):
             self._on_burst(0)
+
+    def _compute_interval(self) -> float:
+        return min(self._poll_seconds, _TIMEOUT_MS / 1000) if self._is_pending() else self._poll_seconds
 
     def _wait_for_events(self, idle: int) -> None:
         """Call `on_burst` for events, and whenever none came for long; `idle`: how many timeouts have passed."""

@@ -18,6 +18,9 @@ _KINDS = ("f", "x", "l")
 _DIGEST_DIGITS = frozenset(string.hexdigits.lower())
 _DIGEST_LENGTH = 64
 _MOST_SECONDS = 366 * 86_400.0  # of a task; a larger value would stay in the totals of the history
+# A value takes two bytes of JSON, but 60 of memory: a remote entry with millions of them would take half a gigabyte. An
+# entry of the largest size has 800,000, with a path of 20 bytes for each file.
+_MOST_VALUES = 2_000_000
 _LONGEST_PATH_BYTES = 4095  # Linux's limit; folder by folder a longer one could be made, but no tool could remove it
 
 
@@ -92,6 +95,8 @@ def parse_entry(content: bytes) -> Entry:
     digest, _, body = content.partition(b"\n")
     if hash_bytes(body).encode() != digest:
         raise BadEntry("an entry of the cache is damaged")
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:  # or so many of these characters in texts
+        raise BadEntry(f"an entry of the cache has more than {_MOST_VALUES:,} values")
     try:
         values = json.loads(body)
         if values["version"] != VERSION:

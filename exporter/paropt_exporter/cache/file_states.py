@@ -123,7 +123,7 @@ class FileStates:
     def take_entry(self, path: str) -> Entry:
         """Return the entry of one path; ABSENT if nothing is there. Raises UnusableFile."""
         try:
-            state = os.lstat(os.path.join(self.folder, path))
+            state = os.lstat(path if path[:1] == "/" else f"{self.folder}/{path}")
         except (FileNotFoundError, NotADirectoryError):
             return ABSENT
         except OSError as error:

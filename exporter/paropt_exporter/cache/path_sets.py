@@ -228,8 +228,8 @@ def _parse_paths(content: bytes) -> tuple[UsedPath, ...]:
 
 def has_cache_name(path: str) -> bool:
     """Return whether a path has the name of a well-known tool's cache."""
-    parent, name = os.path.split(path)
-    return name in CACHES or (name in _NODE_CACHES and os.path.basename(parent) == "node_modules")
+    parent, _, name = path.rpartition("/")
+    return name in CACHES or (name in _NODE_CACHES and parent.rpartition("/")[2] == "node_modules")
 
 
 def is_cache_folder(path: str) -> bool:

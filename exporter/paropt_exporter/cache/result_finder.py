@@ -126,7 +126,7 @@ class ResultFinder:
     def _find_under(self, reading: StageReading, task: PlannedTask, key: TaskKey) -> FoundResult | Miss | None:
         """Return the result under a key, or why it does not count; None if there is none. Raises DamagedResult."""
         found = self._check(reading, task, key)
-        if not isinstance(found, FoundResult) and self._fetch(key.digest):  # another host may have all files
+        if _may_have_another(found) and self._fetch(key.digest):
             found = self._check(reading, task, key)
         if isinstance(found, DamagedResult):
             raise found
@@ -157,6 +157,14 @@ class ResultFinder:
     def _explain(self, reading: StageReading, part: StagePart) -> Miss:
         notes = self._opened.notes.load(reading.stage.name, part.task.item)
         return self._opened.explainer.explain(reading.keys[part], notes, reading.listings)
+
+
+def _may_have_another(found: FoundResult | Miss | DamagedResult | None) -> bool:
+    """Return whether the remote cache may have a result that counts where this one does not.
+
+    On another host, the run may have found no leftovers. A place where files can't be restored stays as it is.
+    """
+    return not isinstance(found, FoundResult) and not (isinstance(found, Miss) and found.reason is CacheReason.STORE)
 
 
 def explain_bad_entry(error: BadEntry) -> Miss:

@@ -36,7 +36,7 @@ _KEEP_SECONDS, _KEEP_RATIO = 10.0, 20.0
 class PendingResult(Struct, frozen=True):
     """A result that waits to be kept.
 
-    `outputs`: the task's outputs at its end; None if the result is kept at once.
+    `outputs`: the task's outputs at its end; None if they may change until the result is kept.
     """
 
     part: StagePart
@@ -149,8 +149,8 @@ class ResultKeeper:
         return fault
 
     def _find_present_outputs(self, stage: LookedUpStage, part: StagePart) -> Mapping[str, os.stat_result] | None:
-        """Return the outputs of a task that has ended, if its result is kept only after other tasks have ended."""
-        if not stage.reading.has_results_by_item:
+        """Return the outputs of a task that has ended, unless later tasks write to the same places."""
+        if len(stage.reading.parts) > 1 and not stage.reading.has_results_by_item:
             return None
         try:
             patterns = list_outputs(stage.reading.stage, part.task, self._setup.root)

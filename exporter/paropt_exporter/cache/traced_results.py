@@ -13,6 +13,7 @@ import stat
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,15 +152,18 @@ class TracedResults:
 
         The states are read between two comparisons of the files with the trace, so they are those that the task saw.
         """
-        paths = self._reader.find_used_paths(trace, task)
-        if isinstance(paths, Miss):
-            return paths
-        path_set = self._sets.add(paths)
+        used = self._reader.find_used_paths(trace, task)
+        if isinstance(used, Miss):
+            return used
+        path_set = self._sets.add(used.paths)
         key = self._sets.build_key(weak, path_set, self._now)
         assert key is not None
-        again = TraceReader(self._states).find_used_paths(trace, task)
-        if again != paths:
-            return again if isinstance(again, Miss) else Miss(CacheReason.EDITED, "a file changed after its end")
+        if not used.are_unchanged():
+            again = TraceReader(self._states).find_used_paths(trace, task)
+            if isinstance(again, Miss):
+                return again
+            if again.paths != used.paths:
+                return Miss(CacheReason.EDITED, "a file changed after its end")
         for content in key.listings.values():
             self._store.add(content)
         return path_set
@@ -250,7 +254,7 @@ class TraceReader:
         self._roots = tuple(dict.fromkeys(f"{root}/" for root in (states.folder, os.path.realpath(states.folder))))
         self._left_out: dict[str, bool] = {}
 
-    def find_used_paths(self, trace: Trace, task: TracedTask) -> tuple[UsedPath, ...] | Miss:
+    def find_used_paths(self, trace: Trace, task: TracedTask) -> UsedPaths | Miss:
         """Return the paths that a task used, in their current states, or why its result can't be kept."""
         if trace.problems:
             return _explain(f"not traceable: {trace.problems[0]}", len(trace.problems))
@@ -261,9 +265,9 @@ class TraceReader:
         moves = [(self._name(source), self._name(target)) for source, target in trace.moves]
         if _may_hide_reads(moves, paths, task.temporary_folders):
             return _explain("not traceable: it moves a folder that it did not make", len(moves))
-        reading = _Reading(self._states, paths, task, self._is_left_out)
+        reading = _Reading(self._states, paths, task, self._is_left_out, self._is_file_left_out)
         try:
-            return tuple(reading.iter_used_paths())
+            return UsedPaths(tuple(reading.iter_used_paths()), reading.is_current)
         except _Unproved as error:
             return error.why
 
@@ -281,12 +285,24 @@ class TraceReader:
         """Return whether a path is a folder without sources, or is inside one."""
         known = self._left_out.get(path)
         if known is None:
-            parent = os.path.dirname(path)
-            above = bool(parent) and parent != path and self._is_left_out(parent)
-            full = os.path.join(self._states.folder, path)
-            known = above or has_cache_name(path) or (os.path.isdir(full) and is_cache_folder(full))
-            self._left_out[path] = known
+            known = self._left_out[path] = self._is_file_left_out(path) or self._is_cache_folder(path)
         return known
+
+    def _is_file_left_out(self, path: str) -> bool:
+        """Return the same for a path that is no folder."""
+        parent = path.rpartition("/")[0]
+        return (parent != "" and self._is_left_out(parent)) or has_cache_name(path)
+
+    def _is_cache_folder(self, path: str) -> bool:
+        full = os.path.join(self._states.folder, path)
+        return os.path.isdir(full) and is_cache_folder(full)
+
+
+class UsedPaths(Struct, frozen=True):
+    """The paths that a task used. `are_unchanged` reads their states again, and returns whether they are the same."""
+
+    paths: tuple[UsedPath, ...]
+    are_unchanged: Callable[[], bool]
 
 
 class _Unproved(Exception):
@@ -299,19 +315,27 @@ class _Reading:
     """One trace, compared with the files as they are now."""
 
     def __init__(
-        self, states: FileStates, paths: Mapping[str, Access], task: TracedTask, is_left_out: Callable[[str], bool]
+        self,
+        states: FileStates,
+        paths: Mapping[str, Access],
+        task: TracedTask,
+        is_left_out: Callable[[str], bool],
+        is_file_left_out: Callable[[str], bool],
     ) -> None:
         self._states = states
         self._paths = paths
         self._task = task
         self._is_left_out = is_left_out
+        self._is_file_left_out = is_file_left_out
         self._now: dict[str, Entry | None] = {}
+        self._names: dict[str, list[str]] = {}
         self._made: dict[str, bool] = {}
 
     def iter_used_paths(self) -> Iterator[UsedPath]:
         """Yield the paths. Raises _Unproved."""
         for path, access in self._paths.items():
-            is_left_out = self._is_left_out(path) or f"{path}/".startswith(self._task.cache_folders)
+            is_known = self._is_file_left_out if _is_regular(access) else self._is_left_out
+            is_left_out = is_known(path) or f"{path}/".startswith(self._task.cache_folders)
             if is_left_out and not self._is_needed_output(path):
                 continue
             if path in self._task.own_files and not access.is_used(READ):
@@ -322,6 +346,15 @@ class _Reading:
                 yield from self._judge(path, access)
             elif not path.startswith(self._task.temporary_folders):
                 yield from self._judge_made(path, access, self._get_entry(path))
+
+    def is_current(self) -> bool:
+        """Return whether all states are as they were when the paths were found."""
+        try:
+            return all(self._read_entry(path) == entry for path, entry in self._now.items()) and all(
+                self._read_names(path) == names for path, names in self._names.items()
+            )
+        except _Unproved:
+            return False
 
     def _is_needed_output(self, path: str) -> bool:
         """Return whether a file in a cache, such as cargo's `target`, is an output of a needed stage.
@@ -402,6 +435,10 @@ class _Reading:
         yield from self._judge(path, access)
 
     def _list_names(self, path: str) -> list[str]:
+        names = self._names[path] = self._read_names(path)
+        return names
+
+    def _read_names(self, path: str) -> list[str]:
         try:
             return sorted(os.listdir(os.path.join(self._states.folder, path)))
         except OSError as error:
@@ -411,8 +448,7 @@ class _Reading:
         """Refuse a file that changed in the same clock tick in which it was used: a later change would not show."""
         times = int(str(state[1])), int(str(state[2]))
         coarse = all(each % 1_000_000_000 == 0 for each in times)
-        tick_ns = _WHOLE_SECONDS_NS if coarse else 2 * int(time.clock_getres(_COARSE_CLOCK) * 1e9)
-        if max(times) > first_ns - tick_ns:
+        if max(times) > first_ns - (_WHOLE_SECONDS_NS if coarse else _compute_tick_ns()):
             raise _Unproved(CacheReason.EDITED, f"{path} changed during the run")
 
     def _is_in_made_folder(self, path: str) -> bool:
@@ -434,11 +470,14 @@ class _Reading:
     def _get_entry(self, path: str) -> Entry | None:
         """Return the entry of a path; None for a file without a comparable state."""
         if path not in self._now:
-            try:
-                self._now[path] = self._states.take_entry(path)
-            except UnusableFile:
-                self._now[path] = None
+            self._now[path] = self._read_entry(path)
         return self._now[path]
+
+    def _read_entry(self, path: str) -> Entry | None:
+        try:
+            return self._states.take_entry(path)
+        except UnusableFile:
+            return None
 
 
 def _may_hide_reads(
@@ -460,6 +499,16 @@ def _may_hide_reads(
 
 def _is_folder(access: Access) -> bool:
     return isinstance(access.state, tuple) and stat.S_ISDIR(int(str(access.state[4])))
+
+
+def _is_regular(access: Access) -> bool:
+    return isinstance(access.state, tuple) and stat.S_ISREG(int(str(access.state[4])))
+
+
+@cache
+def _compute_tick_ns() -> int:
+    """Return two ticks of the clock of files."""
+    return 2 * int(time.clock_getres(_COARSE_CLOCK) * 1e9)
 
 
 def _is_file(access: Access) -> bool:

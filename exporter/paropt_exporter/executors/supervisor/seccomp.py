@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import select
+import sys
 from _ctypes import (
     FUNCFLAG_CDECL,
     FUNCFLAG_USE_ERRNO,
@@ -31,7 +32,7 @@ from paropt_exporter.executors import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from ctypes import c_char
 else:
 
@@ -59,13 +60,14 @@ _NOTIFICATION = Layout("=QIIiIQ6Q")  # id, pid, flags, number, architecture, ins
 OWN_SEND_FLAGS = 0x0800 | 0x0080 | 0x0004 | 0x4000
 _ANSWER = Layout("=QqiI")  # id, result, error, flags
 _ID_BYTES = 8
-_ANSWER_AFTER_ID = _ANSWER.pack(0, 0, 0, _CONTINUE)[_ID_BYTES:]
-CALL, _CALL_LAYOUT = slice(16, 24), Layout("=iI")  # of a notification: number, architecture
-_ONE_ARGUMENT = tuple(Layout(f"=8xI20x{8 * place}xQ{40 - 8 * place}x") for place in range(2))  # and the process
+_CALL_LAYOUT, _CALL_PARTS = Layout("=Q"), Layout("=iI")  # number and architecture
+# process, number and architecture as one integer, first two arguments
+read_start = Layout("=8xI4xQ8xQQ32x").unpack
 _EMPTY = bytes(_NOTIFICATION.size)
 _PAGE_BYTES = 4096
 _FIRST_READ_BYTES = 256  # most paths are shorter
 _LONGEST_PATH_BYTES = 4096
+_MANY_TEXTS, _MOST_MEMORIES, _MOST_COUNTS = 32, 16, 10_000
 
 # The numbers of each system call on x86-64 and aarch64; None: it does not exist there.
 CALLS: dict[str, tuple[int | None, int | None]] = {
@@ -176,9 +178,15 @@ class Kernel:
         self._vectors = (_Address(self._local.buffer_info()[0]), _Address(self._remote.buffer_info()[0]))
         self._read_number = _Address(self._numbers["process_vm_readv"])
         self._one, self._zero = _Address(1), _Address(0)
-        self._message: Array[c_char] = _Message()
-        self._message_address = _Address(addressof(self._message))
+        self.message = bytearray(_NOTIFICATION.size)  # the received notification
+        self._fixed_message = _Message.from_buffer(self.message)
+        self._message_address = _Address(addressof(self._fixed_message))
         self._ioctl_number, self._receive = _Address(self._numbers["ioctl"]), _Address(_RECEIVE)
+        # From Python 3.15 on, fcntl.ioctl repeats a call that a signal has interrupted.
+        self._fill_message = self._fill_message_once if sys.version_info >= (3, 15) else fcntl.ioctl
+        self._answer = bytearray(_ANSWER.pack(0, 0, 0, _CONTINUE))
+        self._memories: dict[int, int] = {}  # by process: the open file of its memory
+        self._counts: dict[int, int] = {}  # by process: the texts that were read since it started a program
 
     @property
     def own_text_address(self) -> int:
@@ -230,20 +238,25 @@ class Kernel:
         body += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _NOTIFY), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
         return b"".join(_pack_instruction(each, place, ends) for place, each in enumerate(body))
 
-    def receive(self, listener: int) -> bytes | None:
-        """Return the next notification. Blocks until there is one.
+    def receive(self, listener: int) -> bool:
+        """Put the next notification into `message`. Blocks until there is one.
 
-        Return None if its process has just ended, after a signal to this thread, and once all processes have ended.
+        Return False if its process has just ended, after a signal to this thread, and once all processes have ended.
         """
-        # fcntl.ioctl would not return after a signal: from Python 3.15 on it repeats the call.
-        message = self._message
-        message.raw = _EMPTY  # as the kernel demands
-        if self._syscall(self._ioctl_number, listener, self._receive, self._message_address) >= 0:
-            return message.raw
-        code = get_errno()
-        if code in (errno.ENOENT, errno.EINTR, errno.ENOTCONN):
-            return None
-        raise OSError(code, os.strerror(code))
+        self.message[:] = _EMPTY  # as the kernel demands
+        try:
+            self._fill_message(listener, _RECEIVE, self.message)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINTR, errno.ENOTCONN):
+                return False
+            raise
+        return True
+
+    def _fill_message_once(self, listener: int, _request: int, _message: object) -> None:
+        """Do the same as fcntl.ioctl, but return after a signal. It takes a microsecond longer."""
+        if self._syscall(self._ioctl_number, listener, self._receive, self._message_address) < 0:
+            code = get_errno()
+            raise OSError(code, os.strerror(code))
 
     def is_unused(self, listener: int) -> bool:
         """Return whether all processes that have the filter have ended. False before Linux 5.9."""
@@ -251,27 +264,25 @@ class Kernel:
         poll.register(listener, 0)
         return bool(poll.poll(0))
 
-    def parse(self, content: bytes) -> Notification:
-        """Return the call of a notification."""
-        _, pid, _, number, architecture, _, *arguments = _NOTIFICATION.unpack(content)
+    def parse(self) -> Notification:
+        """Return the call of the received notification."""
+        _, pid, _, number, architecture, _, *arguments = _NOTIFICATION.unpack(self.message)
         return Notification(pid, self._names.get(number, "") if architecture == self._architecture else "", arguments)
 
-    def build_readers(self, places: Mapping[str, int]) -> dict[bytes, Callable[[bytes], tuple[int, int]]]:
-        """Return functions that read the process and one argument from a notification.
-
-        `places`: the position of the argument, by the name of the call. The result's keys are the bytes CALL of a
-        notification.
-        """
+    def build_places(self, places: Mapping[str, int]) -> dict[int, int]:
+        """Return the values of `places`, which is by the name of the call, by the number that `read_start` returns."""
         return {
-            _CALL_LAYOUT.pack(self._numbers[name], self._architecture): _ONE_ARGUMENT[place].unpack
+            _CALL_LAYOUT.unpack(_CALL_PARTS.pack(self._numbers[name], self._architecture))[0]: place
             for name, place in places.items()
             if name in self._numbers
         }
 
-    def let_continue(self, listener: int, content: bytes) -> bool:
+    def let_continue(self, listener: int) -> bool:
         """Let the process make its system call. Return False if it has ended, or a signal has interrupted the call."""
+        answer = self._answer
+        answer[:_ID_BYTES] = self.message[:_ID_BYTES]
         try:
-            fcntl.ioctl(listener, _SEND, content[:_ID_BYTES] + _ANSWER_AFTER_ID)
+            fcntl.ioctl(listener, _SEND, answer)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return False
@@ -299,7 +310,20 @@ class Kernel:
 
     def read_text(self, pid: int, address: int) -> bytes:
         """Return the bytes up to the first NUL, such as those of a path. Raises OSError."""
+        descriptor = self._memories.get(pid)
+        if descriptor is not None:
+            try:
+                found = os.pread(descriptor, _FIRST_READ_BYTES, address)
+            except (OSError, OverflowError):
+                pass  # a bad address, of which the copy raises the error
+            else:
+                text, end, _ = found.partition(b"\0")
+                if end:
+                    return text
+                if not found:
+                    self._close_memory(pid)  # it has another memory now
         count = self._copy_memory(pid, address, _FIRST_READ_BYTES)
+        self._count_text(pid)
         found = self._buffer.value  # up to the first NUL
         if len(found) < count:
             return found  # as almost always
@@ -313,6 +337,45 @@ class Kernel:
             if not chunk:
                 break
         raise OSError(errno.ENAMETOOLONG, "a path without an end")
+
+    def note_program(self, pid: int) -> None:
+        """Note that a process starts a program: unless the call fails, it gets another memory."""
+        self._close_memory(pid)
+        self._counts[pid] = 0
+
+    def close_memories(self) -> None:
+        for pid in [*self._memories]:
+            self._close_memory(pid)
+        self._counts.clear()
+
+    def _count_text(self, pid: int) -> None:
+        """Open the memory of a process that makes many calls: reading the file takes half as long as copying.
+
+        The file shows the memory that the process had when it was opened, and nothing once no process has this memory.
+        So another process's memory is never read if two processes never have the same: threads are left out, and
+        children by `vfork`, which start a program before they make many calls.
+        """
+        count = self._counts.get(pid)
+        if count is None:
+            return  # it is a thread, or a copy of another process
+        self._counts[pid] = count + 1
+        if count < _MANY_TEXTS:
+            return
+        if len(self._memories) >= _MOST_MEMORIES or len(self._counts) >= _MOST_COUNTS:
+            self.close_memories()
+        elif not _is_main_thread(pid):
+            del self._counts[pid]
+        else:
+            try:
+                self._memories[pid] = os.open(b"/proc/%d/mem" % pid, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                del self._counts[pid]
+
+    def _close_memory(self, pid: int) -> None:
+        self._counts.pop(pid, None)
+        descriptor = self._memories.pop(pid, None)
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _copy_memory(self, pid: int, address: int, count: int) -> int:
         """Copy memory into the buffer, as for `read_memory`, and return the number of bytes."""
@@ -339,6 +402,14 @@ class Kernel:
             code = get_errno()
             raise OSError(code, os.strerror(code), name)
         return int(found)
+
+
+def _is_main_thread(number: int) -> bool:
+    try:
+        os.close(os.pidfd_open(number))
+    except OSError:
+        return False
+    return True
 
 
 def _pack_instruction(each: _Instruction, place: int, ends: Mapping[str, int]) -> bytes:

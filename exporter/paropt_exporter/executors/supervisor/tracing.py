@@ -26,7 +26,7 @@ from paropt_exporter.executors.supervisor.link_walk import (
     read_process_link,
     tidy,
 )
-from paropt_exporter.executors.supervisor.seccomp import CALL, Kernel, Notification
+from paropt_exporter.executors.supervisor.seccomp import Kernel, Notification, read_start
 from paropt_exporter.executors.supervisor.traced_servers import TracedServers
 
 TYPE_CHECKING = False
@@ -99,7 +99,7 @@ class Tracer:
         self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names, digest
         self._listed: dict[bytes, int] = {}  # by folder: the time of its last change when its names were noted
         self._noted: dict[int, set[bytes]] = {STAT: set(), READ: set()}  # absolute paths, as the command names them
-        self._stat_readers = kernel.build_readers({name: place for name, (_, place) in _STATS.items()})
+        self._stat_places = kernel.build_places({name: place for name, (_, place) in _STATS.items()})
         self._moves: list[tuple[bytes, bytes]] = []
         self._problems: dict[str, None] = {}
         self._servers = TracedServers(
@@ -119,11 +119,15 @@ class Tracer:
     def serve(self) -> None:
         """Handle notifications until no more can come, or `stop` was called. Blocks until then. Raises OSError."""
         kernel, listener, noted = self._kernel, self._listener, self._noted[STAT]
-        receive, read_text, let_continue = kernel.receive, kernel.read_text, kernel.let_continue
-        find_reader = self._stat_readers.get
+        message, receive, read_text, let_continue = (
+            kernel.message,
+            kernel.receive,
+            kernel.read_text,
+            kernel.let_continue,
+        )
+        find_place = self._stat_places.get
         while not self._stopping:
-            content = receive(listener)
-            if content is None:
+            if not receive(listener):
                 if kernel.is_unused(listener):
                     return
                 continue
@@ -131,16 +135,21 @@ class Tracer:
                 # Nine in ten calls of a test suite repeat a question about an absolute path: each import asks about the
                 # folders of `sys.path`, each traceback about source files. For them, as little Python code as possible
                 # runs.
-                read_argument = find_reader(content[CALL])
-                if read_argument is None or read_text(*read_argument(content)) not in noted:
-                    self._handle(kernel.parse(content))
+                pid, number, first, second = read_start(message)
+                place = find_place(number)
+                if place is None:
+                    self._handle(kernel.parse())
+                else:
+                    text = read_text(pid, second if place else first)
+                    if text not in noted:
+                        self._note_stat(kernel.parse(), text)
             except OSError as error:
                 # With a bad address the call itself fails, and a process that has ended makes no call.
                 if error.errno not in (errno.EFAULT, errno.ESRCH, errno.ENOENT):
                     self._add_problem(error.strerror or str(error))
             except Exception as error:  # noqa: BLE001 -- a process must always get its answer
                 self._add_problem(f"internal error: {type(error).__name__}: {error}: please report it")
-            let_continue(listener, content)
+            let_continue(listener)
 
     def stop(self) -> None:
         """Make `serve` return after the next notification, or after a signal to its thread."""
@@ -170,6 +179,7 @@ class Tracer:
         if self._listener >= 0:
             os.close(self._listener)
         self._listener = -1
+        self._kernel.close_memories()
 
     def _handle(self, call: Notification) -> None:
         if self._problems:
@@ -182,13 +192,15 @@ class Tracer:
 
     # System calls
 
-    def _on_stat(self, call: Notification) -> None:
-        self._note_argument(call, *_STATS[call.name], STAT)
+    def _note_stat(self, call: Notification, text: bytes) -> None:
+        if not self._problems:
+            self._note_text(call, _STATS[call.name][0], text, STAT)
 
     def _on_open(self, call: Notification) -> None:
         flags = self._read_open_flags(call)
         if not flags & ~_PLAIN_OPEN_FLAGS:
-            self._note_argument(call, *_OPENS[call.name], STAT if flags & os.O_DIRECTORY else READ)
+            folder, place = _OPENS[call.name]
+            self._note_text(call, folder, self._read_text(call, place), STAT if flags & os.O_DIRECTORY else READ)
             return
         path = self._read_path(call, *_OPENS[call.name])
         if flags & (os.O_PATH | os.O_TMPFILE) & ~os.O_DIRECTORY:
@@ -235,6 +247,7 @@ class Tracer:
         self._note(path, LIST)
 
     def _on_exec(self, call: Notification) -> None:
+        self._kernel.note_program(call.pid)
         if call.name == "execve":
             path = self._read_path(call, None, 0)
         else:
@@ -289,19 +302,18 @@ class Tracer:
         self._add_problem(_PROBLEMS[call.name])
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Tracer, Notification], None]]] = {
-        **dict.fromkeys(_STATS, _on_stat), **dict.fromkeys(_WRITES, _on_write), **dict.fromkeys(_CHANGES, _on_change),
-        **dict.fromkeys(_MOVES, _on_move), **dict.fromkeys(_OPENS, _on_open), **dict.fromkeys(_PROBLEMS, _on_problem),
+        **dict.fromkeys(_WRITES, _on_write), **dict.fromkeys(_CHANGES, _on_change), **dict.fromkeys(_MOVES, _on_move),
+        **dict.fromkeys(_OPENS, _on_open), **dict.fromkeys(_PROBLEMS, _on_problem),
         "execve": _on_exec, "execveat": _on_exec, "getdents": _on_list, "getdents64": _on_list, "clone3": _on_clone,
     }  # fmt: skip
 
     # Paths
 
-    def _note_argument(self, call: Notification, folder: int | None, place: int, kind: int) -> None:
-        """Note that a call reads, or asks about, the path in one of its arguments.
+    def _note_text(self, call: Notification, folder: int | None, text: bytes, kind: int) -> None:
+        """Note that a call reads, or asks about, a path. `folder`: the argument with its folder's descriptor.
 
         Repeating the same use of an absolute path adds nothing to the trace until the command changes a link.
         """
-        text = self._read_text(call, place)
         if text in self._noted[kind]:
             return
         self._note(self._complete_path(call, folder, text), kind)
@@ -403,7 +415,7 @@ class Tracer:
 
 def build_trace_filter(kernel: Kernel) -> bytes:
     """Return the filter of a traced command."""
-    return kernel.build_filter(Tracer.HANDLERS.keys() | TracedServers.HANDLERS.keys(), _REFUSED)
+    return kernel.build_filter(_STATS.keys() | Tracer.HANDLERS.keys() | TracedServers.HANDLERS.keys(), _REFUSED)
 
 
 def _read_state(path: bytes) -> Any:
