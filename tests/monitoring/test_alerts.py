@@ -189,6 +189,44 @@ def test_links_between_runbook_entries_are_valid() -> None:
     assert set(re.findall(r"\]\((#[^)]+)\)", page)) == anchors
 
 
+@pytest.mark.parametrize("interval_minutes", [1, 2, 5, 10, 30])
+def test_a_lane_without_success_alerts_after_the_stage_that_fails(interval_minutes: int, tmp_path: Path) -> None:
+    """Alertmanager then keeps the lane's alert back, since the stage is its cause."""
+    place = 'job="ci",instance="a",project="shop",lane="standard"'
+    runs = range(0, 180, interval_minutes)  # ends in minutes; the first one succeeds
+    rounds = [sum(end <= minute for end in runs) for minute in range(181)]
+    series = {
+        f'paropt_stage_failing{{{place},stage="lint"}}': [int(ended > 1) for ended in rounds],
+        f'paropt_runs_total{{{place},result="failure"}}': [ended - 1 for ended in rounds],
+        f"paropt_run_last_success_timestamp_seconds{{{place}}}": [0 for _ in rounds],
+        f"paropt_run_interval_seconds{{{place}}}": [60 * interval_minutes for _ in rounds],
+    }
+    lane, stage = (
+        f'ALERTS{{alertname="{name}",alertstate="firing"}}'
+        for name in ("ParoptLaneNotSucceeding", "ParoptStageFailing")
+    )
+    expectations: list[dict[str, object]] = [
+        {"expr": f"{lane} unless on (lane) {stage}", "eval_time": f"{minute}m", "exp_samples": []}
+        for minute in range(1, 181)
+    ]
+    expectations.append({"expr": f"count({lane})", "eval_time": "180m", "exp_samples": [{"labels": "{}", "value": 1}]})
+    content = {
+        "rule_files": [str(ROOT / "alerts/paropt-alerts.yml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": name, "values": " ".join(map(str, values))} for name, values in series.items()
+                ],
+                "promql_expr_test": expectations,
+            }
+        ],
+    }
+    (tmp_path / "tests.yml").write_text(yaml.safe_dump(content))
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+
+
 def test_alerts_compare_and_never_test_absence() -> None:
     for rule in (rule for rule in RULES if "alert" in rule):
         assert re.search(r"[<>]|==", rule["expr"]), rule["expr"]
