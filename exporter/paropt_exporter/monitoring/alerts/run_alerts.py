@@ -341,8 +341,8 @@ def build_lane_alerts(options: Options) -> tuple[Alert, ...]:
 def _build_overdue_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptLaneNotSucceeding",
-        # SETTLED after a second interval: ParoptStageFailing, which fires SETTLED after the first failed run, comes first,
-        # and Alertmanager then keeps this one back.
+        # Two intervals and SETTLED: ParoptStageFailing, which fires SETTLED after the first failed run, comes first, and
+        # Alertmanager then keeps this one back.
         conditions=(Condition(expr=_build_overdue_query(series), level=Level.WARNING, hold=SETTLED),),
         summary="A lane has not succeeded for more than two of its intervals.",
         title=f"Lane {LANE.name} has not succeeded for more than two of its intervals.",
@@ -356,7 +356,7 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
             "The whole lane runs with `--every`. For a quarter of an hour its last success has been older than two "
             "intervals and than five minutes, or at least two runs had ended and none had succeeded. While "
             "ParoptStageFailing or ParoptStageStuck fires for one of its stages, the example configuration of "
-            "Alertmanager does not send this alert, too."
+            "Alertmanager does not send this one."
         ),
         impact="The lane's checks are out of date.",
         diagnosis=(

@@ -141,7 +141,7 @@ def _iter_task_panels(scope: Scope) -> Iterator[Panel]:
         "Does the pool keep up?",
         "Tasks submitted to the pools and tasks that ended, per second. If more are submitted than end, the queue "
         "grows.",
-        [Query(expr=submitted, legend="given"), Query(expr=finished, legend="settled")],
+        [Query(expr=submitted, legend="submitted"), Query(expr=finished, legend="ended")],
         Scale(unit="ops"),
     )
     yield build_time_series(
