@@ -333,7 +333,7 @@ def build_lane_alerts(options: Options) -> tuple[Alert, ...]:
     series = SeriesSelector(options)
     return (
         _build_overdue_alert(series),
-        _build_slower_alert(series),
+        build_slower_alert(series),
         _build_uneven_lane_alert(series),
     )
 
@@ -341,8 +341,8 @@ def build_lane_alerts(options: Options) -> tuple[Alert, ...]:
 def _build_overdue_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptLaneNotSucceeding",
-        # Two intervals and SETTLED: ParoptStageFailing, which fires SETTLED after the first failed run, comes first, and
-        # Alertmanager then keeps this one back.
+        # Two intervals and SETTLED: ParoptStageFailing comes first, SETTLED after the first failed run, and then
+        # Alertmanager keeps this one back.
         conditions=(Condition(expr=_build_overdue_query(series), level=Level.WARNING, hold=SETTLED),),
         summary="A lane has not succeeded for more than two of its intervals.",
         title=f"Lane {LANE.name} has not succeeded for more than two of its intervals.",
@@ -396,7 +396,8 @@ def _build_intervals_query(series: SeriesSelector) -> str:
     return f"(time() - {succeeded}) / {interval}"
 
 
-def _build_slower_alert(series: SeriesSelector) -> Alert:
+def build_slower_alert(series: SeriesSelector) -> Alert:
+    """Return the alert on the throughput of a lane, over all of its hosts."""
     return Alert(
         name="ParoptThroughputLow",
         conditions=(Condition(expr=_build_slower_query(series), level=Level.WARNING, hold="30m"),),
