@@ -36,7 +36,7 @@ def _build_burn_firing(lane: str, percent: str, long: str, short: str, severity:
         labels={**_lane_labels(lane), "long": long, "short": short},
         description=(
             f"In lane {lane} (project shop) {percent} of the stage checks of the last {long} broke their limit, and it "
-            "goes on. The target is 0.99 within their limits."
+            "goes on. The target allows 1 %."
         ),
     )
 
@@ -175,6 +175,6 @@ def _build_overspent_firing(lane: str, percent: str) -> Firing:
         labels=_lane_labels(lane),
         description=(
             f"In lane {lane} (project shop) {percent} of the stage checks of the last 30d broke their limit. The "
-            "target is 0.99 within their limits. This resolves after three days without another broken limit."
+            "target allows 1 %. This resolves after three days without another broken limit."
         ),
     )

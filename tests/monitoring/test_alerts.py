@@ -123,7 +123,7 @@ def test_rules_for_kubernetes_equal_the_plain_ones() -> None:
 def test_the_budget_derives_from_the_sla_target() -> None:
     alerts = rule_files.render_rules(Options(sla_target=0.999))["alerts/paropt-alerts.yml"]
     assert "> 14.4 * 0.001\n" in alerts
-    assert "The target is 0.999 within" in alerts
+    assert "The target allows 0.1 %." in alerts
     assert "0.01\n" not in alerts.partition("ParoptStageFailing")[0]
 
 
