@@ -170,8 +170,8 @@ def _build_last_run_table(scope: Scope) -> Panel:
     return build_table(
         "How did each stage do in its last run?",
         "Of the slowest host: duration, the share of the limit that it used, CPU per run in the time shown, peak "
-        "memory, progress, and on how many hosts it is failing. Begin with stages over their limit, then with the "
-        "longest. A stage that is skipped as unchanged has the duration of its last run.",
+        "memory of a task, progress, and on how many hosts it is failing. Begin with stages over their limit, then with "
+        "the longest. A stage that is skipped as unchanged has the duration of its last run.",
         {
             "A": duration,
             "B": f"{duration} / {limit}",
@@ -345,8 +345,8 @@ def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_bar_gauge(
         "Which stages need the most memory?",
-        "The highest use in the last run, of the largest host. Give large ones a `memory` need, so that they don't run "
-        "beside each other.",
+        "The highest use of one of a stage's tasks in the last run, of the largest host. Pages that processes share "
+        "count once for each. Give large ones a `memory` need, so that they don't run beside each other.",
         Query(expr=f"topk(10, max {_BY} ({scope.select(names.STAGE_MEMORY_PEAK)}))", legend=_STAGE),
         Scale(unit="bytes"),
     )
