@@ -170,8 +170,8 @@ def _build_last_run_table(scope: Scope) -> Panel:
     return build_table(
         "How did each stage do in its last run?",
         "Of the slowest host: duration, the share of the limit that it used, CPU per run in the time shown, peak "
-        "memory of a task, progress, and on how many hosts it is failing. Begin with stages over their limit, then with "
-        "the longest. A stage that is skipped as unchanged has the duration of its last run.",
+        "memory of a task, progress, and on how many hosts it is failing. Begin with stages over their limit, then "
+        "with the longest. A stage that is skipped as unchanged has the duration of its last run.",
         {
             "A": duration,
             "B": f"{duration} / {limit}",
