@@ -146,9 +146,9 @@ def test_no_series_of_faults_is_green() -> None:
         panel
         for panel in PANELS
         if panel["type"] == "timeseries"
-        and re.search(r"instance_stage:|_deaths_|_dropped_|_errors_", panel["targets"][0]["expr"])
+        and re.search(r"instance_stage:|_deaths_|_dropped_|_errors_|predicted_breach", panel["targets"][0]["expr"])
     ]
-    assert len(charts) == 8
+    assert len(charts) == 9
     for panel in charts:
         fields = panel["fieldConfig"]
         colours = [change["value"]["fixedColor"] for each in fields["overrides"] for change in each["properties"]]

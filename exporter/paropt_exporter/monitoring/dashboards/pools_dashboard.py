@@ -283,6 +283,7 @@ def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
             legend=legend,
         ),
         shortest=None,
+        faults=True,
     )
     total, count = (f"sum({scope.rate(names.CONTROL_QUERY_DURATION, part=part)})" for part in ("sum", "count"))
     yield build_time_series(
