@@ -185,6 +185,20 @@ def test_history_that_is_gone_or_foreign_keeps_the_last_values(history: Path) ->
     assert "not a database" in project.fault
 
 
+def test_unexpected_error_of_one_history_is_a_fault_of_its_project(
+    history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was one of the whole page, so that no project had any series."""
+
+    def fail(_: History) -> Totals:
+        raise ValueError("not a total")
+
+    monkeypatch.setattr(History, "load_totals", fail)
+    project = RegisteredProject(register(history, "fast"))
+    project.refresh()
+    assert project.fault == "ValueError: not a total"
+
+
 def test_deleted_checkout_keeps_its_last_values_and_is_no_fault(history: Path) -> None:
     project = RegisteredProject(register(history, "fast"))
     project.refresh()

@@ -130,6 +130,9 @@ class RegisteredProject:
             fault = ""
         except (HistoryError, OSError) as error:
             self._stamp, fault = None, "" if _is_deleted(self.registration.root) else str(error)
+        except Exception as error:  # the boundary of a project: the page has others
+            log.debug("a history could not be read", exc_info=error)
+            self._stamp, fault = None, f"{type(error).__name__}: {error}"
         if fault and fault != self.fault:
             log.warning("cannot read a history", extra={"project": self.registration.project, "err": fault})
         self.fault = fault
