@@ -163,7 +163,9 @@ STAGE_CPU = _counter(
     "lane", "stage", resumes=True,
 )  # fmt: skip
 STAGE_MEMORY_PEAK = _gauge(
-    "paropt_stage_memory_peak_bytes", "Highest memory use of the stage in its last run; absent until known.",
+    "paropt_stage_memory_peak_bytes",
+    "Highest memory use of one of the stage's tasks in its last run: the resident memory of its processes together, in "
+    "which a page counts once for each process that shares it; absent until known.",
     "lane", "stage",
 )  # fmt: skip
 STAGE_INFO = _gauge("paropt_stage_info", "Always 1; number and pool of a stage.", "lane", "stage", "number", "pool")

@@ -338,16 +338,16 @@ def _overdue() -> Iterator[Story]:
         shows=Shows.FIRING,
         # A success at 10m, each 10 minutes expected: overdue after 30m.
         given={
-            **lane("fails", success="600x45 2760x20"),
+            **lane("fails", success="600x60 3660x20"),
             **lane("never", failures="0x9 1x60", stopped="0x19 1x60"),
         },
         then={
-            "24m": (),
-            "25m": (never,),
+            "34m": (),
             "35m": (never,),
-            "36m": (fails, never),
-            "45m": (fails, never),
-            "46m": (never,),
+            "45m": (never,),
+            "46m": (fails, never),
+            "60m": (fails, never),
+            "61m": (never,),
         },
     )
     yield Story(
@@ -355,7 +355,7 @@ def _overdue() -> Iterator[Story]:
         shows=Shows.FIRING,
         # Of a shorter interval than two and a half minutes, five minutes count.
         given=lane("often", success="0x60", every="60x60"),
-        then={"10m": (), "11m": (firing("often"),)},
+        then={"20m": (), "21m": (firing("often"),)},
     )
     never_yet = tuple(map(firing, ("never_repeated_no_more", "never_and_gone")))
     late = tuple(map(firing, ("repeated_no_more", "success_unknown")))
@@ -364,17 +364,19 @@ def _overdue() -> Iterator[Story]:
         shows=Shows.FIRING,
         # Removed series last five minutes: none is left at 15m or at 45m.
         given={
-            **lane("repeated_no_more", success="600x60", every="600x39 stale"),
-            **lane("success_unknown", success="600x39 stale"),
+            **lane("repeated_no_more", success="0x60", every="600x39 stale"),
+            **lane("success_unknown", success="0x39 stale"),
             **lane("never_repeated_no_more", failures="5x60", every="600x39 stale"),
             **lane("never_and_gone", failures="5x39 stale", stopped="0x39 stale"),
-            **lane("success_forgotten", success="600x9 stale", failures="5x24 0x40"),
+            **lane("success_forgotten", success="600x9 stale", failures="5x34 0x40"),
         },
         then={
-            "19m": never_yet,
-            "20m": (*never_yet, firing("success_forgotten")),
-            "24m": (*never_yet, firing("success_forgotten")),
-            "25m": never_yet,
+            "14m": (),
+            "15m": never_yet,
+            "29m": never_yet,
+            "30m": (*never_yet, firing("success_forgotten")),
+            "34m": (*never_yet, firing("success_forgotten")),
+            "35m": never_yet,
             "36m": (*never_yet, *late),
             "43m": (*never_yet, *late),
             "45m": (),
@@ -399,7 +401,7 @@ def _overdue() -> Iterator[Story]:
             **lane("fails", success="600x32 stale _x2 600x30", every="600x32 stale _x2 600x30"),
             **lane("in_time", success="600x29 1800x3 stale _x2 1800x14", every="600x32 stale _x2 600x15"),
         },
-        then={"35m": (), "36m": (fails,), "45m": (fails,)},
+        then={"45m": (), "46m": (fails,), "55m": (fails,)},
     )
 
 

@@ -100,3 +100,25 @@ def test_a_critical_alert_inhibits_no_warning_of_another_team(label: str, tmp_pa
         told = {told.receiver: told.body["alerts"] for told in (manager.next(), manager.next())}
         assert [alert["labels"][label] for alert in told["pager"]] == ["a"]
         assert [alert["labels"][label] for alert in told["chat"]] == ["b"]
+
+
+@pytest.mark.parametrize("cause", ["ParoptStageFailing", "ParoptStageStuck", "ParoptSlaCriticalViolation"])
+def test_a_stage_that_keeps_its_lane_from_succeeding_is_notified_alone(cause: str, tmp_path: Path) -> None:
+    lane = {"job": "ci", "instance": "build-1", "project": "shop", "lane": "standard"}
+    (severity,) = {condition.level.value for condition in ALERTS[cause].conditions}
+    overdue = {"alertname": "ParoptLaneNotSucceeding", "severity": "warning"}
+    with alertmanager(tmp_path, group_wait="1s", group_interval="1s") as manager:
+        manager.post(
+            {"labels": lane | {"alertname": cause, "severity": severity, "stage": "lint"}},
+            {"labels": lane | overdue},
+            {"labels": lane | overdue | {"instance": "build-2"}},
+            {"labels": lane | overdue | {"lane": "nightly"}},
+        )
+        told = [
+            (alert["labels"])
+            for _ in range(3 if severity == "critical" else 2)
+            for alert in manager.next().body["alerts"]
+        ]
+        places = [(labels["instance"], labels["lane"]) for labels in told if labels["alertname"] != cause]
+        assert sorted(places) == [("build-1", "nightly"), ("build-2", "standard")]
+        assert [labels["alertname"] for labels in told].count(cause) == 1

@@ -110,14 +110,56 @@ def test_the_longest_name_is_within_the_limit_of_a_label() -> None:
 
 
 @pytest.mark.parametrize("name", ["part.yml", "part-remote-write.yml"])
-def test_parts_send_equal_alerts_from_both_servers_and_none_on_absence(name: str) -> None:
+def test_parts_send_equal_alerts_from_both_servers_and_none_on_the_whole_fleet(name: str) -> None:
     config = load_yaml((FOLDER / name).read_text())
     assert config["global"]["external_labels"].keys() == {recording.PART, recording.COPY}
-    assert config["alerting"]["alert_relabel_configs"] == [
-        {"regex": recording.COPY, "action": "labeldrop"},
-        {"source_labels": ["alertname"], "regex": "ParoptExporterAbsent", "action": "drop"},
-    ]
-    assert "ParoptExporterAbsent" in {alert.name for alert in rule_files.build_alerts(Options())}
+    equal, dropped = config["alerting"]["alert_relabel_configs"]
+    assert equal == {"regex": recording.COPY, "action": "labeldrop"}
+    assert (dropped["source_labels"], dropped["action"]) == (["alertname"], "drop")
+    names = {alert.name for alert in rule_files.build_alerts(Options())}
+    of_the_fleet = {name for name in names if re.fullmatch(dropped["regex"], name)}
+    assert of_the_fleet == {"ParoptExporterAbsent", *find_global_alerts()}
+
+
+def find_global_alerts() -> set[str]:
+    rules = load_yaml((ROOT / "alerts/fleet/paropt-global.yml").read_text())
+    return {rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule}
+
+
+@pytest.mark.parametrize(("violations", "fires"), [((10, 0), False), ((10, 8), True)])
+def test_an_error_budget_is_that_of_a_lane_over_all_parts(
+    violations: tuple[int, int], fires: bool, tmp_path: Path
+) -> None:
+    """A fifth of one part's checks, which are a fiftieth of all, is not yet a page; a sixth of all is."""
+    lane = 'job="ci",project="shop",lane="standard"'
+    checks = (50, 450)  # of each part, in each span
+    series = {
+        f'lane:paropt_sla_{name}:increase{span}{{{lane},part="{part}",copy="a"}}': f"{counts[part]}x9"
+        for span in ("5m", "1h")
+        for name, counts in (("checks", checks), ("violations", (violations[0], violations[1] * 10)))
+        for part in (0, 1)
+    }
+    series |= {f'fleet:paropt_run_interval_seconds:max{{{lane},part="0",copy="a"}}': "60x9"}
+    firing = "count by (job, project, lane, part) (ALERTS{long='1h',alertstate='firing'})"
+    test = {
+        "rule_files": [str(ROOT / "alerts/fleet/paropt-global.yml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
+                "promql_expr_test": [
+                    {
+                        "expr": firing,
+                        "eval_time": "5m",
+                        "exp_samples": [{"labels": f"{{{lane}}}", "value": 1}] if fires else [],
+                    }
+                ],
+            }
+        ],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "test.yml") == ""
 
 
 def test_the_example_for_kubernetes_discovers_pods() -> None:

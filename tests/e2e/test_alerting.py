@@ -88,8 +88,7 @@ def test_broken_limits_notify_once_and_resolve_with_the_next_good_run(tmp_path: 
 def test_critical_limit_pages_and_inhibits_the_warnings_of_its_stage(tmp_path: Path, rules: Path) -> None:
     folder = projects.write(tmp_path, f"name: scan, {SLOW_WHILE_THERE}, sla: {{max: 1s, warn_at: 1, critical: true}}")
     (folder / "slow").touch()
-    # Groups of rules are evaluated at different times: the warning may come before the alert that inhibits it. A lane
-    # that has not succeeded for two periods is a separate alert, for the chat.
+    # Groups of rules are evaluated at different times: the warning may come before the alert that inhibits it.
     with watched(folder, rules, every="1m", group_wait="5s") as (real, told):
         fired = told.next()
         assert (fired.receiver, fired.body["status"]) == ("pager", "firing"), fired.alerts

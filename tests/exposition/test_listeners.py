@@ -163,6 +163,42 @@ def test_every_address_given_is_listened_on(exit_stack: ExitStack) -> None:
         socket.create_connection(parse_address(address)).close()
 
 
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Let each host name have these addresses."""
+
+    def resolve(host: bytes, port: int, **_: int) -> list[tuple[int, int, int, str, tuple[object, ...]]]:
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in addresses
+        ]
+
+    monkeypatch.setattr("_socket.getaddrinfo", resolve)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_each_address_of_a_host_name_is_listened_on(exit_stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ::1 first, scrapes of 127.0.0.1 were refused."""
+    resolve_to(monkeypatch, "::1", "127.0.0.1", "127.0.0.1")
+    first, second = open_all(exit_stack, "localhost:0")
+    port = first.rpartition(":")[2]
+    assert (first, second) == (f"127.0.0.1:{port}", f"[::1]:{port}")
+
+
+@pytest.mark.parametrize("foreign", ["192.0.2.1", "2001:db8::1"])
+def test_addresses_of_a_host_name_that_this_machine_lacks_are_left_out(
+    foreign: str, exit_stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as ::1 of localhost in a container without IPv6: nothing ran."""
+    resolve_to(monkeypatch, foreign, "127.0.0.1")
+    (opened,) = open_all(exit_stack, "localhost:0")
+    assert opened.startswith("127.0.0.1:")
+    resolve_to(monkeypatch, foreign)
+    with pytest.raises(UsageError, match="cannot listen on 'localhost:0': Cannot assign requested address"):
+        open_all(exit_stack, "localhost:0")
+
+
 def test_an_address_in_use_is_one_clear_line(exit_stack: ExitStack) -> None:
     (taken,) = open_all(exit_stack, "127.0.0.1:0")
     with pytest.raises(UsageError, match=r"cannot listen on .*: Address already in use") as caught:

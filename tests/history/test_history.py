@@ -663,6 +663,20 @@ def test_a_damaged_history_is_set_aside_and_a_new_one_created(
     assert warning.__dict__["kept"] == str(kept)
 
 
+def test_a_damaged_schema_is_set_aside_whatever_its_bytes(path: Path) -> None:
+    """SQLite quotes it, and an error whose message is not UTF-8 was an internal error: nothing ran."""
+    open_file(path).close()
+    content = path.read_bytes()
+    place = content.index(b"CREATE TABLE") + len(b"CREATE ")
+    path.write_bytes(content[:place] + b"\xbf" + content[place + 1 :])
+    with pytest.raises(HistoryError, match=r"damaged \(malformed database schema\); the next run sets it aside"):
+        History(path, project="demo", clock=StillClock(), for_reading=True)
+    with closing(open_file(path)) as history:
+        keep(history, *whole_run("r1"))
+        assert [run.run_id for run in history.load_runs()] == ["r1"]
+    assert len([*path.parent.glob("history.db.corrupt-*Z")]) == 1
+
+
 def damage_pages(path: Path) -> None:
     """Overwrite all but the first page, which has the schema: the file opens, but queries fail."""
     size = path.stat().st_size

@@ -123,7 +123,7 @@ def test_rules_for_kubernetes_equal_the_plain_ones() -> None:
 def test_the_budget_derives_from_the_sla_target() -> None:
     alerts = rule_files.render_rules(Options(sla_target=0.999))["alerts/paropt-alerts.yml"]
     assert "> 14.4 * 0.001\n" in alerts
-    assert "The target is 0.999 within" in alerts
+    assert "The target allows 0.1 %." in alerts
     assert "0.01\n" not in alerts.partition("ParoptStageFailing")[0]
 
 
@@ -187,6 +187,44 @@ def test_links_between_runbook_entries_are_valid() -> None:
     page = (ROOT / "docs/runbook.md").read_text()
     anchors = {f"#{heading.lower()}" for heading in re.findall(r"^## (\w+)$", page, re.MULTILINE)}
     assert set(re.findall(r"\]\((#[^)]+)\)", page)) == anchors
+
+
+@pytest.mark.parametrize("interval_minutes", [1, 2, 5, 10, 30])
+def test_a_lane_without_success_alerts_after_the_stage_that_fails(interval_minutes: int, tmp_path: Path) -> None:
+    """Alertmanager then keeps the lane's alert back, since the stage is its cause."""
+    place = 'job="ci",instance="a",project="shop",lane="standard"'
+    runs = range(0, 180, interval_minutes)  # ends in minutes; the first one succeeds
+    rounds = [sum(end <= minute for end in runs) for minute in range(181)]
+    series = {
+        f'paropt_stage_failing{{{place},stage="lint"}}': [int(ended > 1) for ended in rounds],
+        f'paropt_runs_total{{{place},result="failure"}}': [ended - 1 for ended in rounds],
+        f"paropt_run_last_success_timestamp_seconds{{{place}}}": [0 for _ in rounds],
+        f"paropt_run_interval_seconds{{{place}}}": [60 * interval_minutes for _ in rounds],
+    }
+    lane, stage = (
+        f'ALERTS{{alertname="{name}",alertstate="firing"}}'
+        for name in ("ParoptLaneNotSucceeding", "ParoptStageFailing")
+    )
+    expectations: list[dict[str, object]] = [
+        {"expr": f"{lane} unless on (lane) {stage}", "eval_time": f"{minute}m", "exp_samples": []}
+        for minute in range(1, 181)
+    ]
+    expectations.append({"expr": f"count({lane})", "eval_time": "180m", "exp_samples": [{"labels": "{}", "value": 1}]})
+    content = {
+        "rule_files": [str(ROOT / "alerts/paropt-alerts.yml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": name, "values": " ".join(map(str, values))} for name, values in series.items()
+                ],
+                "promql_expr_test": expectations,
+            }
+        ],
+    }
+    (tmp_path / "tests.yml").write_text(yaml.safe_dump(content))
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
 
 
 def test_alerts_compare_and_never_test_absence() -> None:

@@ -15,7 +15,7 @@ from paropt_exporter.metrics.event_state import StageLabels
 from paropt_exporter.serve.merging import LiveSeries
 from paropt_exporter.serve.messages import Registration
 from paropt_exporter.serve.page import ProjectView, ServePage
-from paropt_exporter.serve.registry import RegisteredProject
+from paropt_exporter.serve.registry import RegisteredProject, Registry
 from support.event_samples import run_ended, run_started, stage_ended
 from support.secured import web_config
 from support.serve_process import check_page, render_text, sum_series
@@ -83,3 +83,39 @@ def test_refused_web_config_is_on_the_page(tmp_path: Path) -> None:
     web_config(tmp_path, "")
     file.get_protection()
     assert '\nparopt_web_config_last_reload_successful{project="shop"} 0.0\n' in render(checkout, protection=file)
+
+
+def test_history_that_can_not_be_read_at_the_start_has_no_totals(tmp_path: Path) -> None:
+    """They were 0, so that the whole history counted as new once it could be read."""
+    folder = tmp_path / "projects"
+    folder.mkdir()
+    checkout = record_checkout(tmp_path / "a", "lint")
+    Registry(folder).register(checkout.registration)
+    history = Path(checkout.registration.history)
+    content = history.read_bytes()
+    history.write_text("no database")
+    page = build_page(Registry(folder))
+    text = render_text(page)
+    assert sum_series(text, "paropt_serve_history_readable") == 0
+    assert "paropt_runs_total{" not in text
+    history.write_bytes(content)
+    text = render_text(page)
+    assert sum_series(text, "paropt_serve_history_readable") == 1
+    assert sum_series(text, "paropt_runs_total") == 1
+
+
+def test_project_that_was_missing_at_the_start_is_on_the_page_once_it_is_back(tmp_path: Path) -> None:
+    folder, root = tmp_path / "projects", tmp_path / "a"
+    folder.mkdir()
+    Registry(folder).register(record_checkout(root, "lint").registration)
+    root.rename(tmp_path / "unmounted")
+    page = build_page(Registry(folder))
+    assert 'project="shop"' not in render_text(page)
+    (tmp_path / "unmounted").rename(root)
+    assert sum_series(render_text(page), "paropt_runs_total") == 1
+
+
+def build_page(registry: Registry) -> ServePage:
+    checkouts = tuple(registry.projects.values())
+    view = ProjectView(name="shop", checkouts=checkouts, live=(), shares={})
+    return ServePage(lambda: (view,), process_metrics=False)

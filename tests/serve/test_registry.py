@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels
 from paropt_exporter.serve.link import find_registration
 from paropt_exporter.serve.messages import Registration
-from paropt_exporter.serve.registry import RegisteredProject, Registry
+from paropt_exporter.serve.registry import RegisteredProject, Registry, refresh_checkouts
 from support.event_samples import run_ended, run_started
 
 
@@ -48,11 +49,44 @@ def test_registration_survives_a_restart_with_the_lanes_of_all_runs(folder: Path
     assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
 
 
-def test_project_without_a_history_is_forgotten(folder: Path, history: Path) -> None:
+def age(folder: Path, days: int) -> None:
+    for path in folder.iterdir():
+        long_ago = time.time() - days * 86_400
+        os.utime(path, (long_ago, long_ago))
+
+
+def test_project_without_a_history_is_forgotten_after_a_week(folder: Path, history: Path) -> None:
     Registry(folder).register(register(history, "fast"))
+    age(folder, 30)
+    assert len(Registry(folder).projects) == 1  # its history is there
     history.unlink()
+    age(folder, 6)
+    assert len(Registry(folder).projects) == 1
+    age(folder, 8)
     assert Registry(folder).projects == {}
     assert list(folder.iterdir()) == []
+
+
+def test_checkout_that_was_missing_at_the_start_counts_as_before_or_joins_others(folder: Path, tmp_path: Path) -> None:
+    """Its disk was not mounted yet. Beside another checkout, its earlier runs would count as new."""
+    one, other = (tmp_path / name / ".paropt" / "history.db" for name in ("one", "other"))
+    registry = Registry(folder)
+    for number, history in enumerate((one, other, one, other)):
+        record_run(history, f"run-{number}")
+        registry.register(register(history, "fast"))
+    assert refresh_all(registry) == 3  # the first one of the other was before it joined
+    for missing, before, after in (({"one", "other"}, 0, 3), ({"one"}, 1, 1)):
+        for name in missing:
+            (tmp_path / name).rename(tmp_path / f"{name}.unmounted")
+        registry = Registry(folder)
+        assert refresh_all(registry) == before
+        for name in missing:
+            (tmp_path / f"{name}.unmounted").rename(tmp_path / name)
+        assert refresh_all(registry) == after
+    record_run(one, "later")
+    assert refresh_all(registry) == 2
+    registry.register(register(one, "fast"))
+    assert refresh_all(Registry(folder)) == 2
 
 
 @pytest.mark.parametrize(
@@ -149,6 +183,20 @@ def test_history_that_is_gone_or_foreign_keeps_the_last_values(history: Path) ->
     project.refresh()
     assert project.values == values
     assert "not a database" in project.fault
+
+
+def test_unexpected_error_of_one_history_is_a_fault_of_its_project(
+    history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was one of the whole page, so that no project had any series."""
+
+    def fail(_: History) -> Totals:
+        raise ValueError("not a total")
+
+    monkeypatch.setattr(History, "load_totals", fail)
+    project = RegisteredProject(register(history, "fast"))
+    project.refresh()
+    assert project.fault == "ValueError: not a total"
 
 
 def test_deleted_checkout_keeps_its_last_values_and_is_no_fault(history: Path) -> None:
@@ -255,9 +303,8 @@ def test_runs_that_are_removed_for_their_age_make_no_other_history(history: Path
 def refresh_all(registry: Registry) -> float:
     """Read all histories; return the runs of all checkouts together."""
     checkouts = tuple(registry.projects.values())
-    for project in checkouts:
-        project.refresh(checkouts)
-    return sum(map(count_runs, checkouts))
+    refresh_checkouts(checkouts)
+    return sum(count_runs(project) for project in checkouts if project.is_known)
 
 
 @pytest.mark.parametrize("scraped", [True, False])

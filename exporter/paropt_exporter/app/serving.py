@@ -86,7 +86,7 @@ def serve_projects(request: ServeRequest, environ: MutableMapping[str, str], say
         stack.callback(endpoint.close)
         hub.start(endpoint.url)
         stack.callback(hub.close)
-        projects = format_count(len(registry.projects), "project")
+        projects = format_count(sum(not project.is_missing for project in registry.projects.values()), "project")
         say(f"metrics at {endpoint.url}, runs register in {folder}, {projects} known")
         while not signals.wait(None):
             if failure.error is not None:

@@ -27,6 +27,7 @@ _FIRST_INHERITED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 _PAUSE_SECONDS = 1.0  # before accepting again when the process is out of descriptors
 _ACCEPTS_PER_EVENT = 64
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # such as ::1 in a container without IPv6
 _FORM = "expected HOST:PORT, :PORT or [IPV6]:PORT"
 _LONGEST_PORT = 5  # digits
 
@@ -34,6 +35,7 @@ _LONGEST_PORT = 5  # digits
 def open_listeners(addresses: Sequence[str], *, on_fallback: Callable[[str], None]) -> list[_socket.socket]:
     """Open a listening socket for each address, or for the default address if none is given.
 
+    A host name may have several addresses, such as 127.0.0.1 and ::1 of localhost: each of them gets a socket.
     Calls `on_fallback` with a message if the default port is taken and another one is used.
     Raises UsageError, one line, for an explicit address that is malformed or unavailable.
     """
@@ -41,10 +43,10 @@ def open_listeners(addresses: Sequence[str], *, on_fallback: Callable[[str], Non
         return [_listen_on_default_port(on_fallback)]
     sockets: list[_socket.socket] = []
     try:
-        sockets.extend(map(_listen_on, addresses))
+        for address in addresses:
+            sockets.extend(_listen_on(address))
     except UsageError:
-        for listener in sockets:
-            listener.close()
+        _close_all(sockets)
         raise
     return sockets
 
@@ -115,22 +117,45 @@ def _listen_on_default_port(on_fallback: Callable[[str], None]) -> _socket.socke
     )
 
 
-def _listen_on(address: str) -> _socket.socket:
+def _listen_on(address: str) -> list[_socket.socket]:
     host, port = parse_address(address)
     try:
-        if not host:
-            return _open_on_all_interfaces(port)
-        # if it is given a str, getaddrinfo loads and runs the IDNA codec
-        name = host.encode() if host.isascii() else host
-        family, _, _, _, place = _socket.getaddrinfo(
-            name, port, type=_socket.SOCK_STREAM, flags=_socket.AI_PASSIVE | _socket.AI_NUMERICSERV
-        )[0]
-        return _open_socket(family, place)
+        return _open_on_host(host, port) if host else [_open_on_all_interfaces(port)]
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA can't encode
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
             f"cannot listen on {address!r}: {reason}; choose another address with --web.listen-address"
         ) from error
+
+
+def _open_on_host(host: str, port: int) -> list[_socket.socket]:
+    """Listen on each address of a host name that this machine has, all on one port; raise OSError if it has none."""
+    # if it is given a str, getaddrinfo loads and runs the IDNA codec
+    name = host.encode() if host.isascii() else host
+    found = _socket.getaddrinfo(name, port, type=_socket.SOCK_STREAM, flags=_socket.AI_PASSIVE | _socket.AI_NUMERICSERV)
+    places = dict.fromkeys((family, place) for family, _, _, _, place in found)
+    sockets: list[_socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for family, (numeric_host, _, *rest) in sorted(places, key=lambda each: each[0] != _socket.AF_INET):
+            chosen = sockets[0].getsockname()[1] if sockets else port  # the system chooses one for port 0
+            try:
+                sockets.append(_open_socket(family, (numeric_host, chosen, *rest)))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                missing = error
+        if missing is not None and not sockets:
+            raise missing
+    except OSError:
+        _close_all(sockets)
+        raise
+    return sockets
+
+
+def _close_all(sockets: Sequence[_socket.socket]) -> None:
+    for listener in sockets:
+        listener.close()
 
 
 def _open_on_all_interfaces(port: int) -> _socket.socket:
@@ -141,7 +166,7 @@ def _open_on_all_interfaces(port: int) -> _socket.socket:
         try:
             return _open_socket(_socket.AF_INET6, ("::", port), dual=True)
         except OSError as error:
-            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            if error.errno not in _NOT_HERE:
                 raise
     return _open_socket(_socket.AF_INET, ("0.0.0.0", port))  # nosec B104 # `:port` asks for exactly this
 

@@ -175,7 +175,7 @@ def _connect_for_reading(path: Path) -> sqlite3.Connection:
 def _lacks_log(connection: sqlite3.Connection) -> bool:
     """Return whether the first read fails because a run has just ended and removed its log."""
     try:
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        _count_tables(connection)
     except sqlite3.Error as error:
         return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
     return False
@@ -323,7 +323,7 @@ def _build_uri(path: Path, how: str) -> str:
 def _read_version(connection: sqlite3.Connection, path: Path) -> int:
     # Read the tables before the version. Another process may create both in one transaction meanwhile: if its tables
     # are visible here, their version is visible in the next read.
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    tables = _count_tables(connection)
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
         raise HistoryError(
@@ -333,6 +333,20 @@ def _read_version(connection: sqlite3.Connection, path: Path) -> int:
     if version < 0 or (version == 0 and tables):
         raise HistoryError(f"history {path}: a database, but not a run history; choose another file")
     return version
+
+
+def _count_tables(connection: sqlite3.Connection) -> int:
+    """Return how many tables and indexes the file has. The first query of a connection reads the file's schema.
+
+    SQLite quotes a damaged schema in its message, and the sqlite3 module can't make an error of a message that is not
+    UTF-8: it raises UnicodeDecodeError.
+    """
+    try:
+        return int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
+    except UnicodeDecodeError as error:
+        damage = sqlite3.DatabaseError("malformed database schema")
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage from error
 
 
 def _upgrade_file(connection: sqlite3.Connection, path: Path) -> None:

@@ -197,6 +197,7 @@ class Hub:
                     fault=project.fault,
                 )
                 for project in self._registry.projects.values()
+                if runs[project.key] or not project.is_missing
             ),
             runs=tuple(
                 RunStatus(

@@ -19,7 +19,7 @@ from paropt_exporter.metrics.metrics import read_revision
 from paropt_exporter.metrics.page import Labels, Page, Value, format_part
 from paropt_exporter.serve.merging import LiveSeries, merge_series, to_number
 from paropt_exporter.serve.messages import Registration
-from paropt_exporter.serve.registry import RegisteredProject, StoredValues
+from paropt_exporter.serve.registry import RegisteredProject, StoredValues, refresh_checkouts
 
 if TYPE_CHECKING:
     from paropt_exporter.metrics.client import CollectorRegistry
@@ -36,6 +36,9 @@ class ProjectView(Struct, frozen=True, kw_only=True):
     live: tuple[LiveSeries, ...]
     shares: Mapping[Series, float]
 
+    def has_runs(self) -> bool:
+        return bool(self.shares.get((families.SERVE_RUNS, ())))
+
 
 class ServePage:
     """The page of all projects; `take_views` returns their state at a scrape.
@@ -43,7 +46,7 @@ class ServePage:
         take_views() -> refresh histories -> ProjectPage for each name -> text, family by family
 
     Guarantees: each family has one head; a counter does not fall while this process lives; if a history can't be read,
-    only its project's totals are out of date.
+    only its project's totals are out of date, or missing if it could not be read since this process started.
     """
 
     def __init__(
@@ -70,6 +73,9 @@ class ServePage:
                 self._process = client.create_registry(process_metrics=self._process_metrics)
             own = self._collect_own()
             for view in self._take_views():
+                refresh_checkouts(view.checkouts)
+                if all(project.is_missing for project in view.checkouts) and not view.has_runs():
+                    continue
                 page = self._pages.get(view.name)
                 if page is None:
                     page = self._pages[view.name] = _ProjectPage(view.name)
@@ -111,11 +117,11 @@ class _ProjectPage:
         self._revisions: object = None
 
     def update(self, view: ProjectView, own: Mapping[Series, Value]) -> None:
-        for project in view.checkouts:
-            project.refresh(view.checkouts)
-        revisions = tuple((project.key, project.revision) for project in view.checkouts)
+        """Take the values of the checkouts, whose histories have been read; those that could not be are left out."""
+        known = tuple(project for project in view.checkouts if project.is_known)
+        revisions = tuple((project.key, project.revision) for project in known)
         if revisions != self._revisions:
-            self._revisions, self._stored = revisions, self._build_stored(view.checkouts)
+            self._revisions, self._stored = revisions, self._build_stored(known)
         readable = not any(project.fault for project in view.checkouts)
         series = {**self._stored, **own, (families.SERVE_HISTORY_READABLE, ()): float(readable)}
         for key, value in merge_series(view.live).items():

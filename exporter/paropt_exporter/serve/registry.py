@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -31,6 +31,7 @@ _MOST_PROJECTS = 10_000
 # The clock of file times ticks every few milliseconds, so a file that has just changed may change again unnoticed.
 _TICK_NANOSECONDS = 50_000_000
 _BUCKETS = len(families.BUCKETS_SECONDS) + 1
+_KEPT_SECONDS = 7 * 86_400.0  # how long a registration outlives its history, which may be on a disk that is not mounted
 _TRIES = 3  # to read a history without a log that a run changes meanwhile
 
 _Stamp = (
@@ -81,11 +82,24 @@ class RegisteredProject:
         self.values = StoredValues()
         self.fault = ""
         self.is_stored = True  # whether the last write of its file succeeded
+        # One of an earlier `serve` is not known until its history has been read; it may be missing meanwhile.
+        self.is_known, self.is_missing = True, False
+        self.was_left_out = False  # of the last sum of its project's checkouts, since it was not known
         self.revision = 0  # grows with each change of values or registration
         self._stamp: object = None
         self._past = Totals()  # to add: the totals of earlier histories, minus those from before it joined others
         self.joined_after: tuple[int, str] | None = None
         self.before = Totals()
+
+    @classmethod
+    def restore(cls, stored: _StoredProject, *, is_missing: bool) -> RegisteredProject:
+        """Build a project of an earlier `serve`. It is not in any sum until its history has been read."""
+        project = cls(Registration(**{name: getattr(stored, name) for name in Registration.__struct_fields__}))
+        project.ended = _read_samples(stored.ended)
+        if stored.joined_after is not None:
+            project.join(stored.joined_after, _build_totals(_read_samples(stored.before)))
+        project.is_known, project.is_missing = False, is_missing
+        return project
 
     @property
     def key(self) -> ProjectKey:
@@ -99,14 +113,15 @@ class RegisteredProject:
     def refresh(self, checkouts: Iterable[RegisteredProject] = ()) -> None:
         """Read the history if it has changed. Never raises: if it can't be read, the last values stay.
 
-        It is no fault if the whole checkout was deleted, as in CI jobs. If one of `checkouts` was moved here, its
-        values are dropped.
+        It is no fault if the whole checkout was deleted, as in CI jobs, or if there has been no history since `serve`
+        started. If one of `checkouts` was moved here, its values are dropped.
         """
         path = Path(self.registration.history)
         stamp = _stamp(path)
         if stamp is not None and stamp == self._stamp:
             return
-        if stamp is None and _is_deleted(self.registration.root):  # a scrape checks each
+        self.is_missing = stamp is None and not self.is_known and _is_deleted(path)
+        if self.is_missing or (stamp is None and _is_deleted(self.registration.root)):  # a scrape checks each
             self._stamp, self.fault = None, ""
             return
         try:
@@ -115,6 +130,9 @@ class RegisteredProject:
             fault = ""
         except (HistoryError, OSError) as error:
             self._stamp, fault = None, "" if _is_deleted(self.registration.root) else str(error)
+        except Exception as error:  # the boundary of a project: the page has others
+            log.debug("a history could not be read", exc_info=error)
+            self._stamp, fault = None, f"{type(error).__name__}: {error}"
         if fault and fault != self.fault:
             log.warning("cannot read a history", extra={"project": self.registration.project, "err": fault})
         self.fault = fault
@@ -129,12 +147,21 @@ class RegisteredProject:
         values, stamp, is_same = found
         if not is_same:
             self._past = self.values.totals
-            if values.last_run is not None and self._is_copy(path, values.last_run, checkouts):
-                self.joined_after, self.before, self.is_stored = values.last_run, values.totals, False
-                self._past = sum_totals((self._past, _negate(values.totals)))
+        if values.last_run is not None and (
+            self.was_left_out or (not is_same and self._is_copy(path, values.last_run, checkouts))
+        ):
+            self.joined_after, self.before, self.is_stored = values.last_run, values.totals, False
+            self._past = sum_totals((self._past if not is_same else Totals(), _negate(values.totals)))
         self.values, self._stamp = _add_past(values, self._past), stamp
+        self.is_known, self.was_left_out = True, False
         self.revision += 1
         return known is None or not is_same
+
+    def will_count(self) -> bool:
+        """Return whether the runs of this checkout are in the sum, or will be with the next page."""
+        if self.is_known:
+            return self.values.last_run is not None or not _is_deleted(self.registration.root)
+        return not self.is_missing
 
     def _is_copy(self, path: Path, last_run: tuple[int, str], checkouts: Iterable[RegisteredProject]) -> bool:
         """Return whether the history at a path is a copy of another checkout's, whose runs are already in the sum."""
@@ -155,6 +182,18 @@ class RegisteredProject:
         for other in _find_moved(path, self.registration.project, checkouts):
             other.values = StoredValues(totals=other._past)
             other.revision += 1
+
+
+def refresh_checkouts(checkouts: Sequence[RegisteredProject]) -> None:
+    """Read the histories of a project's checkouts, for the sum of those that are known then.
+
+    A checkout that is left out of this sum joins the others when it returns: its earlier runs would count as new.
+    """
+    for checkout in checkouts:
+        checkout.refresh(checkouts)
+    if any(checkout.is_known for checkout in checkouts):
+        for checkout in checkouts:
+            checkout.was_left_out = not checkout.is_known
 
 
 def _find_moved(path: Path, project: str, checkouts: Iterable[RegisteredProject]) -> list[RegisteredProject]:
@@ -189,10 +228,10 @@ def _open_history(path: Path, project: str) -> History:
     return History(path, project=project, clock=SystemClock(), for_reading=True)
 
 
-def _is_deleted(root: str) -> bool:
-    """Return whether a checkout is gone; False if that is unknown, such as without permission for its parent."""
+def _is_deleted(path: str | Path) -> bool:
+    """Return whether a checkout or history is gone; False if that is unknown, as without permission for its parent."""
     try:
-        Path(root).stat()
+        Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
@@ -256,19 +295,23 @@ class Registry:
     """The registered projects. If the disk is full, only a restart loses some."""
 
     def __init__(self, folder: Path) -> None:
-        """Load this user's registrations. Skip other files, and forget projects whose history is gone."""
+        """Load this user's registrations. Skip other files, and forget projects without a history for a week."""
         self._folder = folder
         self.projects: dict[ProjectKey, RegisteredProject] = {}
         for path in sorted(folder.glob(f"*{_SUFFIX}"))[:_MOST_PROJECTS]:
             stored = _read_file(path)
             if stored is None:
                 continue
-            if _stamp(Path(stored.history)) is None:
+            is_missing = _is_deleted(stored.history)
+            if is_missing and _is_outdated(path):
                 log.info("forgot a project without a history", extra={"project": stored.project})
                 with suppress(OSError):
                     path.unlink()
                 continue
-            project = _restore_project(stored)
+            if not is_missing:
+                with suppress(OSError):  # its time says when there was a history
+                    os.utime(path, follow_symlinks=False)
+            project = RegisteredProject.restore(stored, is_missing=is_missing)
             self.projects[project.key] = project
 
     def register(self, registration: Registration) -> RegisteredProject:
@@ -294,11 +337,7 @@ class Registry:
     def _join_others(self, project: RegisteredProject) -> None:
         """If other checkouts are already in the sum, leave out the runs that a new one has had, unless it was moved."""
         name, path = project.registration.project, Path(project.registration.history)
-        others = [
-            each
-            for each in self.projects.values()
-            if each.registration.project == name and (each.values.last_run or not _is_deleted(each.registration.root))
-        ]
+        others = [each for each in self.projects.values() if each.registration.project == name and each.will_count()]
         if not others or _stamp(path) is None:
             return
         with suppress(HistoryError, OSError):  # its first run has opened it; the page reports why it can't be read
@@ -346,15 +385,6 @@ class Registry:
             project.is_stored = True
 
 
-def _restore_project(stored: _StoredProject) -> RegisteredProject:
-    registration = Registration(**{name: getattr(stored, name) for name in Registration.__struct_fields__})
-    project = RegisteredProject(registration)
-    project.ended = _read_samples(stored.ended)
-    if stored.joined_after is not None:
-        project.join(stored.joined_after, _build_totals(_read_samples(stored.before)))
-    return project
-
-
 def _build_samples(series: LiveSeries) -> tuple[Sample, ...]:
     return tuple(build_sample(key, value) for key, value in series.items())
 
@@ -371,6 +401,14 @@ def _build_totals(series: LiveSeries) -> Totals:
         counters={key: value for key, value in series.items() if not isinstance(value, HistogramTotal)},
         histograms={key: value for key, value in histograms.items() if len(value.buckets) == _BUCKETS},
     )
+
+
+def _is_outdated(path: Path) -> bool:
+    """Return whether a registration has not been used for _KEPT_SECONDS."""
+    try:
+        return path.lstat().st_mtime < time.time() - _KEPT_SECONDS
+    except OSError:
+        return False
 
 
 def _read_file(path: Path) -> _StoredProject | None:

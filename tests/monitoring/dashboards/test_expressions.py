@@ -341,6 +341,8 @@ def test_pools_at_their_maximum_are_those_of_the_alert(tmp_path: Path) -> None:
         ("100x9", "0x4 1x4", 0),  # one failed
         ("100x9", "0x9", 1),  # one of some stages succeeded, which sets no success of the lane
         ("100x4 200x4", "1x9", 1),  # on another host
+        ("_x9", "1x9", 0),  # none has ever succeeded
+        ("_x9", "0x9", 1),  # nor any whole run, but one of some stages
     ],
 )
 def test_run_of_some_stages_does_not_make_a_lane_look_failed(

@@ -140,6 +140,21 @@ def test_a_missing_value_has_no_colour_of_a_threshold() -> None:
     assert change == [{"type": "special", "options": {"match": "null+nan", "result": result}}]
 
 
+def test_no_series_of_faults_is_green() -> None:
+    """The failures of the first stage were green, as successes are elsewhere."""
+    charts = [
+        panel
+        for panel in PANELS
+        if panel["type"] == "timeseries"
+        and re.search(r"instance_stage:|_deaths_|_dropped_|_errors_|predicted_breach", panel["targets"][0]["expr"])
+    ]
+    assert len(charts) == 9
+    for panel in charts:
+        fields = panel["fieldConfig"]
+        colours = [change["value"]["fixedColor"] for each in fields["overrides"] for change in each["properties"]]
+        assert fields["defaults"]["color"].get("fixedColor") == "red" or {*colours} == {"red", "orange"}, panel["title"]
+
+
 @each_dashboard
 def test_an_import_needs_no_input(dashboard: dict[str, Any]) -> None:
     text = json.dumps(dashboard)

@@ -373,7 +373,10 @@ def _build_history_alert(series: SeriesSelector) -> Alert:
             "`serve` reads a project's totals and last values from the histories of its checkouts. One of them is "
             "damaged, locked, missing, or not readable for this user."
         ),
-        impact="The project's totals and last values don't change, so alerts on them neither fire nor resolve.",
+        impact=(
+            "The project's totals and last values don't change, so alerts on them neither fire nor resolve. If `serve` "
+            "has started meanwhile, they are missing."
+        ),
         diagnosis=(
             Query(
                 question="Which projects are outdated?",

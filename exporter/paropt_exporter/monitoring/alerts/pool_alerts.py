@@ -229,7 +229,7 @@ def _build_memory_alert(series: SeriesSelector) -> Alert:
         impact="The controller adds no workers. The kernel may kill one, and its task then fails with `error`.",
         diagnosis=(
             Query(
-                question="Which stages used most in their last run (bytes)?",
+                question="Which stages have the largest tasks (bytes; pages that processes share count for each)?",
                 expr=f"topk(10, {series.select_now(families.STAGE_MEMORY_PEAK)})",
             ),
             Query(question="How many workers share the memory?", expr=series.select_now(families.POOL_SIZE)),

@@ -11,19 +11,22 @@ Of a fleet that several Prometheus servers scrape, each has a part of the hosts,
     hosts --scraped by--> server of one part: lane:…, fleet:… --federation or remote write--> global server: global_…
 
 The servers of parts load `paropt-recording.yml` and `paropt-parts.yml`, whose results have no label of a host. The
-global server holds these few series, and `paropt-global.yml` sums them over the parts.
+global server holds these few series, and `paropt-global.yml` sums them over the parts. It also has the alerts on lanes,
+since a part knows only its own hosts' share of a lane.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from paropt_exporter import families
 from paropt_exporter.config.units import parse_duration
 from paropt_exporter.events import Severity
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts.rules import Group, Recording
-from paropt_exporter.monitoring.alerts.selectors import FAILED, WITHOUT_REPLICA, SeriesSelector
+from paropt_exporter.monitoring.alerts.selectors import BRIDGE, FAILED, WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
 SHORTEST_SPAN = "5m"  # the shortest of the budget's pairs; a longer rate window replaces it
@@ -40,6 +43,7 @@ _LANE = "lane:"
 _FLEET = "fleet:"
 _GLOBAL = "global_"
 _FLEET_INTERVAL = "1m"
+_INTERVALS = f"{_FLEET}{families.RUN_INTERVAL.name}:max"
 
 
 def build_recording_groups(options: Options) -> tuple[Group, ...]:
@@ -85,6 +89,18 @@ def select_run_seconds(series: SeriesSelector, span: str) -> str:
 def select_runs(series: SeriesSelector, span: str) -> str:
     """Select the number of a lane's whole runs without cached tasks."""
     return series.select_recorded(_name_lane_increase(families.RUN_DURATION, span, "count"))
+
+
+def select_interval(series: SeriesSelector) -> str:
+    """Select the longest interval at which hosts repeat a lane, also for BRIDGE after the last one has ended."""
+    if series.prefix:
+        return f"last_over_time({series.select_recorded(_INTERVALS)}[{BRIDGE}])"
+    return f"max {WITHOUT_REPLICA} ({series.select_last(families.RUN_INTERVAL)})"
+
+
+def build_global_selector(options: Options) -> SeriesSelector:
+    """Build the selector of a global server's series, which need no matchers: it has only those of the parts."""
+    return SeriesSelector(replace(options, selector=""), _GLOBAL)
 
 
 def is_longer(span: str, than: str) -> bool:
@@ -200,7 +216,7 @@ def build_global_groups(options: Options) -> tuple[Group, ...]:
         Group(
             name="paropt-global-recording",
             interval=_FLEET_INTERVAL,
-            rules=(*(_sum_parts(name) for name in dict.fromkeys([*records, *parts])), *_iter_ratios(series)),
+            rules=(*(_merge_parts(name) for name in dict.fromkeys([*records, *parts])), *_iter_ratios(series)),
         ),
     )
 
@@ -208,6 +224,7 @@ def build_global_groups(options: Options) -> tuple[Group, ...]:
 def _iter_part_rules(series: SeriesSelector) -> Iterator[Recording]:
     up = series.select_now(families.SERVES_ON)
     yield Recording(record=f"{_FLEET}paropt_exporters:count", expr=f"count {WITHOUT_REPLICA} ({up})")
+    yield Recording(record=_INTERVALS, expr=f"max {WITHOUT_REPLICA} ({series.select_now(families.RUN_INTERVAL)})")
     for family in (families.POOL_BUSY, families.POOL_SLOT):
         yield Recording(
             record=_name_fleet(family, "rate", series.window),
@@ -241,9 +258,10 @@ def _add_result(selector: str, result: str) -> str:
     return f"{selector[:-1]},{matcher}}}" if selector.endswith("}") else f"{selector}{{{matcher}}}"
 
 
-def _sum_parts(name: str) -> Recording:
+def _merge_parts(name: str) -> Recording:
     """Sum a series over the parts; of a doubled server's two values the larger counts, which missed less."""
-    return Recording(record=f"{_GLOBAL}{name}", expr=f"sum without ({PART}) (max without ({COPY}) ({name}))")
+    merge = "max" if name == _INTERVALS else "sum"
+    return Recording(record=f"{_GLOBAL}{name}", expr=f"{merge} without ({PART}) (max without ({COPY}) ({name}))")
 
 
 def _iter_ratios(series: SeriesSelector) -> Iterator[Recording]:

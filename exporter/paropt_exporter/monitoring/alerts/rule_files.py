@@ -11,7 +11,8 @@ from paropt_exporter.monitoring.alerts import recording
 from paropt_exporter.monitoring.alerts.exporter_alerts import build_exporter_alerts
 from paropt_exporter.monitoring.alerts.pool_alerts import build_pool_alerts
 from paropt_exporter.monitoring.alerts.rules import Alert, Condition, Group, Recording, Rule, build_group
-from paropt_exporter.monitoring.alerts.run_alerts import build_lane_alerts, build_stage_alerts
+from paropt_exporter.monitoring.alerts.run_alerts import build_lane_alerts, build_slower_alert, build_stage_alerts
+from paropt_exporter.monitoring.alerts.selectors import SeriesSelector
 from paropt_exporter.monitoring.alerts.sla_alerts import build_budget_alerts, build_sla_alerts
 from paropt_exporter.monitoring.options import Format, Options
 
@@ -19,7 +20,7 @@ RECORDING_FILE, ALERTS_FILE = "paropt-recording.yml", "paropt-alerts.yml"
 _HEADER = "# Made by `paropt-exporter generate alerts`, which overwrites changes.\n"
 _BUILDERS: Mapping[str, Callable[[Options], tuple[Alert, ...]]] = {  # by the name of the group, in runbook order
     "sla": build_sla_alerts,
-    "budget": build_budget_alerts,
+    "budget": lambda options: build_budget_alerts(SeriesSelector(options)),
     "stages": build_stage_alerts,
     "lanes": build_lane_alerts,
     "pools": build_pool_alerts,
@@ -44,6 +45,13 @@ def build_alerts(options: Options) -> tuple[Alert, ...]:
     return tuple(alert for build in _BUILDERS.values() for alert in build(options))
 
 
+def _build_global_alert_group(options: Options) -> Group:
+    """Return the alerts on lanes over all of their hosts, which the servers of a fleet's parts can't judge."""
+    series = recording.build_global_selector(options)
+    alerts = (*build_budget_alerts(series), build_slower_alert(series))
+    return build_group("paropt-global-alerts", alerts, interval=_SLOW_INTERVAL)
+
+
 def render_rules(options: Options) -> dict[str, str]:
     """Return the rule files by path below the output folder."""
     files = {RECORDING_FILE: recording.build_recording_groups(options), ALERTS_FILE: build_alert_groups(options)}
@@ -54,7 +62,7 @@ def render_fleet_rules(options: Options) -> dict[str, str]:
     """Return the rule files of the servers of a fleet, by path; a single server needs none of them."""
     files = {
         recording.PARTS_FILE: recording.build_parts_groups(options),
-        recording.GLOBAL_FILE: recording.build_global_groups(options),
+        recording.GLOBAL_FILE: (*recording.build_global_groups(options), _build_global_alert_group(options)),
     }
     header = _HEADER.replace("alerts", "fleet")
     return {f"alerts/fleet/{name}": header + _render_file(name, content, options) for name, content in files.items()}

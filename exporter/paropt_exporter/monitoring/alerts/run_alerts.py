@@ -333,7 +333,7 @@ def build_lane_alerts(options: Options) -> tuple[Alert, ...]:
     series = SeriesSelector(options)
     return (
         _build_overdue_alert(series),
-        _build_slower_alert(series),
+        build_slower_alert(series),
         _build_uneven_lane_alert(series),
     )
 
@@ -341,7 +341,9 @@ def build_lane_alerts(options: Options) -> tuple[Alert, ...]:
 def _build_overdue_alert(series: SeriesSelector) -> Alert:
     return Alert(
         name="ParoptLaneNotSucceeding",
-        conditions=(Condition(expr=_build_overdue_query(series), level=Level.WARNING, hold="5m"),),
+        # Two intervals and SETTLED: ParoptStageFailing comes first, SETTLED after the first failed run, and then
+        # Alertmanager keeps this one back.
+        conditions=(Condition(expr=_build_overdue_query(series), level=Level.WARNING, hold=SETTLED),),
         summary="A lane has not succeeded for more than two of its intervals.",
         title=f"Lane {LANE.name} has not succeeded for more than two of its intervals.",
         description=(
@@ -351,8 +353,10 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
         board=Board.LANE,
         link=LANE.labels,
         meaning=(
-            "The whole lane runs with `--every`. Its last success is older than two intervals and than five minutes, "
-            "or at least two runs have ended and none has succeeded."
+            "The whole lane runs with `--every`. For a quarter of an hour its last success has been older than two "
+            "intervals and than five minutes, or at least two runs had ended and none had succeeded. While "
+            "ParoptStageFailing or ParoptStageStuck fires for one of its stages, the example configuration of "
+            "Alertmanager does not send this one."
         ),
         impact="The lane's checks are out of date.",
         diagnosis=(
@@ -392,7 +396,8 @@ def _build_intervals_query(series: SeriesSelector) -> str:
     return f"(time() - {succeeded}) / {interval}"
 
 
-def _build_slower_alert(series: SeriesSelector) -> Alert:
+def build_slower_alert(series: SeriesSelector) -> Alert:
+    """Return the alert on the throughput of a lane, over all of its hosts."""
     return Alert(
         name="ParoptThroughputLow",
         conditions=(Condition(expr=_build_slower_query(series), level=Level.WARNING, hold="30m"),),

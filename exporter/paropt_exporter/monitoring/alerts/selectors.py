@@ -23,9 +23,13 @@ SETTLED = "15m"  # a condition that lasts this long is not due to a single run
 
 
 class SeriesSelector(Struct, frozen=True):
-    """Build selectors that contain the user's own matchers."""
+    """Build selectors that contain the user's own matchers.
+
+    `prefix`: begins the names of recorded series, such as those of a fleet's global server.
+    """
 
     options: Options
+    prefix: str = ""
 
     @property
     def window(self) -> str:
@@ -60,7 +64,7 @@ class SeriesSelector(Struct, frozen=True):
         kept = ",".join(
             matcher for label, matcher in self.options.matchers if per_replica or label not in REPLICA_LABELS
         )
-        return f"{name}{{{kept}}}" if kept else name
+        return f"{self.prefix}{name}{{{kept}}}" if kept else f"{self.prefix}{name}"
 
 
 def build_bottleneck_condition(series: SeriesSelector, family: Family, kind: str, level: Level) -> Condition:

@@ -8,7 +8,7 @@ from paropt_exporter.events import Severity
 from paropt_exporter.families import Family
 from paropt_exporter.monitoring.alerts import questions, recording
 from paropt_exporter.monitoring.alerts.rules import LANE, STAGE, Alert, Board, Condition, Level, Query
-from paropt_exporter.monitoring.alerts.selectors import WITHOUT_REPLICA, SeriesSelector
+from paropt_exporter.monitoring.alerts.selectors import SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
 _NOT_COMPLETED = ("timeout", "cancellation", "skip")
@@ -281,9 +281,8 @@ def _build_broken_condition(series: SeriesSelector, limit: Family, breached: Fam
     )
 
 
-def build_budget_alerts(options: Options) -> tuple[Alert, ...]:
-    """Return the alerts of this module."""
-    series = SeriesSelector(options)
+def build_budget_alerts(series: SeriesSelector) -> tuple[Alert, ...]:
+    """Return the alerts on the error budgets of lanes."""
     return (_build_burn_rate_alert(series), _build_spent_alert(series))
 
 
@@ -298,8 +297,8 @@ def _build_burn_rate_alert(series: SeriesSelector) -> Alert:
         ),
         description=(
             "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
-            f"checks of the last {{{{ $labels.long }}}} broke their limit, and it goes on. The target is "
-            f"{series.options.sla_target:.6g} within their limits."
+            f"checks of the last {{{{ $labels.long }}}} broke their limit, and it goes on. The target allows "
+            f"{_format_allowed_percent(series)}."
         ),
         board=Board.OVERVIEW,
         link=("job", "project", "lane"),
@@ -348,8 +347,8 @@ def _build_spent_alert(series: SeriesSelector) -> Alert:
         title=f"Lane {LANE.name} has broken its SLAs more often than its error budget allows.",
         description=(
             "In lane {{ $labels.lane }} (project {{ $labels.project }}) {{ $value | humanizePercentage }} of the stage "
-            f"checks of the last {month} broke their limit. The target is {series.options.sla_target:.6g} within "
-            "their limits. This resolves after three days without another broken limit."
+            f"checks of the last {month} broke their limit. The target allows {_format_allowed_percent(series)}. This "
+            "resolves after three days without another broken limit."
         ),
         board=Board.OVERVIEW,
         link=("job", "project", "lane"),
@@ -382,7 +381,7 @@ def _build_overspent_query(series: SeriesSelector) -> str:
         f"and\n{broken} > 1.5\n"
         f"and\n{recording.select_violations(series, _LONGEST_PAIR)} > 0\n"
         f"and\n{recording.select_checks(series, _LONGEST_PAIR)} < {_ENOUGH_CHECKS}\n"
-        f"unless\nmax {WITHOUT_REPLICA} ({series.select_now(families.RUN_INTERVAL)})"
+        f"unless\n{recording.select_interval(series)}"
         f" <= {_LONGEST_PAIR_SECONDS // _ENOUGH_CHECKS}"  # it is new, not seldom
     )
 
@@ -400,12 +399,11 @@ def _build_burn_condition(series: SeriesSelector, rate: str, long: str, short: s
         ratio = f"{recording.select_violations(series, span)} / {recording.select_checks(series, span)}"
         return f"{ratio} > {rate} * {_compute_allowed_ratio(series)}"
 
-    intervals = f"max {WITHOUT_REPLICA} ({series.select_last(families.RUN_INTERVAL)})"
     return Condition(
         expr=(
             f"(\n  {burns_fast(long)}\nand\n  {burns_fast(short)}\nand\n"
             f"  {recording.select_checks(series, long)} >= {_ENOUGH_CHECKS}\n)\n"
-            f"unless\n{intervals} * 2 > {parse_duration(short):g}"
+            f"unless\n{recording.select_interval(series)} * 2 > {parse_duration(short):g}"
         ),
         level=level,
         keep=short,
@@ -416,3 +414,7 @@ def _build_burn_condition(series: SeriesSelector, rate: str, long: str, short: s
 def _compute_allowed_ratio(series: SeriesSelector) -> str:
     """Return the ratio of checks that may break their limit."""
     return f"{1.0 - series.options.sla_target:.6g}"
+
+
+def _format_allowed_percent(series: SeriesSelector) -> str:
+    return f"{100 * (1.0 - series.options.sla_target):.6g} %"

@@ -80,9 +80,15 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
         "Did the last run succeed?",
         "Whether the lane's last run succeeded; after a run of some stages, whether all stages did when they last ran."
         " If not, the table below names the failed stage.",
-        Query(expr=f"clamp_max(({success} >= bool {completion}) + ({_count_failed_stages(scope)} == bool 0), 1)"),
+        # A lane that has never succeeded has no time of a success.
+        Query(
+            expr=(
+                f"clamp_max(({success} >= bool {completion} or 0 * {completion})"
+                f" + ({_count_failed_stages(scope)} == bool 0), 1)"
+            )
+        ),
         yes_or_no("yes", "no", yes_is_good=True),
-        no_value="no success yet",
+        no_value="no run yet",
     )
     yield build_stat(
         "How long ago did it succeed?",
@@ -164,8 +170,8 @@ def _build_last_run_table(scope: Scope) -> Panel:
     return build_table(
         "How did each stage do in its last run?",
         "Of the slowest host: duration, the share of the limit that it used, CPU per run in the time shown, peak "
-        "memory, progress, and on how many hosts it is failing. Begin with stages over their limit, then with the "
-        "longest. A stage that is skipped as unchanged has the duration of its last run.",
+        "memory of a task, progress, and on how many hosts it is failing. Begin with stages over their limit, then "
+        "with the longest. A stage that is skipped as unchanged has the duration of its last run.",
         {
             "A": duration,
             "B": f"{duration} / {limit}",
@@ -200,6 +206,7 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
             legend="{{stage}} {{result}}",
         ),
         shortest=scope.recorded_window,
+        faults=True,
     )
     yield build_bars(
         "Which limits break?",
@@ -210,6 +217,7 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
             legend="{{stage}} {{severity}}",
         ),
         shortest=scope.recorded_window,
+        faults=True,
     )
     yield build_bars(
         "Which stages are tried again?",
@@ -219,6 +227,7 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
             legend="{{stage}} {{result}}",
         ),
         shortest=scope.recorded_window,
+        faults=True,
     )
 
 
@@ -230,7 +239,7 @@ def _build_flaky_panel(scope: Scope) -> Panel:
         Query(
             expr=(
                 f"topk(10, sum {_BY} ({scope.increase_over_range(names.FLAKY_ATTEMPTS)})"
-                f" / (sum {_BY} ({scope.increase_over_range(names.FIRST_ATTEMPTS)}) > 0))"
+                f" / (sum {_BY} ({scope.increase_over_range(names.FIRST_ATTEMPTS)}) > 0) > 0)"
             ),
             legend=_STAGE,
         ),
@@ -323,6 +332,9 @@ def _iter_cache_panels(scope: Scope) -> Iterator[Panel]:
 
 def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
     busiest = f"topk({MOST_LINES}, sum {_BY} ({scope.over_range('increase', names.STAGE_CPU)}))"
+    waited, waits = (
+        f"sum {_BY} ({scope.increase_over_range(names.TASK_QUEUE_WAIT, part=part)})" for part in ("sum", "count")
+    )
     yield build_time_series(
         "How much CPU does each stage use?",
         f"Cores, of the stage's tasks and all their descendants, of the {MOST_LINES} busiest. As many as the machine "
@@ -333,20 +345,17 @@ def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_bar_gauge(
         "Which stages need the most memory?",
-        "The highest use in the last run, of the largest host. Give large ones a `memory` need, so that they don't run "
-        "beside each other.",
+        "The highest use of one of a stage's tasks in the last run, of the largest host. Pages that processes share "
+        "count once for each. Give large ones a `memory` need, so that they don't run beside each other.",
         Query(expr=f"topk(10, max {_BY} ({scope.select(names.STAGE_MEMORY_PEAK)}))", legend=_STAGE),
         Scale(unit="bytes"),
     )
     yield build_bar_gauge(
         "Whose tasks wait for a worker?",
-        "How long tasks waited between when they could run and when they started, summed over the time shown, of the "
-        "ten stages with the most. Longer than the lane's runs: use more workers, or run fewer stages beside each "
+        "How long a task waited on average from when it could run to its start, in the time shown; the ten stages with "
+        "the longest waits. Longer than the tasks themselves take: use more workers, or run fewer stages beside each "
         "other.",
-        Query(
-            expr=f"topk(10, sum {_BY} ({scope.increase_over_range(names.TASK_QUEUE_WAIT, part='sum')}))",
-            legend=_STAGE,
-        ),
+        Query(expr=f"topk(10, {waited} / ({waits} > 0))", legend=_STAGE),
         Scale(unit="s"),
     )
     yield build_bar_gauge(

@@ -141,7 +141,7 @@ def _iter_task_panels(scope: Scope) -> Iterator[Panel]:
         "Does the pool keep up?",
         "Tasks submitted to the pools and tasks that ended, per second. If more are submitted than end, the queue "
         "grows.",
-        [Query(expr=submitted, legend="given"), Query(expr=finished, legend="settled")],
+        [Query(expr=submitted, legend="submitted"), Query(expr=finished, legend="ended")],
         Scale(unit="ops"),
     )
     yield build_time_series(
@@ -283,6 +283,7 @@ def _iter_prediction_panels(scope: Scope) -> Iterator[Panel]:
             legend=legend,
         ),
         shortest=None,
+        faults=True,
     )
     total, count = (f"sum({scope.rate(names.CONTROL_QUERY_DURATION, part=part)})" for part in ("sum", "count"))
     yield build_time_series(
