@@ -6,9 +6,10 @@ Points in time named `*_seconds` are on the monotonic clock, which is the same i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -170,6 +171,18 @@ class PoolStatistics(Struct, frozen=True, kw_only=True):
     finished: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     resizes: Mapping[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
     deaths: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __reduce__(self) -> tuple[Callable[..., PoolStatistics], tuple[object, ...]]:
+        """Let a task of another process return it: a mappingproxy can't be pickled."""
+        values = (getattr(self, name) for name in self.__struct_fields__)
+        return _build_statistics, tuple(dict(each) if isinstance(each, Mapping) else each for each in values)
+
+
+def _build_statistics(*values: Any) -> PoolStatistics:
+    """Build statistics from the values of all fields, in order, as they were pickled."""
+    frozen = (MappingProxyType(each) if isinstance(each, dict) else each for each in values)
+    fields: dict[str, Any] = dict(zip(PoolStatistics.__struct_fields__, frozen, strict=True))
+    return PoolStatistics(**fields)
 
 
 class WorkerMemory(Struct, frozen=True, kw_only=True):

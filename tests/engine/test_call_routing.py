@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from msgspec.structs import replace
 
@@ -54,6 +56,18 @@ def test_measurement_of_the_first_call_outweighs_its_samples() -> None:
     routing.learn(TARGET, measured, concurrent=1)
     assert routing.choose(TARGET) == THREADS
     routing.note_end("calls[0]")
+    assert routing.choose(TARGET) == THREADS
+
+
+def test_call_that_ends_while_samples_are_read_decides_nothing() -> None:
+    """A call that failed was not learned from, and all later ones went to processes."""
+    routing = make_routing()
+
+    def read_samples() -> Iterator[RunningTask]:
+        yield sample(0.1)
+        routing.note_end("calls[0]")
+
+    routing.note_running(read_samples())
     assert routing.choose(TARGET) == THREADS
 
 

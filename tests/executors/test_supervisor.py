@@ -20,10 +20,11 @@ import pytest
 
 import paropt_exporter
 from paropt_exporter.events import Result
+from paropt_exporter.executors.commands import supervisor_client
 from paropt_exporter.executors.commands.command_pool import CommandPool
-from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage
+from paropt_exporter.executors.commands.command_task import CommandTask, ResourceShortage, SilenceWatch
 from paropt_exporter.executors.commands.output import Capture
-from paropt_exporter.executors.commands.supervisor_client import Channel, SharedSupervisor
+from paropt_exporter.executors.commands.supervisor_client import Channel, SharedSupervisor, SupervisorProcess
 from paropt_exporter.executors.frames import build_frame
 from paropt_exporter.executors.supervisor.event_loop import SamplingPace
 from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree, kill_all
@@ -129,6 +130,24 @@ def test_end_of_an_inherited_pool_takes_no_lease_of_a_forked_child() -> None:
     ended = subprocess.run([sys.executable, "-c", INHERITED], capture_output=True, text=True, timeout=HANG_SECONDS)
     first, second = ended.stdout.split()
     assert first == second, ended.stderr  # the supervisor continues between the tasks of a pool
+
+
+def test_child_that_is_forked_before_the_first_start_inherits_no_lease() -> None:
+    """Its supervisor ran on after the child's last pool had ended."""
+    code = """
+import os
+from paropt_exporter.executors.commands.command_pool import CommandPool
+from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
+inherited = CommandPool(1)
+pid = os.fork()
+if pid:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+with CommandPool(1) as pool:
+    pool.submit_commands("task", [["true"]], cwd="/").result()
+print(SUPERVISOR.pid)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert ended.stdout == "None\n", ended.stderr
 
 
 def test_killed_supervisor_fails_its_commands_and_is_replaced(tmp_path: Path) -> None:
@@ -379,6 +398,136 @@ def test_command_that_ends_before_its_caller_goes_on_runs_once(tmp_path: Path) -
             assert task.run(capture).code == 0
     supervisor.release()
     assert runs.read_text() == "\n" * 3
+
+
+class EndingProcess(SupervisorProcess):
+    """A killed supervisor that has closed its descriptors but is not a zombie yet."""
+
+    def poll(self) -> int | None:
+        return None
+
+    def wait(self, timeout_seconds: float) -> int:
+        raise TimeoutError
+
+
+class DyingSupervisor(SharedSupervisor):
+    """A supervisor that is killed once each command has started, before it has reported anything."""
+
+    def __init__(self, runs: Path) -> None:
+        super().__init__()
+        self._runs = runs
+
+    def start_command(self, environment: bytes, request: bytes, output: int, trace: int | None = None) -> Channel:
+        size = self._runs.stat().st_size
+        channel = super().start_command(environment, request, output, trace)
+        assert eventually(lambda: self._runs.stat().st_size > size)
+        channel.supervisor.send(signal.SIGKILL)
+        while channel.connection.recv(MEGABYTE):
+            pass
+        os.waitid(os.P_PID, channel.supervisor.pid, os.WEXITED | os.WNOWAIT)
+        channel.supervisor = EndingProcess(channel.supervisor.pid)
+        return channel
+
+
+def test_command_of_a_supervisor_that_takes_long_to_die_runs_once(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    runs.touch()
+    supervisor = DyingSupervisor(runs)
+    supervisor.lease()
+    steps = [shell("echo >> $1; exec sleep 600", runs)]
+    task = CommandTask(supervisor, ResourceShortage(), "task", steps, mark="m", cwd=tmp_path, env=os.environ)
+    with Capture() as capture:
+        assert task.run(capture).problem == (
+            "the supervisor of commands died (it is exiting) while 'sh' ran, which was killed: run it again"
+        )
+    supervisor.release()
+    assert runs.read_text() == "\n"
+
+
+def test_stopped_supervisor_is_continued_for_a_request_that_its_socket_can_not_hold(
+    supervisor: SharedSupervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_client, "_MAX_BLOCKED_SECONDS", 0.01)
+    variables = {**os.environ, **{f"LARGE_{number}": "x" * 100_000 for number in range(10)}}
+    results = []
+    for env in (os.environ, variables):  # the first one starts the supervisor
+        task = CommandTask(supervisor, ResourceShortage(), "task", [["true"]], mark="m", cwd=tmp_path, env=env)
+        with Capture() as capture:
+            results.append(task.run(capture).code)
+        assert supervisor.pid is not None
+        os.kill(supervisor.pid, signal.SIGSTOP)
+    assert results == [0, 0]
+
+
+class Signalled(SupervisorProcess):
+    """A supervisor that notes the signals that it is sent."""
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+
+    def send(self, number: int) -> None:
+        self.signals.append(number)
+
+
+def test_silent_supervisor_is_killed_once_it_is_long_overdue() -> None:
+    supervisor = Signalled()
+    watch = SilenceWatch(supervisor, 0.0)
+    for now in (4.9, 5.0, 10.0, 15.0, 20.0):
+        watch.check(now, 10.0)
+    assert supervisor.signals == [signal.SIGCONT] * 3 + [signal.SIGKILL]
+
+
+def test_supervisor_that_was_frozen_with_its_exporter_is_not_killed() -> None:
+    supervisor = Signalled()
+    watch = SilenceWatch(supervisor, 0.0)
+    watch.check(3600.0, 10.0)
+    watch.note_report(3601.0)
+    watch.check(3607.0, 10.0)
+    assert supervisor.signals == [signal.SIGCONT] * 2
+
+
+# A supervisor whose exporter is gone, with a process to kill that never ends. Its clock moves only while it waits.
+UNKILLABLE = """
+import os, select, socket, sys
+from paropt_exporter.executors.supervisor import event_loop
+from paropt_exporter.executors.supervisor.parent_process import ParentProcess
+
+class Clock:
+    now, kills = 0.0, 0
+    def monotonic(self):
+        return self.now
+
+class Poll:
+    def __init__(self):
+        self._poll = select.poll()
+        self.register = self._poll.register
+    def poll(self, milliseconds):
+        ready = self._poll.poll(0)
+        clock.now += 0 if ready else milliseconds / 1000
+        return ready
+
+def kill_all(pids):
+    clock.kills += 1
+    if clock.kills > 1000:
+        sys.exit("it does not pause")
+    return True
+
+clock = event_loop.time = Clock()
+event_loop.select = type(select)("select")
+event_loop.select.POLLIN, event_loop.select.poll = select.POLLIN, Poll
+event_loop.kill_all = kill_all
+ours, theirs = socket.socketpair()
+ours.close()
+supervisor = event_loop.Supervisor(theirs, ParentProcess(os.getpid()))
+if not os.fork():
+    os._exit(0)
+supervisor.run()
+"""
+
+
+def test_supervisor_pauses_while_a_process_does_not_end() -> None:
+    ended = subprocess.run([sys.executable, "-c", UNKILLABLE], capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("script", ["true", "sleep 0.1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ class CallRouting:
         self._routers: dict[str, Router] = {}
         self._router: Router | None = None  # of the plan's calls, if it has any
         self._targets: dict[str, frozenset[str]] = {}  # of the stages' calls
+        self._lock = threading.Lock()  # guards: everything below
         self._trials: dict[str, str] = {}  # the targets of unknown calls that run in threads, by label
         self._computing: frozenset[str] = frozenset()  # those of them that compute, at the last sample
 
@@ -49,21 +51,22 @@ class CallRouting:
     def note_start(self, label: str, target: str) -> None:
         """Note that a call starts in a thread; from the engine's thread."""
         if self._router is not None and self._router.get_cpu_demand(target) is None:
-            self._trials[label] = target
+            with self._lock:
+                self._trials[label] = target
 
     def note_running(self, tasks: Iterable[RunningTask]) -> None:
         """Learn from samples of running tasks which unknown functions compute; from any thread."""
-        if self._trials:
-            trials = self._trials.copy()
-            self._computing = frozenset(
-                trials[task.label] for task in tasks if task.label in trials and _computes(task)
-            )
+        if not self._trials:
+            return
+        computing = [task.label for task in tasks if task.label in self._trials and _computes(task)]
+        with self._lock:  # calls that have ended meanwhile are no trials any more
+            self._computing = frozenset(self._trials[label] for label in computing if label in self._trials)
 
     def note_end(self, label: str) -> None:
         """Note that a call has ended; from any thread."""
-        self._trials.pop(label, None)
-        if not self._trials:
-            self._computing = frozenset()
+        with self._lock:
+            self._trials.pop(label, None)
+            self._computing &= frozenset(self._trials.values())
 
     def learn(self, target: str, measured: Measurement, *, concurrent: int) -> None:
         """Learn from an ended call. `concurrent`: how many calls, including itself, shared its GIL."""

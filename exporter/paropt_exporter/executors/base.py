@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import index
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, TypeVar
 
 from msgspec import Struct, field
 
@@ -48,6 +48,11 @@ def check_arguments(max_workers: int, initializer: object) -> None:
         raise ValueError("max_workers must be greater than 0")
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
+
+
+def refuse_pickling(pool: object) -> NoReturn:
+    """Raise TypeError: a copy would share the pool's workers, and lose them once the pool itself is dropped."""
+    raise TypeError(f"cannot pickle or copy a {type(pool).__name__}: make another where it is needed")
 
 
 # Why a pool was resized. An executor counts its resizes by reason and rejects any other, so that the label has a bound.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+
+from paropt_exporter.executors.base import refuse_pickling
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -15,6 +17,9 @@ class InterruptibleExecutor(Executor):
     def terminate_workers(self) -> None:
         """Shut down, cancel the queued tasks, and end the workers. Does not block."""
         raise NotImplementedError
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -12,7 +12,8 @@ import os
 import time
 
 _ENDED_STATES = "ZX"
-_STATE_FIELD, _THREADS_FIELD = 0, 17  # of the fields that `read_stat` returns
+_STATE_FIELD, _FLAGS_FIELD, _THREADS_FIELD = 0, 6, 17  # of the fields that `read_stat` returns
+_PF_EXITING = 0x4  # linux/sched.h
 _LOCK_LIMIT = b"Max file locks"  # in /proc/PID/limits
 _NO_FOLDER = "/proc/none"
 _READ_BYTES = 8192  # more than the length of any stat, status or schedstat
@@ -93,6 +94,11 @@ def has_ended(fields: list[str]) -> bool:
     A process whose main thread has exited looks like a zombie, too, while its other threads live.
     """
     return fields[_STATE_FIELD] in _ENDED_STATES and int(fields[_THREADS_FIELD]) <= 1
+
+
+def is_exiting(fields: list[str]) -> bool:
+    """Return whether a process with these fields of `read_stat` has begun to exit: the kernel closes its files next."""
+    return bool(int(fields[_FLAGS_FIELD]) & _PF_EXITING)
 
 
 def is_runnable(folder: str) -> bool:

@@ -39,7 +39,7 @@ class AdaptivePool(InterruptibleExecutor):
     ADAPTIVE runs one task of an unknown function first, usually in a thread. It moves CPU-bound functions to processes,
     and adds threads for waiting ones, up to `max_workers` (64 by default). HYBRID starts with any number of tasks in
     threads, and has fixed sizes; THREAD, PROCESS and SEQUENTIAL use one pool. A function that is `thread_only` or can't
-    be pickled stays in threads; `router.get_pin_reason` returns the reason.
+    be pickled stays in threads; `router.get_pin_reason` returns the reason. Any thread may call its methods.
     """
 
     def __init__(
@@ -104,7 +104,9 @@ class AdaptivePool(InterruptibleExecutor):
     ) -> Iterator[T]:
         """Return results in order, as `Executor.map` does. For processes the function is pickled once.
 
-        `chunksize` has an effect with PROCESS only: other strategies route items one by one.
+        `timeout`: in seconds from this call; after it, waiting for a result raises TimeoutError. `chunksize` has an
+        effect with PROCESS only: other strategies route items one by one. `buffersize`: the most tasks or chunks that
+        are submitted ahead of the consumer; None: all. RuntimeError after a shutdown.
         """
         if has_own_submit(self, AdaptivePool):
             return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
@@ -130,7 +132,7 @@ class AdaptivePool(InterruptibleExecutor):
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Set the maximum size of each pool; for strategies other than ADAPTIVE it is the size itself.
 
-        Raises ValueError for an invalid size.
+        Raises ValueError or TypeError for an invalid size.
         """
         self._scheduler.resize(check_size(n, MOST_WORKERS, "workers"), reason)
 

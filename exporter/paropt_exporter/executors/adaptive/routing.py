@@ -84,6 +84,7 @@ class Router:
         self._timed: set[str] = set()  # functions whose first task was not to be measured
 
     def choose(self, key: str) -> PoolName:
+        """Return the pool for the next task of a function: "threads" or "processes"."""
         if self._strategy is Strategy.PROCESS:
             return PROCESSES
         if self._strategy in (Strategy.THREAD, Strategy.SEQUENTIAL):

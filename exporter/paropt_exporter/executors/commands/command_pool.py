@@ -160,14 +160,17 @@ class CommandPool:
 
     @property
     def target(self) -> int:
+        """How many tasks may run at once."""
         return self._threads.workers.target
 
     @property
     def live(self) -> int:
+        """How many workers there are, with or without a thread, including those that will exit after their task."""
         return self._threads.workers.live
 
     @property
     def busy(self) -> int:
+        """How many tasks run."""
         return self._threads.workers.busy
 
     def statistics(self) -> PoolStatistics:

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MAX_SILENCE_SECONDS = 5.0
-_MAX_OVERDUE_SECONDS = 10.0  # how long a step may last after SIGKILL was due: the supervisor gives up after 5 s
+# of silence, in a row, after SIGKILL was due: the supervisor gives up after 5 s
+_MAX_OVERDUE_PERIODS = 2
 _NO_FILE = "no such file"
 _SHELL_BUILTINS = frozenset(
     {".", "source", "export", "set", "unset", "ulimit", "umask", "eval", "exec", "trap", "if", "for"}
@@ -285,24 +286,23 @@ class CommandTask:
     def _read_until_end(self, channel: Channel, output: int, capture: Capture) -> dict[str, Any]:  # Any: a frame
         """Read output and frames until the last frame; raise ConnectionError if the supervisor dies first.
 
-        The supervisor reports at least once a second. If it is silent for longer, a signal has stopped it: continue it,
-        or kill it if it has not ended a step that it should have ended.
+        A supervisor that reports nothing is continued, or killed if it has not ended a step that it should have ended.
         """
         poll = select.poll()
         reader = OutputReader(output, capture, poll)
         frames, supervisor = channel.connection.fileno(), channel.supervisor
         for descriptor in (frames, supervisor.handle):  # a forked child of this process may keep the channel open
             poll.register(descriptor, select.POLLIN)
-        heard = time.monotonic()
+        watch = SilenceWatch(supervisor, time.monotonic())
         while True:
             timeout = min(_MAX_SILENCE_SECONDS, reader.get_pause_left_seconds())
             events = [descriptor for descriptor, _ in poll.poll(timeout * 1000)]
             if frames in events:
-                heard = time.monotonic()
+                watch.note_report(time.monotonic())
             elif supervisor.handle in events:
                 raise ConnectionResetError
-            elif time.monotonic() >= heard + _MAX_SILENCE_SECONDS:
-                self._signal_silent_supervisor(supervisor)
+            else:
+                watch.check(time.monotonic(), self._get_kill_time())
             reader.resume_if_due()
             for descriptor in events:
                 if descriptor == output:
@@ -315,11 +315,9 @@ class CommandTask:
                     if "ended" in frame or "failed" in frame:
                         return frame
 
-    def _signal_silent_supervisor(self, supervisor: SupervisorProcess) -> None:
+    def _get_kill_time(self) -> float:
         with self._lock:
-            kill_at = self._kill_at
-        hopeless = time.monotonic() >= kill_at + _MAX_OVERDUE_SECONDS
-        supervisor.send(signal.SIGKILL if hopeless else signal.SIGCONT)
+            return self._kill_at
 
     def _store_times(self, began_seconds: float, ended_seconds: float) -> None:
         """Store the supervisor's times of a step: they leave out the delay between the supervisor and this thread."""
@@ -384,13 +382,39 @@ class CommandTask:
 
     def _build_death_result(self, supervisor: SupervisorProcess, step: Sequence[str]) -> StepResult:
         cause = describe_death(supervisor)
-        if supervisor.poll() is None and not self.pid:  # it had no descriptors left to receive the step's
+        if not supervisor.is_ending and not self.pid:  # it had no descriptors left to receive the step's
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         killed = kill_leftovers(self.pid, self._mark, self._limit)
         log.error("the supervisor of commands died", extra={"cause": cause, "command": step[0], "killed": killed})
         return StepResult(
             problem=f"the supervisor of commands died ({cause}) while {step[0]!r} ran, which was killed: run it again"
         )
+
+
+class SilenceWatch:
+    """Signals a supervisor that reports nothing: it reports at least once a second unless a signal has stopped it.
+
+    After each period of silence it gets SIGCONT, but SIGKILL once several periods in a row have ended after it should
+    have killed a step. Seconds would not do: both processes may have been frozen, with their container, for an hour.
+    """
+
+    def __init__(self, supervisor: SupervisorProcess, now: float) -> None:
+        self._supervisor = supervisor
+        self.note_report(now)
+
+    def note_report(self, now: float) -> None:
+        """Note that the supervisor has reported."""
+        self._silent_at = now + _MAX_SILENCE_SECONDS
+        self._overdue_periods = 0
+
+    def check(self, now: float, kill_at: float) -> None:
+        """Send a signal if a period of silence has ended. `kill_at`: when the supervisor should kill the step."""
+        if now < self._silent_at:
+            return
+        self._silent_at = now + _MAX_SILENCE_SECONDS
+        self._overdue_periods += now >= kill_at
+        hopeless = self._overdue_periods > _MAX_OVERDUE_PERIODS
+        self._supervisor.send(signal.SIGKILL if hopeless else signal.SIGCONT)
 
 
 class CannotRun(Exception):

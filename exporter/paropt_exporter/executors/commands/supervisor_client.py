@@ -35,6 +35,7 @@ _MAX_KILL_SECONDS = 5.0  # as long as the supervisor waits for killed processes
 _KILL_POLL_SECONDS = 0.1
 _EMPTY_SCANS = 3  # in a row: a scan misses a process that starts after the list was made, if its parent exits meanwhile
 _MAX_EXIT_SECONDS = 1.0  # a dying process closes its sockets shortly before it ends
+_MAX_BLOCKED_SECONDS = 5.0  # a supervisor that has read nothing of a message for so long was stopped by a signal
 _RECEIVE_BYTES = 1 << 16
 _CONTROL = 3  # the supervisor's descriptor
 _MAX_IDLE_CHANNELS = 16  # enough for commands that end at the same time as others start
@@ -85,6 +86,12 @@ class SupervisorProcess:
             raise TimeoutError
         return code
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it has ended, or has begun to: on a busy machine it may take seconds to become a zombie."""
+        fields = procfs.read_stat(self.pid)  # None without a /proc
+        return self.poll() is not None or (fields is not None and procfs.is_exiting(fields))
+
     def resume(self) -> None:
         """Send SIGCONT, in case a signal has stopped it."""
         self.send(signal.SIGCONT)
@@ -116,10 +123,20 @@ class Channel:
         """
         message = request if environment is self._environment else environment + request
         passed = _pack_descriptors(output) if trace is None else _pack_descriptors(output, trace)
-        sent = self.connection.sendmsg([message], [passed])
-        if sent < len(message):
-            self.connection.sendall(message[sent:])
+        self._send(message, passed)
         self._environment = environment
+
+    def _send(self, message: bytes, passed: tuple[int, int, bytes]) -> None:
+        """Send a message, which may be larger than the socket's buffer. Continue a supervisor that a signal stopped."""
+        unsent, ancillary, poll = memoryview(message), [passed], select.poll()
+        poll.register(self.connection, select.POLLOUT)
+        while unsent:
+            try:
+                unsent = unsent[self.connection.sendmsg([unsent], ancillary, _socket.MSG_DONTWAIT) :]
+                ancillary = []
+            except BlockingIOError:
+                if not poll.poll(_MAX_BLOCKED_SECONDS * 1000):
+                    self.supervisor.resume()
 
     def receive(self) -> list[dict[str, Any]]:  # Any: frames
         """Wait for a chunk; return the frames that it completes. Raises ConnectionError if the supervisor has died."""
@@ -162,6 +179,7 @@ class SharedSupervisor:
     def lease(self) -> None:
         """Keep the supervisor, once started, until `release`."""
         with self._lock:
+            self._register_hooks()  # a child that is forked before the first start must not inherit the leases either
             self._leases += 1
 
     def release(self) -> None:
@@ -283,10 +301,7 @@ class SharedSupervisor:
     def _get_or_start(self) -> tuple[SupervisorProcess, _socket.socket]:
         if self._process is not None and self._control is not None:
             return self._process, self._control
-        if not self._registered:
-            self._registered = True
-            os.register_at_fork(after_in_child=self._reset_after_fork)
-            atexit.register(self._close_at_exit)
+        self._register_hooks()
         ours, theirs = _socket.socketpair()
         with contextlib.closing(theirs):
             try:
@@ -299,6 +314,13 @@ class SharedSupervisor:
                 raise
         self._control = ours
         return self._process, ours
+
+    def _register_hooks(self) -> None:
+        """Have this object notified of forks and of the interpreter's exit; under the lock."""
+        if not self._registered:
+            self._registered = True
+            os.register_at_fork(after_in_child=self._reset_after_fork)
+            atexit.register(self._close_at_exit)
 
     def _detach(self, last: bytes = b"") -> SupervisorProcess | None:
         """Close the control socket, which ends the supervisor, and return its process; under the lock."""
@@ -392,7 +414,7 @@ def describe_death(process: SupervisorProcess) -> str:
     try:
         code = process.wait(_MAX_EXIT_SECONDS)
     except TimeoutError:
-        return "it runs, but has no file descriptors left"
+        return "it is exiting" if process.is_ending else "it runs, but has no file descriptors left"
     return f"killed by signal {-code}" if code < 0 else f"exit {code}"
 
 

@@ -40,7 +40,7 @@ class ProcessPool(InterruptibleExecutor):
     caller's `__main__`, whose definitions travel by value. `mp_context` is accepted for compatibility and changes
     nothing: with `fork` too, workers do not share the caller's memory; `initializer` passes objects to them. If a
     worker dies, its running task fails with `WorkerDied`, a `BrokenExecutor`, and a `BrokenProcessPool` if the program
-    has loaded that class; other tasks go on.
+    has loaded that class; other tasks go on. Any thread may call its methods.
     """
 
     def __init__(
@@ -152,7 +152,9 @@ class ProcessPool(InterruptibleExecutor):
     ) -> Iterator[T]:
         """Map like `Executor.map`. Short tasks travel together anyway; a `chunksize` helps if the arguments are tiny.
 
-        The function is pickled once. `buffersize`: the most chunks that are submitted ahead of the consumer; None: all.
+        The function is pickled once. `timeout`: in seconds from this call; after it, waiting for a result raises
+        TimeoutError. `buffersize`: the most chunks that are submitted ahead of the consumer; None: all. RuntimeError
+        after a shutdown.
         """
         if has_own_submit(self, ProcessPool):
             return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
@@ -174,7 +176,8 @@ class ProcessPool(InterruptibleExecutor):
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Set the number of workers and return at once.
 
-        Surplus workers exit now if idle, otherwise after their task. ValueError if the size is out of range.
+        Surplus workers exit now if idle, otherwise after their task. ValueError or TypeError for an
+        invalid size.
         """
         self._manager.resize(n, reason)
 

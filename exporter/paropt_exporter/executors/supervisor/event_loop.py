@@ -498,9 +498,11 @@ class Supervisor:
         channel.close()
 
     def _kill_until_gone(self, found: Callable[[], list[int]]) -> None:
-        deadline = time.monotonic() + _END_SECONDS
+        deadline, poll = time.monotonic() + _END_SECONDS, select.poll()
+        poll.register(self._child_ended, select.POLLIN)  # the other descriptors are at their end, so always readable
         while (kill_all(found()) or self._exporter.is_exiting) and time.monotonic() < deadline:
-            self._poll.poll(_SAMPLE_SECONDS * 1000)
+            if poll.poll(_SAMPLE_SECONDS * 1000):
+                os.read(self._child_ended, 4096)
             self._reap()
 
 

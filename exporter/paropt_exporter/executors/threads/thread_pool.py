@@ -11,12 +11,12 @@ from concurrent.futures import CancelledError
 from concurrent.futures.thread import BrokenThreadPool, ThreadPoolExecutor
 from itertools import count, islice
 from time import monotonic
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from paropt_exporter import host
 from paropt_exporter.errors import InitializerFailed, drop_first_frame
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
-from paropt_exporter.executors.base import check_arguments
+from paropt_exporter.executors.base import check_arguments, refuse_pickling
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.mapping import check_buffersize, has_own_submit, map_in_order
@@ -45,8 +45,8 @@ class ThreadPool(ThreadPoolExecutor):
 
     It takes the arguments of `ThreadPoolExecutor` and is a subclass, since asyncio and others ask for that class, but
     uses none of its code. A worker's thread starts when a task finds no idle one, or at once if there is an
-    initializer. The CPU time of a task's child processes is part of its measurement only if no other task of the pool
-    ran beside it, since the kernel does not tell which thread has reaped a child.
+    initializer. Any thread may call its methods. The CPU time of a task's child processes is part of its measurement
+    only if no other task of the pool ran beside it, since the kernel does not tell which thread has reaped a child.
     """
 
     def __init__(
@@ -126,7 +126,8 @@ class ThreadPool(ThreadPoolExecutor):
     ) -> Iterator[T]:
         """Return results in order, as `Executor.map` does. Threads need no chunks: `chunksize` has no effect.
 
-        `buffersize`: how many results may wait for the consumer before the map stops reading the iterables.
+        `timeout`: in seconds from this call; after it, waiting for a result raises TimeoutError. `buffersize`: how many
+        results may wait for the consumer before the map stops reading the iterables. RuntimeError after a shutdown.
         """
         del chunksize
         if self._workers.closed or has_own_submit(self, ThreadPool):  # after a shutdown, only an empty map succeeds
@@ -142,7 +143,8 @@ class ThreadPool(ThreadPoolExecutor):
     def resize(self, n: int, *, reason: str = "caller") -> None:
         """Set the target number of workers and return at once.
 
-        Surplus workers exit now if idle, otherwise after their task. Raises ValueError for an invalid size.
+        Surplus workers exit now if idle, otherwise after their task. Raises ValueError or
+        TypeError for an invalid size.
         """
         self._state.resize(n, reason)
 
@@ -173,6 +175,9 @@ class ThreadPool(ThreadPoolExecutor):
         del seconds
         self.shutdown(wait=False, cancel_futures=True)
         return ()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self)
 
     def __repr__(self) -> str:
         return f"<ThreadPool {self.name}: {self.live} of {self.target} workers, {self.busy} busy>"
