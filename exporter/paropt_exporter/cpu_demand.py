@@ -70,6 +70,18 @@ def cpu_demand(time: CoreTime, wall_seconds: float) -> float:
     return time.run_seconds / (wall_seconds - time.wait_seconds)
 
 
+def call_cpu_demand(time: CoreTime, wall_seconds: float) -> float:
+    """Return the cores that a call wanted on average over its whole duration, however crowded the machine.
+
+    The waits of its thread for a core are known: none goes on, and they don't overlap. If run and wait do not fit into
+    the duration, the call has computed in other threads or child processes, too, and this is `task_cpu_demand`.
+    """
+    undelayed = wall_seconds - time.wait_seconds
+    if undelayed <= 0 or time.run_seconds > undelayed:
+        return task_cpu_demand(time, wall_seconds)
+    return time.run_seconds / undelayed
+
+
 def task_cpu_demand(time: CoreTime, wall_seconds: float) -> float:
     """Return the cores that a task wanted on average over its whole duration, at most one for a brief task."""
     wanted = cpu_demand(time, wall_seconds)

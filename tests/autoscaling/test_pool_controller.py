@@ -186,6 +186,14 @@ def test_only_pools_that_can_be_resized_from_outside_are_steered(pool_type: Call
         steer(pool)
 
 
+def test_controller_without_pools_or_for_another_pool_is_refused() -> None:
+    """Without pools it sized nothing, and a critical pool that is not steered had no effect, both silently."""
+    with pytest.raises(TypeError, match="no pool to steer"):
+        steer()
+    with ThreadPool(1) as one, ThreadPool(1) as other, pytest.raises(ValueError, match="is not steered"):
+        steer(one, critical=[other])
+
+
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0)])
 def test_weights_must_be_one_positive_number_per_pool(weights: tuple[float, ...]) -> None:
     with ThreadPool(1) as one, ThreadPool(1) as other, pytest.raises(ValueError, match="expected one positive number"):

@@ -88,6 +88,11 @@ def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsy
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (
+            ["--strategy", "dask"],
+            "--strategy: expected one of thread, process, hybrid, adaptive, sequential, not dask: "
+            "a lane in paropt.yml chooses it",
+        ),
         (["--strategy", "x"], "--strategy: expected one of thread, process, hybrid, adaptive, sequential, found 'x'"),
         (["completion", "ksh"], "expected bash|zsh|tcsh|fish, found 'ksh'"),
         (["--web.listen-adress", ":1"], "there is no flag --web.listen-adress: did you mean --web.listen-address?"),

@@ -134,6 +134,14 @@ def test_sequential_lane_is_profiled_only_on_a_strategy_that_is_named(tmp_path: 
     assert re.search(r"lanes: \{standard: \{strategy: thread, workers: \{min: 1, max: \d+, start: 2\}\}\}", stdout)
 
 
+def test_dask_lane_is_profiled_only_on_a_strategy_that_is_named(tmp_path: Path) -> None:
+    text = WAITS.replace("workers: 2", "strategy: dask")
+    with pytest.raises(
+        UsageError, match="lane standard runs on a Dask cluster, and profile measures this machine: name"
+    ):
+        profiled(tmp_path, text)
+
+
 def test_stage_that_fails_is_named_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(ProfilingFailed, match=r"stage fails can't be profiled: with 1 worker, .* failure: exit 1"):
         profiled(tmp_path, WAITS, "fails")

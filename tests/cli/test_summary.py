@@ -386,6 +386,13 @@ def test_durations_read_well_at_every_size() -> None:
     ]
 
 
+def test_table_is_cut_on_a_terminal_only() -> None:
+    """`--list` and `plan` cut commands at 100 characters, also in a file or a pipe, where others search for them."""
+    headers, rows = ("stage", "work"), [("a", "echo " + "b" * 200_000)]
+    assert formatting.format_cut_table(headers, rows, None, dispensable=()) == ["stage  work", f"a      {rows[0][1]}"]
+    assert formatting.format_cut_table(headers, rows, 20, dispensable=())[1] == "a      echo bbbbbbb…"
+
+
 def test_last_column_without_room_for_a_word_is_left_out() -> None:
     """At 60 columns `--list` cut all descriptions to an ellipsis."""
     headers, rows = ("stage", "needs", "description"), [("a" * 58, "b", "checks the types"), ("c", "-", "tests")]

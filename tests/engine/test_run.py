@@ -82,6 +82,15 @@ def test_computing_stage_is_a_bottleneck_in_threads_only(pool: str, found: list[
     assert [bottleneck.kind for bottleneck in bench.run().bottlenecks if bottleneck.stage == "a"] == found
 
 
+@pytest.mark.parametrize(("seconds", "found"), [(2.5, []), (7.5, ["gil_bound"])])
+def test_stage_is_bound_by_the_lock_if_it_was_for_most_of_its_time(seconds: float, found: list[str]) -> None:
+    """A stage of which one call had been read as computing counted as bound to the end of its run."""
+    bench = Bench(plan(stage("a", tasks=10, pool="threads"), workers=1), {"a": [Script(cpu_seconds=1)]})
+    bench.workers.gil_bound.add("a")
+    bench.inbox.at(seconds, bench.workers.gil_bound.clear)
+    assert [bottleneck.kind for bottleneck in bench.run().bottlenecks if bottleneck.stage == "a"] == found
+
+
 def test_tasks_of_one_stage_fill_the_slots_and_are_labelled() -> None:
     bench = Bench(plan(stage("a", tasks=5), workers=2))
     record = bench.run()

@@ -57,6 +57,33 @@ def test_burners_that_share_the_interpreter_lock_are_recognized(concurrent: int,
     assert router.choose("burns") == "processes"
 
 
+def test_function_that_once_computed_in_threads_is_not_bound_by_the_lock_for_good() -> None:
+    """One reading counted for the whole run: 300 calls that slept for 30 ms of 35 ran one at a time, for 12 s."""
+    router = Router(Strategy.THREAD)
+    router.learn("f", measured(cpu=0.9), concurrent=1)
+    assert router.is_gil_bound("f")
+    for _ in range(3):
+        router.learn("f", measured(cpu=0.15), concurrent=1)
+    assert not router.is_gil_bound("f")
+
+
+def test_threads_that_fill_the_lock_but_sleep_too_are_not_bound_by_it() -> None:
+    """Six threads that each compute for 5 ms of 35 fill the lock, and computing ones would switch more often."""
+    router = Router(Strategy.ADAPTIVE)
+    router.learn("sleeps", measured(cpu=0.0053, wall=0.036, switches=Switches(3, 2)), concurrent=6)
+    router.learn("computes", measured(cpu=0.0053, wall=0.036, switches=Switches(7, 2)), concurrent=6)
+    assert [router.is_gil_bound(name) for name in ("sleeps", "computes")] == [False, True]
+    assert router.get_cpu_demand("sleeps") == pytest.approx(0.147, abs=0.001)
+
+
+@pytest.mark.parametrize("pid", [None, 1])
+def test_wait_of_an_ended_call_for_a_core_is_no_demand(pid: int | None) -> None:
+    """Beside 4 busy loops, calls that sleep for 30 ms of 35 and wait for 60 ms more read as 0.7 of a core."""
+    router = Router(Strategy.ADAPTIVE)
+    router.learn("sleeps", measured(cpu=0.005, wall=0.095, delay=0.06, pid=pid), concurrent=1)
+    assert router.get_cpu_demand("sleeps") == pytest.approx(1 / 7)
+
+
 def test_threads_that_compute_on_a_busy_machine_are_recognized() -> None:
     """Beside 16 busy loops, twelve threads of an ADAPTIVE pool computed for 30 s without moving to processes."""
     router = Router(Strategy.ADAPTIVE)

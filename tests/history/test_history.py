@@ -371,6 +371,15 @@ def test_the_cpu_demand_excludes_waits_for_a_core(history: History) -> None:
     assert history.load_cpu_demands("standard") == {"burns": 1.0, "waits": 0.05}
 
 
+@pytest.mark.parametrize(("pool", "cores"), [("threads", 1 / 7), ("processes", 1 / 7), ("commands", 65 / 95)])
+def test_long_wait_of_a_call_for_a_core_is_no_demand(history: History, pool: str, cores: float) -> None:
+    """The waits of a call's one thread are exact; a command may have several processes, whose waits overlap."""
+    ended = replace(task("naps", seconds=0.095), pool=pool, cpu_seconds=0.005, run_delay_seconds=0.06)
+    keep(history, run_started(), ended)
+    assert history.load_cpu_demands("standard") == {"naps": pytest.approx(cores)}
+    assert compute_demand(ended, gil_bound=False) == pytest.approx(cores)
+
+
 @pytest.mark.parametrize(("seconds", "cores"), [(0.01, 1.0), (0.2, 3.0)])
 def test_time_to_start_a_brief_task_is_no_demand_for_several_cores(
     history: History, seconds: float, cores: float

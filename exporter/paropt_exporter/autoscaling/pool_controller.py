@@ -48,9 +48,11 @@ def steer(
 
     Each pool keeps between `minimum` and `maximum` workers. If the machine's cores or memory do not suffice for all,
     `critical` pools get their workers first, and the others share the rest by `weights` (one for each pool; by default
-    equal). Raises ValueError unless 1 <= minimum <= maximum and there is one positive weight for each pool, and
-    TypeError for pools that size themselves.
+    equal). Raises ValueError unless 1 <= minimum <= maximum, there is one positive weight for each pool, and `critical`
+    has only steered pools. Raises TypeError without any pool, and for pools that size themselves.
     """
+    if not pools:
+        raise TypeError("no pool to steer: expected a ThreadPool or a ProcessPool")
     for pool in pools:
         if not isinstance(pool, ResizablePool):
             raise TypeError(f"{pool!r} can't be steered: expected a ThreadPool or a ProcessPool")
@@ -58,8 +60,10 @@ def steer(
     if not 1 <= minimum <= maximum:
         raise ValueError(f"minimum {minimum} and maximum {maximum}: expected 1 <= minimum <= maximum")
     weights = weights or (1.0,) * len(pools)
-    if len(weights) != len(pools) or min(weights, default=1.0) <= 0:
+    if len(weights) != len(pools) or min(weights) <= 0:
         raise ValueError(f"weights {tuple(weights)}, pools {len(pools)}: expected one positive number for each pool")
+    if unknown := [pool for pool in critical if pool not in pools]:
+        raise ValueError(f"critical {unknown[0]!r} is not steered: expected pools that are arguments, too")
     return PoolController(
         [
             PoolSettings(pool=pool, floor=minimum, ceiling=maximum, weight=weight, urgent=pool in critical)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import accumulate, takewhile
 from typing import TextIO
 
 from paropt_exporter.errors import format_count
@@ -92,8 +93,8 @@ def wrap_line(line: str, columns: int, indent: int) -> list[str]:
 def format_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return the headers and rows as lines with aligned columns."""
     lines = [headers, *(tuple(map(format_line, row)) for row in rows)]
-    widths = [max(count_columns(line[column]) for line in lines) for column in range(len(headers))]
-    return ["  ".join(map(pad_text, line, widths)).rstrip() for line in lines]
+    widths = [max(count_columns(line[column]) for line in lines) for column in range(len(headers) - 1)]
+    return ["  ".join((*map(pad_text, line[:-1], widths), line[-1])).rstrip() for line in lines]
 
 
 def find_columns_of_terminal(stream: TextIO) -> int | None:
@@ -141,19 +142,17 @@ def format_cut_table(
     return format_fitting_table(headers, shown, columns, dispensable=dispensable)
 
 
-def cut_line(text: str, longest: int) -> str:
-    """Return the text on one line of at most `longest` characters; a cut text ends with …."""
-    line = format_line(" ".join(text.split()))
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+def join_lines(text: str) -> str:
+    """Return the text on one line."""
+    return format_line(" ".join(text.split()))
 
 
 def _cut(text: str, columns: int) -> str:
     text = format_line(text)
     if count_columns(text) <= columns:
         return text
-    while count_columns(text) >= columns:
-        text = text[:-1]
-    return f"{text}…"
+    widths = accumulate(map(_get_width, text))
+    return text[: sum(1 for _ in takewhile(lambda width: width < columns, widths))] + "…"
 
 
 def _get_width(character: str) -> int:

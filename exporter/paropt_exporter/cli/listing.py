@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.formatting import (
-    cut_line,
     find_columns_of_terminal,
     format_cut_table,
     format_line,
+    join_lines,
     wrap_for_terminal,
 )
 from paropt_exporter.config.locate import find_projects_below, has_config
@@ -22,7 +22,6 @@ from paropt_exporter.errors import format_count
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
 
-_LONGEST_DESCRIPTION = 100
 _LANE_HEADERS = ("lane", "stages", "description")
 _STAGE_HEADERS = ("number", "stage", "needs", "description")
 
@@ -78,12 +77,12 @@ def _build_lane_row(name: str, lane: Lane, stages: Sequence[Stage]) -> tuple[str
     return (
         name,
         _count_members(lane, stages),
-        cut_line(lane.description or _format_settings(lane), _LONGEST_DESCRIPTION),
+        join_lines(lane.description or _format_settings(lane)),
     )
 
 
 def _build_stage_row(stage: Stage, items: Mapping[str, int]) -> tuple[str, ...]:
-    described = cut_line(stage.description or _format_work(stage), _LONGEST_DESCRIPTION)
+    described = join_lines(stage.description or _format_work(stage))
     count = items.get(stage.name, 0)
     return (
         str(stage.number),

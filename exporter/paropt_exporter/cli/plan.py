@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from paropt_exporter.plan import Bounds, Plan, PlannedStage, PlannedTask, Work
 
 _HEADERS = ("order", "number", "stage", "tasks", "pool", "expected", "limit", "needs", "work")
-_LONGEST_WORK = 100
 _MOST_MISSES = 20  # lines of one stage
 _MOST_STAGES = 6  # of a shard, in its line
 _NOTHING = "nothing to run in this shard"
@@ -292,7 +291,7 @@ def _format_work(stage: PlannedStage) -> str:
         return "-"
     shown = format_line(" && ".join(_format_steps(stage.tasks[0].work)))
     more = f"  (+{len(stage.tasks) - 1})" if len(stage.tasks) > 1 else ""
-    return (shown if len(shown) <= _LONGEST_WORK else f"{shown[: _LONGEST_WORK - 1]}…") + more
+    return shown + more
 
 
 def _format_steps(work: Work) -> list[str]:

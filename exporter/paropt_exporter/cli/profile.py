@@ -116,6 +116,11 @@ def _plan_candidates(config: Config, wanted: ProfileRequest, lane: Lane, stage: 
         raise UsageError(
             f"lane {wanted.lane} is sequential, so it has only one size: name another strategy with --strategy"
         )
+    if not strategies and lane.strategy is Strategy.DASK:
+        raise UsageError(
+            f"lane {wanted.lane} runs on a Dask cluster, and profile measures this machine: "
+            "name another strategy with --strategy"
+        )
     if not strategies:
         strategies = (lane.strategy,) if stage.call is None else (lane.strategy, *_WHERE_CALLS_RUN)
     found = []

@@ -383,10 +383,10 @@ class Run:
         # it twice.
         state.attempts.remove(attempt)
         self._resources.end_task(state.plan, attempt.running.pool, attempt.running.label)
-        in_thread = record.pool == THREADS  # the strategy adaptive has moved others to processes
-        state.gil_bound = state.gil_bound or (in_thread and self._workers.is_gil_bound(state.name))
-        state.add_record(record)
-        self._totals.add(record, gil_bound=state.gil_bound)
+        # Not others: the strategy adaptive has moved them to processes.
+        gil_bound = record.pool == THREADS and self._workers.is_gil_bound(state.name)
+        state.add_record(record, gil_bound=gil_bound)
+        self._totals.add(record, gil_bound=gil_bound)
         self._emit(record)
         if not record.final:
             self._schedule_retry(state, attempt, record)

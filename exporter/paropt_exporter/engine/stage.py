@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from paropt_exporter.cpu_demand import CoreTime, compute_undelayed_seconds, task_cpu_demand
+from paropt_exporter.cpu_demand import CoreTime, call_cpu_demand, compute_undelayed_seconds, task_cpu_demand
 from paropt_exporter.engine.flaky_attempts import FlakyAttempts
 from paropt_exporter.engine.interfaces import (
     CachedTask,
@@ -36,7 +36,7 @@ from paropt_exporter.events import (
     TaskRecord,
     TaskTiming,
 )
-from paropt_exporter.plan import THREADS, PlannedStage, PlannedTask, start_up
+from paropt_exporter.plan import PROCESSES, THREADS, PlannedStage, PlannedTask, start_up
 from paropt_exporter.sla import Watch
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class StageState(Struct, eq=False):
     watch: Watch | None = None
     record: StageRecord | None = None
     pool: str = ""
-    gil_bound: bool = False
+    gil_bound_seconds: float = 0.0  # the part of `busy_seconds` in which it computed in threads
     asked_cache: bool = False
     awaits_cache: bool = False  # whether it waits for the cache's answer
     misses: Mapping[int, UncachedTask] = field(default_factory=dict)
@@ -255,16 +255,22 @@ class StageState(Struct, eq=False):
         """The number of tasks without a final record."""
         return 0 if self.ended else len(self.plan.tasks) - self.finals.count
 
-    def add_record(self, record: TaskRecord) -> None:
-        """Add an ended attempt to the sums."""
+    @property
+    def gil_bound(self) -> bool:
+        """Whether its tasks mostly computed in threads, where the GIL lets only one compute at a time."""
+        return self.gil_bound_seconds > self.busy_seconds / 2
+
+    def add_record(self, record: TaskRecord, *, gil_bound: bool = False) -> None:
+        """Add an ended attempt to the sums. `gil_bound`: whether its function computes in threads, as last measured."""
         self.attempts_ended += 1
         self.busy_seconds += record.duration_seconds
+        self.gil_bound_seconds += record.duration_seconds if gil_bound else 0.0
         self.delay_seconds += record.run_delay_seconds
         if record.result is Result.SUCCESS:
             undelayed = max(0.0, record.duration_seconds - record.run_delay_seconds)
             self.fastest_seconds = min(self.fastest_seconds or undelayed, undelayed)
         self.cpu_seconds += record.cpu_seconds
-        self.wanted_seconds += record.duration_seconds * compute_demand(record, gil_bound=self.gil_bound)
+        self.wanted_seconds += record.duration_seconds * compute_demand(record, gil_bound=gil_bound)
         self.memory_peak_bytes = max(self.memory_peak_bytes, record.memory_peak_bytes)
         if record.pool != THREADS:
             self.task_peak_bytes = max(self.task_peak_bytes, record.memory_peak_bytes)
@@ -547,9 +553,11 @@ def compute_demand(record: TaskRecord, *, gil_bound: bool) -> float:
 
     In threads no clock shows the wait for the GIL, so work that only computes counts as one core.
     """
+    time = CoreTime(record.cpu_seconds, record.run_delay_seconds)
     if gil_bound and record.pool == THREADS:
         return 1.0
-    return task_cpu_demand(CoreTime(record.cpu_seconds, record.run_delay_seconds), record.duration_seconds)
+    compute = call_cpu_demand if record.pool in (THREADS, PROCESSES) else task_cpu_demand
+    return compute(time, record.duration_seconds)
 
 
 def _names_items(record: TaskRecord) -> bool:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from paropt_exporter.cpu_demand import (
     CROWDED_RATIO,
+    NO_SWITCHES,
     NO_TIME,
     TIME_SLICE_SECONDS,
     CoreBudget,
@@ -171,6 +172,12 @@ def was_preempted(time: CoreTime, switches: Switches) -> bool:
 def is_gil_bound(time: CoreTime, wall_seconds: float, switches: Switches) -> bool:
     """Return whether a thread on a busy machine ran or waited for the GIL for nearly all of its time."""
     return was_preempted(time, switches) and compute_gil_ratio(time, wall_seconds, switches) >= _GIL_BOUND_RATIO
+
+
+def has_slept(time: CoreTime, wall_seconds: float, switches: Switches) -> bool:
+    """Return whether a thread slept for part of its time: it has too few switches to have waited for the GIL."""
+    measured = switches != NO_SWITCHES
+    return measured and compute_gil_ratio(time, wall_seconds, switches) < _GIL_BOUND_RATIO
 
 
 class ChildDemand:

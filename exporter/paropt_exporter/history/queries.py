@@ -16,7 +16,7 @@ from paropt_exporter.cpu_demand import BRIEF_SECONDS, CROWDED_RATIO
 from paropt_exporter.events import Decision, Result
 from paropt_exporter.history import retention, rows
 from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
-from paropt_exporter.plan import THREADS, EarlierRuns, KnownItems
+from paropt_exporter.plan import PROCESSES, THREADS, EarlierRuns, KnownItems
 from paropt_exporter.plan.flakiness import FLAKY_RUNS, Flakiness, OpenFailures
 from paropt_exporter.plan.structure import compute_median
 
@@ -255,10 +255,13 @@ def load_cpu_demands(connection: sqlite3.Connection, project: str, lane: str) ->
     Only tasks that succeeded or failed count, not those that were stopped. A GIL-bound task in a thread counts as 1
     core: no clock measures its waits for the GIL.
     """
-    # The formula of `task_cpu_demand`, times the duration. In Python it would take a second for half a million tasks.
+    # The formulas of `call_cpu_demand` and `task_cpu_demand`, times the duration. In Python it would take a second for
+    # half a million tasks.
     query = """
     SELECT tasks.stage, sum(tasks.duration), sum(CASE
         WHEN tasks.pool = :threads AND gil_bound THEN tasks.duration
+        WHEN tasks.pool IN (:threads, :processes) AND tasks.cpu + run_delay <= tasks.duration
+          AND run_delay < tasks.duration THEN tasks.duration * tasks.cpu / (tasks.duration - run_delay)
         WHEN tasks.cpu + run_delay > tasks.duration AND tasks.duration < :brief THEN tasks.duration
         WHEN tasks.cpu + run_delay > tasks.duration OR run_delay > :crowded * tasks.duration THEN tasks.cpu + run_delay
         ELSE tasks.duration * tasks.cpu / (tasks.duration - run_delay) END)
@@ -269,6 +272,7 @@ def load_cpu_demands(connection: sqlite3.Connection, project: str, lane: str) ->
     """
     values = {
         "threads": THREADS,
+        "processes": PROCESSES,
         "brief": BRIEF_SECONDS,
         "crowded": CROWDED_RATIO,
         "success": Result.SUCCESS.value,

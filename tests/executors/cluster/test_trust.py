@@ -286,6 +286,17 @@ def test_missing_extra_is_one_line() -> None:
     assert printed == "strategy dask: there is no module distributed: pip install 'paropt-exporter[dask]' 2\n"
 
 
+def test_extra_that_is_too_old_is_one_line_with_the_reason(tmp_path: Path) -> None:
+    """It was an internal error with exit code 3."""
+    (tmp_path / "distributed.py").write_text("__version__ = '2019.1'\n")
+    code = "from paropt_exporter.executors.cluster import dask_client; dask_client.require_distributed()"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "ClusterError: strategy dask: distributed can't be imported (ImportError: cannot import" in ran.stderr
+
+
 def test_lane_without_a_cluster_loads_nothing_of_it(tmp_path: Path) -> None:
     (tmp_path / "paropt.yml").write_text("stages: [{number: 1, name: a, run: 'true'}]\n")
     code = (

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 from msgspec import Struct
 
 from paropt_exporter import files
-from paropt_exporter.cpu_demand import TIME_SLICE_SECONDS, UNKNOWN_DEMAND, CoreTime, Switches, cpu_demand
+from paropt_exporter.cpu_demand import UNKNOWN_DEMAND, CoreTime, Switches, call_cpu_demand, cpu_demand
 from paropt_exporter.events import Measurement, Strategy
 from paropt_exporter.executors.base import PROCESSES, THREADS
 from paropt_exporter.executors.demand import (
     FULL_LOCK_CORES,
     compute_gil_ratio,
+    has_slept,
     is_gil_bound,
     was_preempted,
 )
@@ -119,7 +120,8 @@ class Router:
                 # Weighted by duration: brief tasks and a long wait together are not a function that computes for long.
                 weight = _NEWEST_WEIGHT * seconds / known.seconds if known.seconds else _NEWEST_WEIGHT
                 known.cpu_demand += weight * (demand - known.cpu_demand)
-            known.bound = known.bound or (threaded and _is_cpu_bound(known))
+            if threaded:
+                known.bound = _is_cpu_bound(known)
 
     def load_profiles(self, profiles: Iterable[FunctionProfile]) -> None:
         """Use the profiles of earlier pools until this pool's own tasks are measured."""
@@ -207,7 +209,7 @@ class Router:
         return known is not None and known.doubted and not known.pin_reason
 
     def is_gil_bound(self, key: str) -> bool:
-        """Return whether tasks of this function were CPU-bound in threads."""
+        """Return whether tasks of this function were CPU-bound in threads when one was last measured there."""
         known = self._known.get(key)
         return known is not None and (known.bound or known.doubted)
 
@@ -268,7 +270,7 @@ class _Knowledge(Struct):
 
     cpu_demand: float
     seconds: float
-    bound: bool = False  # whether it was CPU-bound in threads
+    bound: bool = False  # whether it was CPU-bound in threads, when it last ran there
     clear: int = 0  # how many measurements had no competition for the interpreter's lock
     unmeasured_tasks: int = 0  # how many tasks need no measurement before the next one that does
     doubted: bool = False  # whether it waited before, and now saturates the GIL together with others
@@ -289,12 +291,11 @@ def _read_measurement(measurement: Measurement, concurrent: int, *, running: boo
     time, switches = CoreTime(measurement.cpu_seconds, measurement.run_delay_seconds), measurement.switches
     # without waits: a busy machine must not make short tasks seem worth moving
     seconds = max(0.0, round(wall - time.wait_seconds, 6))
-    demand = min(1.0, cpu_demand(time, max(wall, 1e-6)))
-    if not running and time.run_seconds < TIME_SLICE_SECONDS:
-        demand = min(1.0, time.run_seconds / max(wall - time.wait_seconds, 1e-6))
-    elif _woke_up_late(time, wall):
+    compute = cpu_demand if running else call_cpu_demand
+    demand = min(1.0, compute(time, max(wall, 1e-6)))
+    if _woke_up_late(time, wall):
         demand = min(demand, cpu_demand(CoreTime(time.run_seconds), max(wall, 1e-6)))
-    fills_lock = concurrent > 1 and demand * concurrent >= FULL_LOCK_CORES
+    fills_lock = concurrent > 1 and demand * concurrent >= FULL_LOCK_CORES and not has_slept(time, wall, switches)
     crowded = threaded and (fills_lock or is_gil_bound(time, wall, switches))
     unclear = running and not crowded and _may_be_gil_bound(time, wall, switches)
     return _Reading(seconds, 1.0 if crowded else demand, crowded, unclear)

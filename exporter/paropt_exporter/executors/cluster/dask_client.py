@@ -35,9 +35,14 @@ _KILL_SECONDS = 5.0
 
 
 def require_distributed() -> None:
-    """Raise ClusterError if the extra is not installed."""
+    """Raise ClusterError if the extra is not installed, or if it can't be imported."""
     if importlib.util.find_spec("distributed") is None:
         raise ClusterError(f"strategy dask: there is no module distributed: {INSTALL_HINT}")
+    try:
+        from distributed import Client, Status  # noqa: F401 -- an old version lacks one of them
+    except Exception as error:
+        why = to_one_line(describe(error))
+        raise ClusterError(f"strategy dask: distributed can't be imported ({why}): {INSTALL_HINT}") from error
 
 
 def read_address(settings: ClusterSettings) -> str:
