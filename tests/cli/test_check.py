@@ -220,6 +220,26 @@ def test_items_that_no_command_names_get_a_warning(tmp_path: Path, keys: dict[st
 
 
 @pytest.mark.parametrize(
+    ("keys", "written", "likely"),
+    [
+        ({"run": "'true {posargs:tests}'"}, "{posargs:tests}", "{args}"),
+        ({"run": "'true {{.CLI_ARGS}}'"}, "{{.CLI_ARGS}}", "{args}"),
+        ({"run": "['true', '{arg}']"}, "{arg}", "{args}"),
+        ({"run": "'true {itmes}'", "items": "{list: [a]}"}, "{itmes}", "{items}"),
+        ({"run": "'true {args} {} {time} {print}'"}, "", ""),
+        ({"run": "'true ${args} {item}'", "items": "{list: [a]}", "shell": "true"}, "", ""),
+    ],
+)
+def test_placeholder_that_is_none_of_ours_gets_a_warning(
+    tmp_path: Path, keys: dict[str, str], written: str, likely: str
+) -> None:
+    """tox's {posargs} went to pytest as it is, and `check` found no fault."""
+    code, _, err = _check(tmp_path, configs.stage(**keys))
+    told = f"warning: stage 'one': {written} is passed as written: did you mean {likely}?\n"
+    assert (code, err) == (0, told if written else "")
+
+
+@pytest.mark.parametrize(
     ("theirs", "needs", "warned"),
     [
         ("dist", "[]", True), ("dist/js/**", "[]", True), ("'d*'", "[]", True), ("dist", "[one]", False),

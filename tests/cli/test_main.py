@@ -122,6 +122,7 @@ def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsy
         (["history", "-n", "3"], "there is no flag -n"),
         (["log", "-f"], "there is no flag -f: did you mean --follow?"),
         (["init", "-f"], "there is no flag -f: did you mean --force?"),
+        (["check", "x.yml"], "did you mean --config.file x.yml?"),
         (["plan", "-f", "x.yml"], "there is no flag -f: did you mean --config.file?"),
         (
             ["plan", "unit_tests"],

@@ -65,9 +65,24 @@ def test_installed_tool_that_the_project_does_not_use_is_left_out(project: Path)
     _install(project.parent / "bin", "ruff", "mypy", "bandit", "pytest")
     detected = detect_stages(project)
     assert detected.stages == ()
-    told = "the project uses neither ruff nor flake8, and has no npm script lint or make target lint"
-    assert detected.notes[0] == f"quality_gates left out: {told}"
-    assert len(detected.notes) == 5
+    assert detected.notes == (
+        "quality_gates left out: the project uses neither ruff nor flake8",
+        "type_checking left out: the project uses neither mypy nor pyright",
+        "unit_tests left out: the project has no tests/test_*.py",
+        "integration_tests left out: the project has no tests/integration or tests/e2e",
+        "security_scan left out: the project does not use bandit",
+    )
+
+
+def test_notes_name_npm_and_make_only_in_projects_that_use_them(project: Path) -> None:
+    """In a project of Python, each of five notes named an npm script and a make target."""
+    _write(project, Makefile="build:\n\ttrue\n")
+    (project / "package.json").write_text("{}")
+    assert detect_stages(project).notes[-2:] == (
+        "integration_tests left out: the project has no tests/integration, tests/e2e, `npm run test:integration` or "
+        "`make test-integration`",
+        "security_scan left out: the project does not use bandit, and has no `npm run audit` or `make security`",
+    )
 
 
 def test_used_tool_that_is_not_installed_is_named_with_the_reason(project: Path) -> None:

@@ -112,6 +112,12 @@ def test_repeated_key_is_reported_at_its_second_place(tmp_path: Path) -> None:
         (b"project: !!int x\n", "1:10: project: 'x' does not fit its tag"),
         (b"web: {max_requests: " + b"9" * 5000 + b"}\n", "1:21: web.max_requests: a number of 5000 characters"),
         (b"web: {<<: 5}\n", "1:11: web.'<<': only mappings can be merged"),
+        (b"x: {}\n<<<<<<< HEAD\nweb: {}\n=======\n", "paropt.yml:2:1: file: a merge conflict begins here: resolve it"),
+        (b"s:\n  -\xc2\xa0a: 1\n    b: 2\n", "2:4: file: the indentation contains the character U+00A0: YAML allows"),
+        (b"s:\n  -a: 1\n   b: 2\n", "in this context: put a space behind the dash"),
+        (b'x: "a\nb: c\n', "1:4: file: invalid YAML: found unexpected end of stream, while scanning a quoted scalar: "),
+        (b'x: "\\d"\n', "use single quotes, in which a backslash is a plain character"),
+        (b"[tool]\na = 1\n", "a config is YAML and begins with a key, such as stages:"),
     ],
     ids=lambda value: repr(value)[:30],
 )
@@ -175,7 +181,12 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
         ({"needs": "[onee]"}, "unknown stage 'onee': did you mean 'one'?"),
         ({"env": "{A: yes}"}, "stages[0].env.A: expected a string, found the boolean true"),
         ({"env": "{'A=B': x}"}, "expected the name of an environment variable"),
-        ({"memory": "2G"}, "expected a size like 2GiB"),
+        ({"memory": "2G"}, "expected a size like 2GiB or 500MB, or a number of bytes, found '2G': did you mean '2GB'?"),
+        ({"timeout": "5min"}, "or a number of seconds, found '5min': did you mean '5m'?"),
+        ({"sla": "{max: 5s, warn_at: 80%}"}, "expected a number, found '80%': it is a ratio of the limit, such as 0.8"),
+        ({"run": "", "steps": "[{run: a}]"}, "steps[0]: expected a string, found a mapping: write the command itself"),
+        ({"run": "pytest $@"}, "stages[0].run: a command has no $@: write {args} for the arguments after --"),
+        ({"fail-fast": "true"}, "unknown key 'fail-fast': it is a key of a lane, so put it into one of `lanes`"),
         ({"memory": "1000TiB"}, "are more than the machine has"),
         ({"number": "true"}, "stages[0].number: expected a whole number, found the boolean true"),
         ({"name": '"a\\nb"'}, "is not a name"),
@@ -205,6 +216,29 @@ def test_wrong_value_of_a_stage_is_reported_at_its_place(tmp_path: Path, keys: d
     assert len(told) == 1, told
     assert told[0].startswith("paropt.yml:2:")
     assert message in told[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lint: {script: ruff}", "lint: unknown key 'lint': put it under `stages`, as `- {name: lint, run: ...}`"),
+        ("fail-fast: true", "fail-fast: unknown key 'fail-fast': 'fail_fast' is a key of a lane, so put "),
+        ("push: http://a", 'push: expected a mapping like {url: "http://127.0.0.1:9091"}, found \'http://a\''),
+        ("history: false", "history: expected a mapping like {path: .paropt/history.db, keep: 1000}, found the "),
+        ("web: {port: 9000}", "web.port: unknown key 'port': did you mean 'listen_address'?"),
+        ("web: {listen_address: 9000}", "listen_address: expected host:port, :port or [ipv6]:port, found '9000': did "),
+        ("web: {listen_address: 99999}", "listen_address: expected host:port, :port or [ipv6]:port, found '99999'"),
+        ("web: {listen_address: ':99999'}", "or [ipv6]:port, found ':99999': a port is at most 65535"),
+        ("lanes: {a: {workers: 2-8}}", "of min, max and start, found '2-8': did you mean {min: 2, max: 8}?"),
+        ("lanes: {a: {workers: '4'}}", "of min, max and start, found '4': did you mean 4?"),
+        ("lanes: {a: {workers: Auto}}", "of min, max and start, found 'Auto': did you mean auto?"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_value_in_another_form_is_one_fault_that_shows_ours(tmp_path: Path, text: str, message: str) -> None:
+    """A port was "expected a list", a Pushgateway's URL "expected a mapping"."""
+    (told,) = configs.faults(tmp_path, f"{text}\n{configs.stage()}")
+    assert message in told
 
 
 @pytest.mark.parametrize(

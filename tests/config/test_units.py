@@ -56,6 +56,32 @@ def test_faulty_duration_is_rejected_with_a_message(written: object) -> None:
         parse_duration(written)
 
 
+@pytest.mark.parametrize(
+    ("written", "likely"),
+    [
+        ("5min", "5m"), ("30 secs", "30s"), ("1.5h", "1h30m"), ("2 hours 30 minutes", "2h30m"), ("100 msec", "100ms"),
+        ("2 GiB", None), ("5M", None), ("5:00", None), ("0.0 s", None), ("9" * 38 + "d", None),
+    ],
+)  # fmt: skip
+def test_other_spelling_of_a_duration_gets_ours(written: str, likely: str | None) -> None:
+    with pytest.raises(ValueError, match=r"duration|too long") as caught:
+        parse_duration(written)
+    assert ("did you mean" in str(caught.value)) is (likely is not None)
+    assert likely is None or str(caught.value).endswith(f": did you mean '{likely}'?")
+    assert likely is None or parse_duration(likely) > 0
+
+
+@pytest.mark.parametrize(
+    ("written", "likely"),
+    [("2gb", "2GB"), ("1.5 g", "1.5GB"), ("512Mi", "512MiB"), ("2 gib", "2GiB"), ("2 bytes", None), ("", None)],
+)
+def test_other_spelling_of_a_size_gets_ours(written: str, likely: str | None) -> None:
+    with pytest.raises(ValueError, match="expected a size") as caught:
+        parse_size(written)
+    assert ("did you mean" in str(caught.value)) is (likely is not None)
+    assert likely is None or (str(caught.value).endswith(f": did you mean '{likely}'?") and parse_size(likely) > 0)
+
+
 def test_zero_is_a_duration_only_on_request() -> None:
     assert parse_duration("0s", zero=True) == 0
 

@@ -62,6 +62,7 @@ def test_arguments_reach_the_command(project: Path) -> None:
     [
         (["unti"], "lane standard has no stage 'unti' (did you mean 'unit'?); it has lint, unit, items, plan"),
         (["hsitory"], "(did you mean the command 'history'?)"),
+        (["other.yml"], "(did you mean --config.file other.yml?)"),
         (["init_db"], "has no stage 'init_db' (did you mean the command 'init'?)"),
         (["eheck"], "lane standard has no stage 'eheck'; it has lint, unit, items, plan (--help lists the commands)"),
         (["history", "2026"], "there is no action '2026': to show one run, write --run 2026 (see paropt-exporter"),

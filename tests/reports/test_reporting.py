@@ -175,6 +175,12 @@ def test_each_kind_with_a_file_is_written(kind: str, tmp_path: Path) -> None:
     assert (tmp_path / "report").stat().st_size
 
 
+def test_file_that_can_not_be_looked_at_is_left_to_the_write() -> None:
+    """A folder of another user was an internal error; so was a name that is too long, as here."""
+    (option,) = parse([f"junit={'x' * 300}"], {})
+    assert option.path == Path("x" * 300).absolute()
+
+
 @pytest.mark.parametrize("kind", reporting.KINDS)
 def test_each_kind_is_in_the_help_and_on_its_page(kind: str) -> None:
     wanted = f"{kind}=FILE" if kind in reporting.KINDS_WITH_FILE else kind

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter import files
 from paropt_exporter.cli import init
 from paropt_exporter.cli.formatting import find_columns_of_terminal, format_faults, wrap_for_terminal
-from paropt_exporter.config.placeholders import ITEM, ITEMS, drop_quoted
+from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, drop_quoted
 from paropt_exporter.errors import ConfigError, UsageError, format_count
 from paropt_exporter.globs import GlobSearch
 from paropt_exporter.plan import NOTHING_TO_RUN, is_cached, require_lane
@@ -27,6 +27,8 @@ from paropt_exporter.plan import NOTHING_TO_RUN, is_cached, require_lane
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
 
+_BRACED = re.compile(r"(?<![${])\{(\w+)(?::[^{}]*)?\}(?!\})|\{\{ *\.(\w+) *\}\}")  # such as {posargs:tests}
+_ARGUMENTS_OF_OTHERS = frozenset({"arg", "arguments", "argv", "cli_args", "posargs"})  # of tox, hatch and go-task
 _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
 _SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder
 # Scripts that check for failures themselves, or some of whose lines are not commands: here-documents.
@@ -233,6 +235,7 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
     yield from _warn_wide_stages(lanes, stages)
     yield from _warn_repeated_starts(stages)
     yield from _warn_unused_items(stages)
+    yield from _warn_unknown_placeholders(stages)
     yield from _warn_repeated_items(stages)
     yield from _warn_shared_outputs(config, stages)
     yield from _warn_unexpanded_words(config, stages)
@@ -309,8 +312,38 @@ def _warn_unused_items(stages: list[Stage]) -> Iterator[str]:
     for stage in stages:
         commands = [stage.run, *(stage.steps or ())]
         words = [word for command in commands for word in ([command] if isinstance(command, str) else command or ())]
-        if stage.items is not None and words and not any(name in word for name in (ITEM, ITEMS) for word in words):
+        if stage.items is None or not words or any(name in word for name in (ITEM, ITEMS) for word in words):
+            continue
+        if not any(likely != ARGS for _, likely in _iter_unknown_placeholders(stage)):
             yield f"stage {stage.name!r} runs the same for each item: put {{item}} or {{items}} into its command"
+
+
+def _warn_unknown_placeholders(stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each placeholder of another tool, and each misspelled one: commands get it as written."""
+    for stage in stages:
+        for written, likely in _iter_unknown_placeholders(stage):
+            yield f"stage {stage.name!r}: {written} is passed as written: did you mean {likely}?"
+
+
+def _iter_unknown_placeholders(stage: Stage) -> Iterator[tuple[str, str]]:
+    """Yield each of them with the one that is probably meant."""
+    for command in (stage.run, *(stage.steps or ())):
+        text = command if isinstance(command, str) else " ".join(command or ())
+        for found in _BRACED.finditer(text):
+            likely = _find_likely_placeholder(found[0], (found[1] or found[2]).lower())
+            if likely is not None:
+                yield found[0], likely
+
+
+def _find_likely_placeholder(written: str, name: str) -> str | None:
+    if written in (ITEM, ITEMS, ARGS):
+        return None
+    if name in _ARGUMENTS_OF_OTHERS:
+        return ARGS
+    import difflib
+
+    near = difflib.get_close_matches(f"{{{name}}}", (ITEM, ITEMS, ARGS), n=1, cutoff=0.85)
+    return near[0] if near else None
 
 
 def _warn_repeated_items(stages: list[Stage]) -> Iterator[str]:

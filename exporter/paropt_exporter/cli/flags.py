@@ -91,6 +91,8 @@ class Parser(argparse.ArgumentParser):
         flags, unknown = super().parse_known_args(args, namespace)
         if unknown and self.prog != PROGRAM:  # a sub-command: argparse's own message would refer to the main help
             words = " ".join(unknown)
+            if len(unknown) == 1 and "--config.file" in self.options and words.endswith((".yml", ".yaml")):
+                self.error(f"did you mean --config.file {words}?")
             if self.prog == f"{PROGRAM} plan" and not words.startswith("-"):
                 self.error(f"plan takes no stage: `{PROGRAM} --dry-run {words}` shows the plan of such a run")
             self.error(f"unrecognized arguments: {words}")

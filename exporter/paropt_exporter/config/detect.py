@@ -174,7 +174,7 @@ def detect_stages(root: Path) -> DetectedStages:
             rest = _describe_rest(project, kind) if target is None else []
             notes += [f"{kind.name}: {why}" for why in missing + rest + unused]
         else:
-            notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(kind)}")
+            notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(project, kind)}")
     if project.has_invoke_tasks:
         notes.append(
             "tasks.py: no stage runs invoke's tasks: write stages with `run: invoke NAME` for the checks there"
@@ -591,11 +591,19 @@ def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:
     return [("-q", folder, *(ignored if inside else ()))]
 
 
-def _describe_missing(kind: _BuiltInStage) -> str:
-    others = f"npm script {kind.scripts[0]} or make target {kind.targets[0]}"
-    if kind.name == "integration_tests":
-        return f"the project has no tests/integration, tests/e2e, {others}"
-    if kind.name == "unit_tests":
-        return f"the project has no tests/test_*.py, {others}"
+def _describe_missing(project: Project, kind: _BuiltInStage) -> str:
+    """Return what a stage would need. npm scripts and targets are named in a project that has any."""
+    places = _TEST_FILES.get(kind.name, ())
+    others = [f"`{project.script_runner} run {kind.scripts[0]}`"] if project.has_path("package.json") else []
+    others += [f"`{project.target_runner} {kind.targets[0]}`"] if project.targets else []
+    if places:
+        return f"the project has no {_join_alternatives([*places, *others])}"
     used = f"uses neither {' nor '.join(kind.tools)}" if len(kind.tools) > 1 else f"does not use {kind.tools[0]}"
-    return f"the project {used}, and has no {others}"
+    return f"the project {used}" + (f", and has no {_join_alternatives(others)}" if others else "")
+
+
+_TEST_FILES = {"unit_tests": ("tests/test_*.py",), "integration_tests": ("tests/integration", "tests/e2e")}
+
+
+def _join_alternatives(names: list[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -31,7 +31,13 @@ _REMEDIES = (  # by a part of the parser's message
     ("while parsing a block mapping", "quote the whole value, and indent keys alike"),
     ("while scanning an alias", "quote a value that begins with *"),
     ("cannot start any token", "quote a value that begins with @, ` or %"),
+    ("unknown escape character", "use single quotes, in which a backslash is a plain character"),
+    ("while scanning a quoted scalar", "the quote that begins here is not closed"),
+    ("expected <document start>", "a config is YAML and begins with a key, such as stages:"),
 )
+_CONFLICT = re.compile(r"(?m)^(?:<{7} |={7}$|>{7} )")
+_DASH_WITHOUT_SPACE = re.compile(r"\s*-[^\s-]")
+_ODD_SPACE = re.compile(r"[\s-]*?([\xa0\u2000-\u200a\u202f\u3000])")  # copied from a web page or a chat
 
 
 class WrittenInt(int):
@@ -259,8 +265,15 @@ def _compose_nodes(text: str) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        marks = (error.problem_mark, error.context_mark)
+        if error.problem == "found unexpected end of stream":  # the open quote is the context
+            marks = marks[::-1]
+        line, column = next(((mark.line + 1, mark.column + 1) for mark in marks if mark), (1, 1))
+        if conflict := _CONFLICT.search(text):
+            _raise_unreadable(*_compute_position(text[: conflict.start()]), "a merge conflict begins here: resolve it")
+        if odd := _find_odd_space(text, line):
+            message = f"the indentation contains the character U+{ord(text[odd]):04X}: YAML allows only spaces there"
+            _raise_unreadable(*_compute_position(text[:odd]), message)
         _raise_unreadable(line, column, _describe_problem(error, text, line))
     except yaml.YAMLError as error:
         _raise_unreadable(1, 1, f"invalid YAML: {format_value(str(error))}")
@@ -279,7 +292,21 @@ def _describe_problem(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
         # don't show its name: it may be a secret that begins with *
         return "invalid YAML: an alias (*) that no anchor (&) defines"
     said = f"invalid YAML: {error.problem}" + (f", {error.context}" if error.context else "")
+    if "mapping values are not allowed" in said and any(map(_DASH_WITHOUT_SPACE.match, lines[max(line - 2, 0) : line])):
+        return f"{said}: put a space behind the dash"
     return said + next((f": {remedy}" for part, remedy in _REMEDIES if part in said), "")
+
+
+def _find_odd_space(text: str, line: int) -> int | None:
+    """Return where a space that is none to YAML indents the line of an error, or the line before, or None."""
+    start = 0
+    for number, each in enumerate(text.splitlines(keepends=True), 1):
+        if number > line:
+            break
+        if number >= line - 1 and (odd := _ODD_SPACE.match(each)):
+            return start + odd.start(1)
+        start += len(each)
+    return None
 
 
 def _format_tag(node: yaml.Node) -> str:

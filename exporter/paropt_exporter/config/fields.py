@@ -34,6 +34,8 @@ URL_PATH_PATTERN = r"^/(?!-/(healthy|ready)$)[\w./~-]*$"  # the endpoint has oth
 HEADER_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 HEADER_VALUE_PATTERN = r"^([!-~]([ -~]*[!-~])?)?$"
 
+_LAST_PORT = 65535
+
 _Section = TypeVar("_Section")
 _NAME = re.compile(NAME_PATTERN)
 _CALL = re.compile(CALL_PATTERN)
@@ -100,8 +102,13 @@ def _parse_query(value: object) -> str:
 
 def _parse_address(value: object) -> str:
     text = _parse_word(value)
-    if not _ADDRESS.fullmatch(text) or int(text.rpartition(":")[2]) > 65535:
-        raise ValueError(f"expected host:port, :port or [ipv6]:port, found {format_value(text)}")
+    found = f"expected host:port, :port or [ipv6]:port, found {format_value(text)}"
+    if not _ADDRESS.fullmatch(text):
+        is_port = re.fullmatch("[0-9]{1,5}", text) is not None and int(text) <= _LAST_PORT
+        hint = f': did you mean "127.0.0.1:{text}"?' if is_port else ""
+        raise ValueError(found + hint)
+    if int(text.rpartition(":")[2]) > _LAST_PORT:
+        raise ValueError(f"{found}: a port is at most {_LAST_PORT}")
     return text
 
 
@@ -115,7 +122,7 @@ def _parse_url(value: object) -> str:
 
 def _parse_scheduler(value: object) -> str:
     text = _parse_word(value)
-    if not _SCHEDULER.fullmatch(text) or int(text.rpartition(":")[2]) > 65535:
+    if not _SCHEDULER.fullmatch(text) or int(text.rpartition(":")[2]) > _LAST_PORT:
         found = NOT_SHOWN if "@" in text else format_value(text)
         raise ValueError(f"expected tcp://host:port or tls://host:port, found {found}")
     return text
@@ -145,7 +152,7 @@ def _parse_header_value(value: object) -> str:
 
 
 def _wrap_single(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str | int) else value
 
 
 def _parse_variable(value: object) -> str:

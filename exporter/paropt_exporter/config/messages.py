@@ -48,7 +48,8 @@ _KEYS_OF_OTHERS = {
     "parametrize": "items", "sources": "inputs", "artifacts": "outputs", "generates": "outputs",
     "produces": "outputs", "desc": "description", "help": "description", "id": "name", "title": "name",
     "cores": "slots", "cpu": "slots", "cpus": "slots", "ram": "memory", "time_limit": "timeout",
-    "attempts": "retries", "max_attempts": "retries",
+    "attempts": "retries", "max_attempts": "retries", "address": "listen_address", "bind": "listen_address",
+    "host": "listen_address", "listen": "listen_address", "port": "listen_address",
     "concurrency": "workers", "max-parallel": "workers", "max_parallel": "workers", "parallel": "workers",
     "jobs": "workers stages", "recipes": "stages", "targets": "stages", "tasks": "stages",
 }  # fmt: skip
@@ -76,6 +77,13 @@ _EXPECTED = {
     "Items": "a mapping like {list: [a, b]} or {glob: tests/test_*.py}",
     "Stage": "a mapping like {name: lint, run: ruff check .}",
     "Lane": "a mapping like {workers: auto, stages: [lint, tests]}",
+    "Push": 'a mapping like {url: "http://127.0.0.1:9091"}',
+    "Prometheus": 'a mapping like {url: "http://127.0.0.1:9090"}',
+    "Feedback": 'a mapping like {prometheus: {url: "http://127.0.0.1:9090"}}',
+    "Web": 'a mapping like {listen_address: "127.0.0.1:10178"}',
+    "Dask": 'a mapping like {scheduler: "tcp://127.0.0.1:8786"}',
+    "History": "a mapping like {path: .paropt/history.db, keep: 1000}",
+    "Quarantine": "a mapping like {item: test_a.py, owner: anna, until: 2026-12-24}",
 }
 _EXPECTED_MAPPINGS = {"lanes": "a mapping like {quick: {stages: [lint]}}", "env": "a mapping like {LOG: debug}"}
 
@@ -116,6 +124,13 @@ def is_named_by_key(stage: Mapping[str, object]) -> bool:
     return len(names) == 1 and not any(names[0] in keys for keys in (Stage.__struct_fields__, _KEYS_OF_OTHERS))
 
 
+def _is_stage_by_name(key: str, found: object) -> bool:
+    """Return whether an unknown key of the file is the name of a stage, as in a `.gitlab-ci.yml`."""
+    if not isinstance(found, Mapping) or key.startswith("."):
+        return False
+    return any(each in ("run", "call", "steps") or is_work_of_others(each) for each in found)
+
+
 def _lacks_only_its_form(detail: ErrorDetails) -> bool:
     location, found = detail["loc"], detail["input"]
     is_name = detail["type"] == "missing" and len(location) == 3 and (location[0], location[2]) == ("stages", "name")
@@ -131,12 +146,15 @@ def _suggest_key(location: Location, known: list[str], found: object) -> str:
     if ours is not None:
         ours = "steps" if key.lower() == "script" and isinstance(found, list) else ours
         return f": did you mean {ours!r}?"
-    if is_top and key in Stage.__struct_fields__:
+    spelled = key.lower().replace("-", "_")
+    if is_top and spelled in Stage.__struct_fields__:
         return ": it is a key of a stage, so put it into one of `stages`"
-    if is_top and (of_lane := next((each for each in (key, *meant) if each in Lane.__struct_fields__), None)):
+    if is_top and (of_lane := next((each for each in (spelled, *meant) if each in Lane.__struct_fields__), None)):
         return f": {of_lane!r} is a key of a lane, so put it into one of `lanes`"
-    if "run" in known and key in Lane.__struct_fields__:
+    if "run" in known and spelled in Lane.__struct_fields__:
         return ": it is a key of a lane, so put it into one of `lanes`"
+    if is_top and _is_stage_by_name(key, found):
+        return f": put it under `stages`, as `- {{name: {format_key(key)}, run: ...}}`"
     if is_top and key.startswith("."):
         return _ANCHORS
     if (is_top or "run" in known) and key.lower() in _KEYS_WITHOUT_EQUIVALENT:
@@ -149,8 +167,11 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
     shown = _format_found(found, location)
     if kind == "model_type" and context["class_name"] in _EXPECTED:
         message = f"expected {_EXPECTED[context['class_name']]}, found {shown}"
+        message += _suggest_workers(found) if context["class_name"] == "Workers" else ""
     elif kind == "value_error":
         message = str(context["error"])
+        if location[-2:-1] == ("steps",) and isinstance(found, dict):
+            message += ": write the command itself, without a key"
         if len(location) == 4 and (location[0], location[2]) == ("lanes", "stages") and isinstance(found, dict):
             message += ": name a stage here, and write it under the `stages` of the file"
     elif kind in ("enum", "literal_error"):
@@ -173,7 +194,18 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
         )
     else:
         message = str(detail["msg"])
+    if location[-1:] == ("warn_at",) and kind in ("float_type", "less_than_equal"):
+        message += ": it is a ratio of the limit, such as 0.8"
     return message + _explain_boolean(message, found, document.get_written(location))
+
+
+def _suggest_workers(found: object) -> str:
+    """Return the number of workers that `'4'`, `2-8` or `Auto` probably means, or nothing."""
+    text = str(found).strip().lower()
+    likely = "auto" if text == "auto" else text if re.fullmatch(r"[1-9][0-9]{0,3}", text) else None
+    if bounds := re.fullmatch(r"([1-9][0-9]{0,3}) ?- ?([1-9][0-9]{0,3})", text):
+        likely = f"{{min: {bounds[1]}, max: {bounds[2]}}}"
+    return f": did you mean {likely}?" if likely and isinstance(found, str) else ""
 
 
 def _explain_entries(found: Mapping[str, object], location: Location) -> str:

@@ -22,8 +22,9 @@ _COMMANDS_ONLY = ("env", "cwd", "shell", "file")
 # Outside of quotes; `foo>=1.0`, `?a=1&b=2` and `a|b` may be meant as they are. An indented line continues the one
 # before: YAML's folded style leaves such lines apart.
 _OPERATOR = re.compile(r"&&|\|\||[;&](?!\S)|(?<!\S)(?:\|(?!\S)|(?:\d+|&)?[<>]+)|\\\n|\n(?![ \t])")
-# Variables, commands and the home folder, outside of quotes.
-_SUBSTITUTION = re.compile(r"\$(?:\w+|\{[^}\s]*\}?|\([^)]*\)?)|`[^`]*`?|(?<!\S)~(?:/\S*)?(?!\S)")
+# Variables, arguments, commands and the home folder, outside of quotes.
+_SUBSTITUTION = re.compile(r"\$(?:\w+|[@*]|\{[^}\s]*\}?|\([^)]*\)?)|`[^`]*`?|(?<!\S)~(?:/\S*)?(?!\S)")
+_SCRIPT_ARGUMENTS = ("$@", "$*", "$1")
 
 # The programs that take a script as an argument, the option before it, and options with a value of their own.
 _SHELL = re.compile(r"(?:ba|da|a|z|[mp]?k|fi|t?c)?sh")
@@ -152,6 +153,8 @@ def _describe_shell_syntax(line: str, words: Sequence[str], *, lists_items: bool
             remedy += ", or use `steps`"
         return f"only a shell understands {operator[0]!r}: {remedy}"
     if (found := _SUBSTITUTION.search(drop_quoted(line))) is not None:
+        if found[0] in _SCRIPT_ARGUMENTS:
+            return f"a command has no {found[0]}: write {ARGS} for the arguments after --"
         return f"only a shell replaces {found[0]}: {shell}, or put it in single quotes if you mean it literally"
     return None
 

@@ -36,7 +36,16 @@ _UNITS_BYTES = {
 _DURATION = compile_later(DURATION_PATTERN, re.ASCII)
 _SIZE = compile_later(SIZE_PATTERN, re.ASCII)
 _NUMBER = compile_later(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
+# Other spellings, for suggestions. `5M` has none: it may mean months.
+_LIKELY_SECONDS = compile_later(
+    r"([0-9]+(?:\.[0-9]+)?) *"
+    r"(?:(ms|msec|milliseconds?)|(s|secs?|seconds?)|(m|mins?|minutes?)|(h|hrs?|hours?)|(d|days?))(?![A-Za-z])",
+    re.ASCII,
+)
+_LIKELY_UNITS = (0.001, 1.0, 60.0, 3600.0, 86400.0)  # in the order of the pattern
+_LIKELY_SIZE = compile_later(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]i?)b?", re.ASCII | re.IGNORECASE)
 _EXPECTED_DURATION = "expected a duration like 30s, 5m, 1h30m or 500ms, or a number of seconds"
+_LONGEST_LIKELY = 40
 _EXPECTED_SIZE = "expected a size like 2GiB or 500MB, or a number of bytes"
 
 
@@ -63,7 +72,7 @@ def parse_size(value: object) -> int:
     elif isinstance(value, int) and not isinstance(value, bool):
         size = min(value, LARGEST_BYTES + 1)
     else:
-        raise ValueError(f"{_EXPECTED_SIZE}, found {format_value(value)}")
+        raise ValueError(f"{_EXPECTED_SIZE}, found {format_value(value)}{_suggest_size(value)}")
     if size < 1:
         raise ValueError(f"expected a size above 0, found {format_value(value)}")
     if size > LARGEST_BYTES:
@@ -118,4 +127,25 @@ def _parse_seconds(text: str) -> float:
         )
     if len(text) <= 100 and _NUMBER.fullmatch(text):
         return float(text)
-    raise ValueError(f"{_EXPECTED_DURATION}, found {format_value(text)}")
+    raise ValueError(f"{_EXPECTED_DURATION}, found {format_value(text)}{_suggest_duration(text)}")
+
+
+def _suggest_duration(text: str) -> str:
+    """Return the duration that `5min`, `1.5h` or `2 hours 30 minutes` probably means, or nothing."""
+    if len(text) > _LONGEST_LIKELY:
+        return ""
+    seconds, at = 0.0, 0
+    while (match := _LIKELY_SECONDS.match(text, at)) is not None:
+        unit = next(unit for unit, name in zip(_LIKELY_UNITS, match.groups()[1:], strict=True) if name)
+        seconds += float(match[1]) * unit
+        at = match.end() + (text[match.end() : match.end() + 1] == " ")
+    likely = at == len(text) and 0.001 <= seconds <= LONGEST_SECONDS
+    return f": did you mean {format_duration(seconds)!r}?" if likely else ""
+
+
+def _suggest_size(value: object) -> str:
+    """Return the size that `2gb` or `2Gi` probably means, or nothing."""
+    if not isinstance(value, str) or len(value) > _LONGEST_LIKELY:
+        return ""
+    match = _LIKELY_SIZE.fullmatch(value.strip())
+    return f": did you mean '{match[1]}{match[2][0].upper()}{match[2][1:].lower()}B'?" if match else ""

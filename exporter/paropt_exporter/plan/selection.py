@@ -131,6 +131,8 @@ def _suggest_name(
     parts += [name for name in names if any(part.startswith(pattern) for part in name.replace("-", "_").split("_"))]
     if commands and not parts and pattern in _WORDS_OF_OTHERS:
         return f" ({_WORDS_OF_OTHERS[pattern]})"
+    if commands and not parts and pattern.endswith((".yml", ".yaml")):
+        return f" (did you mean --config.file {pattern}?)"
     if commands and not parts and any(pattern in lanes for lanes in lanes_of.values()):
         return f" (it is a lane: --lane {pattern})"
     near = parts or (

@@ -240,7 +240,7 @@ def _parse_option(text: str) -> ReportOption:
     path = Path(name).absolute()
     if name == "-" or path.is_relative_to("/dev"):
         raise UsageError(f"--report: {name} is no file: name one (--output json prints the run as JSON)")
-    if path.is_dir():
+    if files.is_folder(path):
         raise UsageError(f"--report: {name} is a folder: name a file")
     return ReportOption(kind, path)
 
