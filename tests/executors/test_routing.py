@@ -76,6 +76,25 @@ def test_threads_that_fill_the_lock_but_sleep_too_are_not_bound_by_it() -> None:
     assert router.get_cpu_demand("sleeps") == pytest.approx(0.147, abs=0.001)
 
 
+@pytest.mark.parametrize(
+    ("wall", "cpu", "delay", "switches", "bound"),
+    [
+        (0.804, 0.1000, 0.497, Switches(113, 304), True),  # computes
+        (1.138, 0.1000, 0.855, Switches(121, 281), True),
+        (0.056, 0.0053, 0.021, Switches(1, 8), False),  # computes for 5 ms, and sleeps for 30
+        (0.498, 0.0206, 0.076, Switches(20, 27), False),  # computes for 1 ms, and sleeps for 20, again and again
+        (0.233, 0.0090, 0.023, Switches(57, 41), False),  # computes for 0.2 ms, and sleeps for 5
+    ],
+)
+def test_two_threads_are_recognized_beside_programs_that_preempt_them_often(
+    *, wall: float, cpu: float, delay: float, switches: Switches, bound: bool
+) -> None:
+    """Measured at a load of 15 from short processes: a thread that computed ran for 0.2 ms at a time."""
+    router = Router(Strategy.THREAD)
+    router.learn("f", measured(cpu=cpu, wall=wall, delay=delay, switches=switches), concurrent=2)
+    assert router.is_gil_bound("f") is bound
+
+
 @pytest.mark.parametrize("pid", [None, 1])
 def test_wait_of_an_ended_call_for_a_core_is_no_demand(pid: int | None) -> None:
     """Beside 4 busy loops, calls that sleep for 30 ms of 35 and wait for 60 ms more read as 0.7 of a core."""

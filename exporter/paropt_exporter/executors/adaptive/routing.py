@@ -291,11 +291,12 @@ def _read_measurement(measurement: Measurement, concurrent: int, *, running: boo
     time, switches = CoreTime(measurement.cpu_seconds, measurement.run_delay_seconds), measurement.switches
     # without waits: a busy machine must not make short tasks seem worth moving
     seconds = max(0.0, round(wall - time.wait_seconds, 6))
-    compute = cpu_demand if running else call_cpu_demand
-    demand = min(1.0, compute(time, max(wall, 1e-6)))
+    wanted = cpu_demand(time, max(wall, 1e-6))
+    demand = min(1.0, wanted if running else call_cpu_demand(time, max(wall, 1e-6)))
     if _woke_up_late(time, wall):
-        demand = min(demand, cpu_demand(CoreTime(time.run_seconds), max(wall, 1e-6)))
-    fills_lock = concurrent > 1 and demand * concurrent >= FULL_LOCK_CORES and not has_slept(time, wall, switches)
+        wanted = demand = min(demand, cpu_demand(CoreTime(time.run_seconds), max(wall, 1e-6)))
+    # Long waits for a core count here: whoever holds the GIL meanwhile keeps it from the others.
+    fills_lock = concurrent > 1 and wanted * concurrent >= FULL_LOCK_CORES and not has_slept(time, wall, switches)
     crowded = threaded and (fills_lock or is_gil_bound(time, wall, switches))
     unclear = running and not crowded and _may_be_gil_bound(time, wall, switches)
     return _Reading(seconds, 1.0 if crowded else demand, crowded, unclear)
