@@ -111,6 +111,24 @@ def test_changes_without_an_end_start_a_run_every_three_seconds(watched: Watched
     assert [round(later - earlier) for earlier, later in pairwise(starts)] == [3, 3]
 
 
+def test_file_that_appeared_after_the_plan_was_made_is_not_lost(watched: Watched) -> None:
+    """As a new test file, of which the plan has no task."""
+    (watched.folder / "src/new.py").write_text("one")
+    watched.watch.begin_run(["lint"])
+    watched.watch.end_run(run_ended())
+    assert watched.watch.choose_next() == ("lint",)
+    watched.watch.begin_run(["lint"])
+    watched.watch.end_run(run_ended())
+    assert watched.watch.choose_next() == ()
+
+
+def test_edit_before_a_run_begins_is_part_of_the_run(watched: Watched) -> None:
+    (watched.folder / "src/a.py").write_text("two")
+    watched.watch.begin_run(["lint"])
+    watched.watch.end_run(run_ended())
+    assert watched.watch.choose_next() == ()
+
+
 def test_refused_config_runs_only_stages_with_a_changed_input(watched: Watched) -> None:
     watched.watch.begin_run([])
     watched.watch.press("r")

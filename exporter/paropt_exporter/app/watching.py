@@ -174,11 +174,18 @@ class LaneWatch:
         self._wake()
 
     def begin_run(self, stages: Iterable[str]) -> None:
-        """Take note that these stages run, with the files as they are now."""
+        """Take note that these stages run, with the files as they are now.
+
+        Their plan was made before. So if a file has appeared since, or one is gone, they run once more: it may be one
+        of their items.
+        """
         with self._lock:
-            self._scan()
+            before = self._inputs.list_paths()
+            affected = self._scan()
+            unplanned = affected if self._inputs.list_paths() != before else {}
             self._in_run, self._disturbed = frozenset(stages), set()
-            self._changed = {name: path for name, path in self._changed.items() if name not in self._in_run}
+            covered = self._in_run - unplanned.keys()
+            self._changed = {name: path for name, path in self._changed.items() if name not in covered}
             self._asked -= self._in_run
             self._following_since_seconds = math.inf
 
@@ -531,6 +538,10 @@ class InputChanges:
     def count(self) -> int:
         """The number of files."""
         return len(self._known)
+
+    def list_paths(self) -> frozenset[str]:
+        """Return the paths of the files, as they were at the last scan."""
+        return frozenset(self._known)
 
     def scan(self) -> frozenset[str]:
         """Return the paths whose content, kind or existence has changed since the last scan."""

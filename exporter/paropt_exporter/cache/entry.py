@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import posixpath
 import string
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from paropt_exporter import plain_json
 from paropt_exporter.cache.digests import hash_bytes
 
 VERSION = 1
@@ -68,7 +68,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 def format_entry(entry: Entry) -> bytes:
     """Return an entry as bytes. A digest in the first line detects entries that were written only in part."""
-    body = json.dumps(
+    body = plain_json.dumps(
         {
             "version": VERSION,
             "key": entry.key,
@@ -98,7 +98,7 @@ def parse_entry(content: bytes) -> Entry:
     if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:  # or so many of these characters in texts
         raise BadEntry(f"an entry of the cache has more than {_MOST_VALUES:,} values")
     try:
-        values = json.loads(body)
+        values = plain_json.loads(body)
         if values["version"] != VERSION:
             version = str(values["version"])[:80]
             raise BadEntry(f"an entry of the cache has version {version}, which this program does not know")

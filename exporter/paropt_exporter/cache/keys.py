@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import struct
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from paropt_exporter import files
+from paropt_exporter import files, plain_json
 from paropt_exporter.cache.digests import Hash, begin_digest
 from paropt_exporter.cache.file_states import Snapshot, get_state
 from paropt_exporter.plan.structure import Commands, PlannedTask
@@ -79,7 +78,7 @@ class StageKey:
             ("format", FORMAT),
             ("platform", f"{machine.sysname} {machine.machine}"),
             ("cwd", cwd),
-            ("outputs", json.dumps(outputs)),
+            ("outputs", plain_json.dumps(outputs)),
             *((f"tool {name}", identity) for name, identity in sorted(tools.items())),
         ]
         self._fixed = fixed
@@ -95,7 +94,7 @@ class StageKey:
     def build(self, task: PlannedTask, listings: tuple[str, ...]) -> TaskKey:
         """Return the key of a task with these lists of files."""
         assert isinstance(task.work, Commands)
-        own = (("command", json.dumps(task.work.steps)), ("item", json.dumps(task.items or task.item)))
+        own = (("command", plain_json.dumps(task.work.steps)), ("item", plain_json.dumps(task.items or task.item)))
         digest = self._digest.copy()
         _add_pairs(digest, (*own, *(("files", listing) for listing in listings)))
         return TaskKey(digest.hexdigest(), own, self, listings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from paropt_exporter import files
+from paropt_exporter import files, plain_json
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry, Entry
 from paropt_exporter.cache.keys import TaskKey, parse_listing
@@ -58,7 +57,7 @@ class Notes:
     def load(self, stage: str, item: str | None) -> TaskNotes:
         """Return the notes on a task; empty ones if they are missing or damaged."""
         with suppress(OSError, ValueError, KeyError, TypeError):
-            values = json.loads(files.read_file(self._find(stage, item), LARGEST_NOTE_BYTES))
+            values = plain_json.loads(files.read_file(self._find(stage, item), LARGEST_NOTE_BYTES))
             unkept = values["unkept"]
             return TaskNotes(
                 keys=tuple(map(str, values["keys"])),
@@ -85,24 +84,24 @@ class Notes:
     def load_reads(self, stage: str) -> tuple[str, ...]:
         """Return the files of the project that the stage's last traced run read; none if there was none."""
         with suppress(OSError, ValueError, TypeError):
-            return tuple(map(str, json.loads(files.read_file(self._find(stage), _LARGEST_READS_BYTES))))
+            return tuple(map(str, plain_json.loads(files.read_file(self._find(stage), _LARGEST_READS_BYTES))))
         return ()
 
     def save_reads(self, stage: str, paths: Iterable[str]) -> None:
         """Note the files of the project that a traced run of a stage read."""
         with suppress(OSError):
-            content = json.dumps(sorted(paths)[:_MOST_READS]).encode()
+            content = plain_json.dumps(sorted(paths)[:_MOST_READS]).encode()
             files.replace_file(self._find(stage), content, mode=files.PRIVATE_FILE)
 
     def _save(self, stage: str, item: str | None, notes: TaskNotes) -> None:
         unkept = [notes.unkept_key, notes.unkept.reason, notes.unkept.text] if notes.unkept is not None else None
         with suppress(OSError):  # otherwise the next miss only has a vaguer reason
-            content = json.dumps({"keys": notes.keys, "unkept": unkept}).encode()
+            content = plain_json.dumps({"keys": notes.keys, "unkept": unkept}).encode()
             files.replace_file(self._find(stage, item), content, mode=files.PRIVATE_FILE)
 
     def _find(self, stage: str, *item: str | None) -> Path:
         """Return the file for the notes on a task, or for the list of files that a stage read."""
-        return self._folder / hash_bytes(os.fsencode(json.dumps([self._project, stage, *item])))[:32]
+        return self._folder / hash_bytes(os.fsencode(plain_json.dumps([self._project, stage, *item])))[:32]
 
 
 class MissExplainer:

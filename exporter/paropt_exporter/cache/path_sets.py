@@ -8,7 +8,6 @@ looked for: with another PATH, a script may find another program although all pa
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from contextlib import suppress
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paropt_exporter import files, git
+from paropt_exporter import files, git, plain_json
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry, is_digest
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
@@ -163,7 +162,7 @@ class PathSets:
     def load(self, weak: TaskKey) -> Manifest:
         """Return the manifest of a task; an empty one if it is missing, damaged or of another version."""
         with suppress(OSError, ValueError, KeyError, TypeError):
-            values = json.loads(files.read_file(self._store.find_path_sets(weak.digest), _LARGEST_MANIFEST_BYTES))
+            values = plain_json.loads(files.read_file(self._store.find_path_sets(weak.digest), _LARGEST_MANIFEST_BYTES))
             if values["version"] == _VERSION:
                 pairs = [(project, others) for project, others in values["sets"] if is_digest(project)]
                 sets = tuple(PathSet(project, others) for project, others in pairs if is_digest(others))
@@ -177,7 +176,7 @@ class PathSets:
             "proofs": manifest.proofs,
             "sets": [[each.project, each.others] for each in manifest.sets[:MOST_SETS]],
         }
-        self._store.save_path_sets(weak.digest, json.dumps(values).encode())
+        self._store.save_path_sets(weak.digest, plain_json.dumps(values).encode())
 
     def add(self, paths: Sequence[UsedPath]) -> PathSet:
         """Keep a set. Raises StoreUnusable."""

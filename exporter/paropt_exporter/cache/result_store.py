@@ -7,7 +7,6 @@ crash of the machine costs only a miss. The most recently used files are kept, u
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 import time
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from msgspec import Struct
 
-from paropt_exporter import files
+from paropt_exporter import files, plain_json
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, is_digest, parse_entry
 from paropt_exporter.config.units import parse_size
@@ -384,7 +383,7 @@ class Store:
     def _has_noted_result(self, path: str) -> bool:
         """Return whether a file's notes name a result in the store; unchanged stages don't rewrite their notes."""
         with suppress(OSError, ValueError, KeyError, TypeError, BadEntry):
-            keys = json.loads(_read_whole(path, LARGEST_NOTE_BYTES))["keys"]
+            keys = plain_json.loads(_read_whole(path, LARGEST_NOTE_BYTES))["keys"]
             return any(self.contains(str(key)) for key in keys)
         return False
 

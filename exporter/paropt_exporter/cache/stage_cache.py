@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -15,14 +16,16 @@ from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.keys import KeyLocks
 from paropt_exporter.cache.misses import Miss
 from paropt_exporter.cache.open_cache import CacheSetup, OpenCache, Tracing, open_cache
-from paropt_exporter.cache.result_keeper import LookedUpStage, ResultKeeper
-from paropt_exporter.cache.result_loader import ResultLoader
+from paropt_exporter.cache.result_loader import ResultLoader, StageResults
 from paropt_exporter.cache.result_store import StoreUnusable
 from paropt_exporter.cache.stage_keys import miss_all, sum_up
 from paropt_exporter.engine.inbox import SimpleQueue
 from paropt_exporter.engine.interfaces import KeptResult, StageLookup
 from paropt_exporter.events import CacheReason
 from paropt_exporter.plan.structure import PlannedStage, PlannedTask
+
+if TYPE_CHECKING:
+    from paropt_exporter.cache.result_keeper import LookedUpStage, ResultKeeper
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +171,6 @@ class _Locks:
 class _OpenParts(Struct, frozen=True):
     cache: OpenCache
     loader: ResultLoader
-    keeper: ResultKeeper
 
 
 class _RunCache:
@@ -188,6 +190,7 @@ class _RunCache:
         self.is_looking_up = False
         self._stages: dict[str, LookedUpStage] = {}
         self._opened: _OpenParts | Miss | None = None  # a Miss: why this run does not use the store
+        self._keeper: ResultKeeper | None = None  # until a task runs
 
     def look_up(self, stage: PlannedStage, report: Report) -> None:
         """Look up a stage, once no other run works on it."""
@@ -196,10 +199,10 @@ class _RunCache:
     def keep(self, stage: PlannedStage, task: PlannedTask, result: KeptResult) -> None:
         """Add the result of a task, which is kept when its stage has ended, or earlier."""
         looked_up = self._stages.get(stage.name)
-        if looked_up is None or not isinstance(self._opened, _OpenParts):
+        if looked_up is None or self._keeper is None:
             return
         try:
-            failed = self._opened.keeper.add(looked_up, task, result)
+            failed = self._keeper.add(looked_up, task, result)
             self._locks.release(looked_up.reading.keys[part].digest for part in failed)
         except Exception:  # without the thread no stage would end
             log.exception(_KEPT_NOTHING, extra={"stage": stage.name})
@@ -209,9 +212,9 @@ class _RunCache:
     def flush(self, name: str, done: Callable[[], None]) -> None:
         """Keep the results of a stage that has ended."""
         looked_up = self._stages.pop(name, None)
-        if looked_up is not None and isinstance(self._opened, _OpenParts):
+        if looked_up is not None and self._keeper is not None:
             try:
-                self._opened.keeper.end_stage(looked_up)
+                self._keeper.end_stage(looked_up)
             except Exception:  # the stage's result must not wait for the cache without a limit
                 log.exception(_KEPT_NOTHING, extra={"stage": name})
             self._release_all(looked_up)
@@ -271,11 +274,13 @@ class _RunCache:
         finally:
             if not missed:
                 self._locks.release(outputs)
-        self._stages[stage.name] = opened.keeper.begin_stage(results.reading, results.outputs)
-        if missed and not self._locks.try_acquire(missed):
+        if not missed:
+            return sum_up(results.reading, results.found)
+        self._begin_stage(opened.cache, results)
+        if not self._locks.try_acquire(missed):
             self._wait(stage, missed, report, held=outputs)
             return None
-        more = opened.loader.find_kept_meanwhile(results) if missed else {}  # now under their locks
+        more = opened.loader.find_kept_meanwhile(results)  # now under their locks
         self._locks.release(results.reading.keys[part].digest for part in more)
         return sum_up(results.reading, {**results.found, **more})
 
@@ -287,9 +292,16 @@ class _RunCache:
             except StoreUnusable as error:
                 self._opened = Miss(CacheReason.STORE, str(error))
             else:
-                loader = ResultLoader(self._setup, cache, self.given_up)
-                self._opened = _OpenParts(cache, loader, ResultKeeper(self._setup, cache))
+                self._opened = _OpenParts(cache, ResultLoader(self._setup, cache, self.given_up))
         return self._opened
+
+    def _begin_stage(self, cache: OpenCache, results: StageResults) -> None:
+        """Prepare to keep the results of tasks that run."""
+        if self._keeper is None:
+            from paropt_exporter.cache.result_keeper import ResultKeeper  # here: a run without misses keeps nothing
+
+            self._keeper = ResultKeeper(self._setup, cache)
+        self._stages[results.reading.stage.name] = self._keeper.begin_stage(results.reading, results.outputs)
 
     def _wait(self, stage: PlannedStage, wanted: Sequence[str], report: Report, held: Sequence[str] = ()) -> None:
         """Look the stage up again once another run has ended it; `held`: the locks that it has already."""
@@ -327,7 +339,8 @@ class _RunCache:
                 needed = {*missed, *self._list_output_locks(stage)}
         finally:
             self._locks.release(digest for digest in locked if digest not in needed)
-        self._stages[stage.name] = opened.keeper.begin_stage(results.reading, results.outputs)
+        if needed:
+            self._begin_stage(opened.cache, results)
         return sum_up(results.reading, results.found)
 
     def _list_output_locks(self, stage: PlannedStage) -> tuple[str, ...]:

@@ -98,7 +98,8 @@ class Tracer:
         self._listener = listener
         self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names, digest
         self._listed: dict[bytes, int] = {}  # by folder: the time of its last change when its names were noted
-        self._noted: dict[int, set[bytes]] = {STAT: set(), READ: set()}  # absolute paths, as the command names them
+        # Absolute paths, as the command names them, of which further calls add nothing until it changes a link.
+        self._noted: dict[int, set[bytes]] = {STAT: set(), READ: set()}
         self._stat_places = kernel.build_places({name: place for name, (_, place) in _STATS.items()})
         self._moves: list[tuple[bytes, bytes]] = []
         self._problems: dict[str, None] = {}
@@ -142,7 +143,7 @@ class Tracer:
                 else:
                     text = read_text(pid, second if place else first)
                     if text not in noted:
-                        self._note_stat(kernel.parse(), text)
+                        self._note_stat(text)
             except OSError as error:
                 # With a bad address the call itself fails, and a process that has ended makes no call.
                 if error.errno not in (errno.EFAULT, errno.ESRCH, errno.ENOENT):
@@ -192,15 +193,21 @@ class Tracer:
 
     # System calls
 
-    def _note_stat(self, call: Notification, text: bytes) -> None:
-        if not self._problems:
-            self._note_text(call, _STATS[call.name][0], text, STAT)
+    def _note_stat(self, text: bytes) -> None:
+        """Note that the received call asks about a path."""
+        if self._problems:
+            return
+        if text[:1] == b"/":
+            self._note(tidy(text), STAT)
+            self._noted[STAT].add(text)
+        else:
+            call = self._kernel.parse()
+            self._note(self._complete_path(call, _STATS[call.name][0], text), STAT)
 
     def _on_open(self, call: Notification) -> None:
         flags = self._read_open_flags(call)
         if not flags & ~_PLAIN_OPEN_FLAGS:
-            folder, place = _OPENS[call.name]
-            self._note_text(call, folder, self._read_text(call, place), STAT if flags & os.O_DIRECTORY else READ)
+            self._note_plain_open(call, STAT if flags & os.O_DIRECTORY else READ)
             return
         path = self._read_path(call, *_OPENS[call.name])
         if flags & (os.O_PATH | os.O_TMPFILE) & ~os.O_DIRECTORY:
@@ -214,6 +221,15 @@ class Tracer:
             self._note(path, STAT)  # it fails, so the absence counts
         if access != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC):
             self._note(path, WRITE, follows=not flags & os.O_NOFOLLOW)
+
+    def _note_plain_open(self, call: Notification, kind: int) -> None:
+        """Note an open that only reads. Repeated for an absolute path, it adds nothing until a link is changed."""
+        folder, place = _OPENS[call.name]
+        text, noted = self._read_text(call, place), self._noted[kind]
+        if text not in noted:
+            self._note(self._complete_path(call, folder, text), kind)
+            if text[:1] == b"/":
+                noted.add(text)
 
     def _on_write(self, call: Notification) -> None:
         path = self._read_path(call, *_WRITES[call.name])
@@ -308,17 +324,6 @@ class Tracer:
     }  # fmt: skip
 
     # Paths
-
-    def _note_text(self, call: Notification, folder: int | None, text: bytes, kind: int) -> None:
-        """Note that a call reads, or asks about, a path. `folder`: the argument with its folder's descriptor.
-
-        Repeating the same use of an absolute path adds nothing to the trace until the command changes a link.
-        """
-        if text in self._noted[kind]:
-            return
-        self._note(self._complete_path(call, folder, text), kind)
-        if text[:1] == b"/":
-            self._noted[kind].add(text)
 
     def _read_path(self, call: Notification, folder: int | None, place: int) -> bytes | None:
         """Return the absolute path of an argument; None if it has none, since the call is about a descriptor."""
