@@ -81,6 +81,31 @@ def test_notifications_say_what_fires_with_its_links(tmp_path: Path) -> None:
         assert (page["event_action"], page["payload"]["summary"]) == ("resolve", "unit broke.")
 
 
+def test_an_outage_of_many_hosts_is_a_short_message(tmp_path: Path) -> None:
+    """500 hosts were 150,000 characters, and Slack takes 40,000."""
+    down = [
+        {
+            "labels": {
+                "alertname": "ParoptExporterDown",
+                "job": "ci",
+                "severity": "warning",
+                "instance": f"build-{host}",
+            },
+            "annotations": {"summary": f"build-{host} is down.", "description": "It was up."},
+        }
+        for host in range(500)
+    ]
+    with alertmanager(tmp_path, own_receivers=True, group_wait="2s", group_interval="1s") as manager:
+        manager.post(*down)
+        lines = manager.next().body["attachments"][0]["text"].strip().split("\n")
+        assert [line.endswith("is down.* It was up.") for line in lines if line].count(True) == 10
+        assert lines[-1] == "And 490 more."
+        manager.post(*({**alert, "endsAt": "2020-01-01T00:00:00Z"} for alert in down[:12]))
+        text = manager.next().body["attachments"][0]["text"]
+        assert "And 478 more.\n*build-0 is down.* Resolved.\n" in text
+        assert text.endswith("And 2 more resolved.")
+
+
 def test_projects_of_one_job_are_notified_apart() -> None:
     """Most projects have a lane `standard`, and `serve` has many projects in one job."""
     assert {"job", "project", "lane"} <= {*load_yaml(CONFIG.read_text())["route"]["group_by"]}

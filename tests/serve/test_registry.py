@@ -49,22 +49,45 @@ def test_registration_survives_a_restart_with_the_lanes_of_all_runs(folder: Path
     assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
 
 
-def age(folder: Path, days: int) -> None:
-    for path in folder.iterdir():
-        long_ago = time.time() - days * 86_400
-        os.utime(path, (long_ago, long_ago))
+def test_project_without_a_history_is_forgotten_after_a_week(
+    folder: Path, history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A week without it, that is, however long it was there before."""
+    began = time.time()
 
+    def start(day: float) -> Registry:
+        monkeypatch.setattr(time, "time", lambda: began + day * 86_400)
+        return Registry(folder)
 
-def test_project_without_a_history_is_forgotten_after_a_week(folder: Path, history: Path) -> None:
-    Registry(folder).register(register(history, "fast"))
-    age(folder, 30)
-    assert len(Registry(folder).projects) == 1  # its history is there
-    history.unlink()
-    age(folder, 6)
-    assert len(Registry(folder).projects) == 1
-    age(folder, 8)
-    assert Registry(folder).projects == {}
+    start(0).register(register(history, "fast"))
+    unmounted = history.with_name("unmounted")
+    history.rename(unmounted)
+    assert len(start(30).projects) == 1
+    assert len(start(36).projects) == 1
+    registry = start(36)
+    unmounted.rename(history)
+    assert refresh_all(registry) == 0
+    registry.store_changes()
+    history.rename(unmounted)
+    assert len(start(60).projects) == 1
+    assert len(start(66).projects) == 1
+    assert start(68).projects == {}
     assert list(folder.iterdir()) == []
+
+
+def test_checkout_that_joined_others_at_a_page_has_joined_after_a_restart(folder: Path, tmp_path: Path) -> None:
+    one, other = (tmp_path / name / ".paropt" / "history.db" for name in ("one", "other"))
+    registry = Registry(folder)
+    for number, history in enumerate((one, other, one, other)):
+        record_run(history, f"run-{number}")
+        registry.register(register(history, "fast"))
+    (tmp_path / "one").rename(tmp_path / "unmounted")
+    registry = Registry(folder)
+    assert refresh_all(registry) == 1
+    (tmp_path / "unmounted").rename(tmp_path / "one")
+    assert refresh_all(registry) == 1
+    registry.store_changes()
+    assert refresh_all(Registry(folder)) == 1
 
 
 def test_checkout_that_was_missing_at_the_start_counts_as_before_or_joins_others(folder: Path, tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ class Hub:
         """
         self._has_all_series.wait(RETURN_SECONDS)
         with self._lock:
+            self._registry.store_changes()
             by_name: dict[str, list[RegisteredProject]] = {}
             for project in self._registry.projects.values():
                 by_name.setdefault(project.registration.project, []).append(project)

@@ -45,12 +45,14 @@ class _StoredProject(Registration, frozen=True, kw_only=True):
     """The content of a project's file.
 
     `ended`: the counters of processes that have ended. `joined_after`, `before`: if the checkout joined others, the
-    last run and the totals of its history at that moment.
+    last run and the totals of its history at that moment. `missing_since_timestamp_seconds`: when a start of `serve`
+    first found no history, 0 if the last one found it.
     """
 
     ended: tuple[Sample, ...] = ()
     joined_after: tuple[int, str] | None = None
     before: tuple[Sample, ...] = ()
+    missing_since_timestamp_seconds: float = 0.0
 
 
 _decoder = msgspec.json.Decoder(_StoredProject)
@@ -82,6 +84,8 @@ class RegisteredProject:
         self.values = StoredValues()
         self.fault = ""
         self.is_stored = True  # whether the last write of its file succeeded
+        self.must_store = False  # whether its file lacks a change that a read of the history has found
+        self.missing_since_timestamp_seconds = 0.0
         # One of an earlier `serve` is not known until its history has been read; it may be missing meanwhile.
         self.is_known, self.is_missing = True, False
         self.was_left_out = False  # of the last sum of its project's checkouts, since it was not known
@@ -150,10 +154,12 @@ class RegisteredProject:
         if values.last_run is not None and (
             self.was_left_out or (not is_same and self._is_copy(path, values.last_run, checkouts))
         ):
-            self.joined_after, self.before, self.is_stored = values.last_run, values.totals, False
+            self.joined_after, self.before, self.must_store = values.last_run, values.totals, True
             self._past = sum_totals((self._past if not is_same else Totals(), _negate(values.totals)))
         self.values, self._stamp = _add_past(values, self._past), stamp
         self.is_known, self.was_left_out = True, False
+        if self.missing_since_timestamp_seconds:
+            self.missing_since_timestamp_seconds, self.must_store = 0.0, True
         self.revision += 1
         return known is None or not is_same
 
@@ -302,17 +308,18 @@ class Registry:
             stored = _read_file(path)
             if stored is None:
                 continue
-            is_missing = _is_deleted(stored.history)
-            if is_missing and _is_outdated(path):
+            is_missing, now = _is_deleted(stored.history), time.time()
+            since = (stored.missing_since_timestamp_seconds or now) if is_missing else 0.0
+            if is_missing and since < now - _KEPT_SECONDS:
                 log.info("forgot a project without a history", extra={"project": stored.project})
                 with suppress(OSError):
                     path.unlink()
                 continue
-            if not is_missing:
-                with suppress(OSError):  # its time says when there was a history
-                    os.utime(path, follow_symlinks=False)
             project = RegisteredProject.restore(stored, is_missing=is_missing)
+            project.missing_since_timestamp_seconds = since
             self.projects[project.key] = project
+            if since != stored.missing_since_timestamp_seconds:
+                self._write(project)
 
     def register(self, registration: Registration) -> RegisteredProject:
         """Add a project or renew its label sets, without dropping lanes of other runs."""
@@ -327,7 +334,7 @@ class Registry:
             lanes = {lane.lane: lane for lane in (*known.lanes, *registration.lanes)}
             bounds = {**known.bounds, **registration.bounds}
             registration = replace(registration, lanes=tuple(lanes.values()), bounds=bounds)
-            if registration == known and project.is_stored:
+            if registration == known and project.is_stored and not project.must_store:
                 return project
             project.registration = registration
         project.revision += 1
@@ -356,12 +363,19 @@ class Registry:
             project.ended = ended
             self._write(project)
 
+    def store_changes(self) -> None:
+        """Write the registrations to which a read of their histories has added something."""
+        for project in self.projects.values():
+            if project.must_store:
+                self._write(project)
+
     def store_all(self) -> None:
         """Write all registrations again, as after a removal of their folder."""
         for project in self.projects.values():
             self._write(project)
 
     def _write(self, project: RegisteredProject) -> None:
+        project.must_store = False  # first: a page that reads the history meanwhile may set it again
         registration = project.registration
         before: LiveSeries = {**project.before.counters, **project.before.histograms}
         stored = _StoredProject(
@@ -369,6 +383,7 @@ class Registry:
             ended=_build_samples(project.ended),
             joined_after=project.joined_after,
             before=_build_samples(before),
+            missing_since_timestamp_seconds=project.missing_since_timestamp_seconds,
         )
         content = encode(stored)
         name = hashlib.sha256(os.fsencode(f"{registration.project}\0{registration.history}")).hexdigest()[:24]
@@ -401,14 +416,6 @@ def _build_totals(series: LiveSeries) -> Totals:
         counters={key: value for key, value in series.items() if not isinstance(value, HistogramTotal)},
         histograms={key: value for key, value in histograms.items() if len(value.buckets) == _BUCKETS},
     )
-
-
-def _is_outdated(path: Path) -> bool:
-    """Return whether a registration has not been used for _KEPT_SECONDS."""
-    try:
-        return path.lstat().st_mtime < time.time() - _KEPT_SECONDS
-    except OSError:
-        return False
 
 
 def _read_file(path: Path) -> _StoredProject | None:

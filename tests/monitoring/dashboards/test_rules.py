@@ -140,6 +140,13 @@ def test_a_missing_value_has_no_colour_of_a_threshold() -> None:
     assert change == [{"type": "special", "options": {"match": "null+nan", "result": result}}]
 
 
+def test_a_chart_of_recorded_faults_says_that_it_needs_the_rules() -> None:
+    """Without the rules it said "none seen", whatever failed."""
+    charts = [panel for panel in PANELS if "instance_stage:" in panel["targets"][0]["expr"]]
+    assert len(charts) == 4
+    assert {panel["fieldConfig"]["defaults"]["noValue"] for panel in charts} == {"none, or no rules"}
+
+
 def test_no_series_of_faults_is_green() -> None:
     """The failures of the first stage were green, as successes are elsewhere."""
     charts = [

@@ -24,6 +24,7 @@ from paropt_exporter.monitoring.dashboards.links import LANE_UID
 from paropt_exporter.monitoring.dashboards.panels import (
     COARSE_POINTS,
     MOST_LINES,
+    NONE_RECORDED,
     STAGE_POINTS,
     Dash,
     Query,
@@ -207,6 +208,7 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
         ),
         shortest=scope.recorded_window,
         faults=True,
+        no_value=NONE_RECORDED,
     )
     yield build_bars(
         "Which limits break?",
@@ -218,6 +220,7 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
         ),
         shortest=scope.recorded_window,
         faults=True,
+        no_value=NONE_RECORDED,
     )
     yield build_bars(
         "Which stages are tried again?",
@@ -228,6 +231,7 @@ def _iter_error_panels(scope: Scope) -> Iterator[Panel]:
         ),
         shortest=scope.recorded_window,
         faults=True,
+        no_value=NONE_RECORDED,
     )
 
 

@@ -21,6 +21,7 @@ from paropt_exporter.monitoring.dashboards.layout import (
 from paropt_exporter.monitoring.dashboards.links import link_row, link_series
 from paropt_exporter.monitoring.dashboards.panels import (
     MOST_LINES,
+    NONE_RECORDED,
     Dash,
     Query,
     build_bar_gauge,
@@ -179,6 +180,7 @@ def _iter_limit_panels(scope: Scope) -> Iterator[Panel]:
         ),
         shortest=scope.recorded_window,
         colours=_SLA_SEVERITIES,
+        no_value=NONE_RECORDED,
     )
     yield build_bar_gauge(
         "Which lanes keep their stages' limits?",
@@ -220,7 +222,7 @@ def _build_alert_table(scope: Scope) -> Panel:
             Column(source="instance", title="Instance"),
         ],
         order=Order(column="Severity", descending=False),
-        no_value="none, or no rules",
+        no_value=NONE_RECORDED,
     )
 
 

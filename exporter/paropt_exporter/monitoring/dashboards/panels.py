@@ -27,6 +27,8 @@ MOST_POINTS = 240
 STAGE_POINTS = 120
 COARSE_POINTS = 60  # for rates and sums of stages' series, and for bars
 MOST_LINES = 10  # of a chart of all lanes, pools or projects: more can't be told apart, and a fleet has thousands
+# Of queries whose series exist only if the rules are loaded: without them, too, there is none.
+NONE_RECORDED = "none, or no rules"
 _LAST = "lastNotNull"
 # Grafana gives all names the width of the one with most letters, at 12 pixels: shorter names of wider letters are cut.
 _NAME_PIXELS = 10
@@ -153,6 +155,7 @@ def build_bars(
     shortest: str | None,
     colours: Mapping[str, Colour] = MappingProxyType({}),
     faults: bool = False,
+    no_value: str = "none seen",
 ) -> Panel:
     """Show counts for each interval as stacked bars.
 
@@ -163,7 +166,7 @@ def build_bars(
         **_DRAWN, "axisSoftMax": 1, "drawStyle": "bars", "fillOpacity": 60, "lineWidth": 0,
         "stacking": {"group": "A", "mode": "normal"},
     }  # fmt: skip
-    defaults = {**_build_time_defaults(Scale(unit=COUNT, decimals=0), custom), "noValue": "none seen"}
+    defaults = {**_build_time_defaults(Scale(unit=COUNT, decimals=0), custom), "noValue": no_value}
     if faults:
         defaults["color"] = {"fixedColor": Colour.BAD, "mode": "shades"}
     return TimeSeries(
