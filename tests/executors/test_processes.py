@@ -818,6 +818,13 @@ def test_import_path_may_have_entries_of_a_subclass(monkeypatch: pytest.MonkeyPa
         assert pool.submit(double, 4).result(HANG_SECONDS) == 8
 
 
+def test_program_may_have_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker started, and tasks failed after 20 s."""
+    monkeypatch.delattr(sys, "argv")
+    with ProcessPool(1) as pool:
+        assert pool.submit(eval, "sys.argv", {"sys": sys}).result(HANG_SECONDS) == []
+
+
 def test_initargs_may_be_a_list() -> None:
     arguments: Any = ["PAROPT_TEST", "set"]  # typeshed wants a tuple; the library takes any iterable
     with ProcessPool(1, initializer=set_variable, initargs=arguments) as pool:
