@@ -289,6 +289,29 @@ def test_exception_that_cannot_be_pickled_is_described_in_one_line(pool: Process
     assert str(error) == f"raise_locked: LockedError: no room: it could not be sent back: {reason}"
 
 
+class Locked:
+    def __init__(self) -> None:
+        self.count = 0
+        self.lock = threading.Lock()
+
+    def get_count(self) -> int:
+        return self.count
+
+
+def test_error_names_the_part_of_a_function_that_cannot_be_pickled(pool: ProcessPool) -> None:
+    lock, number = threading.Lock(), 5
+    notebook: dict[str, Any] = {"lock": lock, "number": number}
+    exec(compile("def use_lock(): return number, lock", "<notebook>", "exec"), notebook)
+    functions: dict[str, Callable[[], object]] = {
+        "global 'lock'": notebook["use_lock"],
+        "variable 'lock'": lambda: (number, lock),
+        "attribute 'lock'": Locked().get_count,
+    }
+    for part, function in functions.items():
+        reason = f"can't travel between processes: {part}: TypeError: cannot pickle '_thread.lock' object"
+        assert str(pool.submit(function).exception(HANG_SECONDS)).endswith(reason)
+
+
 def test_error_of_arguments_that_cannot_be_pickled_names_the_task(pool: ProcessPool) -> None:
     for name, future in (
         ("nothing", pool.submit(nothing, Unpicklable())),
