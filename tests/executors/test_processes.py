@@ -289,6 +289,29 @@ def test_exception_that_cannot_be_pickled_is_described_in_one_line(pool: Process
     assert str(error) == f"raise_locked: LockedError: no room: it could not be sent back: {reason}"
 
 
+class Locked:
+    def __init__(self) -> None:
+        self.count = 0
+        self.lock = threading.Lock()
+
+    def get_count(self) -> int:
+        return self.count
+
+
+def test_error_names_the_part_of_a_function_that_cannot_be_pickled(pool: ProcessPool) -> None:
+    lock, number = threading.Lock(), 5
+    notebook: dict[str, Any] = {"lock": lock, "number": number}
+    exec(compile("def use_lock(): return number, lock", "<notebook>", "exec"), notebook)
+    functions: dict[str, Callable[[], object]] = {
+        "global 'lock'": notebook["use_lock"],
+        "variable 'lock'": lambda: (number, lock),
+        "attribute 'lock'": Locked().get_count,
+    }
+    for part, function in functions.items():
+        reason = f"can't travel between processes: {part}: TypeError: cannot pickle '_thread.lock' object"
+        assert str(pool.submit(function).exception(HANG_SECONDS)).endswith(reason)
+
+
 def test_error_of_arguments_that_cannot_be_pickled_names_the_task(pool: ProcessPool) -> None:
     for name, future in (
         ("nothing", pool.submit(nothing, Unpicklable())),
@@ -816,6 +839,13 @@ def test_import_path_may_have_entries_of_a_subclass(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "path", [PathEntry(tmp_path), *sys.path])
     with ProcessPool(1) as pool:
         assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+
+
+def test_program_may_have_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker started, and tasks failed after 20 s."""
+    monkeypatch.delattr(sys, "argv")
+    with ProcessPool(1) as pool:
+        assert pool.submit(eval, "sys.argv", {"sys": sys}).result(HANG_SECONDS) == []
 
 
 def test_initargs_may_be_a_list() -> None:

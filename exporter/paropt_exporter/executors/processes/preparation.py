@@ -36,7 +36,7 @@ class Preparation:
         path = [str(os.fsdecode(entry)) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
         parent = mp_context.get_authkey(), mp_context.get_name(), os.getpid()
         context = name, parent, mp_context.get_tracker() is not None
-        arguments = [str(argument) for argument in sys.argv]
+        arguments = [str(argument) for argument in getattr(sys, "argv", ())]  # a program that embeds Python may lack it
         limits = sys.getrecursionlimit(), sys.get_int_max_str_digits()
         taken = path, directory, copy_environment(), arguments, limits
         return marshal.dumps((*taken, *context, *self._pack_initializer()))

@@ -189,11 +189,11 @@ class WorkerConnection:
         """Read the replies that have arrived at the socket."""
         frames: list[Frame] = []
         try:
-            while (room := self._assembler.get_buffer()) is not None:
-                count = self._socket.recv_into(room)
-                if not count:
+            while self._assembler.wants_body:
+                received = self._assembler.receive_body(self._socket.recv_into)
+                if received is None:
                     break
-                frames += self._assembler.note_received(count)
+                frames += received
             else:
                 frames += self._assembler.split(self._socket.recv(wire.CHUNK_BYTES))
         except OSError:

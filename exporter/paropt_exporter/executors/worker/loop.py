@@ -92,12 +92,11 @@ class _Worker:
 
     def _receive_message(self) -> tuple[tuple[Any, ...], bytes | bytearray] | None:
         while not self._frames:
-            room = self._assembler.get_buffer()
-            if room is not None:
-                count = self._connection.recv_into(room)
-                if not count:
+            if self._assembler.wants_body:
+                frames = self._assembler.receive_body(self._connection.recv_into)
+                if frames is None:
                     return None
-                self._frames = self._assembler.note_received(count)
+                self._frames = frames
             else:
                 received = self._connection.recv(wire.CHUNK_BYTES)
                 if not received:

@@ -9,9 +9,9 @@ import pickle
 import sys
 import traceback
 from _thread import RLock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import _lru_cache_wrapper, partial
-from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType, WrapperDescriptorType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType, WrapperDescriptorType
 from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.errors import UnpicklableError, describe, get_traceback
@@ -399,11 +399,38 @@ def _dumps_by_value(value: object, modules: set[str]) -> bytes:
                 cloudpickle.register_pickle_by_value(sys.modules[name])
             packed: bytes = to_bytes(value, _PROTOCOL)
         except Exception as error:  # pickling runs the user's code
-            raise UnpicklableError(f"{_shorten(value)} can't travel between processes: {describe(error)}") from error
+            reason = f"{_find_unpicklable_part(value, to_bytes)}{describe(error)}"
+            raise UnpicklableError(f"{_shorten(value)} can't travel between processes: {reason}") from error
         finally:
             for name in registered:
                 cloudpickle.unregister_pickle_by_value(sys.modules[name])
     return packed
+
+
+def _find_unpicklable_part(value: object, to_bytes: Callable[[object, int], bytes]) -> str:
+    """Return "global 'lock': " for a function that uses this lock; "" if the reason is no part of a function."""
+    name = ""
+    try:
+        for name, part in list(_iter_parts(value)):  # noqa: B007 -- the name of the part at which pickling fails
+            to_bytes(part, _PROTOCOL)
+    except Exception:  # noqa: BLE001 -- as above
+        return f"{name}: " if name else ""
+    return ""
+
+
+def _iter_parts(value: object) -> Iterator[tuple[str, object]]:
+    """Yield the objects that a function or a bound method takes along, each with its kind and name."""
+    if isinstance(value, MethodType):
+        yield from ((f"attribute {name!r}", part) for name, part in getattr(value.__self__, "__dict__", {}).items())
+        return
+    if not isinstance(value, FunctionType):
+        return
+    for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # an empty cell
+            yield f"variable {name!r}", cell.cell_contents
+    for name in value.__code__.co_names:
+        if name in value.__globals__:
+            yield f"global {name!r}", value.__globals__[name]
 
 
 def _shorten(value: object) -> str:

@@ -6,6 +6,7 @@ import marshal
 import os
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 # To a worker: body length, kind. From a worker: body length, number of the task, kind, its start and end, its CPU and
@@ -30,6 +31,9 @@ RESULTS_BYTES = 1 << 18  # of the results pipe; Linux grants a user 64 MB of pip
 
 _UNREFERENCED = 2  # marshal's version: from the third on, an object may refer to an earlier one, here in another item
 
+_FIRST_BYTES = 1 << 24  # of the buffer of a large body; it is doubled whenever it is full
+Frames = list[tuple[tuple[Any, ...], bytes | bytearray]]  # header fields and body
+
 Reply = tuple[int, float, float, Any]  # kind, start, end, plain value or body
 Head = tuple[int, int, int, float, float, float, float, float, int]  # of a reply, as REPLY has it
 
@@ -47,40 +51,53 @@ def claim_task(descriptor: int) -> bool:
 
 
 class Assembler:
-    """Assembles frames from received bytes; a large body is received into its final buffer."""
+    """Assembles frames from received bytes; a large body is received into its final buffer.
+
+    The buffer grows with the bytes that arrive: the length comes from the other side, where a task may have written to
+    a descriptor that is not its own, and must not cost this process its memory.
+    """
 
     def __init__(self, header: struct.Struct) -> None:
         self._header = header
         self._pending = b""
         self._body: bytearray | None = None
-        self._filled = 0
+        self._filled = self._length = 0  # of the body
         self._head: tuple[Any, ...] = ()
 
-    def get_buffer(self) -> memoryview | None:
-        """Return the buffer for the rest of a large body, or None if none is being received."""
-        return None if self._body is None else memoryview(self._body)[self._filled :]
+    @property
+    def wants_body(self) -> bool:
+        """Whether a large body is being received: then `receive_body` comes next, and otherwise `split`."""
+        return self._body is not None
 
-    def note_received(self, count: int) -> list[tuple[tuple[Any, ...], bytes | bytearray]]:
-        """Note that `count` bytes were received into the buffer; return the frame if it is complete."""
-        assert self._body is not None
+    def receive_body(self, receive_into: Callable[[memoryview], int]) -> Frames | None:
+        """Receive more of a large body; return the frame if it is complete, or None at the end of the stream."""
+        body = self._body
+        assert body is not None
+        if self._filled == len(body):
+            body.extend(bytes(min(len(body), self._length - len(body))))
+        with memoryview(body) as whole, whole[self._filled :] as room:
+            count = receive_into(room)
         self._filled += count
-        if self._filled < len(self._body):
+        if not count:
+            return None
+        if self._filled < self._length:
             return []
-        body, self._body = self._body, None
+        self._body = None
         return [(self._head, body)]
 
-    def split(self, received: bytes) -> list[tuple[tuple[Any, ...], bytes | bytearray]]:
+    def split(self, received: bytes) -> Frames:
         """Split received bytes into frames; return the complete ones as header fields and body."""
         pending = self._pending + received if self._pending else received
-        frames: list[tuple[tuple[Any, ...], bytes | bytearray]] = []
+        frames: Frames = []
         header, size, start = self._header, self._header.size, 0
         while len(pending) - start >= size:
             head = header.unpack_from(pending, start)
             end = start + size + head[0]
             if end > len(pending):
                 if head[0] > CHUNK_BYTES:
-                    self._head, self._body = head, bytearray(head[0])
+                    self._head, self._length = head, head[0]
                     self._filled = len(pending) - start - size
+                    self._body = bytearray(min(self._length, max(_FIRST_BYTES, self._filled)))
                     self._body[: self._filled] = pending[start + size :]
                     start = len(pending)
                 break
