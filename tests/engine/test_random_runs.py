@@ -224,9 +224,9 @@ def check_resources(
         memory, large = memory + change * own.memory_bytes, large + change * bool(own.memory_bytes)
         assert running <= 1 or slots <= SIZE
         assert large <= 1 or memory <= 1024 * MIB
-    for one, other in permutations(starts, 2):
-        apart = stages[one].exclusive or bool(stages[one].locks & stages[other].locks)
-        assert not apart or ends[one] < starts[other] or ends[other] < starts[one]
+    for first, second in permutations(starts, 2):
+        apart = stages[first].exclusive or bool(stages[first].locks & stages[second].locks)
+        assert not apart or ends[first] < starts[second] or ends[second] < starts[first]
 
 
 def check_result(lane: Lane, record: RunRecord, results: dict[str, Result]) -> None:
