@@ -711,6 +711,34 @@ def test_other_checks_of_the_make_target_are_named(project: Path) -> None:
     assert not any("also runs" in note for note in detect_stages(project).notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "caller"),
+    [
+        (
+            "tox.ini",
+            "[testenv:lint]\ncommands =\n    ruff check .\n    slotscheck -m a\n    python b.py -c\n",
+            "tox -e",
+        ),
+        (
+            "noxfile.py",
+            "def lint(session):\n    session.install('ruff')\n    session.run('ruff', 'check', '.')\n"
+            "    session.run('slotscheck', '-m', 'a')\n    session.run('python', 'b.py', '-c')\n",
+            "nox -s",
+        ),
+    ],
+)
+def test_other_checks_of_a_linting_environment_are_named(project: Path, name: str, text: str, caller: str) -> None:
+    """sqlalchemy's has ten; none was in the stages or notes, as those of a make target are."""
+    _install(project.parent / "bin", "ruff")
+    (project / name).write_text(text)
+    detected = detect_stages(project)
+    assert _commands(detected) == {"quality_gates": ("ruff", "check", ".")}
+    told = (
+        f"quality_gates: `{caller} lint` also runs `slotscheck -m a`, `python b.py -c`: add them to the stage's steps"
+    )
+    assert told in detected.notes
+
+
 def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path) -> None:
     _install(project.parent / "bin", "npm")
     _write(project, package_dot_json='{"scripts": {"test": "vitest"}, "devDependencies": {"vitest": "*"}}')

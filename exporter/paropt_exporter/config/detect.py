@@ -144,7 +144,7 @@ _BUILT_IN_STAGES = (
 
 
 _TOOLS = {tool for kind in _BUILT_IN_STAGES for tool in kind.tools + kind.called}
-_PREPARES = frozenset({"install", "sync", "make", "pre-commit"})
+_PREPARES = frozenset({"install", "sync", "make", "pre-commit", "prek"})
 
 
 def detect_stages(root: Path) -> DetectedStages:
@@ -414,19 +414,29 @@ def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None,
 
 
 def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
-    """Return a note on the commands of a linting target that the stages don't run."""
-    target = next((target for target in kind.targets if target in project.targets), None)
-    if target is None or kind.name in _TEST_STAGES:
+    """Return a note on the commands of a linting target, or environment of tox or nox, that the stages don't run."""
+    if kind.name in _TEST_STAGES:
         return []
-    commands = (
-        each for each in project.commands.commands if each.file in (*MAKEFILES, *JUSTFILES) and each.group == target
-    )
-    rest = [f"`{shlex.join((*each.python, *each.words))}`" for each in commands if _is_other_check(each.words)]
-    return (
-        [f"`{project.target_runner} {target}` also runs {', '.join(rest)}: add that to the stage's steps"]
-        if rest
-        else []
-    )
+    callers = {
+        (file, target): f"{project.target_runner} {target}" for file in _TARGET_FILES for target in project.targets
+    }
+    names = [name for name in kind.targets if name not in _TOOLS]
+    callers |= {(file, name): f"{call} {name}" for file, call in _ENVIRONMENT_FILES.items() for name in names}
+    rest: dict[tuple[str, str], list[str]] = {}
+    for each in project.commands.commands:
+        group = (each.file, each.group)
+        is_of_kind = each.group in kind.targets and group in callers
+        if is_of_kind and not each.folder and _is_other_check(each.words):
+            rest.setdefault(group, []).append(f"`{shlex.join((*each.python, *each.words))}`")
+    for group, commands in islice(rest.items(), 1):
+        listed = ", ".join(commands[:_MOST_FOLDERS]) + (", …" if len(commands) > _MOST_FOLDERS else "")
+        what = "that" if len(commands) == 1 else "them"
+        return [f"`{callers[group]}` also runs {listed}: add {what} to the stage's steps"]
+    return []
+
+
+_TARGET_FILES = (*MAKEFILES, *JUSTFILES)
+_ENVIRONMENT_FILES = {"tox.ini": "tox -e", "noxfile.py": "nox -s"}
 
 
 def _describe_unused_tools(project: Project, kind: _BuiltInStage, work: Iterable[Words]) -> list[str]:
