@@ -61,6 +61,30 @@ def test_python_project_gets_five_stages_for_its_own_tools(project: Path) -> Non
     assert detected.notes == ()
 
 
+@pytest.mark.parametrize("own", ["", "[testenv]\ncommands = pytest tests\n"], ids=["usual", "own command"])
+@pytest.mark.parametrize(
+    ("option", "action", "added"),
+    [
+        ("--integration", "store_true", True),
+        ("--run-e2e", "store_true", True),
+        ("--integration-host", "store", False),
+        ("--slow", "store_true", False),
+    ],
+)
+def test_integration_tests_get_the_option_that_they_need(
+    project: Path, own: str, option: str, action: str, *, added: bool
+) -> None:
+    """Without it pytest deselected all of poetry-core's, and the stage failed with exit code 5."""
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", tests__integration__test_b_dot_py="", tox_dot_ini=own)
+    conftest = (
+        f'def pytest_addoption(parser):\n    parser.addoption(\n        "{option}",\n        action="{action}")\n'
+    )
+    _write(project, tests__conftest_dot_py=conftest)
+    command = _commands(detect_stages(project))["integration_tests"]
+    assert command == ("pytest", "-q", "tests/integration", *([option] if added else []))
+
+
 def test_installed_tool_that_the_project_does_not_use_is_left_out(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "bandit", "pytest")
     detected = detect_stages(project)

@@ -351,7 +351,8 @@ def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
     if separate is not None and plain and all(separate.startswith(f"{each.rstrip('/')}/") for each in targets):
         if not integration:
             return [(*start, *calls[0], f"--ignore={separate}")]
-        return [(*start, *(word for word in calls[0] if word not in targets), separate)]
+        kept = [word for word in calls[0] if word not in targets]
+        return [(*start, *kept, separate, *(each for each in project.integration_options if each not in kept))]
     if integration:
         calls = [project.drop_reports(words) for words in project.commands.find("pytest") if separate in words][:1]
     return [(*start, *call) for call in calls]
@@ -588,7 +589,7 @@ def _choose_batched_files(project: Project, command: Words) -> str | None:
 def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:
     separate = project.integration_tests
     if integration:
-        return [("-q", separate)] if separate else []
+        return [("-q", separate, *project.integration_options)] if separate else []
     if not project.has_tests:
         return []
     ignored = (f"--ignore={separate}",) if separate else ()
