@@ -408,9 +408,16 @@ def test_proposed_inputs_cache_lint_types_and_tests(typed_project: Path) -> None
     assert err.getvalue() == ""  # each pattern matches something
 
 
-@pytest.mark.parametrize("command", [("npm", "run", "lint"), ("make", "lint")])
-def test_script_or_target_is_proposed_to_depend_on_all_files(tmp_path: Path, command: tuple[str, ...]) -> None:
-    stage = Stage(number=2, name="quality_gates", run=command)
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Stage(number=2, name="quality_gates", run=("npm", "run", "lint")),
+        Stage(number=2, name="quality_gates", run=("make", "lint")),
+        Stage(number=2, name="quality_gates", steps=(("npm", "run", "lint"), ("npm", "run", "format:check"))),
+    ],
+    ids=["script", "target", "scripts"],
+)
+def test_script_or_target_is_proposed_to_depend_on_all_files(tmp_path: Path, stage: Stage) -> None:
     text = init.render_config(DetectedStages(stages=(stage,), notes=()), tmp_path)
     assert '# inputs: ["**"]\n' in text
     assert "*.py" not in text

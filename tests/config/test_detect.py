@@ -166,6 +166,37 @@ def test_npm_scripts_count_and_the_placeholder_of_npm_init_does_not(project: Pat
     assert _commands(detect_stages(project))["quality_gates"] == ("pnpm", "run", "lint")
 
 
+@pytest.mark.parametrize(
+    ("lint", "also"),
+    [
+        ("eslint .", True), ("eslint . && npm run format:check", False), ("prettier --check . && eslint .", False),
+    ],
+)  # fmt: skip
+def test_npm_script_that_checks_the_format_runs_after_the_linter(project: Path, lint: str, *, also: bool) -> None:
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json=f'{{"scripts": {{"lint": "{lint}", "format:check": "prettier --check ."}}}}')
+    steps = (("npm", "run", "lint"), ("npm", "run", "format:check"))
+    assert _commands(detect_stages(project)) == {"quality_gates": steps if also else steps[0]}
+
+
+@pytest.mark.parametrize(
+    ("lock", "manager", "runner"),
+    [
+        ("bun.lock", "", "bun"), ("yarn.lock", "pnpm@9.0.0", "yarn"), ("", "pnpm@9.0.0", "pnpm"), ("", "yarn", "yarn"),
+        ("", "other@1", "npm"),
+    ],
+)  # fmt: skip
+def test_scripts_are_called_by_the_projects_package_manager(
+    project: Path, lock: str, manager: str, runner: str
+) -> None:
+    """Turborepo's and Bun's templates got `npm run`; that of Turborepo calls its types check-types."""
+    _install(project.parent / "bin", "npm", "pnpm", "yarn", "bun")
+    _write(project, package_dot_json=f'{{"scripts": {{"check-types": "tsc"}}, "packageManager": "{manager}"}}')
+    if lock:
+        (project / lock).touch()
+    assert _commands(detect_stages(project)) == {"type_checking": (runner, "run", "check-types")}
+
+
 def test_python_and_npm_side_by_side_are_two_stages(project: Path) -> None:
     _install(project.parent / "bin", "npm", "ruff")
     _write(project, package_dot_json='{"scripts": {"lint": "eslint ."}}', ruff_dot_toml="")

@@ -38,7 +38,7 @@ _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
 _WATCHES = re.compile(r"(?<!\S)(?:--watch(?:All)?|watch|(?P<react>react-scripts test))(?![\w=-])")
 _WATCHES_NO_MORE = re.compile(r"--watch(?:All)?=false")  # whatever is before it
 _RUNS_IN_CI = re.compile(r"\bCI=\w")  # react-scripts watches unless this variable says that it runs in CI
-BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "task", "go", "cargo"})  # they may read any file
+BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "bun", "make", "just", "task", "go", "cargo"})  # they may read any file
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
 # Variables for coverage, colours and installers, which don't affect tests.
 _OF_TOOLS = re.compile(
@@ -82,7 +82,8 @@ class _BuiltInStage(Struct, frozen=True, kw_only=True):
     """One built-in stage with the Python tools, npm scripts, make targets and tools of other languages for it.
 
     All Python tools that the project itself calls are used, otherwise the first of `tools` for which it is configured.
-    A tool in `languages` is used if the project has nothing else for the stage.
+    A tool in `languages` is used if the project has nothing else for the stage. The first of `more_scripts` runs after
+    the first of `scripts`.
     """
 
     number: int
@@ -90,6 +91,7 @@ class _BuiltInStage(Struct, frozen=True, kw_only=True):
     tools: tuple[str, ...]
     called: tuple[str, ...] = ()
     scripts: tuple[str, ...]
+    more_scripts: tuple[str, ...] = ()
     targets: tuple[str, ...]
     languages: tuple[_LanguageTool, ...] = ()
 
@@ -101,6 +103,7 @@ _BUILT_IN_STAGES = (
         tools=("ruff", "flake8"),
         called=("black", "isort", "pylint", "pycodestyle", "pydocstyle", "pyflakes"),
         scripts=("lint",),
+        more_scripts=("format:check", "check:format", "format-check", "check-format", "prettier:check", "fmt:check"),
         targets=("lint", "style", "format-check"),
         languages=(
             _LanguageTool(sign="go.mod", program="go", command=("go", "vet", "./...")),
@@ -112,7 +115,7 @@ _BUILT_IN_STAGES = (
         name="type_checking",
         tools=("mypy", "pyright"),
         called=("basedpyright", "ty", "pyrefly"),
-        scripts=("typecheck", "type-check", "types", "tsc"),
+        scripts=("typecheck", "type-check", "check-types", "check:types", "types:check", "types", "tsc"),
         targets=("typecheck", "type-check", "types", "mypy"),
     ),
     _BuiltInStage(
@@ -162,13 +165,15 @@ def detect_stages(root: Path) -> DetectedStages:
         unused = _describe_unused_tools(project, kind, work)
         work, beside = _divide_work(work)
         if script is not None and work:
-            beside.append((script[0], [script]))
+            beside.append((script[0], [script, *_choose_more_scripts(project, kind, script)]))
         for place, (name, commands) in enumerate(beside, 1):
             stages.append(_build_stage(project, kind.number + place * _BESIDE, f"{kind.name}_{name}", commands))
         language, no_language = (None, []) if work or script or target else _choose_language_tool(project, kind)
         missing += no_language
         lacks_programs = lacks_programs or bool(no_language)
-        work = work or [each for each in (script, target, language) if each is not None]
+        if script is not None and not work:
+            work = [script, *_choose_more_scripts(project, kind, script)]
+        work = work or [each for each in (target, language) if each is not None]
         if work:
             stages.append(_build_stage(project, kind.number, kind.name, work))
             rest = _describe_rest(project, kind) if target is None else []
@@ -391,6 +396,16 @@ def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> 
     if project.lacks_node_modules:
         return None, [f"package.json has the script {script!r}, but no node_modules: {project.script_runner} install"]
     return (project.script_runner, "run", script), []
+
+
+def _choose_more_scripts(project: Project, kind: _BuiltInStage, script: Words) -> list[Words]:
+    """Return the call of the first further npm script that checks, unless the chosen one runs it or its program."""
+    name = next((each for each in kind.more_scripts if each in project.scripts), None)
+    if name is None:
+        return []
+    chosen, other = project.scripts[script[-1]], project.scripts[name]
+    runs_it = name in chosen or any(_mentions_word(chosen, word) for word in other.split()[:1])
+    return [] if runs_it else [(*script[:-1], name)]
 
 
 def _watches_files(script: str) -> bool:

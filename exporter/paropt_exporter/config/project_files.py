@@ -84,7 +84,7 @@ _TARGET_FILES: Mapping[str, tuple[Sequence[str], Callable[[str], dict[str, list[
     "just": (JUSTFILES, parse_just_recipes),
     "task": (TASKFILES, parse_taskfile),
 }
-_LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
+_LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"), ("bun.lock", "bun"), ("bun.lockb", "bun"))
 
 
 class Project:
@@ -464,8 +464,11 @@ class Project:
 
     @cached_property
     def script_runner(self) -> str:
-        """pnpm or yarn if the project has its lock file, otherwise npm."""
-        return next((runner for lock, runner in _LOCKS if is_file(self._root / lock)), "npm")
+        """pnpm, yarn or bun if the project has its lock file or names it as its package manager, otherwise npm."""
+        described, _ = self._package
+        named = str(described.get("packageManager", "")).partition("@")[0]  # such as pnpm@9.0.0
+        usual = named if any(named == runner for _, runner in _LOCKS) else "npm"
+        return next((runner for lock, runner in _LOCKS if is_file(self._root / lock)), usual)
 
     @cached_property
     def target_runner(self) -> str:
