@@ -224,6 +224,8 @@ def test_wrong_value_of_a_stage_is_reported_at_its_place(tmp_path: Path, keys: d
         ("lint: {script: ruff}", "lint: unknown key 'lint': put it under `stages`, as `- {name: lint, run: ...}`"),
         ("fail-fast: true", "fail-fast: unknown key 'fail-fast': 'fail_fast' is a key of a lane, so put "),
         ("push: http://a", 'push: expected a mapping like {url: "http://127.0.0.1:9091"}, found \'http://a\''),
+        ("push: http://me:secret@a", "found another text (not shown: it may be a secret)"),
+        ("feedback: {prometheus: http://me:secret@a}", "found another text (not shown: it may be a secret)"),
         ("history: false", "history: expected a mapping like {path: .paropt/history.db, keep: 1000}, found the "),
         ("web: {port: 9000}", "web.port: unknown key 'port': did you mean 'listen_address'?"),
         ("web: {listen_address: 9000}", "listen_address: expected host:port, :port or [ipv6]:port, found '9000': did "),
