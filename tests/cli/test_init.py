@@ -343,7 +343,8 @@ def test_root_whose_tools_are_not_installed_says_so(tmp_path: Path, monkeypatch:
         (folder / "package.json").write_text('{"scripts": {"lint": "eslint ."}}')
     code, out, err = _init(tmp_path)
     assert (code, err) == (0, "")
-    assert "the project's tools are not installed here: install them, then run init --force" in out
+    assert "the project's tools are not installed here: install them, then run init --force\n" in out
+    assert "to run it" not in out and "commit it" not in out  # the next step is to install them
     assert "quality_gates left out: package.json has the script 'lint', but npm is not on PATH" in out
     assert "packages/a is a project of its own: run `paropt-exporter init` there" in out
 

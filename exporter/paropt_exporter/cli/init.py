@@ -97,9 +97,10 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         return 2
     named = "" if path.name == FILE else f" --config.file {path}"
     print(f"wrote {path}: {_describe_stages(detected)}", file=stdout)
-    print(f"  to run it: paropt-exporter{named}", file=stdout)
-    print(f"  to look for faults after a change: paropt-exporter check{named}", file=stdout)
-    print("  commit it; .paropt/ is for this machine only, and git ignores it", file=stdout)
+    if detected.stages or not detected.lacks_programs:  # otherwise the user runs init again
+        print(f"  to run it: paropt-exporter{named}", file=stdout)
+        print(f"  to look for faults after a change: paropt-exporter check{named}", file=stdout)
+        print("  commit it; .paropt/ is for this machine only, and git ignores it", file=stdout)
     if above is not None:
         print(f"  {above} no longer applies in this folder", file=stdout)
     columns = find_columns_of_terminal(stdout)
