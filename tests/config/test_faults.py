@@ -200,6 +200,8 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
         ({"shell": "bash"}, "expected true or false, found 'bash': `true` means /bin/sh; for another shell"),
         ({"fail_fast": "true"}, "unknown key 'fail_fast': it is a key of a lane, so put it into one of `lanes`"),
         ({"only": "[main]"}, "unknown key 'only': stages have no conditions: "),
+        ({"env": "{A: }"}, "env.A: expected a string, found nothing: write '' for an empty one"),
+        ({"sla": "{max: 5s, warning: 0.9}"}, "stages[0].sla.warning: unknown key 'warning': did you mean 'warn_at'?"),
         ({"env": "{A: true}"}, "env.A: expected a string, found the boolean true: quote it if you mean the word"),
         ({"parallel": "true"}, "unknown key 'parallel': leave it out: all stages run in parallel"),
         ({"allow_failure": "true"}, "unknown key 'allow_failure': to ignore a failure, end the command"),

@@ -49,7 +49,9 @@ _KEYS_OF_OTHERS = {
     "produces": "outputs", "desc": "description", "help": "description", "id": "name", "title": "name",
     "cores": "slots", "cpu": "slots", "cpus": "slots", "ram": "memory", "time_limit": "timeout",
     "attempts": "retries", "max_attempts": "retries", "address": "listen_address", "bind": "listen_address",
-    "host": "listen_address", "listen": "listen_address", "port": "listen_address",
+    "host": "listen_address", "listen": "listen_address", "port": "listen_address", "limit": "max",
+    "max_duration_seconds": "max", "threshold": "warn_at", "warn": "warn_at", "warning": "warn_at",
+    "warning_threshold": "warn_at",
     "concurrency": "workers", "max-parallel": "workers", "max_parallel": "workers", "parallel": "workers",
     "jobs": "workers stages", "recipes": "stages", "targets": "stages", "tasks": "stages",
 }  # fmt: skip
@@ -198,6 +200,8 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
         )
     else:
         message = str(detail["msg"])
+    if found is None and location[-2:-1] == ("env",):
+        message += ": write '' for an empty one"
     if location[-1:] == ("warn_at",) and kind in ("float_type", "less_than_equal"):
         message += ": it is a ratio of the limit, such as 0.8"
     return message + _explain_boolean(message, found, document.get_written(location))
