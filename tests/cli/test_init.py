@@ -343,7 +343,8 @@ def test_root_whose_tools_are_not_installed_says_so(tmp_path: Path, monkeypatch:
         (folder / "package.json").write_text('{"scripts": {"lint": "eslint ."}}')
     code, out, err = _init(tmp_path)
     assert (code, err) == (0, "")
-    assert "the project's tools are not installed here: install them, then run init --force" in out
+    assert "the project's tools are not installed here: install them, then run init --force\n" in out
+    assert "to run it" not in out and "commit it" not in out  # the next step is to install them
     assert "quality_gates left out: package.json has the script 'lint', but npm is not on PATH" in out
     assert "packages/a is a project of its own: run `paropt-exporter init` there" in out
 
@@ -408,9 +409,16 @@ def test_proposed_inputs_cache_lint_types_and_tests(typed_project: Path) -> None
     assert err.getvalue() == ""  # each pattern matches something
 
 
-@pytest.mark.parametrize("command", [("npm", "run", "lint"), ("make", "lint")])
-def test_script_or_target_is_proposed_to_depend_on_all_files(tmp_path: Path, command: tuple[str, ...]) -> None:
-    stage = Stage(number=2, name="quality_gates", run=command)
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Stage(number=2, name="quality_gates", run=("npm", "run", "lint")),
+        Stage(number=2, name="quality_gates", run=("make", "lint")),
+        Stage(number=2, name="quality_gates", steps=(("npm", "run", "lint"), ("npm", "run", "format:check"))),
+    ],
+    ids=["script", "target", "scripts"],
+)
+def test_script_or_target_is_proposed_to_depend_on_all_files(tmp_path: Path, stage: Stage) -> None:
     text = init.render_config(DetectedStages(stages=(stage,), notes=()), tmp_path)
     assert '# inputs: ["**"]\n' in text
     assert "*.py" not in text

@@ -61,6 +61,30 @@ def test_python_project_gets_five_stages_for_its_own_tools(project: Path) -> Non
     assert detected.notes == ()
 
 
+@pytest.mark.parametrize("own", ["", "[testenv]\ncommands = pytest tests\n"], ids=["usual", "own command"])
+@pytest.mark.parametrize(
+    ("option", "action", "added"),
+    [
+        ("--integration", "store_true", True),
+        ("--run-e2e", "store_true", True),
+        ("--integration-host", "store", False),
+        ("--slow", "store_true", False),
+    ],
+)
+def test_integration_tests_get_the_option_that_they_need(
+    project: Path, own: str, option: str, action: str, *, added: bool
+) -> None:
+    """Without it pytest deselected all of poetry-core's, and the stage failed with exit code 5."""
+    _install(project.parent / "bin", "pytest")
+    _write(project, tests__test_a_dot_py="", tests__integration__test_b_dot_py="", tox_dot_ini=own)
+    conftest = (
+        f'def pytest_addoption(parser):\n    parser.addoption(\n        "{option}",\n        action="{action}")\n'
+    )
+    _write(project, tests__conftest_dot_py=conftest)
+    command = _commands(detect_stages(project))["integration_tests"]
+    assert command == ("pytest", "-q", "tests/integration", *([option] if added else []))
+
+
 def test_installed_tool_that_the_project_does_not_use_is_left_out(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "bandit", "pytest")
     detected = detect_stages(project)
@@ -140,6 +164,37 @@ def test_npm_scripts_count_and_the_placeholder_of_npm_init_does_not(project: Pat
     }
     (project / "pnpm-lock.yaml").touch()
     assert _commands(detect_stages(project))["quality_gates"] == ("pnpm", "run", "lint")
+
+
+@pytest.mark.parametrize(
+    ("lint", "also"),
+    [
+        ("eslint .", True), ("eslint . && npm run format:check", False), ("prettier --check . && eslint .", False),
+    ],
+)  # fmt: skip
+def test_npm_script_that_checks_the_format_runs_after_the_linter(project: Path, lint: str, *, also: bool) -> None:
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json=f'{{"scripts": {{"lint": "{lint}", "format:check": "prettier --check ."}}}}')
+    steps = (("npm", "run", "lint"), ("npm", "run", "format:check"))
+    assert _commands(detect_stages(project)) == {"quality_gates": steps if also else steps[0]}
+
+
+@pytest.mark.parametrize(
+    ("lock", "manager", "runner"),
+    [
+        ("bun.lock", "", "bun"), ("yarn.lock", "pnpm@9.0.0", "yarn"), ("", "pnpm@9.0.0", "pnpm"), ("", "yarn", "yarn"),
+        ("", "other@1", "npm"),
+    ],
+)  # fmt: skip
+def test_scripts_are_called_by_the_projects_package_manager(
+    project: Path, lock: str, manager: str, runner: str
+) -> None:
+    """Turborepo's and Bun's templates got `npm run`; that of Turborepo calls its types check-types."""
+    _install(project.parent / "bin", "npm", "pnpm", "yarn", "bun")
+    _write(project, package_dot_json=f'{{"scripts": {{"check-types": "tsc"}}, "packageManager": "{manager}"}}')
+    if lock:
+        (project / lock).touch()
+    assert _commands(detect_stages(project)) == {"type_checking": (runner, "run", "check-types")}
 
 
 def test_python_and_npm_side_by_side_are_two_stages(project: Path) -> None:
@@ -709,6 +764,34 @@ def test_other_checks_of_the_make_target_are_named(project: Path) -> None:
     assert note == "quality_gates: `make lint` also runs `python manage.py check`: add that to the stage's steps"
     _write(project, Makefile="lint:\n\tpython manage.py check\n")
     assert not any("also runs" in note for note in detect_stages(project).notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "caller"),
+    [
+        (
+            "tox.ini",
+            "[testenv:lint]\ncommands =\n    ruff check .\n    slotscheck -m a\n    python b.py -c\n",
+            "tox -e",
+        ),
+        (
+            "noxfile.py",
+            "def lint(session):\n    session.install('ruff')\n    session.run('ruff', 'check', '.')\n"
+            "    session.run('slotscheck', '-m', 'a')\n    session.run('python', 'b.py', '-c')\n",
+            "nox -s",
+        ),
+    ],
+)
+def test_other_checks_of_a_linting_environment_are_named(project: Path, name: str, text: str, caller: str) -> None:
+    """sqlalchemy's has ten; none was in the stages or notes, as those of a make target are."""
+    _install(project.parent / "bin", "ruff")
+    (project / name).write_text(text)
+    detected = detect_stages(project)
+    assert _commands(detected) == {"quality_gates": ("ruff", "check", ".")}
+    told = (
+        f"quality_gates: `{caller} lint` also runs `slotscheck -m a`, `python b.py -c`: add them to the stage's steps"
+    )
+    assert told in detected.notes
 
 
 def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path) -> None:

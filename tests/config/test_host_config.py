@@ -251,6 +251,29 @@ def test_all_faults_are_reported_at_their_places(environ: dict[str, str], user_f
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("servers: [https://a]", '1:11: servers[0]: expected a mapping like {url: "https://push.example.org", bearer_'),
+        (
+            "push: https://a",
+            "1:7: push: expected a mapping like {url: \"https://push.example.org\"}, found 'https://a'",
+        ),
+        ("push: https://me:s3cret@a", '{url: "https://push.example.org"}, found another text (not shown: it may be a '),
+        ("cache: https://a", '1:8: cache: expected a mapping like {url: "https://cache.example.org"}, found '),
+        ("allow: [/srv]", "1:9: allow[0]: expected a mapping like {repository: ~/src/shop}, found '/srv'"),
+    ],
+)
+def test_text_in_place_of_a_section_is_one_fault_that_shows_its_form(
+    environ: dict[str, str], user_file: Path, text: str, message: str
+) -> None:
+    """A URL with a password was shown, here and in a paropt.yml: in CI, to everybody who may read the log."""
+    write(user_file, f"{text}\n")
+    (fault,) = faults(environ)
+    assert message in fault
+    assert "s3cret" not in fault
+
+
 def test_empty_file_has_no_settings(environ: dict[str, str], user_file: Path) -> None:
     write(user_file, "# nothing yet\n")
     assert load_host_config(environ).file == HostFile()

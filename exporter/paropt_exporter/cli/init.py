@@ -97,9 +97,10 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         return 2
     named = "" if path.name == FILE else f" --config.file {path}"
     print(f"wrote {path}: {_describe_stages(detected)}", file=stdout)
-    print(f"  to run it: paropt-exporter{named}", file=stdout)
-    print(f"  to look for faults after a change: paropt-exporter check{named}", file=stdout)
-    print("  commit it; .paropt/ is for this machine only, and git ignores it", file=stdout)
+    if detected.stages or not detected.lacks_programs:  # otherwise the user runs init again
+        print(f"  to run it: paropt-exporter{named}", file=stdout)
+        print(f"  to look for faults after a change: paropt-exporter check{named}", file=stdout)
+        print("  commit it; .paropt/ is for this machine only, and git ignores it", file=stdout)
     if above is not None:
         print(f"  {above} no longer applies in this folder", file=stdout)
     columns = find_columns_of_terminal(stdout)
@@ -147,10 +148,13 @@ def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
     there = [pattern for pattern in _SOURCES if _has_files(InputPatterns((pattern,)), root)]
     all_files = "cache: true" if find_top_folder(root) is not None else 'inputs: ["**"]'
     sources = "inputs: [" + ", ".join(f'"{pattern}"' for pattern in there or _SOURCES[:1]) + "]"
-    readers = {
-        stage.name: all_files if isinstance(stage.run, tuple) and stage.run[0] in BUILD_TOOLS else sources
-        for stage in stages
+    commands = {stage.name: (stage.run, *(stage.steps or ())) for stage in stages}
+    builders = {
+        name
+        for name, each in commands.items()
+        if any(isinstance(words, tuple) and words[0] in BUILD_TOOLS for words in each)
     }
+    readers = {name: all_files if name in builders else sources for name in commands}
     own = {f"{kind}_{tool}" for kind in _SOURCE_READERS for tool in SLOW_TOOLS}
     return {name: readers[name] for name in readers.keys() & (_SOURCE_READERS | own)} | {"unit_tests": all_files}
 

@@ -38,7 +38,7 @@ _TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
 _WATCHES = re.compile(r"(?<!\S)(?:--watch(?:All)?|watch|(?P<react>react-scripts test))(?![\w=-])")
 _WATCHES_NO_MORE = re.compile(r"--watch(?:All)?=false")  # whatever is before it
 _RUNS_IN_CI = re.compile(r"\bCI=\w")  # react-scripts watches unless this variable says that it runs in CI
-BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "make", "just", "task", "go", "cargo"})  # they may read any file
+BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "bun", "make", "just", "task", "go", "cargo"})  # they may read any file
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
 # Variables for coverage, colours and installers, which don't affect tests.
 _OF_TOOLS = re.compile(
@@ -82,7 +82,8 @@ class _BuiltInStage(Struct, frozen=True, kw_only=True):
     """One built-in stage with the Python tools, npm scripts, make targets and tools of other languages for it.
 
     All Python tools that the project itself calls are used, otherwise the first of `tools` for which it is configured.
-    A tool in `languages` is used if the project has nothing else for the stage.
+    A tool in `languages` is used if the project has nothing else for the stage. The first of `more_scripts` runs after
+    the first of `scripts`.
     """
 
     number: int
@@ -90,6 +91,7 @@ class _BuiltInStage(Struct, frozen=True, kw_only=True):
     tools: tuple[str, ...]
     called: tuple[str, ...] = ()
     scripts: tuple[str, ...]
+    more_scripts: tuple[str, ...] = ()
     targets: tuple[str, ...]
     languages: tuple[_LanguageTool, ...] = ()
 
@@ -101,6 +103,7 @@ _BUILT_IN_STAGES = (
         tools=("ruff", "flake8"),
         called=("black", "isort", "pylint", "pycodestyle", "pydocstyle", "pyflakes"),
         scripts=("lint",),
+        more_scripts=("format:check", "check:format", "format-check", "check-format", "prettier:check", "fmt:check"),
         targets=("lint", "style", "format-check"),
         languages=(
             _LanguageTool(sign="go.mod", program="go", command=("go", "vet", "./...")),
@@ -112,7 +115,7 @@ _BUILT_IN_STAGES = (
         name="type_checking",
         tools=("mypy", "pyright"),
         called=("basedpyright", "ty", "pyrefly"),
-        scripts=("typecheck", "type-check", "types", "tsc"),
+        scripts=("typecheck", "type-check", "check-types", "check:types", "types:check", "types", "tsc"),
         targets=("typecheck", "type-check", "types", "mypy"),
     ),
     _BuiltInStage(
@@ -144,7 +147,7 @@ _BUILT_IN_STAGES = (
 
 
 _TOOLS = {tool for kind in _BUILT_IN_STAGES for tool in kind.tools + kind.called}
-_PREPARES = frozenset({"install", "sync", "make", "pre-commit"})
+_PREPARES = frozenset({"install", "sync", "make", "pre-commit", "prek"})
 
 
 def detect_stages(root: Path) -> DetectedStages:
@@ -162,13 +165,15 @@ def detect_stages(root: Path) -> DetectedStages:
         unused = _describe_unused_tools(project, kind, work)
         work, beside = _divide_work(work)
         if script is not None and work:
-            beside.append((script[0], [script]))
+            beside.append((script[0], [script, *_choose_more_scripts(project, kind, script)]))
         for place, (name, commands) in enumerate(beside, 1):
             stages.append(_build_stage(project, kind.number + place * _BESIDE, f"{kind.name}_{name}", commands))
         language, no_language = (None, []) if work or script or target else _choose_language_tool(project, kind)
         missing += no_language
         lacks_programs = lacks_programs or bool(no_language)
-        work = work or [each for each in (script, target, language) if each is not None]
+        if script is not None and not work:
+            work = [script, *_choose_more_scripts(project, kind, script)]
+        work = work or [each for each in (target, language) if each is not None]
         if work:
             stages.append(_build_stage(project, kind.number, kind.name, work))
             rest = _describe_rest(project, kind) if target is None else []
@@ -351,7 +356,8 @@ def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
     if separate is not None and plain and all(separate.startswith(f"{each.rstrip('/')}/") for each in targets):
         if not integration:
             return [(*start, *calls[0], f"--ignore={separate}")]
-        return [(*start, *(word for word in calls[0] if word not in targets), separate)]
+        kept = [word for word in calls[0] if word not in targets]
+        return [(*start, *kept, separate, *(each for each in project.integration_options if each not in kept))]
     if integration:
         calls = [project.drop_reports(words) for words in project.commands.find("pytest") if separate in words][:1]
     return [(*start, *call) for call in calls]
@@ -392,6 +398,16 @@ def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> 
     return (project.script_runner, "run", script), []
 
 
+def _choose_more_scripts(project: Project, kind: _BuiltInStage, script: Words) -> list[Words]:
+    """Return the call of the first further npm script that checks, unless the chosen one runs it or its program."""
+    name = next((each for each in kind.more_scripts if each in project.scripts), None)
+    if name is None:
+        return []
+    chosen, other = project.scripts[script[-1]], project.scripts[name]
+    runs_it = name in chosen or any(_mentions_word(chosen, word) for word in other.split()[:1])
+    return [] if runs_it else [(*script[:-1], name)]
+
+
 def _watches_files(script: str) -> bool:
     """Return whether an npm script waits for changes of files, and does not end."""
     *_, start = 0, *(match.end() for match in _WATCHES_NO_MORE.finditer(script))
@@ -414,19 +430,29 @@ def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None,
 
 
 def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
-    """Return a note on the commands of a linting target that the stages don't run."""
-    target = next((target for target in kind.targets if target in project.targets), None)
-    if target is None or kind.name in _TEST_STAGES:
+    """Return a note on the commands of a linting target, or environment of tox or nox, that the stages don't run."""
+    if kind.name in _TEST_STAGES:
         return []
-    commands = (
-        each for each in project.commands.commands if each.file in (*MAKEFILES, *JUSTFILES) and each.group == target
-    )
-    rest = [f"`{shlex.join((*each.python, *each.words))}`" for each in commands if _is_other_check(each.words)]
-    return (
-        [f"`{project.target_runner} {target}` also runs {', '.join(rest)}: add that to the stage's steps"]
-        if rest
-        else []
-    )
+    callers = {
+        (file, target): f"{project.target_runner} {target}" for file in _TARGET_FILES for target in project.targets
+    }
+    names = [name for name in kind.targets if name not in _TOOLS]
+    callers |= {(file, name): f"{call} {name}" for file, call in _ENVIRONMENT_FILES.items() for name in names}
+    rest: dict[tuple[str, str], list[str]] = {}
+    for each in project.commands.commands:
+        group = (each.file, each.group)
+        is_of_kind = each.group in kind.targets and group in callers
+        if is_of_kind and not each.folder and _is_other_check(each.words):
+            rest.setdefault(group, []).append(f"`{shlex.join((*each.python, *each.words))}`")
+    for group, commands in islice(rest.items(), 1):
+        listed = ", ".join(commands[:_MOST_FOLDERS]) + (", …" if len(commands) > _MOST_FOLDERS else "")
+        what = "that" if len(commands) == 1 else "them"
+        return [f"`{callers[group]}` also runs {listed}: add {what} to the stage's steps"]
+    return []
+
+
+_TARGET_FILES = (*MAKEFILES, *JUSTFILES)
+_ENVIRONMENT_FILES = {"tox.ini": "tox -e", "noxfile.py": "nox -s"}
 
 
 def _describe_unused_tools(project: Project, kind: _BuiltInStage, work: Iterable[Words]) -> list[str]:
@@ -578,7 +604,7 @@ def _choose_batched_files(project: Project, command: Words) -> str | None:
 def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:
     separate = project.integration_tests
     if integration:
-        return [("-q", separate)] if separate else []
+        return [("-q", separate, *project.integration_options)] if separate else []
     if not project.has_tests:
         return []
     ignored = (f"--ignore={separate}",) if separate else ()

@@ -49,7 +49,9 @@ _KEYS_OF_OTHERS = {
     "produces": "outputs", "desc": "description", "help": "description", "id": "name", "title": "name",
     "cores": "slots", "cpu": "slots", "cpus": "slots", "ram": "memory", "time_limit": "timeout",
     "attempts": "retries", "max_attempts": "retries", "address": "listen_address", "bind": "listen_address",
-    "host": "listen_address", "listen": "listen_address", "port": "listen_address",
+    "host": "listen_address", "listen": "listen_address", "port": "listen_address", "limit": "max",
+    "max_duration_seconds": "max", "threshold": "warn_at", "warn": "warn_at", "warning": "warn_at",
+    "warning_threshold": "warn_at",
     "concurrency": "workers", "max-parallel": "workers", "max_parallel": "workers", "parallel": "workers",
     "jobs": "workers stages", "recipes": "stages", "targets": "stages", "tasks": "stages",
 }  # fmt: skip
@@ -83,6 +85,10 @@ _EXPECTED = {
     "Web": 'a mapping like {listen_address: "127.0.0.1:10178"}',
     "Dask": 'a mapping like {scheduler: "tcp://127.0.0.1:8786"}',
     "History": "a mapping like {path: .paropt/history.db, keep: 1000}",
+    "Server": 'a mapping like {url: "https://push.example.org", bearer_token_file: token}',
+    "DefaultUrl": 'a mapping like {url: "https://push.example.org"}',
+    "RemoteCacheUrl": 'a mapping like {url: "https://cache.example.org"}',
+    "Permission": "a mapping like {repository: ~/src/shop}",
     "Quarantine": "a mapping like {item: test_a.py, owner: anna, until: 2026-12-24}",
 }
 _EXPECTED_MAPPINGS = {"lanes": "a mapping like {quick: {stages: [lint]}}", "env": "a mapping like {LOG: debug}"}
@@ -194,6 +200,8 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
         )
     else:
         message = str(detail["msg"])
+    if found is None and location[-2:-1] == ("env",):
+        message += ": write '' for an empty one"
     if location[-1:] == ("warn_at",) and kind in ("float_type", "less_than_equal"):
         message += ": it is a ratio of the limit, such as 0.8"
     return message + _explain_boolean(message, found, document.get_written(location))
@@ -216,11 +224,12 @@ def _explain_entries(found: Mapping[str, object], location: Location) -> str:
 
 
 def _format_found(found: object, location: Location) -> str:
-    """Return a wrong value for a message, unless it is a text that may be a secret.
+    """Return a wrong value for a message, unless it is a text that may be a secret, such as a URL with a password.
 
     A file that is one text may be a token: a checkout can have a link to it as its config, or name it as web config.
     """
-    secret = isinstance(found, str) and any(part in _SECRET_KEYS for part in location)
+    is_login = isinstance(found, str) and "@" in found and "://" in found
+    secret = is_login or (isinstance(found, str) and any(part in _SECRET_KEYS for part in location))
     return NOT_SHOWN if secret or (not location and isinstance(found, str | int | float)) else format_value(found)
 
 

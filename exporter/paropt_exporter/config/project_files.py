@@ -65,6 +65,9 @@ _MARKERS = {
 }
 _TEST_FILES = ("test_*.py", "*_test.py")  # as pytest finds them
 _NO_SOURCES = frozenset({"tests", "test", "docs", "doc", "build", "dist", "node_modules", "venv", "site-packages"})
+_INTEGRATION_OPTION = re.compile(
+    r"""addoption\(\s*["'](--(?:run[-_]?)?(?:integration|e2e)(?:[-_]?tests?)?)["'],[^()]*\baction\s*=\s*["']store_true["']"""
+)
 _INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "integration_tests", "test/integration")
 _EXAMPLES = frozenset({"example", "examples", "demo", "demos", "sample", "samples", "benchmarks"})
 # Options that several runs of a part each can't honour: own workers, an own order, an end at the first failure, one
@@ -81,7 +84,7 @@ _TARGET_FILES: Mapping[str, tuple[Sequence[str], Callable[[str], dict[str, list[
     "just": (JUSTFILES, parse_just_recipes),
     "task": (TASKFILES, parse_taskfile),
 }
-_LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"))
+_LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"), ("bun.lock", "bun"), ("bun.lockb", "bun"))
 
 
 class Project:
@@ -395,6 +398,13 @@ class Project:
         """The folder of the integration tests."""
         return next((folder for folder in _INTEGRATION if self._has_tests(self._root / folder)), None)
 
+    @cached_property
+    def integration_options(self) -> Words:
+        """The option of a conftest.py that lets the integration tests run, such as `--integration`, or none."""
+        folders = (Path(self.integration_tests or "."), *Path(self.integration_tests or ".").parents)
+        texts = (self._read_text(str(folder / "conftest.py")) for folder in folders)
+        return next(((found[1],) for text in texts if (found := _INTEGRATION_OPTION.search(text))), ())
+
     def drop_reports(self, arguments: Words) -> Words:
         """Return pytest's arguments without those that only change its output."""
         return drop_reports(arguments, keep_coverage=self._limits_coverage)
@@ -454,8 +464,11 @@ class Project:
 
     @cached_property
     def script_runner(self) -> str:
-        """pnpm or yarn if the project has its lock file, otherwise npm."""
-        return next((runner for lock, runner in _LOCKS if is_file(self._root / lock)), "npm")
+        """pnpm, yarn or bun if the project has its lock file or names it as its package manager, otherwise npm."""
+        described, _ = self._package
+        named = str(described.get("packageManager", "")).partition("@")[0]  # such as pnpm@9.0.0
+        usual = named if any(named == runner for _, runner in _LOCKS) else "npm"
+        return next((runner for lock, runner in _LOCKS if is_file(self._root / lock)), usual)
 
     @cached_property
     def target_runner(self) -> str:
