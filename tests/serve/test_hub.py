@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -627,6 +627,18 @@ def test_text_that_is_no_unicode_is_escaped(tmp_path: Path) -> None:
     decoded = messages.decode_from_run(encode(hello).strip())
     assert isinstance(decoded, Hello)
     assert decoded.registration.project == "a\\udcff"
+
+
+@pytest.mark.parametrize(
+    ("decode", "line"),
+    [
+        (messages.decode_from_run, b'{"type":"hello","protocol":1,"version":"\xff"}'),
+        (messages.decode_from_serve, b'{"type":"refusal","reason":"\xff"}'),
+    ],
+)
+def test_line_that_is_not_utf8_is_an_invalid_message(decode: Callable[[bytes], object], line: bytes) -> None:
+    with pytest.raises(BadMessage, match="utf-8"):
+        decode(line)
 
 
 def test_no_descriptor_left_costs_a_client_a_wait_and_the_log_one_line(

@@ -219,7 +219,7 @@ def decode_from_run(line: bytes) -> FromRun:
     """Return the message of a run. Raises BadMessage."""
     try:
         return _from_run.decode(line)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"no message of a run: {error}") from error
 
 
@@ -227,7 +227,7 @@ def decode_from_serve(line: bytes) -> FromServe:
     """Return the message of `serve`. Raises BadMessage."""
     try:
         return _from_serve.decode(line)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"no message of `serve`: {error}") from error
 
 
