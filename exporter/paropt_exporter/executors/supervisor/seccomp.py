@@ -110,16 +110,22 @@ def _notify_if_set(argument: int, low: int, high: int) -> list[_Instruction]:
     ]
 
 
+def _notify_unless_open(flags: int) -> list[_Instruction]:
+    """Return instructions that notify unless a call is about a descriptor. `flags`: the argument with its flags."""
+    return [
+        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * flags),
+        (_JUMP_IF_EQUAL, 0, "notify", _AT_EMPTY_PATH),
+        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET),
+        (_JUMP_IF_SET, "notify", "allow", _NEGATIVE),
+    ]
+
+
 # Calls that are notified of only in some cases; see `Kernel.build_filter`.
 _CONDITIONS: dict[str, list[_Instruction]] = {
     "clone": _notify_if_set(0, _CLONE_NEW_MOUNTS, 0),
     "sendto": _notify_if_set(4, 0xFFFFFFFF, 0xFFFFFFFF),
-    "newfstatat": [
-        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 3),
-        (_JUMP_IF_EQUAL, 0, "notify", _AT_EMPTY_PATH),
-        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET),
-        (_JUMP_IF_SET, "notify", "allow", _NEGATIVE),
-    ],
+    "newfstatat": _notify_unless_open(flags=3),
+    "statx": _notify_unless_open(flags=2),
     "sendmsg": [
         (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 2),
         (_JUMP_IF_EQUAL, "allow", "notify", OWN_SEND_FLAGS),
