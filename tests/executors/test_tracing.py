@@ -746,6 +746,9 @@ def test_filter_notifies_of_the_calls_of_each_machine(machine: str, architecture
     assert run(architecture, number_of("newfstatat", place), 5, 0, 0, 0x1000) == "allow"  # fstat
     assert run(architecture, number_of("newfstatat", place), 0xFFFFFF9C, 0, 0, 0x1000) == "notify"
     assert run(architecture, number_of("newfstatat", place), 5, 0, 0, 0x1100) == "notify"
+    assert run(architecture, number_of("statx", place), 5, 0, 0x1000) == "allow"
+    assert run(architecture, number_of("statx", place), 0xFFFFFF9C, 0, 0x1000) == "notify"
+    assert run(architecture, number_of("statx", place), 5, 0, 0) == "notify"
     assert run(architecture, number_of("sendto", place), 0, 0, 0, 0, 1 << 40) == "notify"
     assert run(architecture, number_of("sendto", place), 1, 1, 1, 1, 0) == "allow"
 

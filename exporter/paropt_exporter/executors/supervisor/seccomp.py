@@ -43,6 +43,9 @@ else:
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, linux/audit.h
 _PR_SET_NO_NEW_PRIVS = 38
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 8
+# SECCOMP_FILTER_FLAG_SPEC_ALLOW: without it, kernels before 5.16 slow the program down by the mitigations against
+# reading other memory by speculation, which matter to sandboxes only.
+_ALLOW_SPECULATION = 4
 _WAIT_KILLABLE = 32  # SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, since Linux 5.19
 _RECEIVE, _SEND, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082104  # SECCOMP_IOCTL_NOTIF_*
 _SYNC_WAKE_UP = 1  # SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP, since Linux 6.6
@@ -107,16 +110,22 @@ def _notify_if_set(argument: int, low: int, high: int) -> list[_Instruction]:
     ]
 
 
+def _notify_unless_open(flags: int) -> list[_Instruction]:
+    """Return instructions that notify unless a call is about a descriptor. `flags`: the argument with its flags."""
+    return [
+        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * flags),
+        (_JUMP_IF_EQUAL, 0, "notify", _AT_EMPTY_PATH),
+        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET),
+        (_JUMP_IF_SET, "notify", "allow", _NEGATIVE),
+    ]
+
+
 # Calls that are notified of only in some cases; see `Kernel.build_filter`.
 _CONDITIONS: dict[str, list[_Instruction]] = {
     "clone": _notify_if_set(0, _CLONE_NEW_MOUNTS, 0),
     "sendto": _notify_if_set(4, 0xFFFFFFFF, 0xFFFFFFFF),
-    "newfstatat": [
-        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 3),
-        (_JUMP_IF_EQUAL, 0, "notify", _AT_EMPTY_PATH),
-        (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET),
-        (_JUMP_IF_SET, "notify", "allow", _NEGATIVE),
-    ],
+    "newfstatat": _notify_unless_open(flags=3),
+    "statx": _notify_unless_open(flags=2),
     "sendmsg": [
         (_LOAD_WORD, 0, 0, _ARGUMENTS_OFFSET + 8 * 2),
         (_JUMP_IF_EQUAL, "allow", "notify", OWN_SEND_FLAGS),
@@ -202,13 +211,13 @@ class Kernel:
         header = array("Q", [len(program) // 8, content.buffer_info()[0]])  # struct sock_fprog, little-endian
         if self._prctl(_PR_SET_NO_NEW_PRIVS, self._one, self._zero, self._zero, self._zero):
             raise OSError(get_errno(), "no_new_privs is refused")
-        address = header.buffer_info()[0]
+        address, flags = header.buffer_info()[0], _NEW_LISTENER | _ALLOW_SPECULATION
         try:
-            return self._call("seccomp", _SET_MODE_FILTER, _NEW_LISTENER | _WAIT_KILLABLE, address)
+            return self._call("seccomp", _SET_MODE_FILTER, flags | _WAIT_KILLABLE, address)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-        return self._call("seccomp", _SET_MODE_FILTER, _NEW_LISTENER, address)  # an older kernel
+        return self._call("seccomp", _SET_MODE_FILTER, flags, address)  # an older kernel
 
     def build_filter(self, names: Iterable[str], refused: Iterable[str]) -> bytes:
         """Return a program that notifies of the calls `names`, refuses `refused` with ENOSYS, and allows all others.
