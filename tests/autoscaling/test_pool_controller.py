@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -186,15 +187,20 @@ def test_only_pools_that_can_be_resized_from_outside_are_steered(pool_type: Call
         steer(pool)
 
 
-def test_controller_without_pools_or_for_another_pool_is_refused() -> None:
-    """Without pools it sized nothing, and a critical pool that is not steered had no effect, both silently."""
+def test_controller_without_pools_is_refused() -> None:
     with pytest.raises(TypeError, match="no pool to steer"):
         steer()
-    with ThreadPool(1) as one, ThreadPool(1) as other, pytest.raises(ValueError, match="is not steered"):
-        steer(one, critical=[other])
 
 
-@pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0)])
+def test_pool_is_steered_once_and_critical_ones_are_among_them() -> None:
+    """A critical pool that was not steered had no effect, and one that was given twice counted twice."""
+    with ThreadPool(1) as one, ThreadPool(1) as other:
+        for pools, critical in (((one, one), ()), ((one,), (other,))):
+            with pytest.raises(ValueError, match="expected each pool once, and critical ones among them"):
+                steer(*pools, critical=critical)
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0), (1.0, math.nan)])
 def test_weights_must_be_one_positive_number_per_pool(weights: tuple[float, ...]) -> None:
     with ThreadPool(1) as one, ThreadPool(1) as other, pytest.raises(ValueError, match="expected one positive number"):
         steer(one, other, weights=weights)

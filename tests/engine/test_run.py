@@ -569,6 +569,19 @@ def test_attempt_that_survives_kill_is_given_up() -> None:
     assert bench.workers.attempts[0].given_up == [5 + 10 + 7]
 
 
+def test_attempt_has_time_to_end_after_a_pause_of_the_exporter() -> None:
+    """After a freeze of the container during the grace, a healthy supervisor was killed with all its commands."""
+    bench = Bench(plan(stage("a", timeout_seconds=5.0)), {"a": [Script(seconds=1000, stuck=True)]})
+
+    def freeze() -> None:
+        bench.engine.resize(8)
+        bench.clock.advance(60)
+
+    bench.inbox.at(6.0, freeze)
+    bench.run()
+    assert bench.workers.attempts[0].given_up == [6 + 60 + 1 + 7]
+
+
 def test_second_interrupt_gives_stuck_attempts_up_within_seconds() -> None:
     bench = Bench(plan(stage("a")), {"a": [Script(seconds=1000, stuck=True)]})
     bench.inbox.at(1.0, lambda: bench.engine.interrupt("SIGINT", now=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Collection, Sequence
 from operator import index
@@ -48,8 +49,8 @@ def steer(
 
     Each pool keeps between `minimum` and `maximum` workers. If the machine's cores or memory do not suffice for all,
     `critical` pools get their workers first, and the others share the rest by `weights` (one for each pool; by default
-    equal). Raises ValueError unless 1 <= minimum <= maximum, there is one positive weight for each pool, and `critical`
-    has only steered pools. Raises TypeError without any pool, and for pools that size themselves.
+    equal). Raises ValueError unless 1 <= minimum <= maximum, each pool is given once, critical ones are among them, and
+    there is one positive weight for each; TypeError without any pool, and for pools that size themselves.
     """
     if not pools:
         raise TypeError("no pool to steer: expected a ThreadPool or a ProcessPool")
@@ -60,10 +61,11 @@ def steer(
     if not 1 <= minimum <= maximum:
         raise ValueError(f"minimum {minimum} and maximum {maximum}: expected 1 <= minimum <= maximum")
     weights = weights or (1.0,) * len(pools)
-    if len(weights) != len(pools) or min(weights) <= 0:
+    if len(weights) != len(pools) or not all(0 < weight < math.inf for weight in weights):
         raise ValueError(f"weights {tuple(weights)}, pools {len(pools)}: expected one positive number for each pool")
-    if unknown := [pool for pool in critical if pool not in pools]:
-        raise ValueError(f"critical {unknown[0]!r} is not steered: expected pools that are arguments, too")
+    for pool in (*pools, *critical):
+        if sum(pool is other for other in pools) != 1:
+            raise ValueError(f"{pool!r}: expected each pool once, and critical ones among them")
     return PoolController(
         [
             PoolSettings(pool=pool, floor=minimum, ceiling=maximum, weight=weight, urgent=pool in critical)

@@ -13,6 +13,7 @@ from paropt_exporter.sla import Watch
 
 TERM_GRACE_SECONDS = 10.0  # between TERM and KILL, as the command's documentation promises
 GIVE_UP_SECONDS = 7.0  # after KILL; the supervisor itself gives up after 5 s, and reports it
+_LATE_SECONDS = 1.0  # by so much a timer fires late only if this process did not run
 
 
 class AttemptEnds:
@@ -21,7 +22,8 @@ class AttemptEnds:
     ```
     running --timeout, or stop--> TERM --after the grace--> KILL --GIVE_UP_SECONDS--> given up: the run goes on
     ```
-    Each timer checks whether its moment has really come, since an attempt's start is known only once it was measured.
+    After a pause of this process, an attempt has GIVE_UP_SECONDS once more to end. Each timer checks whether its moment
+    has really come, since an attempt's start is known only once it was measured.
     """
 
     def __init__(self, clock: Clock, timers: Timers) -> None:
@@ -38,8 +40,19 @@ class AttemptEnds:
         if attempt.outcome is not None:
             return
         attempt.running.stop(grace_seconds)
-        moment = self._clock.monotonic() + grace_seconds + GIVE_UP_SECONDS
-        self._timers.schedule(moment, lambda: _give_up(attempt))
+        self._schedule_giving_up(attempt, self._clock.monotonic() + grace_seconds + GIVE_UP_SECONDS)
+
+    def _schedule_giving_up(self, attempt: Attempt, moment: float) -> None:
+        self._timers.schedule(moment, lambda: self._give_up(attempt, moment))
+
+    def _give_up(self, attempt: Attempt, moment: float) -> None:
+        if attempt not in attempt.stage.attempts or attempt.outcome is not None:
+            return
+        now = self._clock.monotonic()
+        if now > moment + _LATE_SECONDS:  # perhaps the whole container was frozen, and the supervisor with it
+            self._schedule_giving_up(attempt, now + GIVE_UP_SECONDS)
+        else:
+            attempt.running.give_up()
 
     def _schedule_timeout(self, attempt: Attempt, moment: float) -> None:
         reference = weakref.ref(attempt)  # the timer may outlive the attempt by an hour, and must not keep its output
@@ -57,11 +70,6 @@ class AttemptEnds:
             return
         attempt.set_verdict(Result.TIMEOUT, f"timed out after {limit:g} s")
         self.stop(attempt, TERM_GRACE_SECONDS)
-
-
-def _give_up(attempt: Attempt) -> None:
-    if attempt in attempt.stage.attempts and attempt.outcome is None:
-        attempt.running.give_up()
 
 
 class SlaWatches:

@@ -27,8 +27,8 @@ class PoolCollector(Collector):
     """A collector for the `paropt_pool_*` families of pools; it reads them at each scrape.
 
     `REGISTRY.register(PoolCollector(pool, project="shop"))` registers it with prometheus_client's registry. `project`
-    becomes the label of that name. Pools with the same name, or without one, count as one pool. Pools do no work for it
-    between scrapes.
+    becomes the label of that name. Pools with the same name, or without one, count as one pool; in two collectors they
+    would be duplicate series, most of which Prometheus drops. Pools do no work for it between scrapes.
     """
 
     def __init__(self, *measured: MeasuredPool, project: str) -> None:
