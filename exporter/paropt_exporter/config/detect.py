@@ -147,7 +147,7 @@ _BUILT_IN_STAGES = (
 
 
 _TOOLS = {tool for kind in _BUILT_IN_STAGES for tool in kind.tools + kind.called}
-_CALL_TOOLS = frozenset({"tox", "nox"})  # `make lint` may run `tox -e lint`, whose commands are known
+_NO_CHECKS = frozenset({"tox", "nox", "pip", "uv"})  # `make lint` may run `tox -e lint`, whose commands are known
 _PREPARES = frozenset({"install", "sync", "make", "pre-commit", "prek"})
 
 
@@ -431,13 +431,13 @@ def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None,
 
 
 def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
-    """Return a note on the commands of a linting target, or environment of tox or nox, that the stages don't run."""
+    """Return a note on the commands that the stages don't run, of a target or tox's or nox's linting environment."""
     if kind.name in _TEST_STAGES:
         return []
     callers = {
         (file, target): f"{project.target_runner} {target}" for file in _TARGET_FILES for target in project.targets
     }
-    names = [name for name in kind.targets if name not in _TOOLS]
+    names = kind.targets if kind.name == _LINTING else ()
     callers |= {(file, name): f"{call} {name}" for file, call in _ENVIRONMENT_FILES.items() for name in names}
     rest: dict[tuple[str, str], list[str]] = {}
     for each in project.commands.commands:
@@ -453,6 +453,7 @@ def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
 
 
 _TARGET_FILES = (*MAKEFILES, *JUSTFILES)
+_LINTING = "quality_gates"
 _ENVIRONMENT_FILES = {"tox.ini": "tox -e", "noxfile.py": "nox -s"}
 
 
@@ -469,7 +470,7 @@ def _describe_unused_tools(project: Project, kind: _BuiltInStage, work: Iterable
 
 
 def _is_other_check(words: Words) -> bool:
-    return words[0] not in SHELL_WORDS | _TOOLS | _CALL_TOOLS and _PREPARES.isdisjoint(words[:3])
+    return words[0] not in SHELL_WORDS | _TOOLS | _NO_CHECKS and _PREPARES.isdisjoint(words[:3])
 
 
 def _choose_language_tool(project: Project, kind: _BuiltInStage) -> tuple[Words | None, list[str]]:
