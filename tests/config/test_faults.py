@@ -231,7 +231,7 @@ def test_wrong_value_of_a_stage_is_reported_at_its_place(tmp_path: Path, keys: d
         ("history: false", "history: expected a mapping like {path: .paropt/history.db, keep: 1000}, found the "),
         ("web: {port: 9000}", "web.port: unknown key 'port': did you mean 'listen_address'?"),
         ("web: {listen_address: 9000}", "listen_address: expected host:port, :port or [ipv6]:port, found '9000': did "),
-        ("web: {listen_address: 99999}", "listen_address: expected host:port, :port or [ipv6]:port, found '99999'"),
+        ("web: {listen_address: 99999}", "expected host:port, :port or [ipv6]:port, found '99999': a port is at most"),
         ("web: {listen_address: ':99999'}", "or [ipv6]:port, found ':99999': a port is at most 65535"),
         ("lanes: {a: {workers: 2-8}}", "of min, max and start, found '2-8': did you mean {min: 2, max: 8}?"),
         ("lanes: {a: {workers: '4'}}", "of min, max and start, found '4': did you mean 4?"),
