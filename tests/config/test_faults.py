@@ -114,6 +114,7 @@ def test_repeated_key_is_reported_at_its_second_place(tmp_path: Path) -> None:
         (b"web: {<<: 5}\n", "1:11: web.'<<': only mappings can be merged"),
         (b"x: {}\n<<<<<<< HEAD\nweb: {}\n=======\n", "paropt.yml:2:1: file: a merge conflict begins here: resolve it"),
         (b"s:\n  -\xc2\xa0a: 1\n    b: 2\n", "2:4: file: the indentation contains the character U+00A0: YAML allows"),
+        (b"\xc2\xa0a: b: c\n", "1:1: file: the indentation contains the character U+00A0: YAML allows only spaces"),
         (b"s:\n  -a: 1\n   b: 2\n", "in this context: put a space behind the dash"),
         (b'x: "a\nb: c\n', "1:4: file: invalid YAML: found unexpected end of stream, while scanning a quoted scalar: "),
         (b'x: "\\d"\n', "use single quotes, in which a backslash is a plain character"),
