@@ -15,11 +15,12 @@ LABEL org.opencontainers.image.title="paropt-exporter" \
       org.opencontainers.image.licenses="Apache-2.0"
 # The folder belongs to the user that runs, so that a volume mounted there does too: the history is written into it.
 RUN groupadd --gid 10001 paropt \
- && useradd --uid 10001 --gid paropt --home-dir /project --no-create-home --shell /usr/sbin/nologin paropt \
+ && useradd --uid 10001 --gid paropt --home-dir /tmp --no-create-home --shell /usr/sbin/nologin paropt \
  && install --directory --owner=paropt --group=paropt /project
 COPY --from=build /opt/paropt /opt/paropt
-# Results of cached stages go beside the history: the user's own cache folder is read-only in a hardened container.
-ENV PATH=/opt/paropt/bin:$PATH PAROPT_CACHE_DIR=/project/.paropt/cache PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# Results of cached stages go beside the history, which outlives the container. The home is not in the project, where the
+# caches of tools would be among its files, and is writable for each --user, even if the rest is read-only.
+ENV HOME=/tmp PATH=/opt/paropt/bin:$PATH PAROPT_CACHE_DIR=/project/.paropt/cache PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /project
 USER 10001:10001
 EXPOSE 10178

@@ -764,6 +764,8 @@ def test_other_checks_of_the_make_target_are_named(project: Path) -> None:
     assert note == "quality_gates: `make lint` also runs `python manage.py check`: add that to the stage's steps"
     _write(project, Makefile="lint:\n\tpython manage.py check\n")
     assert not any("also runs" in note for note in detect_stages(project).notes)
+    _write(project, Makefile="lint:\n\truff check .\n\ttox -q -e lint\n\tnox -s lint\n")
+    assert not any("also runs" in note for note in detect_stages(project).notes)
 
 
 @pytest.mark.parametrize(
@@ -1263,6 +1265,17 @@ def test_tasks_of_invoke_cost_a_note(project: Path) -> None:
     assert any(note.startswith("tasks.py: no stage runs invoke's tasks: ") for note in detect_stages(project).notes)
     _write(project, tasks_dot_py="from celery import task\n")
     assert not any("invoke" in note for note in detect_stages(project).notes)
+
+
+def test_tool_that_is_called_and_not_installed_has_one_note(project: Path) -> None:
+    """sphinx's pyright had two: that it should be installed, and that it should be added."""
+    _install(project.parent / "bin", "mypy")
+    tox = "[testenv:types]\ncommands =\n    mypy\n    pyright\n"
+    _write(project, src__a_dot_py="", pyproject_dot_toml="[tool.mypy]\n[tool.pyright]\n", tox_dot_ini=tox)
+    notes = [note for note in detect_stages(project).notes if "pyright" in note]
+    assert notes == [
+        "type_checking: the project uses pyright, but it is neither in its virtual environment nor on PATH: install it"
+    ]
 
 
 def test_note_on_a_tool_with_settings_that_no_stage_runs(project: Path) -> None:

@@ -51,9 +51,21 @@ def test_the_image_has_only_installed_files_of_the_build() -> None:
 
 
 def test_cached_results_are_kept_beside_the_history() -> None:
-    """The home folder's `.cache` is read-only under --read-only and Kubernetes' readOnlyRootFilesystem."""
-    given = [word for name, arguments in find_last_stage() if name == "ENV" for word in arguments.split()]
-    assert "PAROPT_CACHE_DIR=/project/.paropt/cache" in given
+    """The home folder lasts as long as the container."""
+    assert "PAROPT_CACHE_DIR=/project/.paropt/cache" in list_variables()
+
+
+def test_the_home_is_writable_for_every_user_and_outside_of_the_project() -> None:
+    """It was the project, where the caches of tools are untracked files that change with each run.
+
+    For a --user that the image does not know it was /, which --read-only makes unwritable.
+    """
+    assert "HOME=/tmp" in list_variables()
+    assert any("useradd" in arguments and "--home-dir /tmp " in arguments for _, arguments in find_last_stage())
+
+
+def list_variables() -> list[str]:
+    return [word for name, arguments in find_last_stage() if name == "ENV" for word in arguments.split()]
 
 
 def test_it_runs_as_a_numeric_non_root_user() -> None:

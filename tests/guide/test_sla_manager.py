@@ -164,3 +164,8 @@ def test_changed_limit_keeps_its_warning_threshold() -> None:
 def test_limit_as_paropt_yml_writes_it_is_refused() -> None:
     with pytest.raises(TypeError, match="max_duration_seconds is '30s': expected a number of seconds"):
         SLATarget(2, max_duration_seconds="30s")  # type: ignore[arg-type]
+
+
+def test_list_of_targets_is_refused_with_the_form() -> None:
+    with pytest.raises(TypeError, match=r"slas is a list: expected a mapping such as \{2: SLATarget\(2\)\}"):
+        ParallelizationSLAManager([SLATarget(2, 30)])  # type: ignore[arg-type]

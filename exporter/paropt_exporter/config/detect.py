@@ -147,6 +147,7 @@ _BUILT_IN_STAGES = (
 
 
 _TOOLS = {tool for kind in _BUILT_IN_STAGES for tool in kind.tools + kind.called}
+_NO_CHECKS = frozenset({"tox", "nox", "pip", "uv"})  # `make lint` may run `tox -e lint`, whose commands are known
 _PREPARES = frozenset({"install", "sync", "make", "pre-commit", "prek"})
 
 
@@ -430,13 +431,13 @@ def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None,
 
 
 def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
-    """Return a note on the commands of a linting target, or environment of tox or nox, that the stages don't run."""
+    """Return a note on the commands that the stages don't run, of a target or tox's or nox's linting environment."""
     if kind.name in _TEST_STAGES:
         return []
     callers = {
         (file, target): f"{project.target_runner} {target}" for file in _TARGET_FILES for target in project.targets
     }
-    names = [name for name in kind.targets if name not in _TOOLS]
+    names = kind.targets if kind.name == _LINTING else ()
     callers |= {(file, name): f"{call} {name}" for file, call in _ENVIRONMENT_FILES.items() for name in names}
     rest: dict[tuple[str, str], list[str]] = {}
     for each in project.commands.commands:
@@ -452,19 +453,24 @@ def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
 
 
 _TARGET_FILES = (*MAKEFILES, *JUSTFILES)
+_LINTING = "quality_gates"
 _ENVIRONMENT_FILES = {"tox.ini": "tox -e", "noxfile.py": "nox -s"}
 
 
 def _describe_unused_tools(project: Project, kind: _BuiltInStage, work: Iterable[Words]) -> list[str]:
-    """Return a note on the tools for which the project has settings, if a stage runs another tool instead."""
+    """Return a note on the tools for which the project has settings, if a stage runs another tool instead.
+
+    Another note names a tool that the project calls, and that is not installed.
+    """
     called = {words[0] for words in work}
-    unused = [tool for tool in kind.tools if tool not in called and project.uses(tool)]
+    others = (tool for tool in kind.tools if tool not in called and project.uses(tool))
+    unused = [tool for tool in others if not _choose_own_calls(project, tool)]
     what = "for which the project has settings: add it to paropt.yml if it counts"
     return [f"no stage runs {tool}, {what}" for tool in unused if called.intersection(kind.tools)]
 
 
 def _is_other_check(words: Words) -> bool:
-    return words[0] not in SHELL_WORDS | _TOOLS and _PREPARES.isdisjoint(words[:3])
+    return words[0] not in SHELL_WORDS | _TOOLS | _NO_CHECKS and _PREPARES.isdisjoint(words[:3])
 
 
 def _choose_language_tool(project: Project, kind: _BuiltInStage) -> tuple[Words | None, list[str]]:

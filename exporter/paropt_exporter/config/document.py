@@ -271,7 +271,7 @@ def _compose_nodes(text: str) -> yaml.Node | None:
         line, column = next(((mark.line + 1, mark.column + 1) for mark in marks if mark), (1, 1))
         if conflict := _CONFLICT.search(text):
             _raise_unreadable(*_compute_position(text[: conflict.start()]), "a merge conflict begins here: resolve it")
-        if odd := _find_odd_space(text, line):
+        if (odd := _find_odd_space(text, line)) is not None:
             message = f"the indentation contains the character U+{ord(text[odd]):04X}: YAML allows only spaces there"
             _raise_unreadable(*_compute_position(text[:odd]), message)
         _raise_unreadable(line, column, _describe_problem(error, text, line))

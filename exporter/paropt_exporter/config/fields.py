@@ -102,13 +102,13 @@ def _parse_query(value: object) -> str:
 
 def _parse_address(value: object) -> str:
     text = _parse_word(value)
-    found = f"expected host:port, :port or [ipv6]:port, found {format_value(text)}"
+    expected = f"expected host:port, :port or [ipv6]:port, found {format_value(text)}"
+    port = text.rpartition(":")[2]
+    if re.fullmatch("[0-9]{1,9}", port) and int(port) > _LAST_PORT:
+        raise ValueError(f"{expected}: a port is at most {_LAST_PORT}")
     if not _ADDRESS.fullmatch(text):
-        is_port = re.fullmatch("[0-9]{1,5}", text) is not None and int(text) <= _LAST_PORT
-        hint = f': did you mean "127.0.0.1:{text}"?' if is_port else ""
-        raise ValueError(found + hint)
-    if int(text.rpartition(":")[2]) > _LAST_PORT:
-        raise ValueError(f"{found}: a port is at most {_LAST_PORT}")
+        is_port = re.fullmatch("[0-9]{1,5}", text) is not None
+        raise ValueError(expected + (f': did you mean "127.0.0.1:{text}"?' if is_port else ""))
     return text
 
 

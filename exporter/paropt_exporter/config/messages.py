@@ -176,10 +176,6 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
         message += _suggest_workers(found) if context["class_name"] == "Workers" else ""
     elif kind == "value_error":
         message = str(context["error"])
-        if location[-2:-1] == ("steps",) and isinstance(found, dict):
-            message += ": write the command itself, without a key"
-        if len(location) == 4 and (location[0], location[2]) == ("lanes", "stages") and isinstance(found, dict):
-            message += ": name a stage here, and write it under the `stages` of the file"
     elif kind in ("enum", "literal_error"):
         known = re.findall(r"'([^']*)'", str(context["expected"]))
         choices = " or ".join(known) if len(known) < 3 else "one of " + ", ".join(known)
@@ -189,10 +185,6 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
     elif kind in _KINDS:
         wanted = _EXPECTED_MAPPINGS.get(str(location[-1]) if location else "", _KINDS[kind])
         message = f"expected {wanted}, found {shown}"
-        message += _NAMED_SHELL if location[-1:] == ("shell",) and isinstance(found, str) else ""
-        message += ": put it in [ ]" if kind == "tuple_type" and isinstance(found, str) else ""
-        message += _explain_entries(found, location) if kind == "tuple_type" and isinstance(found, dict) else ""
-        message += ": put it under `stages:`" if not location and isinstance(found, list) else ""
     elif kind in _BOUNDS:
         words, key = _BOUNDS[kind]
         message = (
@@ -200,20 +192,36 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
         )
     else:
         message = str(detail["msg"])
-    if found is None and location[-2:-1] == ("env",):
-        message += ": write '' for an empty one"
-    if location[-1:] == ("warn_at",) and kind in ("float_type", "less_than_equal"):
-        message += ": it is a ratio of the limit, such as 0.8"
+    message += _suggest_form(kind, found, location)
     return message + _explain_boolean(message, found, document.get_written(location))
+
+
+def _suggest_form(kind: str, found: object, location: Location) -> str:
+    """Return how to write a value that has another form than the expected one, or nothing."""
+    key = location[-1] if location else None
+    section = location[-2] if len(location) > 1 else None
+    if isinstance(found, dict):
+        if section == "steps":
+            return ": write the command itself, without a key"
+        if kind == "value_error" and (location[:1], location[2:-1]) == (("lanes",), ("stages",)):
+            return ": name a stage here, and write it under the `stages` of the file"
+        return _explain_entries(found, location) if kind == "tuple_type" else ""
+    if key == "warn_at" and kind in ("float_type", "less_than_equal"):
+        return ": it is a ratio of the limit, such as 0.8"
+    if isinstance(found, str):
+        return _NAMED_SHELL if key == "shell" else ": put it in [ ]" if kind == "tuple_type" else ""
+    if found is None and section == "env":
+        return ": write '' for an empty one"
+    return ": put it under `stages:`" if isinstance(found, list) and not location else ""
 
 
 def _suggest_workers(found: object) -> str:
     """Return the number of workers that `'4'`, `2-8` or `Auto` probably means, or nothing."""
-    text = str(found).strip().lower()
-    likely = "auto" if text == "auto" else text if re.fullmatch(r"[1-9][0-9]{0,3}", text) else None
-    if bounds := re.fullmatch(r"([1-9][0-9]{0,3}) ?- ?([1-9][0-9]{0,3})", text):
-        likely = f"{{min: {bounds[1]}, max: {bounds[2]}}}"
-    return f": did you mean {likely}?" if likely and isinstance(found, str) else ""
+    text = found.strip().lower() if isinstance(found, str) else ""
+    bounds = re.fullmatch(r"([1-9][0-9]{0,3}) ?- ?([1-9][0-9]{0,3})", text)
+    likely = f"{{min: {bounds[1]}, max: {bounds[2]}}}" if bounds else text
+    is_number = re.fullmatch(r"[1-9][0-9]{0,3}", text) is not None
+    return f": did you mean {likely}?" if bounds or is_number or text == "auto" else ""
 
 
 def _explain_entries(found: Mapping[str, object], location: Location) -> str:

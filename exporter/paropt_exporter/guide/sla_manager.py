@@ -62,8 +62,11 @@ class ParallelizationSLAManager:
     """
 
     def __init__(self, slas: Mapping[int, SLATarget] | None = None) -> None:
+        """`slas` has targets by stage number. Raises TypeError for another kind of collection."""
         if slas is None:
             slas = {number: SLATarget(stage_number=number) for number in STAGES}
+        if not isinstance(slas, Mapping):
+            raise TypeError(f"slas is a {type(slas).__name__}: expected a mapping such as {{2: SLATarget(2)}}")
         self.slas: dict[int, SLATarget] = dict(slas)
         self.violations: list[str] = []
         self.warnings: list[str] = []
