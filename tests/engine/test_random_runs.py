@@ -156,7 +156,7 @@ def act(bench: Bench, action: str, value: Any) -> None:
 
 @settings(max_examples=60)
 @given(lanes())
-def test_events_of_a_run_agree_with_each_other_and_with_what_ran(lane: Lane) -> None:
+def test_events_of_a_run_agree_with_each_other_and_with_its_attempts(lane: Lane) -> None:
     bench, record, times = run(lane)
     events = bench.events
     assert isinstance(events[0], RunStarted) and events[-1] is record

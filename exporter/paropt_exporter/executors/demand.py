@@ -112,7 +112,7 @@ class DemandMeter:
         self._groups.setdefault(group, _GroupDemand(None)).add(elsewhere, seconds, now)
 
     def _is_usual(self, task: Hashable, group: str, sample: Sample) -> bool:
-        """Return whether a task is no older than others of its group were at their end, whose waits are all known."""
+        """Return whether a task is not much older than others of its group were at their end, whose waits are known."""
         known = self._groups.get(group)
         return known is not None and sample.at - self._first_seconds[task] <= _USUAL_RATIO * known.ended_seconds
 
