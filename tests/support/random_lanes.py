@@ -1,4 +1,4 @@
-"""Random lanes, with what happens during their runs, and their runs on a fake clock."""
+"""Random lanes and events during their runs, and their runs on a fake clock."""
 
 from __future__ import annotations
 
