@@ -67,6 +67,19 @@ def test_call_that_has_only_waited_for_a_core_is_not_measured_yet() -> None:
     assert meter.get_task_demand("a", "a") == pytest.approx(1.0)
 
 
+def test_samples_of_a_call_that_mostly_waits_for_a_core_say_less_than_ended_calls() -> None:
+    """200 calls that write a file and sleep for 20 ms ran two at a time beside load: samples read 0.65 of a core."""
+    meter = DemandMeter()
+    meter.learn_ended([("a", 10, 0.06, 2.0)], 10.0)
+    sampled(meter, 10.0, in_thread(0.001, wait=0.0, at=10.0))
+    sampled(meter, 10.1, in_thread(0.002, wait=0.08, at=10.1))
+    assert meter.get_task_demand("a", "a") == pytest.approx(0.03)
+    for step in range(2, 7):  # then it is older than others were at their end
+        at = 10.0 + step / 10
+        sampled(meter, at, in_thread(0.01 * step, wait=0.09 * step, at=at))
+    assert meter.get_task_demand("a", "a") == pytest.approx(1.0)
+
+
 def test_short_core_waits_do_not_raise_the_demand_of_a_half_idle_task() -> None:
     meter = DemandMeter()
     sampled(meter, 10.0, running("a", 0.0))

@@ -142,6 +142,7 @@ def test_totals_grow_while_a_task_runs_and_never_decrease() -> None:
             before = now
         after = pool.statistics()
     assert after.cpu_seconds == pytest.approx(0.2, abs=0.05)
+    assert pool.read_cpu_seconds() == pytest.approx(after.cpu_seconds, abs=0.05)
 
 
 def test_worker_time_is_that_of_the_statistics() -> None:

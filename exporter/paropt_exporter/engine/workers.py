@@ -424,7 +424,7 @@ class PoolWorkers:
         name, pool = self._choose_call_pool(work.target)
         root = str(self._current.plan.root)
         # Not for processes: their statistics need a walk over /proc, and calls in them don't share a GIL.
-        before = pool.statistics().cpu_seconds if isinstance(pool, ThreadPool) else 0.0
+        before = pool.read_cpu_seconds() if isinstance(pool, ThreadPool) else 0.0
         stopped = TaskStopped(f"{label} was stopped")
         whole = self._make_temporary_path(".out") if self._logs is not None else None
         arguments = (root, work.target, work.arguments, str(whole) if whole is not None else None)
@@ -495,7 +495,7 @@ class PoolWorkers:
 
         concurrent = 1
         if isinstance(pool, ThreadPool):  # processes don't share a GIL
-            used = pool.statistics().cpu_seconds - cpu_seconds_before
+            used = pool.read_cpu_seconds() - cpu_seconds_before
             wall = measured.ended_seconds - measured.started_seconds
             if used >= FULL_LOCK_CORES * (wall - measured.run_delay_seconds):
                 concurrent = pool.busy + 1  # its own task has left the pool by now

@@ -43,6 +43,9 @@ _MAX_UNCLEAR_SECONDS = 0.25  # a task that is older shows its demand, even if it
 _NO_CHILD_SECONDS = 0.02
 _MAX_NO_CHILD_SECONDS = 1.0
 _CHILD_SAMPLE_SECONDS = 0.2  # between two samples of child processes while threads compute
+# If a call in a thread waits for a core most of its time, samples of it show little: a wait that goes on looks like
+# sleep. Until it has run for so many times as long as others took, their demands say more.
+_USUAL_RATIO = 2.0
 _LONGEST_SECONDS = 1.0  # the most time for which an ended task counts: one long task must not outweigh recent ones
 
 
@@ -68,6 +71,7 @@ class DemandMeter:
     def __init__(self, groups: Mapping[str, float] = MappingProxyType({})) -> None:
         """Start with the demands that earlier runs measured, by group."""
         self._window_starts: dict[Hashable, Sample] = {}  # by task: the first sample of its window
+        self._first_seconds: dict[Hashable, float] = {}  # by task: when it was first sampled
         self._tasks: dict[Hashable, float] = {}
         self._threads: dict[Hashable, float] = {}  # by task: the part of its demand under the GIL
         self._groups = {group: _GroupDemand(demand) for group, demand in groups.items()}
@@ -76,11 +80,12 @@ class DemandMeter:
         """Take samples of all running tasks, each with its group, at the monotonic time `now`."""
         for task, (group, sample) in tasks.items():
             before = self._window_starts.setdefault(task, sample)
+            self._first_seconds.setdefault(task, sample.at)
             if sample.at - before.at >= WINDOW_SECONDS:
                 self._window_starts[task] = sample
                 self._measure(task, group, before, sample, now)
         for task in self._window_starts.keys() - tasks.keys():
-            del self._window_starts[task]
+            del self._window_starts[task], self._first_seconds[task]
             self._tasks.pop(task, None)
             self._threads.pop(task, None)
 
@@ -92,6 +97,10 @@ class DemandMeter:
             time, thread_seconds = CoreTime(time.run_seconds), time.run_seconds
             if seconds <= 0:
                 return
+        elif (
+            after.thread_seconds and time.wait_seconds > CROWDED_RATIO * seconds and self._is_usual(task, group, after)
+        ):
+            return
         wanted = cpu_demand(time, seconds)
         threads = max(0.0, thread_seconds) / seconds
         newest = 1.0 - math.exp(-seconds / _TASK_SECONDS)
@@ -101,6 +110,11 @@ class DemandMeter:
         # Waits for the GIL don't show as waits for a core; in its own process, each such thread would use a core.
         elsewhere = max(wanted, 1.0) if self._competes_for_lock(task) else wanted
         self._groups.setdefault(group, _GroupDemand(None)).add(elsewhere, seconds, now)
+
+    def _is_usual(self, task: Hashable, group: str, sample: Sample) -> bool:
+        """Return whether a task is not much older than others of its group were at their end, whose waits are known."""
+        known = self._groups.get(group)
+        return known is not None and sample.at - self._first_seconds[task] <= _USUAL_RATIO * known.ended_seconds
 
     def _competes_for_lock(self, task: Hashable) -> bool:
         """Return whether a task is one of several threads that together fill the interpreter's lock."""
@@ -325,6 +339,7 @@ class _GroupDemand:
         self._wanted_seconds = (prior or 0.0) * self._wall_seconds
         self._at: float | None = None
         self._ended = (0, 0.0, 0.0)
+        self.ended_seconds = 0.0  # the mean duration of the tasks that ended last
 
     @property
     def mean(self) -> float | None:
@@ -340,6 +355,7 @@ class _GroupDemand:
         self._ended = (count, wanted_seconds, wall_seconds)
         ended, wall = count - before[0], wall_seconds - before[2]
         if ended > 0 and wall > 0:
+            self.ended_seconds = wall / ended
             self.add((wanted_seconds - before[1]) / wall, min(wall, ended * _LONGEST_SECONDS), now)
 
     def _decay(self, now: float) -> None:

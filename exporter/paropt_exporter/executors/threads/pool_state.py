@@ -28,6 +28,7 @@ from paropt_exporter.executors.threads.worker import (
     run_work_item,
     sample_running,
     sum_counters,
+    sum_cpu_seconds,
     take_snapshot,
 )
 
@@ -378,6 +379,10 @@ class ThreadPoolState:
             queued = tuple(self.work_queue.copy())
             snapshot, busy_seconds = take_snapshot(workers, queued, self.workers.target)
             return self.counters.build_statistics(snapshot, counters, busy_seconds)
+
+    def read_cpu_seconds(self) -> float:
+        with self.lock:
+            return self.counters.cpu_seconds + sum_cpu_seconds(self.workers.all)
 
     def get_worker_time(self) -> WorkerTime:
         """Return how long the workers have been busy and available, current tasks included."""

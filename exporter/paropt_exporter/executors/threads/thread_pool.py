@@ -226,6 +226,10 @@ class ThreadPool(ThreadPoolExecutor):
         """Return the number of workers and queued tasks, and totals, which never fall."""
         return self._state.statistics()
 
+    def read_cpu_seconds(self) -> float:
+        """Return the CPU time of the workers so far, as `statistics` does, but much faster while threads compute."""
+        return self._state.read_cpu_seconds()
+
     def get_worker_time(self) -> WorkerTime:
         """Return how long the workers have been busy and available."""
         return self._state.get_worker_time()
