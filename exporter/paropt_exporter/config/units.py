@@ -139,8 +139,11 @@ def _suggest_duration(text: str) -> str:
         unit = next(unit for unit, name in zip(_LIKELY_UNITS, match.groups()[1:], strict=True) if name)
         seconds += float(match[1]) * unit
         at = match.end() + (text[match.end() : match.end() + 1] == " ")
-    likely = at == len(text) and 0.001 <= seconds <= LONGEST_SECONDS
-    return f": did you mean {format_duration(seconds)!r}?" if likely else ""
+    likely = format_duration(seconds)
+    is_same = (
+        at == len(text) and 0 < seconds <= LONGEST_SECONDS and math.isclose(parse_duration(likely, zero=True), seconds)
+    )
+    return f": did you mean {likely!r}?" if is_same else ""
 
 
 def _suggest_size(value: object) -> str:
