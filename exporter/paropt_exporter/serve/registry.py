@@ -102,7 +102,7 @@ class RegisteredProject:
         project.ended = _read_samples(stored.ended)
         if stored.joined_after is not None:
             project.join(stored.joined_after, _build_totals(_read_samples(stored.before)))
-        project.is_known, project.is_missing = False, is_missing
+        project.is_known, project.is_missing, project.must_store = False, is_missing, False
         return project
 
     @property
@@ -111,7 +111,7 @@ class RegisteredProject:
 
     def join(self, after: tuple[int, str], before: Totals) -> None:
         """Count only the runs after this one, and subtract these totals. Call it before the first `refresh`."""
-        self.joined_after, self.before = after, before
+        self.joined_after, self.before, self.must_store = after, before, True
         self.values, self._past = StoredValues(last_run=after), _negate(before)
 
     def refresh(self, checkouts: Iterable[RegisteredProject] = ()) -> None:
@@ -330,6 +330,9 @@ class Registry:
             self._join_others(project)
             self.projects[key] = project
         else:
+            if project.is_missing and project.was_left_out:  # it is back: its next runs count, also the first one
+                self._join_others(project)
+                project.is_known, project.is_missing, project.was_left_out = True, False, False
             known = project.registration
             lanes = {lane.lane: lane for lane in (*known.lanes, *registration.lanes)}
             bounds = {**known.bounds, **registration.bounds}
