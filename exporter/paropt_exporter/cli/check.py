@@ -330,7 +330,7 @@ def _warn_unknown_placeholders(stages: list[Stage]) -> Iterator[str]:
 
 
 def _iter_unknown_placeholders(stage: Stage) -> Iterator[tuple[str, str]]:
-    """Yield each of them with the one that is probably meant."""
+    """Yield each such placeholder with the one of ours that is probably meant."""
     for command in (stage.run, *(stage.steps or ())):
         for found in _BRACED.finditer(_drop_programs(command or ())):
             likely = _find_likely_placeholder(found[0], str(found[found.lastgroup or 0]).lower())
