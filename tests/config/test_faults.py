@@ -246,10 +246,11 @@ def test_value_in_another_form_is_one_fault_that_shows_ours(tmp_path: Path, text
     assert message in told
 
 
-def test_range_that_falls_gets_no_suggestion(tmp_path: Path) -> None:
-    """The suggestion was {min: 8, max: 2}, which is refused, too."""
-    (told,) = configs.faults(tmp_path, f"lanes: {{a: {{workers: 8-2}}}}\n{configs.stage()}")
-    assert told.endswith("of min, max and start, found '8-2'")
+@pytest.mark.parametrize("workers", ["8-2", "1-1001", "'9999'"])
+def test_invalid_number_of_workers_is_no_suggestion(tmp_path: Path, workers: str) -> None:
+    """8-2 was "did you mean {min: 8, max: 2}?", which is refused, too."""
+    (told,) = configs.faults(tmp_path, f"lanes: {{a: {{workers: {workers}}}}}\n{configs.stage()}")
+    assert told.endswith(f"of min, max and start, found '{workers.strip(chr(39))}'")
 
 
 @pytest.mark.parametrize(

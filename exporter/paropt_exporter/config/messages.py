@@ -210,8 +210,9 @@ def _format_message(detail: ErrorDetails, document: Document, location: Location
 def _suggest_workers(found: object) -> str:
     """Return the number of workers that `'4'`, `2-8` or `Auto` probably means, or nothing."""
     text = str(found).strip().lower()
-    likely = "auto" if text == "auto" else text if re.fullmatch(r"[1-9][0-9]{0,3}", text) else None
-    bounds = re.fullmatch(r"([1-9][0-9]{0,3}) ?- ?([1-9][0-9]{0,3})", text)
+    number = r"([1-9][0-9]{0,2}|1000)"
+    likely = "auto" if text == "auto" else text if re.fullmatch(number, text) else None
+    bounds = re.fullmatch(f"{number} ?- ?{number}", text)
     if bounds and int(bounds[1]) <= int(bounds[2]):
         likely = f"{{min: {bounds[1]}, max: {bounds[2]}}}"
     return f": did you mean {likely}?" if likely and isinstance(found, str) else ""
