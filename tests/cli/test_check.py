@@ -229,6 +229,7 @@ def test_items_that_no_command_names_get_a_warning(tmp_path: Path, keys: dict[st
         ({"run": "'true {args} {} {time} {print}'"}, "", ""),
         ({"run": "'true ${args} {item}'", "items": "{list: [a]}", "shell": "true"}, "", ""),
         ({"run": "'true {args:tests}'"}, "{args:tests}", "{args}"),
+        ({"run": "'true {{ args }}'"}, "{{ args }}", "{args}"),
         ({"run": "'true {posargs:-x tests} | cat'", "shell": "true"}, "{posargs:-x tests}", "{args}"),
     ],
 )
@@ -248,6 +249,7 @@ def test_placeholder_that_is_none_of_ours_gets_a_warning(
         """true --format '{{.Args}}'""",
         """true -o go-template='{{.items}}'""",
         """true '{items:.list}'""",
+        """true '{{ args }}' {{ packages }}""",
         """true '{items: .list, args: .words}'""",
         """true -c 'for arg in "ab": print(f"{arg}")'""",
         """true -c "for item in 'ab': print(f'{item:>10}')" """,

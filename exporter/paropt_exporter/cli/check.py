@@ -27,10 +27,11 @@ from paropt_exporter.plan import NOTHING_TO_RUN, is_cached, require_lane
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
 
-# {name}, tox's {posargs:tests}, hatch's {args:tests} and go-task's {{.NAME}}. A name in lower case after the point is a
-# field in a Go template of docker or kubectl.
+# {name}, tox's {posargs:tests}, hatch's {args:tests}, just's {{ name }} and go-task's {{.NAME}}. A name in lower case
+# after the point is a field in a Go template of docker or kubectl.
 _BRACED = re.compile(
-    r"(?<![${])\{(?P<name>\w+)\}(?!\})|\{(?P<default>posargs|args):[\w/{-][^{}]*\}|\{\{ *\.(?P<task>[A-Z_]+) *\}\}"
+    r"(?<![${])\{(?P<name>\w+)\}(?!\})|\{(?P<default>posargs|args):[\w/{-][^{}]*\}"
+    r"|(?<!\$)\{\{ +(?P<just>\w+) +\}\}|\{\{ *\.(?P<task>[A-Z_]+) *\}\}"
 )
 _ARGUMENTS_OF_OTHERS = frozenset({"arg", "arguments", "cli_args", "posargs"})
 _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
