@@ -74,7 +74,15 @@ def test_other_spelling_of_a_duration_gets_ours(written: str, likely: str | None
 
 @pytest.mark.parametrize(
     ("written", "likely"),
-    [("2gb", "2GB"), ("1.5 g", "1.5GB"), ("512Mi", "512MiB"), ("2 gib", "2GiB"), ("2 bytes", None), ("", None)],
+    [
+        ("2gb", "2GB"),
+        ("1.5 g", "1.5GB"),
+        ("512Mi", "512MiB"),
+        ("2 gib", "2GiB"),
+        ("2 bytes", None),
+        ("0K", None),
+        ("", None),
+    ],
 )
 def test_other_spelling_of_a_size_gets_ours(written: str, likely: str | None) -> None:
     with pytest.raises(ValueError, match="expected a size") as caught:

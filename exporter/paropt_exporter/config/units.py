@@ -151,4 +151,11 @@ def _suggest_size(value: object) -> str:
     if not isinstance(value, str) or len(value) > _LONGEST_LIKELY:
         return ""
     match = _LIKELY_SIZE.fullmatch(value.strip())
-    return f": did you mean '{match[1]}{match[2][0].upper()}{match[2][1:].lower()}B'?" if match else ""
+    if match is None:
+        return ""
+    likely = f"{match[1]}{match[2][0].upper()}{match[2][1:].lower()}B"
+    try:
+        parse_size(likely)
+    except ValueError:  # zero, or too large
+        return ""
+    return f": did you mean {likely!r}?"
