@@ -628,7 +628,10 @@ def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:
 
 
 def _describe_missing(project: Project, kind: _BuiltInStage) -> str:
-    """Return what a stage would need. npm scripts and targets are named in a project that has any."""
+    """Return a note on the tools, files or commands that a stage would need.
+
+    npm scripts are named only if there is a package.json, and targets only if there are any.
+    """
     places = _TEST_FILES.get(kind.name, ())
     others = [f"`{project.script_runner} run {kind.scripts[0]}`"] if project.has_path("package.json") else []
     others += [f"`{project.target_runner} {kind.targets[0]}`"] if project.targets else []

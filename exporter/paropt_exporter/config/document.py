@@ -298,7 +298,7 @@ def _describe_problem(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
 
 
 def _find_odd_space(text: str, line: int) -> int | None:
-    """Return where a space that is none to YAML indents the line of an error, or the line before, or None."""
+    """Return the place of an odd space in the indentation of this line or of the one before, or None."""
     start = 0
     for number, each in enumerate(text.splitlines(keepends=True), 1):
         if number > line:

@@ -301,7 +301,7 @@ class Registry:
     """The registered projects. If the disk is full, only a restart loses some."""
 
     def __init__(self, folder: Path) -> None:
-        """Load this user's registrations. Skip other files, and forget projects without a history for a week."""
+        """Load this user's registrations. Skip other files, and forget projects that lacked a history for a week."""
         self._folder = folder
         self.projects: dict[ProjectKey, RegisteredProject] = {}
         for path in sorted(folder.glob(f"*{_SUFFIX}"))[:_MOST_PROJECTS]:
