@@ -102,7 +102,7 @@ class RegisteredProject:
         project.ended = _read_samples(stored.ended)
         if stored.joined_after is not None:
             project.join(stored.joined_after, _build_totals(_read_samples(stored.before)))
-        project.is_known, project.is_missing, project.must_store = False, is_missing, False
+        project.is_known, project.is_missing = False, is_missing
         return project
 
     @property
@@ -111,7 +111,7 @@ class RegisteredProject:
 
     def join(self, after: tuple[int, str], before: Totals) -> None:
         """Count only the runs after this one, and subtract these totals. Call it before the first `refresh`."""
-        self.joined_after, self.before, self.must_store = after, before, True
+        self.joined_after, self.before = after, before
         self.values, self._past = StoredValues(last_run=after), _negate(before)
 
     def refresh(self, checkouts: Iterable[RegisteredProject] = ()) -> None:
@@ -151,11 +151,13 @@ class RegisteredProject:
         values, stamp, is_same = found
         if not is_same:
             self._past = self.values.totals
+        if self.was_left_out:
+            self._past = Totals()  # nothing of it is in the sum
         if values.last_run is not None and (
             self.was_left_out or (not is_same and self._is_copy(path, values.last_run, checkouts))
         ):
             self.joined_after, self.before, self.must_store = values.last_run, values.totals, True
-            self._past = sum_totals((self._past if not is_same else Totals(), _negate(values.totals)))
+            self._past = sum_totals((self._past, _negate(values.totals)))
         self.values, self._stamp = _add_past(values, self._past), stamp
         self.is_known, self.was_left_out = True, False
         if self.missing_since_timestamp_seconds:
@@ -330,9 +332,8 @@ class Registry:
             self._join_others(project)
             self.projects[key] = project
         else:
-            if project.is_missing and project.was_left_out:  # it is back: its next runs count, also the first one
-                self._join_others(project)
-                project.is_known, project.is_missing, project.was_left_out = True, False, False
+            if project.is_missing and project.was_left_out:  # it is back: a page may come only after its next run
+                project.refresh([each for each in self.projects.values() if each.registration.project == key[0]])
             known = project.registration
             lanes = {lane.lane: lane for lane in (*known.lanes, *registration.lanes)}
             bounds = {**known.bounds, **registration.bounds}
