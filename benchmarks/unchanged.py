@@ -5,7 +5,7 @@ Each round runs every contender once, in turn, so that a machine whose speed dri
 runs `true` too.
 
 Usage: python benchmarks/unchanged.py FOLDER [ROUNDS]. FOLDER gets the peers, unless they are there: turbo by npm, nox
-and go-task by pip. What can't be installed is left out with a line.
+and go-task by pip. Peers that can't be installed are left out with a line.
 """
 
 from __future__ import annotations

@@ -228,6 +228,9 @@ def test_items_that_no_command_names_get_a_warning(tmp_path: Path, keys: dict[st
         ({"run": "'true {itmes}'", "items": "{list: [a]}"}, "{itmes}", "{items}"),
         ({"run": "'true {args} {} {time} {print}'"}, "", ""),
         ({"run": "'true ${args} {item}'", "items": "{list: [a]}", "shell": "true"}, "", ""),
+        ({"run": "'true {args:tests}'"}, "{args:tests}", "{args}"),
+        ({"run": "'true {{ args }}'"}, "{{ args }}", "{args}"),
+        ({"run": "'true {posargs:-x tests} | cat'", "shell": "true"}, "{posargs:-x tests}", "{args}"),
     ],
 )
 def test_placeholder_that_is_none_of_ours_gets_a_warning(
@@ -237,6 +240,31 @@ def test_placeholder_that_is_none_of_ours_gets_a_warning(
     code, _, err = _check(tmp_path, configs.stage(**keys))
     told = f"warning: stage 'one': {written} is passed as written: did you mean {likely}?\n"
     assert (code, err) == (0, told if written else "")
+
+
+@pytest.mark.parametrize("shell", ["true", "false"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        """true --format '{{.Args}}'""",
+        """true -o go-template='{{.items}}'""",
+        """true '{items:.list}'""",
+        """true '{{ args }}' {{ packages }}""",
+        """true '{items: .list, args: .words}'""",
+        """true -c 'for arg in "ab": print(f"{arg}")'""",
+        """true -c "for item in 'ab': print(f'{item:>10}')" """,
+        """true --set-json 'job={args: [a]}'""",
+        """true -c 'echo ${args:-tests} ${arg}'""",
+    ],
+)
+def test_braces_of_other_programs_get_no_warning(tmp_path: Path, line: str, shell: str) -> None:
+    """As of docker, kubectl, jq, Python, helm and sh: fields of them were "did you mean {args}?"."""
+    assert _check(tmp_path, configs.stage(run=json.dumps(line), shell=shell))[::2] == (0, "")
+
+
+def test_braces_of_a_here_document_get_no_warning(tmp_path: Path) -> None:
+    code, _, err = _check(tmp_path, configs.stage(run=json.dumps("true <<E\nprint(f'{arg}')\nE\n"), shell="true"))
+    assert (code, err) == (0, "")
 
 
 @pytest.mark.parametrize(

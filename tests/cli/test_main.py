@@ -91,7 +91,7 @@ def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsy
         (
             ["--strategy", "dask"],
             "--strategy: expected one of thread, process, hybrid, adaptive, sequential, not dask: "
-            "a lane in paropt.yml chooses it",
+            "only a lane of paropt.yml can set it",
         ),
         (["--strategy", "x"], "--strategy: expected one of thread, process, hybrid, adaptive, sequential, found 'x'"),
         (["completion", "ksh"], "expected bash|zsh|tcsh|fish, found 'ksh'"),

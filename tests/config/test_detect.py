@@ -167,14 +167,22 @@ def test_npm_scripts_count_and_the_placeholder_of_npm_init_does_not(project: Pat
 
 
 @pytest.mark.parametrize(
-    ("lint", "also"),
+    ("lint", "check", "also"),
     [
-        ("eslint .", True), ("eslint . && npm run format:check", False), ("prettier --check . && eslint .", False),
+        ("eslint .", "prettier --check .", True),
+        ("eslint . && npm run format:check", "prettier --check .", False),
+        ("prettier --check . && eslint .", "prettier --check .", False),
+        ("npx eslint .", "npx prettier --check .", True),
+        ("npx prettier . --check && npx eslint .", "npx prettier --check .", False),
+        ("biome lint .", "biome format .", True),
+        ("eslint .", "onchange . -- prettier --check . --watch", False),
     ],
-)  # fmt: skip
-def test_npm_script_that_checks_the_format_runs_after_the_linter(project: Path, lint: str, *, also: bool) -> None:
+)
+def test_npm_script_that_checks_the_format_runs_after_the_linter(
+    project: Path, lint: str, check: str, *, also: bool
+) -> None:
     _install(project.parent / "bin", "npm")
-    _write(project, package_dot_json=f'{{"scripts": {{"lint": "{lint}", "format:check": "prettier --check ."}}}}')
+    _write(project, package_dot_json=f'{{"scripts": {{"lint": "{lint}", "format:check": "{check}"}}}}')
     steps = (("npm", "run", "lint"), ("npm", "run", "format:check"))
     assert _commands(detect_stages(project)) == {"quality_gates": steps if also else steps[0]}
 
@@ -182,8 +190,8 @@ def test_npm_script_that_checks_the_format_runs_after_the_linter(project: Path, 
 @pytest.mark.parametrize(
     ("lock", "manager", "runner"),
     [
-        ("bun.lock", "", "bun"), ("yarn.lock", "pnpm@9.0.0", "yarn"), ("", "pnpm@9.0.0", "pnpm"), ("", "yarn", "yarn"),
-        ("", "other@1", "npm"),
+        ("bun.lock", "", "bun"), ("yarn.lock", "pnpm@9.0.0", "pnpm"), ("", "pnpm@9.0.0", "pnpm"), ("", "yarn", "yarn"),
+        ("yarn.lock", "npm@11.0.0", "npm"), ("yarn.lock", "", "yarn"), ("", "other@1", "npm"),
     ],
 )  # fmt: skip
 def test_scripts_are_called_by_the_projects_package_manager(

@@ -115,7 +115,7 @@ def test_repeated_key_is_reported_at_its_second_place(tmp_path: Path) -> None:
         (b"x: {}\n<<<<<<< HEAD\nweb: {}\n=======\n", "paropt.yml:2:1: file: a merge conflict begins here: resolve it"),
         (b"s:\n  -\xc2\xa0a: 1\n    b: 2\n", "2:4: file: the indentation contains the character U+00A0: YAML allows"),
         (b"\xc2\xa0a: b: c\n", "1:1: file: the indentation contains the character U+00A0: YAML allows only spaces"),
-        (b"s:\n  -a: 1\n   b: 2\n", "in this context: put a space behind the dash"),
+        (b"s:\n  -a: 1\n   b: 2\n", "in this context: put a space after the dash"),
         (b'x: "a\nb: c\n', "1:4: file: invalid YAML: found unexpected end of stream, while scanning a quoted scalar: "),
         (b'x: "\\d"\n', "use single quotes, in which a backslash is a plain character"),
         (b"[tool]\na = 1\n", "a config is YAML and begins with a key, such as stages:"),
@@ -187,6 +187,7 @@ def test_file_that_is_too_large_is_rejected_with_the_bound(tmp_path: Path, size:
         ({"sla": "{max: 5s, warn_at: 80%}"}, "expected a number, found '80%': it is a ratio of the limit, such as 0.8"),
         ({"run": "", "steps": "[{run: a}]"}, "steps[0]: expected a string, found a mapping: write the command itself"),
         ({"run": "pytest $@"}, "stages[0].run: a command has no $@: write {args} for the arguments after --"),
+        ({"run": "'pytest \"$@\"'"}, "stages[0].run: a command has no $@: write {args} for the arguments after --"),
         ({"fail-fast": "true"}, "unknown key 'fail-fast': it is a key of a lane, so put it into one of `lanes`"),
         ({"memory": "1000TiB"}, "are more than the machine has"),
         ({"number": "true"}, "stages[0].number: expected a whole number, found the boolean true"),
@@ -244,6 +245,13 @@ def test_value_in_another_form_is_one_fault_that_shows_ours(tmp_path: Path, text
     """A port was "expected a list", a Pushgateway's URL "expected a mapping"."""
     (told,) = configs.faults(tmp_path, f"{text}\n{configs.stage()}")
     assert message in told
+
+
+@pytest.mark.parametrize("workers", ["8-2", "1-1001", "'9999'"])
+def test_invalid_number_of_workers_is_no_suggestion(tmp_path: Path, workers: str) -> None:
+    """8-2 was "did you mean {min: 8, max: 2}?", which is refused, too."""
+    (told,) = configs.faults(tmp_path, f"lanes: {{a: {{workers: {workers}}}}}\n{configs.stage()}")
+    assert told.endswith(f"of min, max and start, found '{workers.strip(chr(39))}'")
 
 
 @pytest.mark.parametrize(
@@ -315,7 +323,7 @@ def test_word_that_only_a_shell_replaces_is_a_fault(tmp_path: Path, line: str, f
         "echo '$HOME' \"$HOME\" \\$HOME", "ls a~ 5$ ~x/y~", "awk '{print $1}' a.txt", "grep x$ a.txt",
         "find . -exec echo {} \\;", "grep '|' a.txt", 'grep ">" a.txt', "sh -c 'a && b > c'", 'python -c "a; b"',
         "pip install ruff>=0.9", "curl http://localhost/?a=1&b=2", "pytest -k a|b", "python -c 'a\nb'", "ruff check\n",
-        "pytest -q\n  --cov=shop",
+        "pytest -q\n  --cov=shop", "sh -c 'pytest \"$@\"' sh a",
         'echo "\\" > c"',
     ],
 )  # fmt: skip

@@ -60,7 +60,8 @@ def test_faulty_duration_is_rejected_with_a_message(written: object) -> None:
     ("written", "likely"),
     [
         ("5min", "5m"), ("30 secs", "30s"), ("1.5h", "1h30m"), ("2 hours 30 minutes", "2h30m"), ("100 msec", "100ms"),
-        ("2 GiB", None), ("5M", None), ("5:00", None), ("0.0 s", None), ("9" * 38 + "d", None),
+        ("1.5 msec", None), ("1.2345 s", None), ("2 GiB", None), ("5M", None), ("5:00", None), ("0.0 s", None),
+        ("9" * 38 + "d", None),
     ],
 )  # fmt: skip
 def test_other_spelling_of_a_duration_gets_ours(written: str, likely: str | None) -> None:
@@ -73,7 +74,15 @@ def test_other_spelling_of_a_duration_gets_ours(written: str, likely: str | None
 
 @pytest.mark.parametrize(
     ("written", "likely"),
-    [("2gb", "2GB"), ("1.5 g", "1.5GB"), ("512Mi", "512MiB"), ("2 gib", "2GiB"), ("2 bytes", None), ("", None)],
+    [
+        ("2gb", "2GB"),
+        ("1.5 g", "1.5GB"),
+        ("512Mi", "512MiB"),
+        ("2 gib", "2GiB"),
+        ("2 bytes", None),
+        ("0K", None),
+        ("", None),
+    ],
 )
 def test_other_spelling_of_a_size_gets_ours(written: str, likely: str | None) -> None:
     with pytest.raises(ValueError, match="expected a size") as caught:

@@ -70,6 +70,8 @@ def test_sums_count_each_part_once_though_two_servers_scrape_it(tmp_path: Path) 
         (f'lane:paropt_sla_checks:increase5m{{{lane},part="1",copy="a"}}', "6"),
         ('fleet:paropt_exporters:count{project="shop",part="0",copy="a"}', "10"),
         ('fleet:paropt_exporters:count{project="shop",part="1",copy="a"}', "20"),
+        (f'fleet:paropt_run_interval_seconds:max{{{lane},part="0",copy="a"}}', "60"),
+        (f'fleet:paropt_run_interval_seconds:max{{{lane},part="1",copy="a"}}', "600"),
         ('fleet:paropt_pool_busy_seconds:rate5m{pool="commands",part="0",copy="a"}', "1"),
         ('fleet:paropt_pool_busy_seconds:rate5m{pool="commands",part="1",copy="a"}', "2"),
         ('fleet:paropt_pool_slot_seconds:rate5m{pool="commands",part="0",copy="a"}', "2"),
@@ -79,6 +81,7 @@ def test_sums_count_each_part_once_though_two_servers_scrape_it(tmp_path: Path) 
         "global_lane:paropt_sla_checks:increase5m": (lane, 10),
         "global_fleet:paropt_exporters:count": ('project="shop"', 30),
         "global_fleet:paropt_parts:count": ("", 2),
+        "global_fleet:paropt_run_interval_seconds:max": (lane, 600),
         "global_fleet:paropt_pool_busy_seconds_per_slot_seconds:ratio_rate5m": ('pool="commands"', 0.5),
     }
     test = {

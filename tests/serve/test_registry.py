@@ -323,6 +323,31 @@ def test_runs_that_are_removed_for_their_age_make_no_other_history(history: Path
     assert count_runs(project) == known + 1
 
 
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("mounted", [False, True])
+def test_first_run_of_a_checkout_that_is_back_after_the_start_counts(
+    folder: Path, tmp_path: Path, *, joined: bool, mounted: bool
+) -> None:
+    """As of a CI job in a folder of an earlier one: its run was left out as one from before it joined the others."""
+    one, other = (tmp_path / name / ".paropt" / "history.db" for name in ("one", "other"))
+    registry = Registry(folder)
+    for number, history in enumerate((other, one) if joined else (one, other)):
+        record_run(history, f"run-{number}")
+        registry.register(register(history, "fast"))
+    (tmp_path / "one").rename(tmp_path / "unmounted")
+    registry = Registry(folder)
+    before = refresh_all(registry)
+    if mounted:
+        (tmp_path / "unmounted").rename(tmp_path / "one")
+    else:
+        one.parent.mkdir(parents=True)
+        History(one, project="shop", clock=SystemClock()).close()
+    registry.register(register(one, "fast"))
+    record_run(one, "again")
+    assert refresh_all(registry) == before + 1
+    assert refresh_all(Registry(folder)) == before + 1
+
+
 def refresh_all(registry: Registry) -> float:
     """Read all histories; return the runs of all checkouts together."""
     checkouts = tuple(registry.projects.values())

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter import files
 from paropt_exporter.cli import init
 from paropt_exporter.cli.formatting import find_columns_of_terminal, format_faults, wrap_for_terminal
-from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, drop_quoted
+from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, QUOTED, drop_quoted
 from paropt_exporter.errors import ConfigError, UsageError, format_count
 from paropt_exporter.globs import GlobSearch
 from paropt_exporter.plan import NOTHING_TO_RUN, is_cached, require_lane
@@ -27,8 +27,13 @@ from paropt_exporter.plan import NOTHING_TO_RUN, is_cached, require_lane
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
 
-_BRACED = re.compile(r"(?<![${])\{(\w+)(?::[^{}]*)?\}(?!\})|\{\{ *\.(\w+) *\}\}")  # such as {posargs:tests}
-_ARGUMENTS_OF_OTHERS = frozenset({"arg", "arguments", "argv", "cli_args", "posargs"})  # of tox, hatch and go-task
+# {name}, tox's {posargs:tests}, hatch's {args:tests}, just's {{ name }} and go-task's {{.NAME}}. A name in lower case
+# after the point is a field in a Go template of docker or kubectl.
+_BRACED = re.compile(
+    r"(?<![${])\{(?P<name>\w+)\}(?!\})|\{(?P<default>posargs|args):[\w/{-][^{}]*\}"
+    r"|(?<!\$)\{\{ +(?P<just>\w+) +\}\}|\{\{ *\.(?P<task>[A-Z_]+) *\}\}"
+)
+_ARGUMENTS_OF_OTHERS = frozenset({"arg", "arguments", "cli_args", "posargs"})
 _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
 _SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder
 # Scripts that check for failures themselves, or some of whose lines are not commands: here-documents.
@@ -326,13 +331,20 @@ def _warn_unknown_placeholders(stages: list[Stage]) -> Iterator[str]:
 
 
 def _iter_unknown_placeholders(stage: Stage) -> Iterator[tuple[str, str]]:
-    """Yield each of them with the one that is probably meant."""
+    """Yield each such placeholder with the one of ours that is probably meant."""
     for command in (stage.run, *(stage.steps or ())):
-        text = command if isinstance(command, str) else " ".join(command or ())
-        for found in _BRACED.finditer(text):
-            likely = _find_likely_placeholder(found[0], (found[1] or found[2]).lower())
+        for found in _BRACED.finditer(_drop_programs(command or ())):
+            likely = _find_likely_placeholder(found[0], str(found[found.lastgroup or 0]).lower())
             if likely is not None:
                 yield found[0], likely
+
+
+def _drop_programs(command: str | tuple[str, ...]) -> str:
+    """Return a command without its quoted words with spaces: programs of Python, awk or jq have braces of their own."""
+    if not isinstance(command, str):
+        return " ".join(word for word in command if not any(map(str.isspace, word)))
+    line, _, _ = command.partition("<<")  # here-documents, too
+    return QUOTED.sub(lambda quoted: "_" if any(map(str.isspace, quoted[0])) else quoted[0], line)
 
 
 def _find_likely_placeholder(written: str, name: str) -> str | None:

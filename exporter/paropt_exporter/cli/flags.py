@@ -181,7 +181,7 @@ class Parser(argparse.ArgumentParser):
             return None
         name, found, choices = wrong[1], wrong[2], wrong[3].replace("'", "")
         if (name, found) == ("--strategy", "'dask'"):
-            reason = "profile measures this machine" if self.prog != PROGRAM else "a lane in paropt.yml chooses it"
+            reason = "profile measures this machine" if self.prog != PROGRAM else "only a lane of paropt.yml can set it"
             return f"--strategy: expected one of {choices}, not dask: {reason}"
         return (
             f"{name}: expected one of {choices}, found {found}" if name[0] == "-" else f"expected {name}, found {found}"

@@ -401,12 +401,22 @@ def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> 
 
 def _choose_more_scripts(project: Project, kind: _BuiltInStage, script: Words) -> list[Words]:
     """Return the call of the first further npm script that checks, unless the chosen one runs it or its program."""
-    name = next((each for each in kind.more_scripts if each in project.scripts), None)
+    found = (each for each in kind.more_scripts if each in project.scripts)
+    name = next((each for each in found if not _watches_files(project.scripts[each])), None)
     if name is None:
         return []
-    chosen, other = project.scripts[script[-1]], project.scripts[name]
-    runs_it = name in chosen or any(_mentions_word(chosen, word) for word in other.split()[:1])
+    chosen, program = project.scripts[script[-1]], _find_program(project.scripts[name])
+    runs_it = name in chosen or bool(program and _mentions_word(chosen, program))
     return [] if runs_it else [(*script[:-1], name)]
+
+
+def _find_program(script: str) -> str:
+    """Return the program of an npm script, with its subcommand if it has one, such as `biome format`."""
+    words = [word for word in script.split() if word not in _LAUNCHERS and "=" not in word]
+    return " ".join(words[: 2 if words[1:] and words[1].isalpha() else 1])
+
+
+_LAUNCHERS = frozenset({"npx", "npm", "pnpm", "yarn", "bun", "bunx", "exec", "run", "dlx", "x", "cross-env"})
 
 
 def _watches_files(script: str) -> bool:
@@ -624,7 +634,10 @@ def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:
 
 
 def _describe_missing(project: Project, kind: _BuiltInStage) -> str:
-    """Return what a stage would need. npm scripts and targets are named in a project that has any."""
+    """Return a note on the tools, files or commands that a stage would need.
+
+    npm scripts are named only if there is a package.json, and targets only if there are any.
+    """
     places = _TEST_FILES.get(kind.name, ())
     others = [f"`{project.script_runner} run {kind.scripts[0]}`"] if project.has_path("package.json") else []
     others += [f"`{project.target_runner} {kind.targets[0]}`"] if project.targets else []

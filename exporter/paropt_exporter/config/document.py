@@ -293,12 +293,12 @@ def _describe_problem(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
         return "invalid YAML: an alias (*) that no anchor (&) defines"
     said = f"invalid YAML: {error.problem}" + (f", {error.context}" if error.context else "")
     if "mapping values are not allowed" in said and any(map(_DASH_WITHOUT_SPACE.match, lines[max(line - 2, 0) : line])):
-        return f"{said}: put a space behind the dash"
+        return f"{said}: put a space after the dash"
     return said + next((f": {remedy}" for part, remedy in _REMEDIES if part in said), "")
 
 
 def _find_odd_space(text: str, line: int) -> int | None:
-    """Return where a space that is none to YAML indents the line of an error, or the line before, or None."""
+    """Return the place of an odd space in the indentation of this line or of the one before, or None."""
     start = 0
     for number, each in enumerate(text.splitlines(keepends=True), 1):
         if number > line:

@@ -217,11 +217,13 @@ def _suggest_form(kind: str, found: object, location: Location) -> str:
 
 def _suggest_workers(found: object) -> str:
     """Return the number of workers that `'4'`, `2-8` or `Auto` probably means, or nothing."""
-    text = found.strip().lower() if isinstance(found, str) else ""
-    bounds = re.fullmatch(r"([1-9][0-9]{0,3}) ?- ?([1-9][0-9]{0,3})", text)
-    likely = f"{{min: {bounds[1]}, max: {bounds[2]}}}" if bounds else text
-    is_number = re.fullmatch(r"[1-9][0-9]{0,3}", text) is not None
-    return f": did you mean {likely}?" if bounds or is_number or text == "auto" else ""
+    text = str(found).strip().lower()
+    number = r"([1-9][0-9]{0,2}|1000)"
+    likely = "auto" if text == "auto" else text if re.fullmatch(number, text) else None
+    bounds = re.fullmatch(f"{number} ?- ?{number}", text)
+    if bounds and int(bounds[1]) <= int(bounds[2]):
+        likely = f"{{min: {bounds[1]}, max: {bounds[2]}}}"
+    return f": did you mean {likely}?" if likely and isinstance(found, str) else ""
 
 
 def _explain_entries(found: Mapping[str, object], location: Location) -> str:

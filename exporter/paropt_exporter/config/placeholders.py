@@ -26,12 +26,12 @@ _NAMES = {
 _ENDS = {"'": compile_later("'|$"), "#": compile_later("\n|$")}  # tokens up to there have no meaning
 _BEFORE_SOME_COMMENTS = (")", "<", ">")  # after these, `#` begins a comment in some places only
 _ALL_THE_WAY_IN = ("`", "<<", "((", "[")  # they change backslashes and dollars, or the result, at any depth inside
-_QUOTED = compile_later(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\[^\n]""", re.DOTALL)
+QUOTED = compile_later(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\[^\n]""", re.DOTALL)
 
 
 def drop_quoted(line: str) -> str:
     """Return a command line with `_` in place of each quoted part, in which nothing has a meaning for a shell."""
-    return _QUOTED.sub("_", line)
+    return QUOTED.sub("_", line)
 
 
 def find_unprotected(line: str) -> tuple[str, str] | None:

@@ -464,11 +464,12 @@ class Project:
 
     @cached_property
     def script_runner(self) -> str:
-        """pnpm, yarn or bun if the project has its lock file or names it as its package manager, otherwise npm."""
+        """The package manager that package.json names, otherwise that of the lock file, otherwise npm."""
         described, _ = self._package
-        named = str(described.get("packageManager", "")).partition("@")[0]  # such as pnpm@9.0.0
-        usual = named if any(named == runner for _, runner in _LOCKS) else "npm"
-        return next((runner for lock, runner in _LOCKS if is_file(self._root / lock)), usual)
+        named = str(described.get("packageManager", "")).partition("@")[0]  # such as pnpm@9.0.0; others refuse to run
+        if named == "npm" or any(named == runner for _, runner in _LOCKS):
+            return named
+        return next((runner for lock, runner in _LOCKS if is_file(self._root / lock)), "npm")
 
     @cached_property
     def target_runner(self) -> str:

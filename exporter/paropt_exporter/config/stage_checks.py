@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from paropt_exporter.config import messages, raw_yaml
 from paropt_exporter.config.faults import Fault, Location
-from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, drop_quoted, find_unprotected
+from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, QUOTED, drop_quoted, find_unprotected
 from paropt_exporter.config.values import AUTO_INPUTS
 
 _WORK = ("run", "call", "steps")
@@ -25,6 +25,7 @@ _OPERATOR = re.compile(r"&&|\|\||[;&](?!\S)|(?<!\S)(?:\|(?!\S)|(?:\d+|&)?[<>]+)|
 # Variables, arguments, commands and the home folder, outside of quotes.
 _SUBSTITUTION = re.compile(r"\$(?:\w+|[@*]|\{[^}\s]*\}?|\([^)]*\)?)|`[^`]*`?|(?<!\S)~(?:/\S*)?(?!\S)")
 _SCRIPT_ARGUMENTS = ("$@", "$*", "$1")
+_QUOTED_ARGUMENTS = tuple(f'"{each}"' for each in _SCRIPT_ARGUMENTS)  # as scripts have them
 
 # The programs that take a script as an argument, the option before it, and options with a value of their own.
 _SHELL = re.compile(r"(?:ba|da|a|z|[mp]?k|fi|t?c)?sh")
@@ -152,7 +153,8 @@ def _describe_shell_syntax(line: str, words: Sequence[str], *, lists_items: bool
         elif operator[0] in ("&&", ";") and not lists_items:
             remedy += ", or use `steps`"
         return f"only a shell understands {operator[0]!r}: {remedy}"
-    if (found := _SUBSTITUTION.search(drop_quoted(line))) is not None:
+    unquoted = QUOTED.sub(lambda quoted: quoted[0] if quoted[0] in _QUOTED_ARGUMENTS else "_", line)
+    if (found := _SUBSTITUTION.search(unquoted)) is not None:
         if found[0] in _SCRIPT_ARGUMENTS:
             return f"a command has no {found[0]}: write {ARGS} for the arguments after --"
         return f"only a shell replaces {found[0]}: {shell}, or put it in single quotes if you mean it literally"

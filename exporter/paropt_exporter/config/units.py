@@ -139,8 +139,11 @@ def _suggest_duration(text: str) -> str:
         unit = next(unit for unit, name in zip(_LIKELY_UNITS, match.groups()[1:], strict=True) if name)
         seconds += float(match[1]) * unit
         at = match.end() + (text[match.end() : match.end() + 1] == " ")
-    likely = at == len(text) and 0.001 <= seconds <= LONGEST_SECONDS
-    return f": did you mean {format_duration(seconds)!r}?" if likely else ""
+    likely = format_duration(seconds)
+    is_same = (
+        at == len(text) and 0 < seconds <= LONGEST_SECONDS and math.isclose(parse_duration(likely, zero=True), seconds)
+    )
+    return f": did you mean {likely!r}?" if is_same else ""
 
 
 def _suggest_size(value: object) -> str:
@@ -148,4 +151,11 @@ def _suggest_size(value: object) -> str:
     if not isinstance(value, str) or len(value) > _LONGEST_LIKELY:
         return ""
     match = _LIKELY_SIZE.fullmatch(value.strip())
-    return f": did you mean '{match[1]}{match[2][0].upper()}{match[2][1:].lower()}B'?" if match else ""
+    if match is None:
+        return ""
+    likely = f"{match[1]}{match[2][0].upper()}{match[2][1:].lower()}B"
+    try:
+        parse_size(likely)
+    except ValueError:  # zero, or too large
+        return ""
+    return f": did you mean {likely!r}?"

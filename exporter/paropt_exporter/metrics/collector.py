@@ -28,7 +28,7 @@ class PoolCollector(Collector):
 
     `REGISTRY.register(PoolCollector(pool, project="shop"))` registers it with prometheus_client's registry. `project`
     becomes the label of that name. Pools with the same name, or without one, count as one pool; in two collectors they
-    would be duplicate series, most of which Prometheus drops. Pools do no work for it between scrapes.
+    would be duplicate series, of which Prometheus keeps one. Pools do no work for it between scrapes.
     """
 
     def __init__(self, *measured: MeasuredPool, project: str) -> None:

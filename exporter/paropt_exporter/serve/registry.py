@@ -151,11 +151,13 @@ class RegisteredProject:
         values, stamp, is_same = found
         if not is_same:
             self._past = self.values.totals
+        if self.was_left_out:
+            self._past = Totals()  # nothing of it is in the sum
         if values.last_run is not None and (
             self.was_left_out or (not is_same and self._is_copy(path, values.last_run, checkouts))
         ):
             self.joined_after, self.before, self.must_store = values.last_run, values.totals, True
-            self._past = sum_totals((self._past if not is_same else Totals(), _negate(values.totals)))
+            self._past = sum_totals((self._past, _negate(values.totals)))
         self.values, self._stamp = _add_past(values, self._past), stamp
         self.is_known, self.was_left_out = True, False
         if self.missing_since_timestamp_seconds:
@@ -301,7 +303,7 @@ class Registry:
     """The registered projects. If the disk is full, only a restart loses some."""
 
     def __init__(self, folder: Path) -> None:
-        """Load this user's registrations. Skip other files, and forget projects without a history for a week."""
+        """Load this user's registrations. Skip other files, and forget projects that lacked a history for a week."""
         self._folder = folder
         self.projects: dict[ProjectKey, RegisteredProject] = {}
         for path in sorted(folder.glob(f"*{_SUFFIX}"))[:_MOST_PROJECTS]:
@@ -330,6 +332,8 @@ class Registry:
             self._join_others(project)
             self.projects[key] = project
         else:
+            if project.is_missing and project.was_left_out:  # it is back: a page may come only after its next run
+                project.refresh([each for each in self.projects.values() if each.registration.project == key[0]])
             known = project.registration
             lanes = {lane.lane: lane for lane in (*known.lanes, *registration.lanes)}
             bounds = {**known.bounds, **registration.bounds}

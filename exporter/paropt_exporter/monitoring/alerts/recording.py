@@ -259,7 +259,10 @@ def _add_result(selector: str, result: str) -> str:
 
 
 def _merge_parts(name: str) -> Recording:
-    """Sum a series over the parts; of a doubled server's two values the larger counts, which missed less."""
+    """Sum a series over the parts, or take the longest of their intervals.
+
+    Of a doubled server's two values the larger counts, which missed less.
+    """
     merge = "max" if name == _INTERVALS else "sum"
     return Recording(record=f"{_GLOBAL}{name}", expr=f"{merge} without ({PART}) (max without ({COPY}) ({name}))")
 

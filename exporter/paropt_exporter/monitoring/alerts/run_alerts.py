@@ -355,8 +355,8 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
         meaning=(
             "The whole lane runs with `--every`. For a quarter of an hour its last success has been older than two "
             "intervals and than five minutes, or at least two runs had ended and none had succeeded. While "
-            "ParoptStageFailing or ParoptStageStuck fires for one of its stages, the example configuration of "
-            "Alertmanager does not send this one."
+            "ParoptStageFailing, ParoptStageStuck or ParoptSlaCriticalViolation fires for one of its stages, the "
+            "example configuration of Alertmanager does not send this one."
         ),
         impact="The lane's checks are out of date.",
         diagnosis=(
