@@ -694,6 +694,30 @@ def test_memory_of_a_process_that_makes_many_calls_is_read_through_a_file_until_
 
 
 @traces
+def test_files_of_ended_processes_make_room_for_those_of_others() -> None:
+    kernel, before, own = Kernel(), count_descriptors(), os.getpid()
+
+    def read(process: int, address: int) -> None:
+        for _ in range(100):
+            kernel.read_text(process, address)
+
+    kernel.note_program(own)
+    read(own, kernel.own_text_address)
+    for _ in range(20):
+        command = [sys.executable, "-S", "-c", SHOWN_TEXTS, "text"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None and process.stdout is not None
+            kernel.note_program(process.pid)
+            read(process.pid, int(process.stdout.readline()))
+            process.stdin.close()
+    opened = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")[:-1]]  # noqa: PTH115, PTH208
+    assert opened.count(f"/proc/{own}/mem") == 1
+    assert count_descriptors() - before <= 16
+    kernel.close_memories()
+    assert count_descriptors() == before
+
+
+@traces
 def test_memory_of_a_thread_is_never_read_through_a_file() -> None:
     """Its process has the same memory, which would be shown after another process has got the thread's number."""
     kernel, before = Kernel(), count_descriptors()

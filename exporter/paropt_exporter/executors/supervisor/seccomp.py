@@ -224,9 +224,9 @@ class Kernel:
 
         It notifies of `clone` only if that makes a mount namespace, of `sendto` only with an address, and of `sendmsg`
         unless its flags are OWN_SEND_FLAGS, with which the child passes on the descriptor of its own notifications. It
-        does not notify of `newfstatat` of a descriptor with no flag but AT_EMPTY_PATH, which is the C library's fstat,
-        a third of a test suite's calls: the file was opened before. It also notifies of calls of another architecture,
-        such as those of a 32-bit program.
+        does not notify of `newfstatat` and `statx` of a descriptor with no flag but AT_EMPTY_PATH, which are the fstat
+        of the C library, Rust and Node, a third of a test suite's calls: the file was opened before. It also notifies
+        of calls of another architecture, such as those of a 32-bit program.
         """
         numbers = self._numbers
         asked = {name: numbers[name] for name in names if name in numbers}
@@ -350,6 +350,8 @@ class Kernel:
     def note_program(self, pid: int) -> None:
         """Note that a process starts a program: unless the call fails, it gets another memory."""
         self._close_memory(pid)
+        if len(self._counts) >= _MOST_COUNTS:  # nearly all of them have ended
+            self._counts = dict.fromkeys(self._memories, 0)
         self._counts[pid] = 0
 
     def close_memories(self) -> None:
@@ -370,8 +372,10 @@ class Kernel:
         self._counts[pid] = count + 1
         if count < _MANY_TEXTS:
             return
-        if len(self._memories) >= _MOST_MEMORIES or len(self._counts) >= _MOST_COUNTS:
-            self.close_memories()
+        if len(self._memories) >= _MOST_MEMORIES:
+            self._close_ended_memories()
+        if len(self._memories) >= _MOST_MEMORIES:
+            self._counts[pid] = 0  # perhaps later, when others have ended
         elif not _is_main_thread(pid):
             del self._counts[pid]
         else:
@@ -379,6 +383,14 @@ class Kernel:
                 self._memories[pid] = os.open(b"/proc/%d/mem" % pid, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
                 del self._counts[pid]
+
+    def _close_ended_memories(self) -> None:
+        for pid, descriptor in [*self._memories.items()]:
+            try:
+                os.pread(descriptor, 1, 0)  # nothing is at this address, which is an error while the process lives
+            except OSError:
+                continue
+            self._close_memory(pid)
 
     def _close_memory(self, pid: int) -> None:
         self._counts.pop(pid, None)
