@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import select
 import sys
 from _ctypes import (
@@ -279,7 +280,7 @@ class Kernel:
         return Notification(pid, self._names.get(number, "") if architecture == self._architecture else "", arguments)
 
     def build_places(self, places: Mapping[str, int]) -> dict[int, int]:
-        """Return the values of `places`, which is by the name of the call, by the number that `read_start` returns."""
+        """Return `places` with the numbers that `read_start` returns as keys, in place of the names of the calls."""
         return {
             _CALL_LAYOUT.unpack(_CALL_PARTS.pack(self._numbers[name], self._architecture))[0]: place
             for name, place in places.items()
@@ -376,13 +377,12 @@ class Kernel:
             self._close_ended_memories()
         if len(self._memories) >= _MOST_MEMORIES:
             self._counts[pid] = 0  # perhaps later, when others have ended
-        elif not _is_main_thread(pid):
+            return
+        descriptor = _open_memory(pid) if _is_main_thread(pid) else None
+        if descriptor is None:
             del self._counts[pid]
         else:
-            try:
-                self._memories[pid] = os.open(b"/proc/%d/mem" % pid, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                del self._counts[pid]
+            self._memories[pid] = descriptor
 
     def _close_ended_memories(self) -> None:
         for pid, descriptor in [*self._memories.items()]:
@@ -423,6 +423,22 @@ class Kernel:
             code = get_errno()
             raise OSError(code, os.strerror(code), name)
         return int(found)
+
+
+def _open_memory(pid: int) -> int | None:
+    """Return a descriptor of a process's memory; None if the kernel refuses it, or if half of all descriptors are open.
+
+    The supervisor needs the others for its commands. The kernel gives the lowest free number.
+    """
+    try:
+        descriptor = os.open(b"/proc/%d/mem" % pid, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or descriptor < limit // 2:
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _is_main_thread(number: int) -> bool:
