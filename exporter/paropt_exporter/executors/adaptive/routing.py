@@ -295,7 +295,7 @@ def _read_measurement(measurement: Measurement, concurrent: int, *, running: boo
     demand = min(1.0, wanted if running else call_cpu_demand(time, max(wall, 1e-6)))
     if _woke_up_late(time, wall):
         wanted = demand = min(demand, cpu_demand(CoreTime(time.run_seconds), max(wall, 1e-6)))
-    # Long waits for a core count here: whoever holds the GIL meanwhile keeps it from the others.
+    # Long waits for a core count here: the thread that holds the GIL keeps it from the others meanwhile.
     fills_lock = concurrent > 1 and wanted * concurrent >= FULL_LOCK_CORES and not has_slept(time, wall, switches)
     crowded = threaded and (fills_lock or is_gil_bound(time, wall, switches))
     unclear = running and not crowded and _may_be_gil_bound(time, wall, switches)
