@@ -111,12 +111,16 @@ def test_changes_without_an_end_start_a_run_every_three_seconds(watched: Watched
     assert [round(later - earlier) for earlier, later in pairwise(starts)] == [3, 3]
 
 
-def test_file_that_appeared_after_the_plan_was_made_is_not_lost(watched: Watched) -> None:
-    """As a new test file, of which the plan has no task."""
-    (watched.folder / "src/new.py").write_text("one")
-    watched.watch.begin_run(["lint"])
-    watched.watch.end_run(run_ended())
-    assert watched.watch.choose_next() == ("lint",)
+@pytest.mark.parametrize("is_seen", [False, True], ids=["unseen", "seen before the run begins"])
+def test_file_that_appeared_after_the_plan_was_made_is_not_lost(watched: Watched, *, is_seen: bool) -> None:
+    """As a new test file, of which the plan has no task. A look at the files may come between the plan and the run."""
+    for name in ("new", "newer"):
+        (watched.folder / f"src/{name}.py").write_text("one")
+        if is_seen:
+            watched.watch.look(1)
+        watched.watch.begin_run(["lint"])
+        watched.watch.end_run(run_ended())
+        assert watched.watch.choose_next() == ("lint",)
     watched.watch.begin_run(["lint"])
     watched.watch.end_run(run_ended())
     assert watched.watch.choose_next() == ()

@@ -14,6 +14,7 @@ import pytest
 
 from paropt_exporter.cache.keys import KeyLocks
 from paropt_exporter.cache.open_cache import CacheSetup
+from paropt_exporter.cache.result_keeper import ResultKeeper
 from paropt_exporter.cache.stage_cache import StageCache
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.engine.interfaces import KeptResult, StageLookup
@@ -298,6 +299,29 @@ def test_failed_lookup_leaves_no_lock_for_the_next_run_to_wait_for(
         assert look_up() == "the cache failed: a fault"
     assert look_up() == "no result in the cache yet"
     cache.close()
+
+
+def test_lookup_that_fails_after_a_miss_leaves_no_lock_for_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as for want of a descriptor for the module that keeps results."""
+    project = CachedProject(tmp_path / "project", tmp_path / "store", work={})
+    project.write_file("src/a.py", "one")
+    stage = project.build_stage("build", outputs=("dist",))
+    lines: list[str] = []
+    caches = [build_cache(project), build_cache(project, say=lines.append)]
+    answers: queue.SimpleQueue[StageLookup] = queue.SimpleQueue()
+    notes = []
+    for cache, keeper in zip(caches, (Mock(side_effect=OSError("a fault")), ResultKeeper), strict=True):
+        monkeypatch.setattr("paropt_exporter.cache.result_keeper.ResultKeeper", keeper)
+        cache.begin_run()
+        cache.look_up(stage, answers.put)
+        (task,) = answers.get(timeout=30).misses.values()
+        notes.append(task.note)
+    assert (notes, lines) == (["the cache failed: a fault", "no result in the cache yet"], [])
+    for cache in caches:
+        cache.end_run()
+        cache.close()
 
 
 def test_checkout_behind_a_link_has_the_same_outputs(tmp_path: Path) -> None:

@@ -106,6 +106,15 @@ def test_outputs_of_a_stage_do_not_start_it(folder: Path) -> None:
     assert count_runs(folder, "build") == 2
 
 
+def test_file_that_appears_while_the_first_run_is_planned_becomes_an_item(folder: Path) -> None:
+    items = "ls src; echo late > src/late.py"
+    stage = 'name: lint, run: "echo {item} >> ../lint.runs", shell: true, inputs: ["src/*.py"], cache: never'
+    projects.write(folder, f"{stage}, items: {{command: [sh, -c, {items!r}]}}")
+    with watched(folder):
+        wait_for_state(folder, 1)
+    assert (folder.parent / "lint.runs").read_text().split() == ["a.py", "a.py", "late.py"]
+
+
 def test_own_output_and_reports_in_the_project_start_nothing(folder: Path) -> None:
     projects.write(folder, 'name: all, run: "echo run >> ../all.runs", shell: true')
     command = [installed_command(), projects.ANY_PORT, "--watch", "--report", "junit=report.xml"]

@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from itertools import permutations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
+from paropt_exporter.engine.time_limits import GIVE_UP_SECONDS
 from paropt_exporter.events import Result, RunRecord, RunStarted, SlaRecord, StageRecord, StageStarted, TaskRecord
-from paropt_exporter.plan import PlannedStage
-from support.lanes import Bench
+from paropt_exporter.plan import Bounds, PlannedStage
+from paropt_exporter.testing import Script
+from support.lanes import Bench, stage
 from support.random_lanes import MIB, SIZE, Lane, lanes, run_lane
 
 
 @settings(max_examples=60)
 @given(lanes())
+@example(
+    Lane(
+        stages=[stage("s0", tasks=1), stage("s1", number=1, tasks=1, needs=("s0",), timeout_seconds=2.0)],
+        scripts={"s0": [Script(seconds=7.0)], "s1": [Script(seconds=400.0, stuck=True)]},
+        actions=[(25.0, "sleep", 5.0)],  # just before the attempt of s1 is given up
+        settings={"workers": Bounds(minimum=1, maximum=SIZE, start=2)},
+    )
+)
 def test_events_of_a_run_agree_with_each_other_and_with_its_attempts(lane: Lane) -> None:
     bench, record, times = run_lane(lane)
     events = bench.events
@@ -33,7 +43,8 @@ def test_events_of_a_run_agree_with_each_other_and_with_its_attempts(lane: Lane)
             assert starts[event.stage] < place < ends[event.stage]
     results = {one.stage: one.result for one in records}
     for planned in lane.stages:
-        slept = sum(value for _, action, value in lane.actions if action == "sleep")
+        # After each sleep, an attempt has its time to end once more.
+        slept = sum(value + GIVE_UP_SECONDS for _, action, value in lane.actions if action == "sleep")
         check_stage(planned, next(one for one in records if one.stage == planned.name), tasks[planned.name], slept)
         if planned.name in starts:
             for need in planned.needs:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import mmap
 import os
+import resource
 import shutil
 import socket
 import struct
@@ -690,6 +691,46 @@ def test_memory_of_a_process_that_makes_many_calls_is_read_through_a_file_until_
         with pytest.raises(OSError, match="can't be read"):
             kernel.read_text(process, bad)
     kernel.close_memories()
+    assert count_descriptors() == before
+
+
+@traces
+def test_files_of_ended_processes_make_room_for_those_of_others() -> None:
+    kernel, before, own = Kernel(), count_descriptors(), os.getpid()
+
+    def read(process: int, address: int) -> None:
+        for _ in range(100):
+            kernel.read_text(process, address)
+
+    kernel.note_program(own)
+    read(own, kernel.own_text_address)
+    for _ in range(20):
+        command = [sys.executable, "-S", "-c", SHOWN_TEXTS, "text"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None and process.stdout is not None
+            kernel.note_program(process.pid)
+            read(process.pid, int(process.stdout.readline()))
+            process.stdin.close()
+    opened = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")[:-1]]  # noqa: PTH115, PTH208
+    assert opened.count(f"/proc/{own}/mem") == 1
+    assert count_descriptors() - before <= 16
+    kernel.close_memories()
+    assert count_descriptors() == before
+
+
+@traces
+def test_half_of_the_descriptors_are_left_for_commands() -> None:
+    """Of 12 traced shell scripts at a limit of 64, 6 were not traced to their end: "Too many open files"."""
+    kernel, (soft, hard) = Kernel(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    before = count_descriptors()
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2 * free, hard))
+        kernel.note_program(os.getpid())
+        assert {kernel.read_text(os.getpid(), kernel.own_text_address) for _ in range(100)} == {b""}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert count_descriptors() == before
 
 

@@ -29,6 +29,7 @@ from paropt_exporter.metrics import Metrics
 from paropt_exporter.plan import PROCESSES, THREADS, Plan
 
 if TYPE_CHECKING:
+    from paropt_exporter.app.request import Request
     from paropt_exporter.app.watching import LaneWatch
     from paropt_exporter.autoscaling.feedback import PastRuns
     from paropt_exporter.history.recovery import InterruptedRun
@@ -93,6 +94,7 @@ class Exporter:
         self._feedback = parts.build_feedback(config, clock)
         self._config_as_read = setup.config_as_read
         self._planner = Planner(request, config, setup.lane, history, self._load_past_runs, say)
+        self._watch = self._start_to_watch(request) if request.watch else None
         plan = self._planner.prepare()
         _import_before_calls(plan, reloads=request.every_seconds is not None)
         self._serve_link = ServeLink(request, config, clock, say)
@@ -148,7 +150,7 @@ class Exporter:
                 self._screen.inform(f"metrics at {self._server.url}, by `paropt-exporter serve`")
         elif not self._request.once:
             self._screen.inform(f"metrics at {self._server.url}")
-        code = self._serve_watch() if self._request.watch else self._repeat()
+        code = self._repeat() if self._watch is None else self._serve_watch(self._watch)
         return wait_for_readers(code, self._screen, self._signals)
 
     def close(self) -> None:
@@ -220,22 +222,26 @@ class Exporter:
         every = self._request.every_seconds
         return None if every is None else max(0.0, began + every - self._clock.monotonic())
 
-    def _serve_watch(self) -> int:
-        """Run the lane, and stages of it again when their inputs change, until a signal or the key q."""
-        from paropt_exporter.app.watching import FileEvents, Keys, LaneWatch, has_keys  # here: only --watch needs them
+    def _start_to_watch(self, request: Request) -> LaneWatch:
+        """Note the inputs as they are now, before the plan: a file that appears later starts another run."""
+        from paropt_exporter.app.watching import LaneWatch  # here: only --watch needs it
 
-        config = self._planner.config
-        watch = LaneWatch(
-            config,
+        return LaneWatch(
+            self._planner.config,
             self._lane,
-            self._request.options.selection,
+            request.options.selection,
             interrupt=self._wind_down,
             wake=self._signals.wake,
             say=self._screen.say,
-            own_files=parts.find_own_files(self._request),
+            own_files=parts.find_own_files(request),
         )
+
+    def _serve_watch(self, watch: LaneWatch) -> int:
+        """Run the lane, and stages of it again when their inputs change, until a signal or the key q."""
+        from paropt_exporter.app.watching import FileEvents, Keys, has_keys  # here: as above
+
         with ExitStack() as stack:
-            folder, say = str(config.root), self._screen.say
+            folder, say = str(self._planner.config.root), self._screen.say
             stack.enter_context(FileEvents(folder, watch.is_quiet, watch.look, say, is_pending=watch.waits_for_git))
             keys = has_keys()
             if keys:

@@ -127,7 +127,7 @@ class LaneWatch:
         with self._lock:
             self._config = config
             self._needs = {stage.name: stage.needs for stage in stages}
-            self._inputs = inputs
+            self._inputs, self._planned_paths = inputs, inputs.list_paths()
             top = find_top_folder(config.root)
             self._git_lock = None if top is None else find_git_folder(top) / "index.lock"
             self._states = {name: state for name, state in self._states.items() if name in self._names}
@@ -180,9 +180,8 @@ class LaneWatch:
         of their items.
         """
         with self._lock:
-            before = self._inputs.list_paths()
-            affected = self._scan()
-            unplanned = affected if self._inputs.list_paths() != before else {}
+            self._scan()
+            unplanned = self._inputs.find_affected(self._planned_paths ^ self._inputs.list_paths())
             self._in_run, self._disturbed = frozenset(stages), set()
             covered = self._in_run - unplanned.keys()
             self._changed = {name: path for name, path in self._changed.items() if name not in covered}
@@ -204,8 +203,9 @@ class LaneWatch:
             self._in_run = frozenset()
 
     def choose_next(self) -> tuple[str, ...]:
-        """Return the stages to run now, in the order of the config: none if there is nothing to do."""
+        """Return the stages to plan and run now, in the order of the config: none if there is nothing to do."""
         with self._lock:
+            self._planned_paths = self._inputs.list_paths()
             chosen = {name for name in (*self._changed, *self._asked) if name in self._names}
             chosen |= {name for name in self._names if self._was_ended_early(name)}
             chosen |= self._find_behind(chosen)

@@ -263,23 +263,24 @@ class _RunCache:
         if outputs and not self._locks.try_acquire(outputs):
             self._wait(stage, outputs, report)
             return None
-        missed: list[str] = []
+        looked_up: LookedUpStage | None = None
         try:
             results = opened.loader.find(stage)
             if isinstance(results, Miss):
                 return miss_all(stage, results)
             if self.given_up.is_set():
                 return None
-            missed = results.list_missed()
+            if missed := results.list_missed():
+                looked_up = self._begin_stage(opened.cache, results)
         finally:
-            if not missed:
+            if looked_up is None:
                 self._locks.release(outputs)
-        if not missed:
+        if looked_up is None:
             return sum_up(results.reading, results.found)
-        self._begin_stage(opened.cache, results)
         if not self._locks.try_acquire(missed):
             self._wait(stage, missed, report, held=outputs)
             return None
+        self._stages[stage.name] = looked_up
         more = opened.loader.find_kept_meanwhile(results)  # now under their locks
         self._locks.release(results.reading.keys[part].digest for part in more)
         return sum_up(results.reading, {**results.found, **more})
@@ -295,13 +296,13 @@ class _RunCache:
                 self._opened = _OpenParts(cache, ResultLoader(self._setup, cache, self.given_up))
         return self._opened
 
-    def _begin_stage(self, cache: OpenCache, results: StageResults) -> None:
-        """Prepare to keep the results of tasks that run."""
+    def _begin_stage(self, cache: OpenCache, results: StageResults) -> LookedUpStage:
+        """Return a stage whose results can be kept, once its tasks have run."""
         if self._keeper is None:
             from paropt_exporter.cache.result_keeper import ResultKeeper  # here: a run without misses keeps nothing
 
             self._keeper = ResultKeeper(self._setup, cache)
-        self._stages[results.reading.stage.name] = self._keeper.begin_stage(results.reading, results.outputs)
+        return self._keeper.begin_stage(results.reading, results.outputs)
 
     def _wait(self, stage: PlannedStage, wanted: Sequence[str], report: Report, held: Sequence[str] = ()) -> None:
         """Look the stage up again once another run has ended it; `held`: the locks that it has already."""
@@ -336,11 +337,10 @@ class _RunCache:
             if isinstance(results, Miss):
                 return miss_all(stage, results)
             if missed := results.list_missed():
+                self._stages[stage.name] = self._begin_stage(opened.cache, results)
                 needed = {*missed, *self._list_output_locks(stage)}
         finally:
             self._locks.release(digest for digest in locked if digest not in needed)
-        if needed:
-            self._begin_stage(opened.cache, results)
         return sum_up(results.reading, results.found)
 
     def _list_output_locks(self, stage: PlannedStage) -> tuple[str, ...]:

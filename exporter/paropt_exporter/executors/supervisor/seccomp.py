@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import select
 import sys
 from _ctypes import (
@@ -224,9 +225,9 @@ class Kernel:
 
         It notifies of `clone` only if that makes a mount namespace, of `sendto` only with an address, and of `sendmsg`
         unless its flags are OWN_SEND_FLAGS, with which the child passes on the descriptor of its own notifications. It
-        does not notify of `newfstatat` of a descriptor with no flag but AT_EMPTY_PATH, which is the C library's fstat,
-        a third of a test suite's calls: the file was opened before. It also notifies of calls of another architecture,
-        such as those of a 32-bit program.
+        does not notify of `newfstatat` and `statx` of a descriptor with no flag but AT_EMPTY_PATH, which are the fstat
+        of the C library, Rust and Node, a third of a test suite's calls: the file was opened before. It also notifies
+        of calls of another architecture, such as those of a 32-bit program.
         """
         numbers = self._numbers
         asked = {name: numbers[name] for name in names if name in numbers}
@@ -279,7 +280,7 @@ class Kernel:
         return Notification(pid, self._names.get(number, "") if architecture == self._architecture else "", arguments)
 
     def build_places(self, places: Mapping[str, int]) -> dict[int, int]:
-        """Return the values of `places`, which is by the name of the call, by the number that `read_start` returns."""
+        """Return `places` with the numbers that `read_start` returns as keys, in place of the names of the calls."""
         return {
             _CALL_LAYOUT.unpack(_CALL_PARTS.pack(self._numbers[name], self._architecture))[0]: place
             for name, place in places.items()
@@ -350,6 +351,8 @@ class Kernel:
     def note_program(self, pid: int) -> None:
         """Note that a process starts a program: unless the call fails, it gets another memory."""
         self._close_memory(pid)
+        if len(self._counts) >= _MOST_COUNTS:  # nearly all of them have ended
+            self._counts = dict.fromkeys(self._memories, 0)
         self._counts[pid] = 0
 
     def close_memories(self) -> None:
@@ -370,15 +373,24 @@ class Kernel:
         self._counts[pid] = count + 1
         if count < _MANY_TEXTS:
             return
-        if len(self._memories) >= _MOST_MEMORIES or len(self._counts) >= _MOST_COUNTS:
-            self.close_memories()
-        elif not _is_main_thread(pid):
+        if len(self._memories) >= _MOST_MEMORIES:
+            self._close_ended_memories()
+        if len(self._memories) >= _MOST_MEMORIES:
+            self._counts[pid] = 0  # perhaps later, when others have ended
+            return
+        descriptor = _open_memory(pid) if _is_main_thread(pid) else None
+        if descriptor is None:
             del self._counts[pid]
         else:
+            self._memories[pid] = descriptor
+
+    def _close_ended_memories(self) -> None:
+        for pid, descriptor in [*self._memories.items()]:
             try:
-                self._memories[pid] = os.open(b"/proc/%d/mem" % pid, os.O_RDONLY | os.O_CLOEXEC)
+                os.pread(descriptor, 1, 0)  # nothing is at this address, which is an error while the process lives
             except OSError:
-                del self._counts[pid]
+                continue
+            self._close_memory(pid)
 
     def _close_memory(self, pid: int) -> None:
         self._counts.pop(pid, None)
@@ -411,6 +423,22 @@ class Kernel:
             code = get_errno()
             raise OSError(code, os.strerror(code), name)
         return int(found)
+
+
+def _open_memory(pid: int) -> int | None:
+    """Return a descriptor of a process's memory; None if the kernel refuses it, or if half of all descriptors are open.
+
+    The supervisor needs the others for its commands. The kernel gives the lowest free number.
+    """
+    try:
+        descriptor = os.open(b"/proc/%d/mem" % pid, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or descriptor < limit // 2:
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _is_main_thread(number: int) -> bool:
