@@ -333,7 +333,8 @@ class Kernel:
                 if not found:
                     self._close_memory(pid)  # it has another memory now
         count = self._copy_memory(pid, address, _FIRST_READ_BYTES)
-        self._count_text(pid)
+        if descriptor is None:
+            self._count_text(pid)
         found = self._buffer.value  # up to the first NUL
         if len(found) < count:
             return found  # as almost always
