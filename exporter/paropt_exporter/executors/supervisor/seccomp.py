@@ -388,10 +388,11 @@ class Kernel:
     def _close_ended_memories(self) -> None:
         for pid, descriptor in [*self._memories.items()]:
             try:
-                os.pread(descriptor, 1, 0)  # nothing is at this address, which is an error while the process lives
-            except OSError:
-                continue
-            self._close_memory(pid)
+                has_ended = not os.pread(descriptor, 1, 0)
+            except OSError:  # it lives, but has nothing at this address
+                has_ended = False
+            if has_ended:
+                self._close_memory(pid)
 
     def _close_memory(self, pid: int) -> None:
         self._counts.pop(pid, None)
