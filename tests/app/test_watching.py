@@ -126,6 +126,18 @@ def test_file_that_appeared_after_the_plan_was_made_is_not_lost(watched: Watched
     assert watched.watch.choose_next() == ()
 
 
+def test_files_that_each_planning_writes_do_not_start_runs_forever(watched: Watched) -> None:
+    """As of an `items` command that writes a file with another name each time."""
+    runs = 0
+    while runs < 10 and (not runs or watched.watch.choose_next()):
+        (watched.folder / f"src/new{runs}.py").write_text("one")
+        watched.watch.look(1)
+        watched.watch.begin_run(["lint"])
+        watched.watch.end_run(run_ended())
+        runs += 1
+    assert runs == 4
+
+
 def test_edit_before_a_run_begins_is_part_of_the_run(watched: Watched) -> None:
     (watched.folder / "src/a.py").write_text("two")
     watched.watch.begin_run(["lint"])

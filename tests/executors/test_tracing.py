@@ -695,6 +695,18 @@ def test_memory_of_a_process_that_makes_many_calls_is_read_through_a_file_until_
 
 
 @traces
+def test_long_texts_open_no_more_files() -> None:
+    """Each path of 256 bytes and more, as in node_modules, left a descriptor of the supervisor open."""
+    kernel, before, text = Kernel(), count_descriptors(), b"x" * 300
+    kernel.note_program(os.getpid())
+    content = ctypes.create_string_buffer(text)
+    assert {kernel.read_text(os.getpid(), ctypes.addressof(content)) for _ in range(100)} == {text}
+    assert count_descriptors() == before + 1
+    kernel.close_memories()
+    assert count_descriptors() == before
+
+
+@traces
 def test_files_of_ended_processes_make_room_for_those_of_others() -> None:
     kernel, before, own = Kernel(), count_descriptors(), os.getpid()
 
@@ -711,8 +723,7 @@ def test_files_of_ended_processes_make_room_for_those_of_others() -> None:
             kernel.note_program(process.pid)
             read(process.pid, int(process.stdout.readline()))
             process.stdin.close()
-    opened = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")[:-1]]  # noqa: PTH115, PTH208
-    assert opened.count(f"/proc/{own}/mem") == 1
+    assert list_open_files().count(f"/proc/{own}/mem") == 1
     assert count_descriptors() - before <= 16
     kernel.close_memories()
     assert count_descriptors() == before
@@ -751,7 +762,12 @@ def test_memory_of_a_thread_is_never_read_through_a_file() -> None:
 
 
 def count_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    return len(list_open_files())
+
+
+def list_open_files() -> list[str]:
+    links = list(Path("/proc/self/fd").iterdir())
+    return [str(link.readlink()) for link in links if link.is_symlink()]  # without that of the list
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ class LaneWatch:
         self._in_run: frozenset[str] = frozenset()
         self._disturbed: set[str] = set()  # stages of the run with an input that has changed since its start
         self._repeats: Counter[str] = Counter()
+        self._unplanned_runs: Counter[str] = Counter()  # in a row, in which files were newer than the plan
         self._states: dict[str, StageRecord] = {}
         self._quiet_looks = 0  # without events, in a row, while git has its lock
         self._held_bursts = 0
@@ -177,13 +178,16 @@ class LaneWatch:
         """Take note that these stages run, with the files as they are now.
 
         Their plan was made before. So if a file has appeared since, or one is gone, they run once more: it may be one
-        of their items.
+        of their items. Not without an end: a command that lists items may write another file each time.
         """
         with self._lock:
             self._scan()
             unplanned = self._inputs.find_affected(self._planned_paths ^ self._inputs.list_paths())
             self._in_run, self._disturbed = frozenset(stages), set()
-            covered = self._in_run - unplanned.keys()
+            for name in self._in_run:
+                self._unplanned_runs[name] = self._unplanned_runs[name] + 1 if name in unplanned else 0
+            again = {name for name in self._in_run if 0 < self._unplanned_runs[name] < _MOST_REPEATED}
+            covered = self._in_run - again
             self._changed = {name: path for name, path in self._changed.items() if name not in covered}
             self._asked -= self._in_run
             self._following_since_seconds = math.inf

@@ -333,7 +333,8 @@ class Kernel:
                 if not found:
                     self._close_memory(pid)  # it has another memory now
         count = self._copy_memory(pid, address, _FIRST_READ_BYTES)
-        self._count_text(pid)
+        if descriptor is None:
+            self._count_text(pid)
         found = self._buffer.value  # up to the first NUL
         if len(found) < count:
             return found  # as almost always
@@ -387,10 +388,11 @@ class Kernel:
     def _close_ended_memories(self) -> None:
         for pid, descriptor in [*self._memories.items()]:
             try:
-                os.pread(descriptor, 1, 0)  # nothing is at this address, which is an error while the process lives
-            except OSError:
-                continue
-            self._close_memory(pid)
+                has_ended = not os.pread(descriptor, 1, 0)
+            except OSError:  # it lives, but has nothing at this address
+                has_ended = False
+            if has_ended:
+                self._close_memory(pid)
 
     def _close_memory(self, pid: int) -> None:
         self._counts.pop(pid, None)
