@@ -58,7 +58,8 @@ layers: $(READY)
 
 # Tests wait for processes and servers of their own most of the time: three at a time for each core. A file's tests stay
 # together, since they share its servers. Tests that fail run once more, alone, as in CPython's own suite: then it is
-# clear which need a fix of their timing, and `make test` fails only for those that fail twice.
+# clear which need a fix of their timing, and `make test` fails only for those that fail twice. After another end than
+# failures (1), such as an interrupt (2), some tests have not run.
 # In a new clone one process rewrites the asserts of all test files (7 CPU seconds), which each worker would do otherwise.
 WORKERS ?= $(shell expr 3 '*' $$(nproc))
 TESTS ?= tests
@@ -68,6 +69,7 @@ unit: $(READY) tools ## every test, in parallel; `make unit WORKERS=1` runs one 
 	@$(BIN)/python -m compileall -q exporter benchmarks tests/support tests/alert_stories
 	@test -n "$$(find tests -name '*-pytest-*.pyc' -print -quit)" || $(PYTEST) --collect-only $(TESTS) > build/collected.log || true
 	$(PYTEST) --durations=20 --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(TESTS) || { \
+	  code=$$?; test $$code = 1 || exit $$code; \
 	  echo "FLAKY unless they fail again, alone:" && $(PYTEST) --last-failed --last-failed-no-failures=none -v $(TESTS); }
 
 # Files in the archives have the time of the last commit, so that the same commit gives the same bytes.
