@@ -141,6 +141,8 @@ def test_threads_that_fill_the_interpreter_lock_want_a_core_each() -> None:
     [
         ("2 threads", 0.8556, 0.1001, 0.6486, 54, 91),
         ("2 threads", 5.3104, 0.1001, 4.4952, 207, 77),
+        ("2 threads, beside many short processes", 0.7700, 0.1002, 0.4410, 135, 443),
+        ("6 threads, beside many short processes", 1.0330, 0.0303, 0.5170, 166, 122),
         ("12 threads", 2.8139, 0.0504, 1.0825, 318, 54),
         ("12 threads", 4.6441, 0.0503, 2.7196, 384, 49),
         ("48 threads", 0.8181, 0.0203, 0.4877, 64, 28),
@@ -163,6 +165,8 @@ def test_threads_that_compute_under_one_gil_on_a_busy_machine_are_recognized(
         ("sleeps 1 ms at a time", 0.4315, 0.0014, 0.3247, 100, 0),
         ("sleeps 1 ms at a time in 48 threads", 0.1207, 0.0006, 0.0145, 119, 5),
         ("computes for a tenth", 1.2960, 0.0508, 0.7395, 37, 46),
+        ("computes for 1 ms, sleeps for 20", 0.4800, 0.0212, 0.0690, 35, 81),
+        ("computes for 5 ms, sleeps for 30", 0.0560, 0.0053, 0.0210, 1, 8),
         ("computes for a tenth", 2.9046, 0.0506, 2.1835, 72, 33),
     ],
 )

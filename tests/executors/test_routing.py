@@ -83,7 +83,6 @@ def test_threads_that_fill_the_lock_but_sleep_too_are_not_bound_by_it() -> None:
         (1.138, 0.1000, 0.855, Switches(121, 281), True),
         (0.056, 0.0053, 0.021, Switches(1, 8), False),  # computes for 5 ms, and sleeps for 30
         (0.498, 0.0206, 0.076, Switches(20, 27), False),  # computes for 1 ms, and sleeps for 20, again and again
-        (0.233, 0.0090, 0.023, Switches(57, 41), False),  # computes for 0.2 ms, and sleeps for 5
     ],
 )
 def test_two_threads_are_recognized_beside_programs_that_preempt_them_often(

@@ -33,6 +33,7 @@ FULL_LOCK_CORES = 0.8
 _GIL_WAIT_SLACK = 1.1  # on a busy machine, the timer that ends a sleep is a few hundred microseconds late
 _LEAST_PREEMPTED_RATIO = 1 / 12  # between the ratios of `compute_gil_ratio`
 _LEAST_PREEMPTIONS = 2  # a single one may be chance
+_LEAST_RUN_SECONDS = 0.00015  # before each preemption, on average: between the figures of `was_preempted`
 _GIL_BOUND_RATIO = 0.8
 _LEAST_SHOWN_SECONDS = 0.0025  # a younger task does not show yet whether it computes or waits
 # A thread that has run for a shorter time, two slices of 3 ms, may not have been preempted yet though it computes.
@@ -175,10 +176,11 @@ def was_preempted(time: CoreTime, switches: Switches) -> bool:
     """Return whether a thread computed for longer than a time slice now and then, on a busy machine.
 
     On an idle one there is nothing to preempt it for; there the sum of CPU demands shows whether threads fill the GIL.
-    A thread that has run for less than a slice before each preemption was interrupted as it woke up: a call that slept
-    for 20 ms ran for 0.14 ms, with 3 preemptions.
+    A thread that has hardly run before each preemption was interrupted as it woke up: a call that slept for 20 ms ran
+    for 0.14 ms, with 3 preemptions. Beside many short processes, threads that computed ran for 0.22 ms at a time, like
+    threads that wake up every 5 ms to compute for 0.2: those are mistaken for computing ones.
     """
-    if time.run_seconds < switches.involuntary * TIME_SLICE_SECONDS:
+    if time.run_seconds < switches.involuntary * _LEAST_RUN_SECONDS:
         return False
     return switches.involuntary >= max(_LEAST_PREEMPTIONS, _LEAST_PREEMPTED_RATIO * switches.voluntary)
 
