@@ -75,12 +75,18 @@ def test_project_without_a_history_is_forgotten_after_a_week(
     assert list(folder.iterdir()) == []
 
 
-def test_checkout_that_joined_others_at_a_page_has_joined_after_a_restart(folder: Path, tmp_path: Path) -> None:
-    one, other = (tmp_path / name / ".paropt" / "history.db" for name in ("one", "other"))
+def register_two_checkouts(folder: Path, tmp_path: Path) -> Registry:
+    """Return a registry of the checkouts `one` and `other`, each with two runs."""
     registry = Registry(folder)
-    for number, history in enumerate((one, other, one, other)):
+    for number, name in enumerate(("one", "other", "one", "other")):
+        history = tmp_path / name / ".paropt" / "history.db"
         record_run(history, f"run-{number}")
         registry.register(register(history, "fast"))
+    return registry
+
+
+def test_checkout_that_joined_others_at_a_page_has_joined_after_a_restart(folder: Path, tmp_path: Path) -> None:
+    registry = register_two_checkouts(folder, tmp_path)
     (tmp_path / "one").rename(tmp_path / "unmounted")
     registry = Registry(folder)
     assert refresh_all(registry) == 1
@@ -92,11 +98,7 @@ def test_checkout_that_joined_others_at_a_page_has_joined_after_a_restart(folder
 
 def test_checkout_that_was_missing_at_the_start_counts_as_before_or_joins_others(folder: Path, tmp_path: Path) -> None:
     """Its disk was not mounted yet. Beside another checkout, its earlier runs would count as new."""
-    one, other = (tmp_path / name / ".paropt" / "history.db" for name in ("one", "other"))
-    registry = Registry(folder)
-    for number, history in enumerate((one, other, one, other)):
-        record_run(history, f"run-{number}")
-        registry.register(register(history, "fast"))
+    registry = register_two_checkouts(folder, tmp_path)
     assert refresh_all(registry) == 3  # the first one of the other was before it joined
     for missing, before, after in (({"one", "other"}, 0, 3), ({"one"}, 1, 1)):
         for name in missing:
@@ -106,9 +108,10 @@ def test_checkout_that_was_missing_at_the_start_counts_as_before_or_joins_others
         for name in missing:
             (tmp_path / f"{name}.unmounted").rename(tmp_path / name)
         assert refresh_all(registry) == after
-    record_run(one, "later")
+    history = tmp_path / "one" / ".paropt" / "history.db"
+    record_run(history, "later")
     assert refresh_all(registry) == 2
-    registry.register(register(one, "fast"))
+    registry.register(register(history, "fast"))
     assert refresh_all(Registry(folder)) == 2
 
 
