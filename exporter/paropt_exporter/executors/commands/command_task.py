@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MAX_SILENCE_SECONDS = 5.0
-# of silence, in a row, after SIGKILL was due: the supervisor gives up after 5 s
-_MAX_OVERDUE_PERIODS = 2
+_MAX_OVERDUE_PERIODS = 2  # of silence, in a row, after SIGKILL was due; the supervisor itself gives up after 5 s
 _NO_FILE = "no such file"
 _SHELL_BUILTINS = frozenset(
     {".", "source", "export", "set", "unset", "ulimit", "umask", "eval", "exec", "trap", "if", "for"}
