@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +16,16 @@ from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import History
 from support import hostile
 from support.event_samples import StillClock, run_ended, run_started, stage_ended, stage_started
+
+# Has the history open until its input ends.
+WRITER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT * FROM runs").fetchall()
+print(flush=True)
+sys.stdin.read()
+"""
+INDEX_HEADER_BYTES = 48  # https://www.sqlite.org/walformat.html: the index begins with two copies of its header
 
 
 def open_for_writing(path: Path) -> History:
@@ -44,16 +56,57 @@ def test_reading_a_closed_history_changes_no_file(path: Path) -> None:
     assert hostile.state(path.parent) == before
 
 
-def test_reading_sees_the_latest_event_of_a_live_run(path: Path) -> None:
+def test_reading_sees_the_live_run_as_it_was_at_the_start_and_does_not_disturb_it(path: Path) -> None:
     with closing(open_for_writing(path)) as live:
         keep_run(live, "r1")
+        keep_run(live, "r2")
         before = sorted(hostile.state(path.parent))
         with closing(open_for_reading(path)) as history:
-            keep_run(live, "r2")
+            keep_run(live, "r3")
             assert list_run_ids(history) == ["r1", "r2"]
         assert sorted(hostile.state(path.parent)) == before
-        keep_run(live, "r3")
         assert list_run_ids(live) == ["r1", "r2", "r3"]
+
+
+def test_history_is_readable_while_its_run_writes_the_index_of_the_log(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite refused to read: "attempt to write a readonly database". 1 in 1,000 queries met it beside two writers."""
+    with closing(open_for_writing(path)) as history:
+        keep_run(history, "r1")
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        writer.stdout.readline()
+    try:
+        index = path.with_name(path.name + "-shm")
+        complete = index.read_bytes()
+        half_written = complete[:INDEX_HEADER_BYTES] + bytes(INDEX_HEADER_BYTES) + complete[2 * INDEX_HEADER_BYTES :]
+        connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+        connections = list[sqlite3.Connection]()
+
+        def connect_again(*arguments: Any, **keywords: Any) -> sqlite3.Connection:
+            if connections:
+                overwrite(index, complete)
+            connections.append(connect(*arguments, **keywords))
+            return connections[-1]
+
+        monkeypatch.setattr(sqlite3, "connect", connect_again)
+        overwrite(index, half_written)
+        with closing(open_for_reading(path)) as reader:
+            overwrite(index, half_written)
+            assert list_run_ids(reader) == ["r1"]
+        overwrite(index, complete)
+        assert len(connections) == 2
+    finally:
+        writer.communicate("")
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Write in place, since SQLite has mapped the file."""
+    with path.open("r+b") as file:
+        file.write(content)
 
 
 def test_history_is_readable_while_its_run_removes_the_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ VERSION = 1
 BUSY_SECONDS = 2.0
 
 _LOG_BYTES = 8 << 20  # of the log after a checkpoint: by default SQLite keeps it at its largest size
-_TRIES = 5  # to open a file while other processes set it aside, or remove its log
+_TRIES = 5  # to open a file while other processes set it aside, or change its log
 
 _TABLES = """
 CREATE TABLE items (
@@ -126,7 +126,8 @@ def _open_or_set_aside(path: Path, now_seconds: float) -> sqlite3.Connection:
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """Return a connection for reading, which creates, moves, repairs and upgrades no file.
 
-    Raises HistoryError if there is no readable history. Queries may raise sqlite3.Error.
+    All its queries see the state of the history at this moment. Raises HistoryError if there is no readable history.
+    Queries may raise sqlite3.Error.
     """
     connection = _connect_for_reading(path)
     try:
@@ -162,7 +163,8 @@ def _connect_for_reading(path: Path) -> sqlite3.Connection:
             # Without a log no lock is needed, and SQLite would create an empty log. With a log, a run may be in
             # progress: its index is read with shared locks, or rebuilt in memory if no process has it open.
             connection = _connect(path, "mode=ro&readonly_shm=1" if live else "mode=ro&immutable=1")
-            if not live or not tries_left or not _lacks_log(connection):
+            connection.execute("BEGIN")
+            if not live or not tries_left or not _meets_change(connection):
                 return connection
             connection.close()
     except files.UnexpectedFileType as error:
@@ -172,8 +174,12 @@ def _connect_for_reading(path: Path) -> sqlite3.Connection:
     raise AssertionError("the last try returns or raises")
 
 
-def _lacks_log(connection: sqlite3.Connection) -> bool:
-    """Return whether the first read fails because a run has just ended and removed its log."""
+def _meets_change(connection: sqlite3.Connection) -> bool:
+    """Return whether the first read of a transaction fails because a run is changing the files of the log.
+
+    A run that ends removes the log. And if a run writes the index just while it is read, SQLite takes it for an
+    incomplete one, which a reader can't complete (SQLITE_READONLY_RECOVERY).
+    """
     try:
         _count_tables(connection)
     except sqlite3.Error as error:

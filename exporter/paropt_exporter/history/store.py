@@ -67,7 +67,8 @@ class History:
       Both are logged.
     * Totals are never lower than a page has shown (`store_shown_cpu`), including attempts that died with their
       exporter.
-    * With `for_reading` no file is written, moved or repaired: a checkout that is only inspected stays unchanged.
+    * With `for_reading` no file is written, moved or repaired: a checkout that is only inspected stays unchanged. All
+      reads see the history as it was when it was opened.
     * Totals and last values are never pruned. Runs are kept while they are among the last `keep_runs`, no older than
       `keep_seconds`, and fit into `keep_bytes` (None: any number, age, size). The file shrinks when they are removed.
 
@@ -177,20 +178,6 @@ class History:
     load_memory_peaks = _read(queries.load_memory_peaks)
     find_never_succeeded = _read(queries.find_never_succeeded)
     load_decisions = _read(queries.load_decisions)
-
-    @contextmanager
-    def hold_moment(self) -> Iterator[None]:
-        """Let all reads in the block see the same state of the history, if it has a log."""
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN")
-            except sqlite3.Error as error:
-                raise build_unreadable_error(self.path, error) from error
-            try:
-                yield
-            finally:
-                with suppress(sqlite3.Error):  # a read that found damage has reopened the file
-                    self._connection.execute("ROLLBACK")
 
     def load_run_durations(self, lane: str, *, limit: int) -> tuple[float, ...]:
         """Return the durations in seconds of those of the lane's last `limit` whole runs that succeeded."""

@@ -258,7 +258,7 @@ def _read_unchanged(
     """
     for left in reversed(range(_TRIES)):
         before = _stamp(path)
-        with closing(_open_history(path, project)) as history, history.hold_moment():
+        with closing(_open_history(path, project)) as history:
             values = StoredValues(
                 totals=history.load_totals(),
                 last=history.load_last_values(),
