@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from paropt_exporter import files, git, plain_json
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.entry import BadEntry, is_digest
-from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
+from paropt_exporter.cache.file_states import Entry, FileStates, UnusableFile, get_state
 from paropt_exporter.cache.keys import TaskKey
 from paropt_exporter.cache.result_store import Store
 
@@ -27,7 +27,7 @@ MOST_SETS = 8
 _VERSION = 3
 _LARGEST_MANIFEST_BYTES = 1 << 14
 _LARGEST_SET_BYTES = 1 << 26
-ABSENT_STATE = "-"
+ABSENT_STATE, UNUSABLE_STATE = "-", "unusable"
 MADE_FOLDER = "/"  # before the names in it
 CACHES = frozenset({*git.CACHES, ".paropt"})  # folders with a CACHEDIR.TAG are caches too
 _NODE_CACHES = frozenset({".cache", ".vite", ".vite-temp"})  # in node_modules
@@ -80,6 +80,11 @@ class PathStates:
         self._places: dict[tuple[str, str], str] = {}
         self._programs: dict[tuple[PathSet, str], tuple[str, bytes]] = {}
         self._root = os.path.realpath(states.folder) + "/"
+
+    def add(self, entries: Mapping[str, Entry | None]) -> None:
+        """Add the states of paths whose entries were read a moment ago; None for a file without a comparable state."""
+        for path, entry in entries.items():
+            self._found.setdefault((path, False), UNUSABLE_STATE if entry is None else get_state(entry))
 
     def get_state(self, used: UsedPath) -> str:
         """Return the state of a path as it appears in a key."""
@@ -140,7 +145,7 @@ class PathStates:
         try:
             return get_state(self._states.take_entry(path))
         except UnusableFile:
-            return "unusable"
+            return UNUSABLE_STATE
 
     def _list_names(self, path: str) -> tuple[str, ...] | None:
         """Return the names in a folder, without caches; None if it is none. Folders end with "/", links with "/l"."""

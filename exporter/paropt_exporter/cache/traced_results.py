@@ -30,6 +30,7 @@ from paropt_exporter.cache.path_sets import (
     CACHES,
     MADE_FOLDER,
     MOST_SETS,
+    UNUSABLE_STATE,
     Manifest,
     PathSet,
     PathSets,
@@ -150,11 +151,13 @@ class TracedResults:
     def _keep_set(self, weak: TaskKey, trace: Trace, task: TracedTask) -> PathSet | Miss:
         """Keep the set of a trace, and the lists of the states of its paths.
 
-        The states are read between two comparisons of the files with the trace, so they are those that the task saw.
+        The states are those that the first of two comparisons of the files with the trace found, or were read between
+        both, so they are those that the task saw.
         """
         used = self._reader.find_used_paths(trace, task)
         if isinstance(used, Miss):
             return used
+        self._now.add(used.entries)
         path_set = self._sets.add(used.paths)
         key = self._sets.build_key(weak, path_set, self._now)
         assert key is not None
@@ -267,7 +270,7 @@ class TraceReader:
             return _explain("not traceable: it moves a folder that it did not make", len(moves))
         reading = _Reading(self._states, paths, task, self._is_left_out, self._is_file_left_out)
         try:
-            return UsedPaths(tuple(reading.iter_used_paths()), reading.is_current)
+            return UsedPaths(tuple(reading.iter_used_paths()), reading.entries, reading.is_current)
         except _Unproved as error:
             return error.why
 
@@ -294,14 +297,17 @@ class TraceReader:
         return (parent != "" and self._is_left_out(parent)) or has_cache_name(path)
 
     def _is_cache_folder(self, path: str) -> bool:
-        full = os.path.join(self._states.folder, path)
-        return os.path.isdir(full) and is_cache_folder(full)
+        return is_cache_folder(os.path.join(self._states.folder, path))
 
 
 class UsedPaths(Struct, frozen=True):
-    """The paths that a task used. `are_unchanged` reads their states again, and returns whether they are the same."""
+    """The paths that a task used, with their entries, None for a file without a comparable state.
+
+    `are_unchanged` reads the entries again, and returns whether they are the same.
+    """
 
     paths: tuple[UsedPath, ...]
+    entries: Mapping[str, Entry | None]
     are_unchanged: Callable[[], bool]
 
 
@@ -327,7 +333,7 @@ class _Reading:
         self._task = task
         self._is_left_out = is_left_out
         self._is_file_left_out = is_file_left_out
-        self._now: dict[str, Entry | None] = {}
+        self.entries: dict[str, Entry | None] = {}
         self._names: dict[str, list[str]] = {}
         self._made: dict[str, bool] = {}
 
@@ -350,7 +356,7 @@ class _Reading:
     def is_current(self) -> bool:
         """Return whether all states are as they were when the paths were found."""
         try:
-            return all(self._read_entry(path) == entry for path, entry in self._now.items()) and all(
+            return all(self._read_entry(path) == entry for path, entry in self.entries.items()) and all(
                 self._read_names(path) == names for path, names in self._names.items()
             )
         except _Unproved:
@@ -452,8 +458,8 @@ class _Reading:
             raise _Unproved(CacheReason.EDITED, f"{path} changed during the run")
 
     def _is_in_made_folder(self, path: str) -> bool:
-        parent = os.path.dirname(path)
-        if not parent or parent == path:
+        parent = path.rpartition("/")[0]
+        if not parent:
             return False
         known = self._made.get(parent)
         if known is None:
@@ -469,9 +475,9 @@ class _Reading:
 
     def _get_entry(self, path: str) -> Entry | None:
         """Return the entry of a path; None for a file without a comparable state."""
-        if path not in self._now:
-            self._now[path] = self._read_entry(path)
-        return self._now[path]
+        if path not in self.entries:
+            self.entries[path] = self._read_entry(path)
+        return self.entries[path]
 
     def _read_entry(self, path: str) -> Entry | None:
         try:
@@ -490,10 +496,9 @@ def _may_hide_reads(
     """
     if not all(path.startswith(temporary_folders) for move in moves for path in move):
         return True
-    targets = {target for _, target in moves}
+    targets = tuple(f"{target}/" for _, target in moves)
     return bool(targets) and any(
-        access.is_used(READ) and not _is_folder(access) and not targets.isdisjoint(_iter_parents(path))
-        for path, access in paths.items()
+        access.is_used(READ) and path.startswith(targets) and not _is_folder(access) for path, access in paths.items()
     )
 
 
@@ -555,7 +560,7 @@ def _is_same_target(before: object, now: Entry) -> bool:
 
 
 def _describe(now: Entry | None) -> str:
-    return "unusable" if now is None else get_state(now)
+    return UNUSABLE_STATE if now is None else get_state(now)
 
 
 def _explain(text: str, count: int) -> Miss:

@@ -98,7 +98,7 @@ class Tracer:
         self._listener = listener
         self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names, digest
         self._listed: dict[bytes, int] = {}  # by folder: the time of its last change when its names were noted
-        # Absolute paths, as the command names them, of which further calls add nothing until it changes a link.
+        # Absolute paths, of which further calls add nothing until the command changes a link.
         self._noted: dict[int, set[bytes]] = {STAT: set(), READ: set()}
         self._stat_places = kernel.build_places({name: place for name, (_, place) in _STATS.items()})
         self._moves: list[tuple[bytes, bytes]] = []
@@ -202,7 +202,7 @@ class Tracer:
             self._noted[STAT].add(text)
         else:
             call = self._kernel.parse()
-            self._note(self._complete_path(call, _STATS[call.name][0], text), STAT)
+            self._note_once(self._complete_path(call, _STATS[call.name][0], text), STAT)
 
     def _on_open(self, call: Notification) -> None:
         flags = self._read_open_flags(call)
@@ -223,13 +223,11 @@ class Tracer:
             self._note(path, WRITE, follows=not flags & os.O_NOFOLLOW)
 
     def _note_plain_open(self, call: Notification, kind: int) -> None:
-        """Note an open that only reads. Repeated for an absolute path, it adds nothing until a link is changed."""
+        """Note an open that only reads."""
         folder, place = _OPENS[call.name]
-        text, noted = self._read_text(call, place), self._noted[kind]
-        if text not in noted:
-            self._note(self._complete_path(call, folder, text), kind)
-            if text[:1] == b"/":
-                noted.add(text)
+        text = self._read_text(call, place)
+        if text not in self._noted[kind]:
+            self._note_once(self._complete_path(call, folder, text), kind)
 
     def _on_write(self, call: Notification) -> None:
         path = self._read_path(call, *_WRITES[call.name])
@@ -365,6 +363,13 @@ class Tracer:
             is_link = entry[0] & WRITE or (type(entry[2]) is tuple and len(entry[2]) > _OWN_STATE)
             target = read_link(place) if is_link else None
             path = None if target is None else join(place, target)
+
+    def _note_once(self, path: bytes | None, kind: int) -> None:
+        """Note a use of a path that adds nothing when it is repeated, until a link is changed."""
+        noted = self._noted[kind]
+        if path is not None and path not in noted:
+            self._note(path, kind)
+            noted.add(path)
 
     def _note_change(self, place: bytes, *, is_new_link: bool) -> None:
         if self._walk.note_change(place, is_new_link=is_new_link):
