@@ -9,10 +9,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -21,7 +22,7 @@ from paropt_exporter import families
 from paropt_exporter.engine.stage import compute_demand
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, ItemRecord, Result, Scope, Shard, TaskRecord
-from paropt_exporter.history import History
+from paropt_exporter.history import History, repair
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
 from support.event_samples import (
     LIMIT,
@@ -84,12 +85,16 @@ def whole_run(run_id: str, *, at: float = START, seconds: float = 4.0, tasks: in
 
 def start_owner(path: Path) -> subprocess.Popen[str]:
     """Start a process and return it during its run."""
-    tests, package = Path(__file__).parents[1], Path(__file__).parents[2] / "exporter"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tests, package)))}
-    process = subprocess.Popen([sys.executable, "-c", HELD, str(path)], env=environment, stdin=-1, stdout=-1, text=True)
+    process = start_python(HELD, path)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
+
+
+def start_python(script: str, path: Path) -> subprocess.Popen[str]:
+    tests, package = Path(__file__).parents[1], Path(__file__).parents[2] / "exporter"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tests, package)))}
+    return subprocess.Popen([sys.executable, "-c", script, str(path)], env=environment, stdin=-1, stdout=-1, text=True)
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -767,6 +772,7 @@ def test_a_history_deleted_during_a_run_is_restored(path: Path, caplog: pytest.L
     assert sorted(left.name for left in path.parent.iterdir()) == [
         ".gitignore",
         "history.db",
+        "history.db.lock",
         "runs",
     ]
 
@@ -779,6 +785,119 @@ def test_a_run_whose_lock_file_was_deleted_still_counts_as_alive(path: Path) -> 
         keep(other, run_started("r2"))
         assert other.is_alive("r1")
         assert {run.run_id for run in other.load_runs()} == {"r1", "r2"}
+
+
+def test_a_history_whose_removal_was_seen_halfway_stays_whole(path: Path) -> None:
+    """`rm -rf .paropt` removes one file after another, and runs go on meanwhile: their history was damaged."""
+    with closing(open_file(path)) as history:
+        for number in range(100):
+            keep(history, *whole_run(f"a{number}"))
+    first, *rest = whole_run("r1", tasks=50)
+    with closing(open_file(path)) as history:
+        keep(history, first)
+        path.unlink()
+        with other_process(path) as keep_there:
+            keep_there("r2")
+            keep(history, *rest)
+            keep_there("r3")
+        keep(history, *whole_run("r4", at=START + 180))
+    assert list_sound_runs(path) == ["r1", "r2", "r3", "r4"]
+
+
+def test_a_history_whose_log_was_deleted_is_restored(path: Path) -> None:
+    first, *rest = whole_run("r2", at=START + 60)
+    with closing(open_file(path)) as history, closing(open_file(path)) as other:
+        keep(history, *whole_run("r1"), first)
+        for part in ("-wal", "-shm"):
+            path.with_name(path.name + part).unlink()
+        keep(history, *rest)
+        keep(other, *whole_run("r3", at=START + 120))
+        with closing(open_file(path)) as third:
+            keep(third, *whole_run("r4", at=START + 180))
+        keep(history, *whole_run("r5", at=START + 240))
+    assert list_sound_runs(path) == ["r1", "r2", "r3", "r4", "r5"]
+
+
+def test_a_history_that_is_replaced_while_it_is_opened_is_opened_again(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite opens the log after the file, by its name: the run wrote into the log of another file."""
+    with closing(open_file(path)) as history:
+        for number in range(100):
+            keep(history, *whole_run(f"a{number}"))
+    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+    with ExitStack() as stack:
+        others = list[Callable[[str], None]]()
+
+        def connect_before_the_folder_is_replaced(*arguments: Any, **keywords: Any) -> sqlite3.Connection:
+            connection = connect(*arguments, **keywords)
+            monkeypatch.undo()
+            path.parent.rename(tmp_path / "old")
+            with closing(open_file(path)) as first:
+                for number in range(100):
+                    keep(first, *whole_run(f"b{number}"))
+            others.append(stack.enter_context(other_process(path)))
+            others[0]("r2")
+            return connection
+
+        monkeypatch.setattr(sqlite3, "connect", connect_before_the_folder_is_replaced)
+        with closing(open_file(path)) as history:
+            assert len(history.load_runs(limit=1000)) == 101
+            keep(history, *whole_run("r3", at=START + 60))
+        others[0]("r4")
+    assert list_sound_runs(path)[100:] == ["r2", "r3", "r4"]
+    assert len(list_sound_runs(tmp_path / "old" / path.name)) == 100
+
+
+def test_a_history_that_was_deleted_while_it_was_opened_is_restored(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(open_file(path)) as history:
+        keep(history, *whole_run("r1"))
+    identify_files = repair.identify_files
+
+    def delete_first(path: Path) -> repair.Identities:
+        monkeypatch.undo()
+        shutil.rmtree(path.parent)
+        return identify_files(path)
+
+    monkeypatch.setattr(repair, "identify_files", delete_first)
+    with closing(open_file(path)) as history:
+        keep(history, *whole_run("r2", at=START + 60))
+    assert list_sound_runs(path) == ["r2"]
+
+
+@contextmanager
+def other_process(path: Path) -> Iterator[Callable[[str], None]]:
+    """Open the history in another process; provide a function that keeps a run with this id there."""
+    script = "from history.test_history import keep_runs; keep_runs()"
+    with start_python(script, path) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def keep_there(run_id: str) -> None:
+            stdin.write(f"{run_id}\n")
+            stdin.flush()
+            assert stdout.readline() == f"{run_id}\n"
+
+        yield keep_there
+        stdin.close()
+        assert process.wait(60) == 0
+
+
+def keep_runs() -> None:
+    with closing(open_file(Path(sys.argv[1]))) as history:
+        for line in sys.stdin:
+            keep(history, *whole_run(line.strip()))
+            print(line, end="", flush=True)
+
+
+def list_sound_runs(path: Path) -> list[str]:
+    """Return the ids of the runs of a history, which is checked."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return [run_id for (run_id,) in connection.execute("SELECT run_id FROM runs ORDER BY run_id")]
 
 
 def test_the_run_goes_on_if_the_folder_can_not_be_restored(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -122,6 +123,24 @@ def test_history_is_readable_while_its_run_removes_the_log(path: Path, monkeypat
     monkeypatch.setattr(sqlite3, "connect", connect_after_the_run)
     with closing(open_for_reading(path)) as history:
         assert list_run_ids(history) == ["r1"]
+
+
+def test_history_that_is_deleted_while_it_is_opened_for_reading_is_missing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message named its permissions."""
+    with closing(open_for_writing(path)) as history:
+        keep_run(history, "r1")
+    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+
+    def connect_after_the_removal(*arguments: Any, **keywords: Any) -> sqlite3.Connection:
+        monkeypatch.undo()
+        shutil.rmtree(path.parent)
+        return connect(*arguments, **keywords)
+
+    monkeypatch.setattr(sqlite3, "connect", connect_after_the_removal)
+    with pytest.raises(HistoryError, match=r"no history yet at .*: run a lane first"):
+        open_for_reading(path)
 
 
 def test_reading_the_files_of_a_killed_exporter_repairs_nothing(path: Path, tmp_path: Path) -> None:

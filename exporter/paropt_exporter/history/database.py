@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote_from_bytes
+
+from msgspec import Struct
 
 from paropt_exporter import files
 from paropt_exporter.errors import HistoryError
@@ -86,41 +89,63 @@ CREATE TABLE latest (
 UPGRADES: dict[int, str] = {}
 
 
-def open_history(path: Path, now_seconds: float) -> tuple[sqlite3.Connection, str | None]:
-    """Return a connection in autocommit mode, and the reason if its database is in memory, otherwise None.
+class OpenedHistory(Struct, frozen=True, kw_only=True):
+    """A connection in autocommit mode to a history.
+
+    `files`: the identities of the files that it has open. `fault`: why its database is in memory; None: it is not.
+    """
+
+    connection: sqlite3.Connection
+    files: repair.Identities = (None,)
+    fault: str | None = None
+
+
+def open_history(path: Path, now_seconds: float) -> OpenedHistory:
+    """Open a history for writing; create it if it is missing. It is in memory if the file can't be written.
 
     A damaged history is set aside (its new name contains `now_seconds`, wall time) and a new one created. Raises
     HistoryError for an existing file that can't be used: not a history, unreadable, or of a newer version.
     """
     try:
-        files.make_folder(path.parent)
-        keep_out_of_git(path.parent)
-        return _open_or_set_aside(path, now_seconds), None
+        return _open_or_set_aside(path, now_seconds)
     except files.UnexpectedFileType as error:
         raise _build_file_type_error(path, error) from error
     except sqlite3.Error as error:
-        return _open_in_memory(path), str(error)
+        return OpenedHistory(connection=_open_in_memory(path), fault=str(error))
     except OSError as error:
-        return _open_in_memory(path), error.strerror or str(error)
+        return OpenedHistory(connection=_open_in_memory(path), fault=error.strerror or str(error))
 
 
-def _open_or_set_aside(path: Path, now_seconds: float) -> sqlite3.Connection:
-    """Open the file; create it if it is missing. Another process may set it aside between any two steps."""
+def _open_or_set_aside(path: Path, now_seconds: float) -> OpenedHistory:
+    """Open the file; create it if it is missing. Another process may set it aside or remove it between any two steps.
+
+    SQLite opens the log by its name, some time after the file. If the file was replaced in between, the log is that of
+    the other file, and a write would damage that one.
+    """
     for tries_left in reversed(range(_TRIES)):
-        _prepare_file(path)
-        found = repair.identify_file(path)
+        found: repair.Identity | None = None
         try:
-            return _open_file(path)
-        except sqlite3.DatabaseError as error:
+            files.make_folder(path.parent)
+            keep_out_of_git(path.parent)
+            _prepare_file(path)
+            found = repair.identify_file(path)
+            connection = _open_file(path)
+        except (sqlite3.DatabaseError, FileNotFoundError) as error:
             gone = found is None or repair.identify_file(path) != found
             if tries_left and gone:
                 continue
-            if not tries_left or not repair.is_damage(error):
+            if not tries_left or isinstance(error, OSError) or not repair.is_damage(error):
                 raise
             if not repair.is_ours(path):
                 raise _build_not_a_database_error(path) from error
             repair.set_aside(path, found, str(error), now_seconds)
-    raise AssertionError("the last try returns or raises")
+            continue
+        opened = repair.identify_files(path)
+        # A file system without shared memory has no log.
+        if found is not None and opened[0] == found and (None not in opened or not tries_left):
+            return OpenedHistory(connection=connection, files=opened)
+        connection.close()
+    raise FileNotFoundError(errno.ENOENT, "it was replaced again and again while it was opened", str(path))
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
@@ -158,11 +183,17 @@ def _connect_for_reading(path: Path) -> sqlite3.Connection:
         for tries_left in reversed(range(_TRIES)):
             if not files.has_regular_file(path):
                 raise HistoryError(f"no history yet at {path}: run a lane first")
-            log = _resolve_path(path).with_name(_resolve_path(path).name + "-wal")
+            log = repair.resolve_path(path).with_name(repair.resolve_path(path).name + "-wal")
             live = files.has_regular_file(log) and log.stat().st_size > 0
             # Without a log no lock is needed, and SQLite would create an empty log. With a log, a run may be in
             # progress: its index is read with shared locks, or rebuilt in memory if no process has it open.
-            connection = _connect(path, "mode=ro&readonly_shm=1" if live else "mode=ro&immutable=1")
+            how = "mode=ro&readonly_shm=1" if live else "mode=ro&immutable=1"
+            try:
+                connection = _connect(path, how)
+            except sqlite3.OperationalError:  # removed since
+                if not tries_left:
+                    raise
+                continue
             connection.execute("BEGIN")
             if not live or not tries_left or not _meets_change(connection):
                 return connection
@@ -174,16 +205,17 @@ def _connect_for_reading(path: Path) -> sqlite3.Connection:
     raise AssertionError("the last try returns or raises")
 
 
-def _meets_change(connection: sqlite3.Connection) -> bool:
-    """Return whether the first read of a transaction fails because a run is changing the files of the log.
+# A run that ends removes the log, and a user may remove the whole folder. And if a run writes the index just while it
+# is read, SQLite takes it for an incomplete one, which a reader can't complete (SQLITE_READONLY_RECOVERY).
+_CHANGED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 
-    A run that ends removes the log. And if a run writes the index just while it is read, SQLite takes it for an
-    incomplete one, which a reader can't complete (SQLITE_READONLY_RECOVERY).
-    """
+
+def _meets_change(connection: sqlite3.Connection) -> bool:
+    """Return whether the first read of a transaction fails because the files of the log are being changed."""
     try:
         _count_tables(connection)
     except sqlite3.Error as error:
-        return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+        return error.sqlite_errorcode & 0xFF in _CHANGED
     return False
 
 
@@ -254,14 +286,9 @@ def _prepare_file(path: Path) -> None:
 
 def _make_private(path: Path) -> None:
     """Make a history private to its user: it contains the output of stages."""
-    path = _resolve_path(path)
+    path = repair.resolve_path(path)
     for part in ("", "-wal", "-shm", ".lock"):
         files.make_private(path.with_name(path.name + part))
-
-
-def _resolve_path(path: Path) -> Path:
-    """Return the path of SQLite's files: outside of `.paropt`, links are followed to the place that the user chose."""
-    return path if files.find_private_parts(path) else path.resolve()
 
 
 def _is_missing(path: Path) -> bool:
@@ -273,7 +300,7 @@ def _is_missing(path: Path) -> bool:
 
 def _create_file(path: Path) -> None:
     """Create a complete history under another name, then rename it: no other process sees an incomplete one."""
-    path = _resolve_path(path)
+    path = repair.resolve_path(path)
     copy = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     files.create_private(copy)
     try:
@@ -281,11 +308,8 @@ def _create_file(path: Path) -> None:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table: the file can shrink
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        if path.exists():
-            copy.replace(path)  # an empty file
-        else:
-            with suppress(FileExistsError):  # another process has restored a deleted one
-                path.hardlink_to(copy)
+        repair.remove_logs(path)
+        copy.replace(path)  # of an empty file, if there is one
     finally:
         for part in ("", "-wal", "-shm", "-journal"):
             copy.with_name(copy.name + part).unlink(missing_ok=True)

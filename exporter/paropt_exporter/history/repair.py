@@ -18,13 +18,16 @@ from paropt_exporter.files import OWN_FOLDER
 log = logging.getLogger(__name__)
 
 Identity = tuple[int, int]  # device and inode, which differ for two files of the same name
+Identities = tuple[Identity | None, ...]  # of the file, its log and the log's index
 
 # A full disk, a missing permission and a busy file have other codes.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PRIMARY_CODE = 0xFF  # an extended result code has details in its higher bits
 _MAGIC = b"SQLite format 3\0"
+_LOG_PARTS = ("-wal", "-shm")
 # In this order: a log that stays behind would count as the log of the next file of that name.
-_PARTS = ("-wal", "-shm", "")
+_PARTS = (*_LOG_PARTS, "")
+_TRIES = 5  # to open the lock while the folder is being removed, which takes milliseconds
 
 
 def identify_file(path: Path) -> Identity | None:
@@ -34,6 +37,27 @@ def identify_file(path: Path) -> Identity | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def resolve_path(path: Path) -> Path:
+    """Return the path of SQLite's files: outside of `.paropt`, links are followed to the place that the user chose."""
+    return path if files.find_private_parts(path) else path.resolve()
+
+
+def identify_files(path: Path) -> Identities:
+    """Return the identities of a file, its log and the log's index.
+
+    SQLite opens all three by their names, and keeps them. Two processes with the same file and different logs, as after
+    a removal of the log, would overwrite each other's pages.
+    """
+    place = resolve_path(path)
+    return identify_file(place), *(identify_file(place.with_name(place.name + part)) for part in _LOG_PARTS)
+
+
+def remove_logs(path: Path) -> None:
+    """Remove the log of an earlier file, before a file gets its name. The caller holds the lock."""
+    for part in _LOG_PARTS:
+        path.with_name(path.name + part).unlink(missing_ok=True)
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -74,32 +98,48 @@ def set_aside(path: Path, damaged: Identity | None, why: str, now_seconds: float
     )
 
 
-def restore_deleted(path: Path, deleted: sqlite3.Connection) -> None:
-    """Copy a deleted file, which a connection still has open, to its old path, unless a file is there.
+def restore_deleted(path: Path, identity: Identity | None, deleted: sqlite3.Connection) -> None:
+    """Copy the history of a connection to its old path, if its file or its log was deleted.
 
-    If another process that shared the file has restored it first, later writes of this process are lost.
+    `identity` is that of the connection's file. Nothing happens if another file is at the path. If another process that
+    shared the file has restored it first, later writes of this process are lost.
     """
     files.make_folder(path.parent)
-    copy = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
-    files.create_private(copy)
-    try:
-        with closing(sqlite3.connect(copy)) as target:
-            deleted.backup(target)
-        with suppress(FileExistsError):
-            path.hardlink_to(copy)
-    finally:
-        copy.unlink(missing_ok=True)
+    place = resolve_path(path)
+    with hold_lock(path):
+        if identify_file(place) not in (None, identity):
+            return
+        copy = place.with_name(f".{place.name}.{os.getpid()}-{os.urandom(4).hex()}")
+        files.create_private(copy)
+        try:
+            with closing(sqlite3.connect(copy)) as target:
+                deleted.backup(target)
+            remove_logs(place)
+            copy.replace(place)
+        finally:
+            copy.unlink(missing_ok=True)
 
 
 @contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
     """Hold the lock that lets one process at a time create, replace or upgrade the file."""
-    lock = files.open_lock(path.with_name(path.name + ".lock"))
+    lock = _open_lock(path)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)
+
+
+def _open_lock(path: Path) -> int:
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return files.open_lock(path.with_name(path.name + ".lock"))
+        except FileNotFoundError:
+            if not tries_left:
+                raise
+            files.make_folder(path.parent)
+    raise AssertionError("the last try returns or raises")
 
 
 def _choose_free_name(path: Path, now_seconds: float) -> Path:

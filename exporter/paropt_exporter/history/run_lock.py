@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 from paropt_exporter import files
 
+_TRIES = 5  # to open a lock while its folder is being removed, which takes milliseconds
+
 
 class RunLocks:
     """The locks of this process's runs, one file for each under `folder`.
@@ -40,9 +42,8 @@ class RunLocks:
         before = self._descriptors.get(run_id)
         if before is not None and self._path(run_id).exists():
             return
-        files.make_folder(self._folder)
         self._close_reserve()
-        lock = files.open_lock(self._path(run_id))
+        lock = self._open(run_id)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -51,6 +52,16 @@ class RunLocks:
         self._descriptors[run_id] = lock
         if before is not None:
             os.close(before)
+
+    def _open(self, run_id: str) -> int:
+        for tries_left in reversed(range(_TRIES)):
+            files.make_folder(self._folder)
+            try:
+                return files.open_lock(self._path(run_id))
+            except FileNotFoundError:
+                if not tries_left:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     def release(self, run_id: str) -> None:
         """Unlock a run and remove its file, if this process holds it."""

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _REMEDIES = "free disk space, fix the folder's permissions, or choose another place (history: {path: FILE})"
 
 KEEP_RUNS = 1000
+_FAULTS = (sqlite3.Error, OSError, HistoryError)  # of a transaction, which may open the file again
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -120,12 +121,11 @@ class History:
             self._defer(events)
             return
         try:
-            self._reopen_if_replaced()
             self._replace_if_damaged(self._write_events, events)
             self._has_failed = False
             if self._in_memory:
                 self._defer(events)
-        except (sqlite3.Error, OSError, HistoryError) as error:
+        except _FAULTS as error:
             if len(events) > 1 and not isinstance(error, sqlite3.OperationalError | OSError):
                 for event in events:  # the file is writable, so one of the events has an invalid value
                     self._store((event,))
@@ -146,7 +146,7 @@ class History:
             try:
                 with self._transaction():
                     rows.store_shown_cpu(self._connection, run_id, cpu_totals)
-            except sqlite3.Error as error:  # no event is lost, and the next event reports the fault
+            except _FAULTS as error:  # no event is lost, and the next event reports the fault
                 log.debug("the shown CPU totals of running stages were not stored", extra={"err": str(error)})
 
     def mark_interrupted_runs(self) -> tuple[recovery.InterruptedRun, ...]:
@@ -154,7 +154,7 @@ class History:
         with self._lock:
             try:
                 return self._replace_if_damaged(lambda: tuple(self._iter_interrupted_runs()))
-            except (sqlite3.Error, OSError) as error:
+            except _FAULTS as error:
                 self._report_fault(str(error))
                 return ()
 
@@ -193,7 +193,7 @@ class History:
             try:
                 with self._transaction():
                     self._connection.execute("UPDATE runs SET tree_state = ? WHERE run_id = ?", (tree_state, run_id))
-            except sqlite3.Error as error:
+            except _FAULTS as error:
                 log.debug("the tree state of a run was not stored", extra={"err": str(error)})
 
     def find_failures(self, lane: str, stages: Collection[str]) -> Failures | None:
@@ -245,13 +245,13 @@ class History:
         from paropt_exporter.history import merging
 
         with self._lock:
-            if self._in_memory:
-                raise HistoryError(self.broken or f"history {self.path}: cannot write it")
             try:
                 with self._transaction():
+                    if self._in_memory:
+                        raise HistoryError(self.broken or f"history {self.path}: cannot write it")
                     merged = merging.merge_sources(self._connection, self._project, sources)
                 self._prune()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 raise HistoryError(f"history {self.path}: cannot write it ({error}); nothing was merged") from error
             return merged
 
@@ -260,7 +260,7 @@ class History:
         with self._lock:
             try:
                 self._write_pending()
-            except (sqlite3.Error, OSError, HistoryError) as error:
+            except _FAULTS as error:
                 log.warning(
                     "totals will be lower after the next start", extra={"path": str(self.path), "err": str(error)}
                 )
@@ -271,11 +271,10 @@ class History:
         if self._for_reading:
             self._connection, self._in_memory = open_for_reading(self.path), False
             return
-        self._connection, why = open_history(self.path, self._clock.wall())
-        self._file = repair.identify_file(self.path)
-        self._in_memory = why is not None
-        if why is not None:
-            self._report_fault(why)
+        opened = open_history(self.path, self._clock.wall())
+        self._connection, self._files, self._in_memory = opened.connection, opened.files, opened.fault is not None
+        if opened.fault is not None:
+            self._report_fault(opened.fault)
 
     def _query(
         self,
@@ -309,7 +308,7 @@ class History:
                 return self._retry_query(error, lambda: work(*arguments, **keywords))
             if self._in_memory or not repair.is_damage(error):
                 raise
-            repair.set_aside(self.path, self._file, str(error), self._clock.wall())
+            repair.set_aside(self.path, self._files[0], str(error), self._clock.wall())
             self._switch_file()
             return work(*arguments, **keywords)
 
@@ -325,18 +324,16 @@ class History:
             raise build_unreadable_error(self.path, again) from again
 
     def _reopen_if_replaced(self) -> None:
-        """If the file was deleted or replaced, continue with one at its path: writes to a deleted file are lost."""
-        found = repair.identify_file(self.path)
-        if self._in_memory or found == self._file:
+        """If the file or its log was deleted or replaced, continue with the file at its path: writes would be lost."""
+        if self._in_memory or repair.identify_files(self.path) == self._files:
             return
         log.warning(
             "the history was deleted or replaced while in use: continuing at the same path",
             extra={"path": str(self.path)},
         )
-        if found is None:
-            repair.restore_deleted(self.path, self._connection)
+        self._run_locks.reacquire_lost()  # first: a process that sees the runs finds their locks held
+        repair.restore_deleted(self.path, self._files[0], self._connection)
         self._switch_file()
-        self._run_locks.reacquire_lost()
 
     def _switch_file(self) -> None:
         """Open the new file before closing the old one: otherwise SQLite, which goes by names, would change the new
@@ -382,13 +379,14 @@ class History:
                     break
             if not self._in_memory:
                 retention.compact(self._connection)
-        except sqlite3.Error as error:
-            if repair.is_damage(error):
+        except _FAULTS as error:
+            if isinstance(error, sqlite3.Error) and repair.is_damage(error):
                 raise
             log.debug("the history was not pruned", extra={"path": str(self.path), "err": str(error)})
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        self._reopen_if_replaced()
         # IMMEDIATE: a transaction that reads first fails, instead of waiting, if another one writes when it starts to
         # write.
         self._connection.execute("BEGIN IMMEDIATE")
@@ -409,17 +407,16 @@ class History:
     def _leave_memory(self) -> None:
         """Move from memory to the file, if it can be opened now."""
         try:
-            connection, why = open_history(self.path, self._clock.wall())
+            opened = open_history(self.path, self._clock.wall())
         except HistoryError as error:
             self._report_fault(str(error))
             return
-        if why is not None:
-            connection.close()
-            self._report_fault(why)
+        if opened.fault is not None:
+            opened.connection.close()
+            self._report_fault(opened.fault)
             return
         self._connection.close()
-        self._connection, self._in_memory = connection, False
-        self._file = repair.identify_file(self.path)
+        self._connection, self._files, self._in_memory = opened.connection, opened.files, False
 
     def _defer(self, events: Sequence[Event]) -> None:
         self.dropped += len(events)
@@ -431,7 +428,6 @@ class History:
         if self._pending and self._in_memory:
             self._leave_memory()
         if self._pending and not self._in_memory:
-            self._reopen_if_replaced()
             with self._transaction():
                 rows.apply_delta(self._connection, self._project, self._pending)
             self._clear_pending()
