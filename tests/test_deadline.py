@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from paropt_exporter.errors import UsageError
-from paropt_exporter.plan import Plan
+from paropt_exporter.plan import Bounds, Plan
 from paropt_exporter.plan.deadline import StagePast, apply_deadline
 from support.lanes import limit, plan, stage
 
@@ -71,6 +71,26 @@ def test_tasks_of_a_stage_count_as_the_work_of_all_workers() -> None:
     planned = apply_deadline(plan(split, workers=2), 60, {"split": past(10)})
     assert planned.deadline is not None
     assert planned.deadline.predicted_seconds == 40 / 2 + 10 / 2
+
+
+def test_stages_that_wait_fit_beside_those_that_compute() -> None:
+    """Ten stages of a second on two cores: the lane adds workers for those that want no core."""
+    waiting = [stage(f"w{n}", expected_cpu_demand=0.02) for n in range(8)]
+    computing = [stage(f"c{n}", expected_cpu_demand=1.0) for n in range(2)]
+    known = {each.name: past(1) for each in (*waiting, *computing)}
+    bounds = Bounds(minimum=1, maximum=32, start=2)
+    planned = apply_deadline(plan(*waiting, *computing, workers=bounds, cores=2.0), 3, known)
+    assert planned.deadline is not None
+    assert planned.deadline.left_out == ()
+    assert planned.deadline.predicted_seconds == pytest.approx(2 / 2 + 8 / 32 + 31 / 32)
+
+
+def test_unknown_demand_counts_as_a_core() -> None:
+    bounds = Bounds(minimum=1, maximum=32, start=2)
+    known = {"a": past(10), "b": past(20)}
+    planned = apply_deadline(plan(stage("a"), stage("b"), workers=bounds, cores=2.0), 30, known)
+    assert planned.deadline is not None
+    assert planned.deadline.predicted_seconds == 30 / 2 + 20 / 2
 
 
 def test_stage_of_unknown_duration_is_left_out_with_the_reason() -> None:

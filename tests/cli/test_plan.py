@@ -13,7 +13,7 @@ from paropt_exporter import plan as plans
 from paropt_exporter.cli import plan
 from paropt_exporter.events import Strategy
 from paropt_exporter.plan import Bounds, Plan, PlannedStage
-from support import configs, golden
+from support import configs, golden, lanes
 from support.terminals import Terminal
 
 FILE = """\
@@ -101,6 +101,45 @@ def test_terminal_shows_the_columns_that_fit(
 def test_estimate_follows_needs_workers_and_order(tmp_path: Path) -> None:
     assert plan.estimate_seconds(_plan(tmp_path, **EXPECTED)) == 202
     assert plan.estimate_seconds(_plan(tmp_path, lint=2.0, types=3.0, tests=1.0, fetch=1.0, shell=5.0)) == 6
+
+
+def _lane(*stages: PlannedStage, cores: float | None = 2.0) -> Plan:
+    workers = Bounds(minimum=1, maximum=32, start=2)
+    return lanes.plan(*stages, workers=workers, cores=cores)
+
+
+def test_estimate_lets_tasks_that_wait_run_beside_those_that_compute() -> None:
+    """The lane starts with two workers, and adds others for the tasks that want no core."""
+    waiting = [lanes.stage(f"w{n}", n, expected_seconds=1.0, expected_cpu_demand=0.02) for n in range(10)]
+    computing = [lanes.stage(f"c{n}", 10 + n, expected_seconds=1.0, expected_cpu_demand=1.0) for n in range(4)]
+    assert plan.estimate_seconds(_lane(*waiting)) == 1.0
+    assert plan.estimate_seconds(_lane(*waiting, *computing)) == 2.0
+    assert plan.estimate_seconds(_lane(*waiting, *computing, cores=None)) == 7.0
+
+
+def test_estimate_counts_the_cores_of_all_tasks_of_a_stage() -> None:
+    """Each stage alone keeps both cores busy with two of its tasks at once."""
+    stages = [
+        lanes.stage(n, tasks=8, expected_seconds=4.0, expected_task_seconds=1.0, expected_cpu_demand=1.0) for n in "ab"
+    ]
+    assert plan.estimate_seconds(_lane(*stages)) == 8.0
+    assert plan.estimate_seconds(_lane(*stages, cores=None)) == 8.0
+    assert plan.to_json(_lane(*stages))["sequential_seconds"] == 16.0
+
+
+@pytest.mark.parametrize(
+    ("feedback", "workers", "follows"),
+    [
+        ("{}", "auto", True),
+        ("{}", "4", False),
+        ("{mode: advise}", "auto", False),
+        ("{objective: deadline}", "auto", False),
+    ],
+)
+def test_plan_has_cores_if_they_decide_the_size(tmp_path: Path, feedback: str, workers: str, follows: bool) -> None:
+    text = f"{configs.stage()}lanes: {{standard: {{workers: {workers}}}}}\nfeedback: {feedback}\n"
+    built = plans.build_plan(configs.read(tmp_path, text), "standard")
+    assert (built.cores is not None) is follows
 
 
 def test_estimate_is_unknown_before_the_first_run(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def to_json(plan: Plan) -> dict[str, object]:
         "total": _limit_to_json(plan.total),
         "root": str(plan.root),
         "estimated_seconds": estimate_seconds(plan),
-        "sequential_seconds": sum(_get_expected_seconds(stage) for stage in _list_runnable(plan)),
+        "sequential_seconds": _sum_expected_seconds(plan),
         "unknown_durations": [stage.name for stage in _list_runnable(plan) if stage.expected_seconds is None],
         "notes": [*plan.notes],
         "stages": [_stage_to_json(place, stage) for place, stage in enumerate(plan.stages, start=1)],
@@ -119,21 +119,43 @@ def _format_previews(plan: Plan, previews: Sequence[Preview]) -> Iterator[str]:
 
 
 def estimate_seconds(plan: Plan) -> float | None:
-    """Estimate the lane's duration with as many workers as at its start; None if no stage's duration is known.
+    """Estimate the lane's duration; None if no stage's duration is known.
 
-    Each stage is one block of its expected duration that holds its slots. Order, needs, locks and exclusiveness apply
-    as in a run; memory does not. Stages of unknown duration count as 0.
+    Each stage is one block of its expected duration that holds the slots and cores of its tasks. Order, needs, locks
+    and exclusiveness apply as in a run; memory does not. Stages of unknown duration count as 0.
     """
-    return _estimate_makespan(plan.stages, plan.workers.start)
+    return _estimate_makespan(plan, plan.stages)
 
 
-def _estimate_makespan(stages: Sequence[PlannedStage], workers: int) -> float | None:
+def _estimate_makespan(plan: Plan, stages: Sequence[PlannedStage]) -> float | None:
+    """Estimate how long stages take in the plan's lane; None if no stage's duration is known."""
+    from paropt_exporter.engine.interfaces import Admission
     from paropt_exporter.engine.what_if import RecordedTask, Workload, compute_makespan
+    from paropt_exporter.plan.stage_load import count_usable_workers, sum_up_stage
 
     if not any(_is_runnable(stage) and stage.expected_seconds is not None for stage in stages):
         return None
-    tasks = tuple(RecordedTask(stage=stage.name, seconds=_get_expected_seconds(stage)) for stage in stages)
-    return compute_makespan(Workload(tasks=tasks), stages, workers=workers, cores=1.0, memory_bytes=_NO_MEMORY_BOUND)
+    workers = count_usable_workers(plan)
+    loads = {stage.name: sum_up_stage(stage, _get_expected_seconds(stage)) for stage in stages}
+    slots = {stage.name: round(loads[stage.name].at_once * stage.slots) for stage in stages}
+    blocks = [replace(stage, slots=min(workers, slots[stage.name])) for stage in stages]
+    demands = {name: load.cores for name, load in loads.items()}
+    return compute_makespan(
+        Workload(tasks=tuple(RecordedTask(stage=name, seconds=load.seconds) for name, load in loads.items())),
+        blocks,
+        workers=workers,
+        cores=1.0,
+        memory_bytes=_NO_MEMORY_BOUND,
+        admission=Admission(cores=plan.cores, floor=plan.workers.minimum, stages=demands) if plan.cores else None,
+    )
+
+
+def _sum_expected_seconds(plan: Plan) -> float:
+    """Return how long all tasks would take one after another."""
+    from paropt_exporter.plan.stage_load import sum_up_stage
+
+    loads = (sum_up_stage(stage, _get_expected_seconds(stage)) for stage in _list_runnable(plan))
+    return sum(load.seconds * load.at_once for load in loads)
 
 
 def _get_expected_seconds(stage: PlannedStage) -> float:
@@ -198,7 +220,7 @@ def _iter_closing_lines(plan: Plan) -> Iterator[str]:
         failed = any(stage.never_succeeded for stage in _list_runnable(plan))
         yield f"estimated  unknown: no stage has {'succeeded' if failed else 'run'} yet"
     else:
-        sequential = sum(_get_expected_seconds(stage) for stage in _list_runnable(plan))
+        sequential = _sum_expected_seconds(plan)
         without = "".join(_iter_omissions(plan))
         yield f"estimated  {format_seconds(estimate)} (one after another {format_seconds(sequential)}){without}"
     yield from _iter_shard_lines(plan)
@@ -221,7 +243,7 @@ def _iter_shard_lines(plan: Plan) -> Iterator[str]:
     yield f"split      {plan.split.digest}, by durations from the history; each shard must show the same"
     names = {stage.name for stages in plan.split.shards for stage in stages}
     for index, stages in enumerate(plan.split.shards, start=1):
-        seconds = _estimate_makespan(_order(stages), plan.workers.start)
+        seconds = _estimate_makespan(plan, _order(stages))
         predicted = "unknown" if seconds is None else format_seconds(seconds)
         work = format_seconds(plan.split.loads_seconds[index - 1])
         mark = ">" if plan.shard is not None and index == plan.shard.index else " "
@@ -256,7 +278,7 @@ def _split_to_json(plan: Plan) -> dict[str, object]:
         "shards": [
             {
                 "shard": f"{index}/{len(plan.split.shards)}",
-                "predicted_seconds": _estimate_makespan(_order(stages), plan.workers.start),
+                "predicted_seconds": _estimate_makespan(plan, _order(stages)),
                 "work_seconds": plan.split.loads_seconds[index - 1],
                 "stages": [{"name": stage.name, "items": [*list_items(stage)]} for stage in stages],
             }

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from paropt_exporter.cpu_demand import CoreTime, compute_undelayed_seconds
+from paropt_exporter.engine.interfaces import Admission
 from paropt_exporter.engine.resources import Resources, needs_much_room
 from paropt_exporter.events import TaskTiming
 from paropt_exporter.plan import PlannedStage
@@ -70,17 +71,25 @@ def build_workload(timings: Sequence[TaskTiming], cores: float) -> Workload:
 
 
 def compute_makespan(
-    workload: Workload, stages: Sequence[PlannedStage], *, workers: int, cores: float, memory_bytes: int
+    workload: Workload,
+    stages: Sequence[PlannedStage],
+    *,
+    workers: int,
+    cores: float,
+    memory_bytes: int,
+    admission: Admission | None = None,
 ) -> float:
     """Return how many seconds the workload takes with `workers`, without the engine's own time.
 
     `stages`: in the engine's order. Needs, locks, slots, memory and exclusiveness apply; tasks of one stage start in
-    order.
+    order. `admission`: starts tasks only if there are cores, as in a lane that sizes itself.
     """
+    resources = Resources(memory_bytes)
+    resources.set_admission(admission)
     tasks: dict[str, list[RecordedTask]] = {stage.name: [] for stage in stages}
     for task in workload.tasks:
         tasks[task.stage].append(task)
-    scheduler, running, now = ListScheduler(stages, tasks, Resources(memory_bytes)), list[_Running](), 0.0
+    scheduler, running, now = ListScheduler(stages, tasks, resources), list[_Running](), 0.0
     while not scheduler.has_ended:
         running += [_Running(each.task, each, each.task.seconds) for each in scheduler.start_tasks(workers)]
         rates = _compute_rates([each.task for each in running], cores, workload.other_threads)
@@ -165,7 +174,8 @@ class ListScheduler(Generic[_Task]):
                 started.append(self._start(stage))
             if not stage.queue:
                 self._startable.remove(position)
-            elif needs_much_room(stage.plan):  # as in the engine
+            elif needs_much_room(stage.plan) and self.resources.has_cores_for(stage.plan.name, stage.plan.pool):
+                # as in the engine
                 if stage.started or self.resources.can_begin_stage(stage.plan):
                     break
                 may_begin = may_begin and not stage.plan.exclusive

@@ -126,6 +126,7 @@ def build_plan(
         tree_state=earlier.tree_state,
         default_limits=_list_default_limits(lane, definition, members.stages),
         choice=members.choice,
+        cores=_find_cores(config, strategy, size),
     )
 
 
@@ -165,6 +166,13 @@ def _choose_bounds(definition: Lane, strategy: Strategy, given: Bounds | None) -
     return _resolve_bounds(definition.workers, strategy)
 
 
+def _find_cores(config: Config, strategy: Strategy, size: Bounds) -> float | None:
+    """Return the cores by which the controller sizes the lane on its own; None: it doesn't."""
+    feedback = config.feedback
+    follows_cores = feedback.mode == "act" and feedback.source != "prometheus" and feedback.objective == "fast"
+    return host.count_cpus() if follows_cores and not size.fixed and strategy is not Strategy.DASK else None
+
+
 def _keep_shard(
     stages: Sequence[PlannedStage],
     shard: Shard,
@@ -190,6 +198,7 @@ def _add_earlier_runs(
             stage,
             expected_seconds=seconds.get(stage.name),
             expected_task_seconds=earlier.task_seconds.get(stage.name),
+            expected_cpu_demand=earlier.cpu_demands.get(stage.name),
             fastest_task_seconds=earlier.fastest_task_seconds.get(stage.name),
             never_succeeded=stage.name in earlier.never_succeeded,
             flakiness=earlier.flakiness.get(stage.name),

@@ -2,9 +2,14 @@
 
 Stages are taken in this order, each with the stages that it needs, as long as all taken stages fit: first those that
 the cache can skip, then those that a change affects, then those with the highest probability of failure per second.
-They fit if Graham's bound on the 90 % quantiles of their durations is within the deadline: work / workers + (1 - 1 /
-workers) * longest chain (R. L. Graham: Bounds on Multiprocessing Timing Anomalies, SIAM J. Appl. Math. 1969), for any
-order of the starts.
+They fit if Graham's bound on the 90 % quantiles of their durations is within the deadline, for any order of the starts
+(R. L. Graham: Bounds on Multiprocessing Timing Anomalies, SIAM J. Appl. Math. 1969). A task takes a part of the lane:
+one of its workers or, if it sizes itself, so much of the cores as the task wants, if that is more. Until a task of the
+longest chain can start, other tasks take the whole lane:
+
+    bound = sum of duration * part over all tasks + longest sum of duration * (1 - part) over a chain
+
+With one worker for each task, this is work / workers + (1 - 1 / workers) * longest chain.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from msgspec.structs import replace
 
 from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, measure_chain
+from paropt_exporter.plan.stage_load import count_usable_workers, sum_up_stage
 from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage, compute_quantile
 
 QUANTILE = 0.9  # with fewer than ten durations, this is the largest
@@ -35,12 +41,12 @@ class StagePast(Struct, frozen=True, kw_only=True):
 
 
 class _Stage(Struct, frozen=True, kw_only=True):
-    """A stage's work in seconds of one worker, and its own duration in seconds."""
+    """A stage's work in seconds of the whole lane, and the seconds of its chain in which others may run."""
 
     name: str
     needs: tuple[str, ...]
     work_seconds: float
-    seconds: float
+    chain_seconds: float
     failure_ratio: float
 
 
@@ -57,16 +63,16 @@ def apply_deadline(
     `hits`: the stages that the cache can skip, which take no time. `affected`: those that a change affects. Raises
     UsageError if no duration is known, or if nothing fits.
     """
-    known = {stage.name: _measure(stage, past, hits) for stage in plan.stages}
+    known = {stage.name: _measure(plan, stage, past, hits) for stage in plan.stages}
     dependents = map_dependents({stage.name: stage.needs for stage in plan.stages})
     # If a stage's duration is unknown, no stage that needs it can be planned, either.
     unknown = find_reachable((name for name, stage in known.items() if stage is None), dependents.__getitem__)
     stages = {name: stage for name, stage in known.items() if stage is not None and name not in unknown}
     if not stages:
         raise UsageError("--deadline: no duration is known yet: run the lane once without it")
-    choice = _Choice(stages, workers=plan.workers.start)
+    choice = _Choice(stages)
     choice.take_all(_order(stages, hits, affected), deadline_seconds)
-    everything = _Choice(stages, workers=plan.workers.start)
+    everything = _Choice(stages)
     everything.take_all(stages, float("inf"))
     if not choice.taken:
         raise UsageError(
@@ -88,19 +94,18 @@ def apply_deadline(
 class _Choice:
     """The stages taken so far, with the bound on their duration."""
 
-    def __init__(self, stages: Mapping[str, _Stage], *, workers: int) -> None:
+    def __init__(self, stages: Mapping[str, _Stage]) -> None:
         self.taken: set[str] = set()
         self._stages = stages
-        self._workers = max(1, workers)
         self._work_seconds = 0.0
         self._chain_seconds = 0.0
         self._chains: dict[str, float] = {}
         self._needs = {name: stage.needs for name, stage in stages.items()}
-        self._seconds = {name: stage.seconds for name, stage in stages.items()}
+        self._seconds = {name: stage.chain_seconds for name, stage in stages.items()}
 
     @property
     def bound_seconds(self) -> float:
-        return self._compute_bound(self._work_seconds, self._chain_seconds)
+        return self._work_seconds + self._chain_seconds
 
     def take_all(self, names: Collection[str], deadline_seconds: float) -> None:
         """Take the stages that fit, in this order, each with its needs."""
@@ -108,12 +113,9 @@ class _Choice:
             more = self._list_missing(name)
             work = self._work_seconds + sum(self._stages[each].work_seconds for each in more)
             chain = max(self._chain_seconds, measure_chain(name, self._needs, self._seconds, self._chains))
-            if self._compute_bound(work, chain) <= deadline_seconds:
+            if work + chain <= deadline_seconds:
                 self.taken |= more
                 self._work_seconds, self._chain_seconds = work, chain
-
-    def _compute_bound(self, work_seconds: float, chain_seconds: float) -> float:
-        return work_seconds / self._workers + (1 - 1 / self._workers) * chain_seconds
 
     def _list_missing(self, name: str) -> set[str]:
         """Return the stage and the stages that it needs, as far as they have not been taken."""
@@ -124,18 +126,27 @@ class _Choice:
         return find_reachable(filter(is_missing, [name]), lambda each: filter(is_missing, self._stages[each].needs))
 
 
-def _measure(stage: PlannedStage, past: Mapping[str, StagePast], hits: Collection[str]) -> _Stage | None:
+def _measure(plan: Plan, stage: PlannedStage, past: Mapping[str, StagePast], hits: Collection[str]) -> _Stage | None:
     """Return a stage's duration and work; None if they are unknown."""
     ratio = past[stage.name].failure_ratio if stage.name in past else 0.5
     if stage.name in hits or stage.skip or stage.fault:
-        return _Stage(name=stage.name, needs=stage.needs, work_seconds=0.0, seconds=0.0, failure_ratio=ratio)
+        return _Stage(name=stage.name, needs=stage.needs, work_seconds=0.0, chain_seconds=0.0, failure_ratio=ratio)
     known = past[stage.name].seconds if stage.name in past else ()
     if not known:
         return None
     seconds = compute_quantile(known, QUANTILE)
-    of_tasks = len(stage.tasks) * (stage.expected_task_seconds or 0.0) if len(stage.tasks) > 1 else 0.0
-    work = max(seconds, of_tasks) * stage.slots
-    return _Stage(name=stage.name, needs=stage.needs, work_seconds=work, seconds=seconds, failure_ratio=ratio)
+    load, workers = sum_up_stage(stage, seconds), max(1, count_usable_workers(plan))
+    part, task_part = load.at_once * stage.slots / workers, 1 / workers
+    if plan.cores:
+        part = max(part, load.cores / plan.cores)
+        task_part = min(1.0, max(task_part, load.task_cores / plan.cores))
+    return _Stage(
+        name=stage.name,
+        needs=stage.needs,
+        work_seconds=seconds * part,
+        chain_seconds=seconds * (1 - task_part),
+        failure_ratio=ratio,
+    )
 
 
 def _order(stages: Mapping[str, _Stage], hits: Collection[str], affected: Collection[str]) -> list[str]:

@@ -53,7 +53,8 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     Each of its tasks holds `slots` and `memory_bytes` while it runs. The stage holds its `locks` (or everything, if
     `exclusive`) from the start of its first task to the end of its last attempt. `expected_seconds`,
     `expected_task_seconds` and `fastest_task_seconds` are durations from the history (None: unknown) of the stage, its
-    mean task and its fastest task. `remaining_seconds` is the longest path from its start to the run's end.
+    mean task and its fastest task, and `expected_cpu_demand` is the cores that a task wanted (None: unknown).
+    `remaining_seconds` is the longest path from its start to the run's end.
 
     `template`: the commands with `{items}`, if its tasks are batches. `junit`: request a report with a result for each
     item. `scope`: which part of its work this run does; limits apply only to all of it. `never_succeeded`: it ran
@@ -93,6 +94,7 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     slots: int = 1
     expected_seconds: float | None = None
     expected_task_seconds: float | None = None
+    expected_cpu_demand: float | None = None
     fastest_task_seconds: float | None = None
     remaining_seconds: float = 0.0
     skip: str = ""
@@ -159,7 +161,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     out stages or items that have already succeeded. Neither run has a limit on its total. `split`: the whole split, if
     the plan is of one `shard`. `tree_state` identifies the files; "" if unknown. `choice`: a line that says which
     stages were chosen and left out, and why; "" if all were chosen. `default_limits`: the stages whose limit comes from
-    a default lane; "" for the lane's total.
+    a default lane; "" for the lane's total. `cores`: the cores by which the lane sizes itself; None: its size is fixed,
+    or follows something else.
     """
 
     project: str
@@ -179,6 +182,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     choice: str = ""
     default_limits: frozenset[str] = frozenset()
     deadline: Deadline | None = None
+    cores: float | None = None
 
 
 class KnownItems(Struct, frozen=True, kw_only=True):
