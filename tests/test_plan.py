@@ -160,7 +160,8 @@ def test_stage_that_may_have_no_items_is_skipped_and_says_why(tmp_path: Path, it
 def test_stage_without_items_fails_and_says_why(tmp_path: Path, items: str) -> None:
     built = plan.build_plan(configs.read(tmp_path, configs.stage(run="'x {item}'", items=items)), "standard")
     assert (built.stages[0].skip, built.stages[0].tasks) == ("", ())
-    assert f"stages[0]: items: {NO_ITEMS[items]}: correct them, or write allow_empty: true" in built.stages[0].fault
+    remedy = f"correct the {'glob' if 'glob' in items else 'command'}, or write allow_empty: true"
+    assert f"stages[0]: items: {NO_ITEMS[items]}: {remedy}" in built.stages[0].fault
 
 
 def _endless_tree(folder: Path) -> Path:

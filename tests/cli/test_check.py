@@ -111,7 +111,7 @@ def test_history_that_a_run_creates_or_repairs_is_no_fault(tmp_path: Path, conte
         ({"run": "A=1 true"}, "'A=1' is not on PATH: set variables under `env`, or add `shell: true`"),
         (
             {"run": "source x", "env": "{PATH: /nowhere}"},
-            "'source' is not on PATH: only a shell knows it: add `shell: true`",
+            "'source' is not on PATH: only bash knows it: write `.` instead, and add `shell: true`",
         ),
         (
             {"run": "[echo a, echo b]"},
@@ -342,7 +342,7 @@ def test_script_of_many_empty_lines_takes_no_time(tmp_path: Path) -> None:
     [
         ("ruff check .\npytest\n", True), ("cd web\nnpm test", True), ("# first\nruff check .\n# then\npytest", True),
         ("for each in a b; do\n  pytest $each\n  mypy $each\ndone", True), ("if true; then\n  pytest\nfi", False),
-        ("set -e\nruff check .\npytest\n", False), ("set -euo pipefail\nruff\npytest", False), ("pytest\n", False),
+        ("set -e\nruff check .\npytest\n", False), ("set -euo noclobber\nruff\npytest", False), ("pytest\n", False),
         ("ruff check . &&\npytest", False), ("ruff check . || exit 1\nmypy", False), ("pytest \\\n  -q", False),
         ("export A=1\nB=2\npytest", False), ("cat <<EOF\na\nEOF\nls", False), ("trap ./clean EXIT\npytest", False),
         ("docker rm -f db || true\npytest", False), ("echo lint\npytest", False), ("echo a | grep b\npytest", True),
@@ -355,6 +355,14 @@ def test_script_that_ignores_failures_of_its_lines_gets_a_warning(tmp_path: Path
     code, _, err = _check(tmp_path, configs.stage(run=json.dumps(script), shell="true"))
     told = "a failure of a line before the last one has no effect: begin with `set -e`, or use `steps`"
     assert (code, err) == (0, f"warning: stage 'one': {told}\n" if warned else "")
+
+
+@pytest.mark.skipif(Path("/bin/sh").resolve().name != "dash", reason="/bin/sh may know it")
+def test_syntax_that_the_shell_does_not_know_gets_a_warning(tmp_path: Path) -> None:
+    """dash runs `pytest &> log` in the background, so its failure would not count."""
+    code, _, err = _check(tmp_path, configs.stage(run="true &> log", shell="true"))
+    remedy = "write `> FILE 2>&1`, or let bash run it: [bash, -c, '…'], without `shell: true`"
+    assert (code, err) == (0, f"warning: stage 'one': /bin/sh does not know `&>` on this machine: {remedy}\n")
 
 
 @pytest.mark.parametrize(("value", "warned"), [("$HOME/bin:/bin", True), ("~/bin", True), ("/bin:a~", False)])

@@ -33,6 +33,7 @@ from paropt_exporter.autoscaling.policy.query_validity import Reading, reject_re
 from paropt_exporter.autoscaling.policy.queueing import Traffic
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
 from paropt_exporter.autoscaling.policy.size_bounds import BoundsObservation, BoundsState, Signal, decide_size_bounds
+from paropt_exporter.autoscaling.policy.stabilization import ScalingHistory
 from paropt_exporter.autoscaling.policy.stage_concurrency import (
     LIMITED,
     ConcurrencyLevel,
@@ -157,6 +158,20 @@ def test_pool_with_fewer_tasks_than_the_lane_has_workers_does_not_contradict_the
     history.observe(decision(RUN, decided, action="down", new=1))
     size = f"size {decided.size} of the lane, of which commands has tasks for 1"
     assert told(history).rstrip().endswith(f"policy: {decided.action} ({decided.reason}), {size}")
+
+
+def test_size_that_falls_to_the_highest_of_the_last_second_is_not_below_the_sum_without_a_reason(
+    history: History,
+) -> None:
+    peaks = ((98.9, 9), (99.5, 5))
+    seen = replace(
+        RUN, now=100.0, size=9, waiting=(), state=LaneSizingState(history=ScalingHistory(began=1.0, peaks=peaks))
+    )
+    history.observe(decision(seen, decide_lane_size(seen), action="down", new=5))
+    lines = told(history).splitlines()
+    assert "      N* = 1 that fit + 0 that may start = 1 (plan)" in lines
+    assert "      the size falls only to the highest N* of the last 1 s: 5" in lines
+    assert lines[-1].strip() == "policy: down (plan), size 5"
 
 
 def test_memory_is_shown_with_the_number_of_tasks_that_fit(history: History) -> None:

@@ -303,7 +303,7 @@ def test_stage_whose_glob_matches_nothing_fails_its_run(tmp_path: Path) -> None:
     projects.write(tmp_path, 'name: none, run: "x {item}", items: {glob: "*.none"}\nname: good, run: "true"')
     ended = run(tmp_path, "--once", projects.ANY_PORT)
     assert ended.returncode == 1
-    assert "stages[0]: items: nothing matches *.none: correct them, or write allow_empty: true" in ended.stdout
+    assert "stages[0]: items: nothing matches *.none: correct the glob, or write allow_empty: true" in ended.stdout
 
 
 def test_items_command_runs_once_for_each_run(tmp_path: Path) -> None:

@@ -29,6 +29,11 @@ def test_lane_follows_what_changed(paths: list[str], lane: LaneType) -> None:
     assert detect_lane(paths) is lane
 
 
+def test_paths_may_be_path_objects() -> None:
+    assert detect_lane([Path("docs/guide.md"), "README.md"]) is LaneType.DOCS
+    assert detect_lane([Path("docs/guide.md")], asked="docs") is LaneType.DOCS
+
+
 def test_a_text_in_place_of_paths_is_refused() -> None:
     with pytest.raises(TypeError, match=r"paths is 'README.md': expected a list of paths"):
         detect_lane("README.md")

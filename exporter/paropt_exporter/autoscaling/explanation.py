@@ -12,10 +12,12 @@ from paropt_exporter.autoscaling.policy import fixed_workload, queueing
 from paropt_exporter.autoscaling.policy.budget import divide_resources
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup, Sizing, compute_deadline_size
 from paropt_exporter.autoscaling.policy.lane_size import (
+    STABLE_SECONDS,
     LaneAssessment,
     LaneObservation,
     assess_lane,
     compute_lane_sizing,
+    count_slots,
     sum_slots,
 )
 from paropt_exporter.autoscaling.policy.memory import (
@@ -110,7 +112,15 @@ def _explain_lane(observation: LaneObservation) -> Iterator[str]:
             f"{work.critical_path_seconds:.1f}) / N <= {fixed_workload.DEADLINE_RATIO:g} x {work.left_seconds:.1f} s: "
             f"N = {compute_deadline_size(work)}"
         )
+    elif count_slots(sizing) < observation.size:
+        yield from _explain_peak(observation, count_slots(sizing))
     yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the lane had {observation.size}"
+
+
+def _explain_peak(observation: LaneObservation, wanted: int) -> Iterator[str]:
+    recent = [size for moment, size in observation.state.history.peaks if moment > observation.now - STABLE_SECONDS]
+    if max(recent, default=0) > wanted:
+        yield f"  the size falls only to the highest N* of the last {STABLE_SECONDS:g} s: {max(recent)}"
 
 
 def _explain_limits(observation: LaneObservation, assessment: LaneAssessment) -> Iterator[str]:

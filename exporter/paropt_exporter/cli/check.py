@@ -173,11 +173,11 @@ def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
 def _check_glob(stage: Stage, folder: Path) -> Iterator[str]:
     if stage.items is None or stage.items.glob is None:
         return  # an items command is not run: it belongs to the repository
-    from paropt_exporter.plan.items import ItemsError, describe_no_items, find_items
+    from paropt_exporter.plan.items import ItemsError, describe_missing_items, find_items
 
     try:
         if not find_items(stage.items, cwd=folder, env={}) and not stage.items.allow_empty:
-            yield f"items: {describe_no_items(stage.items)}: correct the glob, or write allow_empty: true"
+            yield describe_missing_items(stage.items)
     except ItemsError as error:
         yield str(error)
 
@@ -245,6 +245,7 @@ def _iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage
     yield from _warn_shared_outputs(config, stages)
     yield from _warn_unexpanded_words(config, stages)
     yield from _warn_ignored_failures(stages)
+    yield from _warn_unknown_syntax(stages)
     yield from _warn_unmatched_inputs(config, stages)
     yield from _warn_missing_needs(config, lanes, stages)
     yield from _warn_ended_quarantines(stages)
@@ -441,6 +442,18 @@ def _warn_ignored_failures(stages: list[Stage]) -> Iterator[str]:
             if not all(map(_CANT_FAIL_ALONE.search, commands[:-1])):
                 what = "a failure of a line before the last one has no effect: begin with `set -e`, or use `steps`"
                 yield f"stage {stage.name!r}: {what}"
+                break
+
+
+def _warn_unknown_syntax(stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each script that /bin/sh would refuse or understand in another way than its author."""
+    from paropt_exporter.config.shell_syntax import SHELL, find_unknown_syntax
+
+    for stage in stages:
+        for script in (stage.run, *(stage.steps or ())) if stage.shell else ():
+            if isinstance(script, str) and (found := find_unknown_syntax(script)) is not None:
+                syntax, remedy = found
+                yield f"stage {stage.name!r}: {SHELL} does not know `{syntax}` on this machine: {remedy}"
                 break
 
 

@@ -73,6 +73,12 @@ def describe_no_items(items: Items) -> str:
     return "the command printed none" if items.command is not None else "the list is empty"
 
 
+def describe_missing_items(items: Items) -> str:
+    """Return the fault of a stage that needs items but has none, and the remedy."""
+    what = "command" if items.glob is None else "glob"
+    return f"items: {describe_no_items(items)}: correct the {what}, or write allow_empty: true"
+
+
 def _match_files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, ...]:
     """Return the matches, without those in folders of installed packages unless the pattern names one.
 

@@ -175,7 +175,8 @@ class StageBuilder:
         """Return a stage's tasks, the reason why it is skipped, and the reason why it can't run ("" for none)."""
         if stage.items is None:
             return (PlannedTask(index=0, item=None, work=_build_work(stage, None, arguments)),), "", ""
-        from paropt_exporter.plan.items import ItemsError, describe_no_items  # here, as below: few stages have items
+        # Here, as below, since few stages have items.
+        from paropt_exporter.plan.items import ItemsError, describe_missing_items, describe_no_items
 
         place = self._config.places.get(stage.name, "")
         where = f"{place}: " if place else ""
@@ -186,7 +187,7 @@ class StageBuilder:
         if not items and (stage.items.allow_empty or stage.items.changed is not None):
             return (), f"no items: {describe_no_items(stage.items)}", ""
         if not items:
-            return (), "", f"{where}items: {describe_no_items(stage.items)}: correct them, or write allow_empty: true"
+            return (), "", f"{where}{describe_missing_items(stage.items)}"
         if template is not None:  # a single batch, until the order of the stages is known
             from paropt_exporter.plan import batches
 

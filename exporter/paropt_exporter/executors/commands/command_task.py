@@ -43,9 +43,11 @@ log = logging.getLogger(__name__)
 _MAX_SILENCE_SECONDS = 5.0
 _MAX_OVERDUE_PERIODS = 2  # of silence, in a row, after SIGKILL was due; the supervisor itself gives up after 5 s
 _NO_FILE = "no such file"
-_SHELL_BUILTINS = frozenset(
-    {".", "source", "export", "set", "unset", "ulimit", "umask", "eval", "exec", "trap", "if", "for"}
+_SHELL_WORDS = frozenset(
+    {".", "export", "set", "unset", "ulimit", "umask", "eval", "exec", "exit", "trap", "wait", "read", "shift", "alias"}
+    | {"type", "if", "for", "while", "until", "case", "!", "{"}
 )
+_BASH_WORDS = frozenset({"[[", "pushd", "popd", "shopt", "declare", "typeset", "let", "mapfile", "readarray"})
 _NO_PROCESSES = (
     "the system allows no more processes: use fewer workers or raise the limit (ulimit -u, or a cgroup's pids.max)"
 )
@@ -452,7 +454,11 @@ def suggest_shell(program: str) -> str:
         return "set variables under `env`, or add `shell: true`"
     if program == "cd":
         return "name the folder with `cwd`, or add `shell: true`"
-    return "only a shell knows it: add `shell: true`" if program in _SHELL_BUILTINS else ""
+    if program == "source":
+        return "only bash knows it: write `.` instead, and add `shell: true`"
+    if program in _BASH_WORDS:
+        return "only bash knows it: write [bash, -c, '…']"
+    return "only a shell knows it: add `shell: true`" if program in _SHELL_WORDS or program.startswith("(") else ""
 
 
 @lru_cache(maxsize=_PROGRAMS)
