@@ -54,6 +54,7 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.delenv("PAROPT_ALLOW_CREDENTIALS", raising=False)
         for name in ("VIRTUAL_ENV", *SET_BY_CI):
             patch.delenv(name, raising=False)
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take half of a small suite's time
         patch.setenv("PAROPT_SERVE", "off")  # a `serve` of the user must not take part in tests
         yield
 

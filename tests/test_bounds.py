@@ -91,8 +91,9 @@ def run_pytest(folder: Path, content: str, *, hooks: str = "") -> subprocess.Com
         "from support import bounds\nbounds.AGAIN_SECONDS = bounds.EXIT_SECONDS = 0.5\n" + hooks
     )
     (folder / "test_it.py").write_text(content)
+    plugins = ("-p", "pytest_timeout", "-p", "support.bounds")
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "support.bounds", "--timeout=20", "test_it.py"],
+        [sys.executable, "-m", "pytest", "-q", *plugins, "--timeout=20", "test_it.py"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent / "exporter")))},
         capture_output=True,

@@ -40,9 +40,11 @@ def test_absolute_pattern_gives_absolute_paths(tmp_path: Path) -> None:
     assert [*GlobSearch().iter_matches("/", f"{tmp_path}/*")] == [f"{tmp_path}/a"]
 
 
-def test_searches_share_a_limit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["*/", "**/"])
+def test_searches_share_a_limit(tmp_path: Path, part: str) -> None:
     for name in "ab":
         (tmp_path / name).symlink_to(".")
+    (tmp_path / "/".join("d" * 30)).mkdir(parents=True)
     search = GlobSearch(most_names=100)
-    assert not [*search.iter_matches(tmp_path, f"{'*/' * 30}missing")]
+    assert not [*search.iter_matches(tmp_path, f"{part * 30}missing")]
     assert not [*search.iter_matches(tmp_path, "*")]

@@ -388,13 +388,6 @@ def test_stage_with_a_program_per_item_gets_advice() -> None:
     assert record.advice == "one: up to 100% of its time is pytest starting: use {items}, so that one runs several"
 
 
-@pytest.fixture
-def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each pytest of a stage start without the plugins of this venv, which take half of its start."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-
-
-@pytest.mark.usefixtures("no_plugins")
 def test_real_pytest_reports_each_file_and_only_the_failed_one_is_retried(tmp_path: Path) -> None:
     for name, body in {
         "good": "open('runs', 'a').write('good\\n')",
@@ -415,7 +408,6 @@ def test_real_pytest_reports_each_file_and_only_the_failed_one_is_retried(tmp_pa
     assert '"item": "test_flaky.py +1"' in planned.stdout
 
 
-@pytest.mark.usefixtures("no_plugins")
 def test_pytest_without_tests_exits_1(tmp_path: Path) -> None:
     for name in "abcd":
         (tmp_path / f"test_{name}.py").write_text("def test_it(): pass\n")
@@ -427,7 +419,6 @@ def test_pytest_without_tests_exits_1(tmp_path: Path) -> None:
     assert "none of its 2 batches had a test" in done.stdout
 
 
-@pytest.mark.usefixtures("no_plugins")
 def test_retry_after_exitfirst_runs_the_rest(tmp_path: Path) -> None:
     """conftest.py sets the option, so only pytest's output shows that it ended early."""
     flaky = "first = not __import__('os').path.exists('seen'); open('seen', 'w'); assert not first"
@@ -442,7 +433,6 @@ def test_retry_after_exitfirst_runs_the_rest(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
 
 
-@pytest.mark.usefixtures("no_plugins")
 def test_failed_flag_runs_the_failed_items_again(tmp_path: Path) -> None:
     for name, failing in {"a": False, "b": True, "c": False}.items():
         body = f"open('ran', 'a').write('{name}\\n'); assert {not failing} or __import__('os').path.exists('fixed')"

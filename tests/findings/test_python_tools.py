@@ -57,8 +57,7 @@ subprocess.call("ls " + double(2), shell=True)
 
 
 def run(folder: Path, *command: str) -> str:
-    plain = {"PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    environment = {**os.environ, **plain, "COLUMNS": "80", "CI": ""}
+    environment = {**os.environ, "PYTEST_ADDOPTS": "", "COLUMNS": "80", "CI": ""}
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=folder,
