@@ -156,7 +156,9 @@ class History:
         """End the runs whose process has died, and return them, oldest first; call it at the start."""
         with self._lock:
             try:
-                return self._replace_if_damaged(lambda: tuple(self._iter_interrupted_runs()))
+                interrupted = self._replace_if_damaged(lambda: tuple(self._iter_interrupted_runs()))
+                self._run_locks.remove_old(self._clock.wall())
+                return interrupted
             except _FAULTS as error:
                 self._report_fault(str(error))
                 return ()
