@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.cache.entry import OutputFile, parse_entry
+from paropt_exporter.cache import result_store
+from paropt_exporter.cache.entry import OutputFile, UnreadableFile, parse_entry
 from paropt_exporter.cache.result_store import Store, find_store_folder, open_store
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import CacheReason
@@ -170,8 +172,58 @@ def test_half_written_files_are_not_damaged_ones(project: CachedProject) -> None
     """Another process writes them now, or was killed while it did."""
     for folder in ("ac", "cas"):
         project.write_file(f"../store/v1/{folder}/aa/.aabbccdd.00000000", "half")
-    assert [*project.store.list_damaged()] == []
+    assert [*project.store.list_faulty()] == []
     assert (project.store.folder / "v1/ac/aa/.aabbccdd.00000000").exists()
+
+
+def test_contents_that_are_evicted_during_a_check_are_not_damaged(
+    project: CachedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cache verify` beside `cache prune` called them damaged, and ended with 1."""
+    project.run(project.build_stage("build", inputs=("src",), outputs=("dist",)))
+    listed = [*project.store.list_files()]
+    monkeypatch.setattr(Store, "list_files", lambda _: iter(listed))
+    project.store.prune(0, spare_young=False)
+    assert [*project.store.list_faulty()] == []
+
+
+def test_files_that_could_not_be_read_are_not_damaged(project: CachedProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a free descriptor, `cache verify` removed all results."""
+    stage = project.build_stage("build", inputs=("src",), outputs=("dist",))
+    project.run(stage)
+    listed = [*project.store.list_files()]
+    monkeypatch.setattr(Store, "list_files", lambda _: iter(listed))
+    with no_descriptors():
+        faulty = [*project.store.list_faulty()]
+    assert [file for file, _ in faulty] == listed
+    assert {type(error) for _, error in faulty} == {UnreadableFile}
+    assert project.run(stage).is_cached("build")
+
+
+def test_result_that_could_not_be_read_once_is_kept(project: CachedProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = project.build_stage("build", inputs=("src",), outputs=("dist",))
+    project.run(stage)
+    read = result_store._read_whole
+
+    def fail_once(path: str, limit_bytes: int) -> bytes:
+        monkeypatch.setattr(result_store, "_read_whole", read)
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE), path)
+
+    monkeypatch.setattr(result_store, "_read_whole", fail_once)
+    assert project.run(stage).is_cached("build")
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Let each open of a file fail."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_store_deleted_during_the_run_keeps_nothing_wrong(project: CachedProject) -> None:

@@ -22,7 +22,7 @@ from paropt_exporter import families
 from paropt_exporter.engine.stage import compute_demand
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, ItemRecord, Result, Scope, Shard, TaskRecord
-from paropt_exporter.history import History, repair
+from paropt_exporter.history import History, database, repair
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
 from support.event_samples import (
     LIMIT,
@@ -949,6 +949,18 @@ def test_a_full_disk_is_reported_once_and_the_run_goes_on(
     assert "disk is full" in history.broken
     assert len(caplog.records) == 1
     assert [run.run_id for run in history.load_runs()] == ["r1"]
+
+
+def test_a_history_that_another_process_has_locked_names_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message named the disk's space and the folder's permissions, which were right."""
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.0)
+    with closing(open_file(path)) as history, closing(sqlite3.connect(path, isolation_level=None)) as stopped:
+        stopped.execute("BEGIN IMMEDIATE")
+        history.observe(run_started("r1"))
+        assert history.broken == (
+            f"history {path}: database is locked; a stopped or hanging process has locked it: "
+            "continue or end that, or choose another place (history: {path: FILE})"
+        )
 
 
 def test_after_a_failure_the_next_run_is_stored(history: History, path: Path) -> None:

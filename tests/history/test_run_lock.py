@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
+from paropt_exporter.history import History
 from paropt_exporter.history.run_lock import RunLocks
+from support.event_samples import StillClock
 
 
 def test_a_run_is_locked_when_no_descriptor_is_left(tmp_path: Path) -> None:
@@ -26,3 +28,19 @@ def test_a_run_is_locked_when_no_descriptor_is_left(tmp_path: Path) -> None:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         locks.release_all()
+
+
+def test_lock_of_a_run_that_was_killed_before_its_record_is_removed(path: Path) -> None:
+    clock = StillClock()
+    folder = path.parent / "runs"
+    live = RunLocks(folder)
+    live.acquire("live")
+    for name in ("killed.lock", "new.lock", "notes"):
+        (folder / name).touch()
+    for name in ("live.lock", "killed.lock", "notes"):
+        os.utime(folder / name, (0, clock.wall() - 4000))
+    os.utime(folder / "new.lock", (0, clock.wall()))
+    with closing(History(path, project="shop", clock=clock)) as history:
+        assert history.mark_interrupted_runs() == ()
+    assert sorted(file.name for file in folder.iterdir()) == ["live.lock", "new.lock", "notes"]
+    live.release_all()

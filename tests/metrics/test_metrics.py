@@ -680,6 +680,22 @@ def test_a_stage_that_comes_back_goes_on_from_history() -> None:
     assert 'paropt_stage_runs_total{lane="standard",project="shop",result="success",stage="lint"} 7' in _page(metrics)
 
 
+def test_series_of_an_earlier_config_end_once() -> None:
+    """They stayed in memory, and each later config went through all of them: 10 KB for each name a stage ever had."""
+    lanes = [
+        LaneLabels(lane="standard", stages=(StageLabels(name=name, number=1, pool="commands"),))
+        for name in ("first", "second", "third")
+    ]
+    state = EventState(lanes[:1], Totals(), LastValues())
+    gone = list[set[str]]()
+    for lane in lanes[1:]:
+        list(state.iter_changes())
+        state.reconfigure((lane,), Totals(), LastValues())
+        ended = [labels for family, labels, value in state.iter_changes() if value is None and "stage" in family.labels]
+        gone.append({labels[1] for labels in ended})
+    assert gone == [{"first"}, {"second"}]
+
+
 def _page(metrics: Metrics) -> str:
     return render_page(metrics).decode()
 

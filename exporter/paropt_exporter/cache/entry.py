@@ -25,7 +25,15 @@ _LONGEST_PATH_BYTES = 4095  # Linux's limit; folder by folder a longer one could
 
 
 class BadEntry(Exception):
-    """An entry is damaged, or of a newer version."""
+    """An entry or a content can't be used: it is damaged, or of a newer version."""
+
+
+class MissingContent(BadEntry):
+    """A content was evicted."""
+
+
+class UnreadableFile(BadEntry):
+    """An entry or a content could not be read, such as without a free descriptor. It may be undamaged."""
 
 
 class OutputFile(Struct, frozen=True):

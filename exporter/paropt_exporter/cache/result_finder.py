@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paropt_exporter.cache.entry import BadEntry, Entry
+from paropt_exporter.cache.entry import BadEntry, Entry, MissingContent, UnreadableFile
 from paropt_exporter.cache.file_states import UnusableFile
 from paropt_exporter.cache.keys import TaskKey
 from paropt_exporter.cache.misses import Miss, explain_missing_leftover
@@ -46,13 +46,18 @@ class FoundResult(Struct, frozen=True, kw_only=True):
 
 
 class DamagedResult(Exception):
-    """The store has a result that can't be used: it should be removed. `entry`: None if it can't be read."""
+    """The store has a result that can't be used. `entry`: None if it can't be read.
 
-    def __init__(self, key: str, entry: Entry | None, why: Miss) -> None:
-        super().__init__(why.text)
+    It should be removed, unless it `may_be_sound`.
+    """
+
+    def __init__(self, key: str, entry: Entry | None, error: BadEntry) -> None:
+        super().__init__(str(error))
         self.key = key
         self.entry = entry
-        self.why = why
+        self.may_be_sound = isinstance(error, UnreadableFile)
+        reason = CacheReason.EVICTED if isinstance(error, MissingContent) else CacheReason.STORE
+        self.why = Miss(reason, str(error))
 
 
 class ResultFinder:
@@ -139,7 +144,7 @@ class ResultFinder:
         try:
             entry = self._store.load(key.digest)
         except BadEntry as error:
-            return DamagedResult(key.digest, None, explain_bad_entry(error))
+            return DamagedResult(key.digest, None, error)
         if entry is None:
             return None
         states = self._opened.states
@@ -151,7 +156,7 @@ class ResultFinder:
         except (NotRestored, UnusableFile) as error:
             return Miss(CacheReason.STORE, str(error))
         if not all(map(self._store.has, (entry.output, *restoration.list_blobs()))):
-            return DamagedResult(key.digest, entry, Miss(CacheReason.EVICTED, "a content of the cache was evicted"))
+            return DamagedResult(key.digest, entry, MissingContent("a content of the cache was evicted"))
         return FoundResult(entry=entry, restoration=restoration)
 
     def _explain(self, reading: StageReading, part: StagePart) -> Miss:
@@ -165,8 +170,3 @@ def _may_have_another(found: FoundResult | Miss | DamagedResult | None) -> bool:
     On another host, the run may have found no leftovers. A place where files can't be restored stays as it is.
     """
     return not isinstance(found, FoundResult) and not (isinstance(found, Miss) and found.reason is CacheReason.STORE)
-
-
-def explain_bad_entry(error: BadEntry) -> Miss:
-    """Return why a task runs although the store has a result for it."""
-    return Miss(CacheReason.EVICTED if "evicted" in str(error) else CacheReason.STORE, str(error))

@@ -14,7 +14,7 @@ from paropt_exporter.cache.file_states import UnusableFile
 from paropt_exporter.cache.misses import Miss
 from paropt_exporter.cache.open_cache import CacheSetup, OpenCache
 from paropt_exporter.cache.output_files import NotRestored, restore_outputs
-from paropt_exporter.cache.result_finder import DamagedResult, FoundResult, ResultFinder, explain_bad_entry
+from paropt_exporter.cache.result_finder import DamagedResult, FoundResult, ResultFinder
 from paropt_exporter.cache.result_store import StoreUnusable
 from paropt_exporter.cache.stage_keys import KeptTask, StagePart, StageReading
 from paropt_exporter.events import CacheReason
@@ -95,7 +95,8 @@ class ResultLoader:
             found = self._finder.find(reading, part)
             return found if isinstance(found, Miss) else self._restore(reading, part, found)
         except DamagedResult as damaged:
-            self._store.remove(damaged.key)
+            if not damaged.may_be_sound:
+                self._store.remove(damaged.key)
             for digest in damaged.entry.list_blobs() if damaged.entry is not None else ():
                 self._store.verify(digest)  # so that other damaged contents are not met one run after another
             return damaged.why
@@ -107,7 +108,7 @@ class ResultLoader:
             output = self._read_output(entry.output)
             restore_outputs(self._opened.states.folder, self._store, found.restoration)
         except BadEntry as error:
-            raise DamagedResult(entry.key, entry, explain_bad_entry(error)) from None
+            raise DamagedResult(entry.key, entry, error) from None
         except NotRestored as error:
             return Miss(CacheReason.STORE, str(error))
         self._store.mark_used(entry)

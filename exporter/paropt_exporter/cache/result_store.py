@@ -19,7 +19,15 @@ from msgspec import Struct
 
 from paropt_exporter import files, plain_json
 from paropt_exporter.cache.digests import hash_bytes
-from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, is_digest, parse_entry
+from paropt_exporter.cache.entry import (
+    BadEntry,
+    Entry,
+    MissingContent,
+    UnreadableFile,
+    format_entry,
+    is_digest,
+    parse_entry,
+)
 from paropt_exporter.config.units import parse_size
 from paropt_exporter.errors import UsageError
 
@@ -144,7 +152,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise BadEntry(_describe("an entry of the cache can't be read", error, path)) from None
+            raise _build_read_error("an entry of the cache can't be read", error, path) from None
         entry = parse_entry(content)
         if entry.key != key:
             raise BadEntry("an entry of the cache has the key of another one")
@@ -197,9 +205,9 @@ class Store:
         try:
             content = _read_whole(path, limit_bytes)
         except FileNotFoundError:
-            raise BadEntry("a content of the cache was evicted") from None
+            raise MissingContent("a content of the cache was evicted") from None
         except OSError as error:
-            raise BadEntry(_describe("a content of the cache can't be read", error, path)) from None
+            raise _build_read_error("a content of the cache can't be read", error, path) from None
         if hash_bytes(content) != digest:
             self._discard(path)
             raise BadEntry("a content of the cache is damaged")
@@ -208,11 +216,18 @@ class Store:
     def verify(self, digest: str) -> bool:
         """Return whether a content is present and undamaged; remove a damaged one."""
         try:
-            for _ in self._iter_chunks(digest):
-                pass
-        except (OSError, BadEntry):
+            self._read_through(digest)
+        except BadEntry:
             return False
         return True
+
+    def _read_through(self, digest: str) -> None:
+        """Read a content. Raises BadEntry as `_iter_chunks` does."""
+        try:
+            for _ in self._iter_chunks(digest):
+                pass
+        except OSError as error:
+            raise _build_read_error("a content of the cache can't be read", error, digest) from None
 
     def copy(self, digest: str, target: BinaryIO) -> None:
         """Write a content to a file. Raises BadEntry if it is missing or damaged, and OSError."""
@@ -225,9 +240,9 @@ class Store:
         try:
             source = files.open_for_reading(Path(path), follow_links=False)
         except FileNotFoundError:
-            raise BadEntry("a content of the cache was evicted") from None
+            raise MissingContent("a content of the cache was evicted") from None
         except OSError as error:
-            raise BadEntry(_describe("a content of the cache can't be read", error, path)) from None
+            raise _build_read_error("a content of the cache can't be read", error, path) from None
         found = _begin_content_digest()
         with source:
             while chunk := source.read(_CHUNK_BYTES):
@@ -304,18 +319,22 @@ class Store:
     def is_result(self, file: StoredFile) -> bool:
         return file.path.startswith(self._ac)
 
-    def list_damaged(self) -> Iterator[StoredFile]:
-        """Yield the entries and contents that are damaged, and remove them."""
+    def list_faulty(self) -> Iterator[tuple[StoredFile, BadEntry]]:
+        """Yield the entries and contents that are damaged, and remove them; also those that can't be read."""
         for file in self.list_files():
             name = os.path.basename(file.path)
-            if self.is_result(file):
-                try:
+            try:
+                if self.is_result(file):
                     self.load(name)
-                except BadEntry:
-                    self._discard(file.path)
-                    yield file
-            elif not self.verify(name):
-                yield file
+                else:
+                    self._read_through(name)
+            except MissingContent:  # another process has removed it since
+                continue
+            except UnreadableFile as error:
+                yield file, error
+            except BadEntry as error:
+                self._discard(file.path)
+                yield file, error
 
     def prune_if_full(self) -> None:
         """Remove files if the store has become larger than its limit since the last call.
@@ -454,6 +473,12 @@ def _begin_content_digest() -> hashlib._Hash:
 def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
     with suppress(OSError), os.scandir(folder) as listing:
         yield from listing
+
+
+def _build_read_error(what: str, error: OSError, path: str) -> BadEntry:
+    """Return the error for a file that can't be read: it is damaged if something else is in its place."""
+    kind = BadEntry if error.errno in (errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.ENXIO) else UnreadableFile
+    return kind(_describe(what, error, path))
 
 
 def _describe(what: str, error: OSError, path: object) -> str:

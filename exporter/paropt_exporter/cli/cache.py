@@ -49,14 +49,21 @@ def run_prune(store: Store, *, limit_bytes: int | None, output: str, stdout: Tex
 
 
 def run_verify(store: Store, *, output: str, stdout: TextIO) -> int:
-    """Compare each stored file with its digest, and remove damaged ones. Returns 0, or 1 if there were any."""
+    """Compare each stored file with its digest, and remove damaged ones.
+
+    Returns 0, or 1 if there were any, or if one can't be read.
+    """
+    from paropt_exporter.cache.entry import UnreadableFile
+
     checked = sum(1 for _ in store.list_files())
-    damaged = [*store.list_damaged()]
+    faulty = [*store.list_faulty()]
+    unreadable = [error for _, error in faulty if isinstance(error, UnreadableFile)]
+    damaged = [file.path for file, error in faulty if not isinstance(error, UnreadableFile)]
     if output == "json":
-        facts = {"checked_files": checked, "damaged": [file.path for file in damaged]}
+        facts = {"checked_files": checked, "damaged": damaged, "unreadable": [*map(str, unreadable)]}
         stdout.write(json.dumps(facts, indent=2) + "\n")
-        return 1 if damaged else 0
-    for file in damaged:
-        stdout.write(f"damaged, removed: {file.path}\n")
+        return 1 if faulty else 0
+    stdout.writelines(f"{error}\n" for error in unreadable)
+    stdout.writelines(f"damaged, removed: {path}\n" for path in damaged)
     stdout.write(f"{format_count(checked, 'file')} checked, {len(damaged)} damaged\n")
-    return 1 if damaged else 0
+    return 1 if faulty else 0

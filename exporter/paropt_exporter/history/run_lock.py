@@ -6,10 +6,12 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from paropt_exporter import files
 
+_SUFFIX = ".lock"
+_OLD_SECONDS = 3600.0  # a run locks its file within milliseconds
 _TRIES = 5  # to open a lock while its folder is being removed, which takes milliseconds
 
 
@@ -105,5 +107,18 @@ class RunLocks:
             files.check_no_links(self._folder)
             self._path(run_id).unlink()
 
+    def remove_old(self, now_seconds: float) -> None:
+        """Remove the files of dead runs without a record: a kill may come between the lock and the record.
+
+        A file without a lock may be that of a run that is about to begin, so only old ones are removed. `now_seconds`
+        is wall time.
+        """
+        with suppress(OSError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                run_id = unquote(entry.name.removesuffix(_SUFFIX))
+                is_old = entry.stat(follow_symlinks=False).st_mtime < now_seconds - _OLD_SECONDS
+                if is_old and entry.name == self._path(run_id).name and not self.is_alive(run_id):
+                    self.remove(run_id)
+
     def _path(self, run_id: str) -> Path:
-        return self._folder / f"{quote(run_id, safe='')}.lock"
+        return self._folder / f"{quote(run_id, safe='')}{_SUFFIX}"

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The third one is for file systems without locks or shared memory maps, as of some network folders and FUSE.
-_REMEDIES = "free disk space, fix the folder's permissions, or choose another place (history: {path: FILE})"
+# The last one is for file systems without locks or shared memory maps, as of some network folders and FUSE.
+_OTHER_PLACE = "or choose another place (history: {path: FILE})"
+_REMEDIES = f"free disk space, fix the folder's permissions, {_OTHER_PLACE}"
+_LOCKED = "database is locked"  # SQLite's message
+_LOCKED_REMEDIES = f"a stopped or hanging process has locked it: continue or end that, {_OTHER_PLACE}"
 
 KEEP_RUNS = 1000
 _FAULTS = (sqlite3.Error, OSError, HistoryError)  # of a transaction, which may open the file again
@@ -153,7 +156,9 @@ class History:
         """End the runs whose process has died, and return them, oldest first; call it at the start."""
         with self._lock:
             try:
-                return self._replace_if_damaged(lambda: tuple(self._iter_interrupted_runs()))
+                interrupted = self._replace_if_damaged(lambda: tuple(self._iter_interrupted_runs()))
+                self._run_locks.remove_old(self._clock.wall())
+                return interrupted
             except _FAULTS as error:
                 self._report_fault(str(error))
                 return ()
@@ -445,7 +450,8 @@ class History:
                 "cannot write the history: the run goes on and will be missing from it",
                 extra={"path": str(self.path), "err": why},
             )
-        self.broken = self.broken or f"history {self.path}: {why}; {_REMEDIES}"
+        remedies = _LOCKED_REMEDIES if why == _LOCKED else _REMEDIES
+        self.broken = self.broken or f"history {self.path}: {why}; {remedies}"
 
 
 def _split_at_ends_of_runs(events: Sequence[Event]) -> Iterator[tuple[Event, ...]]:

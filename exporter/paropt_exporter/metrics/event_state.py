@@ -182,7 +182,8 @@ class EventState:
                     continue
                 if series[0] in _CONFIG_FAMILIES or _get_place(*series) not in known:
                     self._histograms.pop(series, None)
-                    self._numbers[series] = self._changed[series] = None
+                    self._numbers.pop(series, None)
+                    self._changed[series] = None
             for series, value in fresh._numbers.items():
                 if series[0] in _CONSTANT_FAMILIES or self._numbers.get(series) is None:
                     self._set(series, value)
@@ -223,7 +224,7 @@ class EventState:
 
     def _read_value(self, series: Series) -> Value | None:
         buckets = self._histograms.get(series)
-        return buckets.total() if buckets is not None else self._numbers[series]
+        return buckets.total() if buckets is not None else self._numbers.get(series)
 
     def _update_live_series(self, event: Event) -> None:
         """Set the series that describe running stages and lanes."""
