@@ -148,6 +148,42 @@ def test_core_waits_of_an_unsampled_child_are_estimated() -> None:
     assert tree.get_delay_seconds() - waited == pytest.approx(crowded_seconds, rel=0.5)
 
 
+def test_core_waits_of_children_count_if_no_process_is_left_at_the_next_sample() -> None:
+    """As when `make test` has the machine to itself among its lane: make reaps pytest, and ends at once."""
+    parent = subprocess.Popen(
+        python(BURNING_PAIR, min(os.sched_getaffinity(0)), HANG_SECONDS),
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    tree, table = Tree(parent.pid, "no mark", time.monotonic()), ProcessTable()
+    table.add(tree, time.monotonic())
+
+    def has_waited() -> bool:
+        table.refresh(time.monotonic())
+        return tree.get_wait_seconds() > 0.2
+
+    eventually("the children have waited", has_waited)
+    waited = tree.get_wait_seconds()
+    parent.communicate()
+    table.settle(parent.pid, 1.0, time.monotonic())
+    table.clear(time.monotonic())
+    assert not tree.members
+    assert tree.get_delay_seconds() >= 0.9 * waited
+
+
+# Two children burn CPU on one core, until the parent's input ends.
+BURNING_PAIR = """
+import os, subprocess, sys
+os.sched_setaffinity(0, [int(sys.argv[1])])
+burner = "import sys, time\\nwhile time.process_time() < float(sys.argv[1]): pass"
+children = [subprocess.Popen([sys.executable, "-c", burner, sys.argv[2]]) for _ in range(2)]
+sys.stdin.read()
+for child in children:
+    child.kill()
+    child.wait()
+"""
+
+
 # Its child burns CPU, then waits for a signal to exit; the parent ignores SIGCHLD and reports the child's exit.
 IGNORANT = """
 import os, signal, sys, time

@@ -468,7 +468,7 @@ class Supervisor:
         if procfs.has_children():
             self._table.refresh(now)
         else:
-            self._table.clear()
+            self._table.clear(now)
         young = any(command.is_young(now) for command in self._commands)
         cost = time.monotonic() - now
         self._next_sample = now + self._pace.get_pause(now=now, cost=cost, young=young, shape=self._table.get_shape())

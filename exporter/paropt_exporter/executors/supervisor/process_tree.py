@@ -271,11 +271,11 @@ class ProcessTable:
         """Return the number of processes and the memory in MiB of each tree, which change when the work changes."""
         return tuple((len(tree.members), tree.memory >> 20) for tree in self.trees)
 
-    def clear(self) -> None:
-        """Forget all processes: none is left."""
+    def clear(self, now: float) -> None:
+        """Forget all processes: none is left. Their waits count, as after a refresh that misses them."""
         self._owners.clear()
         for tree in self.trees:
-            tree.members.clear()
+            tree.refresh(set(), now, self.crowding)
 
     def has_left_processes(self, tree: Tree) -> bool:
         """Return whether a process of a tree may have outlived its reaped root, without reading all of /proc.
