@@ -422,6 +422,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     `sequential_seconds` is the sum of its tasks' durations without their waits for a core; `busy_ratio` is busy seconds
     over slot seconds.
     `failed_only`: it left out only stages or items that have already succeeded, so that its success is the lane's.
+    `advice`: what would have made a run of a single stage faster, since it has no other stages to compare with.
     """
 
     run_id: str
@@ -441,6 +442,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     critical_sla: bool = False
     interrupted: bool = False
     bottlenecks: tuple[Bottleneck, ...] = ()
+    advice: str = ""
     pools: tuple[PoolUse, ...] = ()
     abandoned: tuple[str, ...] = ()
     partial: bool = False

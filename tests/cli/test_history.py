@@ -118,6 +118,30 @@ def test_run_of_a_dead_exporter_is_not_shown_as_running(tmp_path: Path) -> None:
     assert "running" not in listed
 
 
+def test_running_stage_has_no_duration_yet(history: History) -> None:
+    for event in (run_started("run-9", stages=("lint", "unit")), stage_started("lint", "run-9")):
+        history.observe(event)
+    head, _, lint = printed(history, run_id="run-9").splitlines()
+    assert head.startswith("standard run-9: running for 0.0 s, started ")
+    assert lint.split()[:3] == ["lint", "running", "-"]
+    compared = printed(history, compare=("run-2", "run-9")).splitlines()
+    assert [line.split() for line in compared[2:]] == [
+        ["lint", "4.0", "s", "-", "success", "running"],
+        ["whole", "run", "4.0", "s", "0.00", "s", "success", "running"],
+    ]
+
+
+def test_stage_of_a_dead_exporter_is_not_shown_as_running(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with closing(History(path, project="shop", clock=StillClock())) as history:
+        for event in (run_started("run-9", at=START), stage_started("lint", "run-9")):
+            history.observe(event)
+    with closing(History(path, project="shop", clock=StillClock())) as history:
+        shown = printed(history, run_id="run-9") + printed(history, compare=("run-9", "run-9"))
+    assert "interrupted" in shown
+    assert "running" not in shown
+
+
 def test_killed_run_took_longer_than_its_last_event_says(tmp_path: Path) -> None:
     clock = StillClock()
     with closing(History(tmp_path / "history.db", project="shop", clock=clock)) as history:

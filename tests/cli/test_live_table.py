@@ -254,6 +254,27 @@ def test_no_stage_is_shown_as_running_below_the_line_of_its_end(monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("logger_as_before")
+def test_line_of_a_failure_does_not_color_the_stages_that_still_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch) as told:
+        screen = ConsoleScreen(
+            out=io.StringIO(),
+            err=sys.stderr,
+            verbose=False,
+            json_output=False,
+            color=lambda _: True,
+            refresh_seconds=3600,
+        )
+        screen.begin_run(plan(stage("lint"), stage("types")), lambda: (row("types"),))
+        screen.observe(samples.stage_ended("lint", result=Result.FAILURE))
+        screen.end_run(samples.run_ended(), metrics_url="")
+        assert screen.close(60)
+        written = told()
+    assert re.search(r"\x1b\[31m[\d:]+ lint failed", written)
+    assert "·  types" in written
+    assert "\x1b[31m·" not in written
+
+
+@pytest.mark.usefixtures("logger_as_before")
 def test_cursor_stays_visible_below_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-Z and kill -9 the shell had none."""
     written = draw(monkeypatch, (row("lint"),))

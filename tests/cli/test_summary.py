@@ -130,6 +130,11 @@ def test_advice_about_a_stage_is_the_hint() -> None:
     assert summary.format_summary(record, {}).splitlines()[-1] == "  hint     a: use {items}"
 
 
+def test_advice_about_the_only_stage_is_the_hint() -> None:
+    record = run(stage("a", 2, 20), advice="split a in two (items)")
+    assert summary.format_summary(record, {}).splitlines()[-1] == "  hint     split a in two (items)"
+
+
 SLOW = Bottleneck(kind="slow", stage="unit", sentence="unit is slow", advice="split it")
 QUICK = Bottleneck(kind="slow", stage="lint", sentence="lint is slow", advice="split it")
 IDLE = Bottleneck(kind="under_used", stage=None, sentence="workers were idle", advice="2 workers do")

@@ -284,6 +284,27 @@ def test_uneven_lane_is_advised_to_split_its_longest_stage() -> None:
     assert advised == "split a in two (items): 12.5 s instead of 20.0 s"
 
 
+@pytest.mark.parametrize(
+    ("fields", "advised"),
+    [({}, True), ({"result": Result.FAILURE}, False), ({"tasks": 2}, False)],
+    ids=["one command", "failed", "with items"],
+)
+def test_only_stage_of_a_lane_is_advised_to_have_items(fields: dict[str, Any], advised: bool) -> None:
+    """There is no other stage to which it could be compared, and a core is idle all the time."""
+    told = {}
+    for partial in (False, True):
+        run = RecordedRun(
+            plan=replace(lane(whole("a", PYTEST), workers=ADAPTIVE), partial=partial),
+            timings=rounds(1, 1, seconds=20.0, cpu=20.0),
+            duration_seconds=20.0,
+            peak_size=1,
+            cores=2.0,
+            memory_bytes=1 << 30,
+        )
+        told[partial] = run_record.advise_on_single_stage((record("a", 20.0, **fields),), run)
+    assert told == {False: "split a in two (items): 12.5 s instead of 20.0 s" if advised else "", True: ""}
+
+
 def test_retried_task_is_not_advised_to_be_split() -> None:
     tried = (*rounds(1, 1, seconds=3.0, name="a"), *rounds(2, 1, seconds=3.0, name="a")[1:], *rounds(1, 1, name="b"))
     again = tuple(replace(each, task=0) for each in tried)

@@ -616,6 +616,14 @@ def test_throughput_below_four_fifths_of_the_average_is_degraded(history: Histor
     assert slower.degraded
 
 
+def test_run_that_lost_less_than_a_second_is_not_degraded(history: History) -> None:
+    """Two runs of 0.1 s may well differ by half of it."""
+    keep(history, *whole_run("r1", seconds=0.5), *whole_run("r2", at=START + 60, seconds=1.4))
+    trend = history.compute_trend("standard")
+    assert trend is not None
+    assert (trend.latest < trend.average / 2, trend.degraded) == (True, False)
+
+
 def test_failed_last_run_is_not_degraded(history: History) -> None:
     """It completed fewer tasks in the same time, which says nothing about the speed of the lane."""
     for number, result in enumerate([Result.SUCCESS, Result.SUCCESS, Result.FAILURE]):

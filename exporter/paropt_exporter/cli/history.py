@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _RUN_HEADERS = ("run", "started", "lane", "result", "duration", "tasks", "failed", "tasks/s", "busy", "notes")
 _STAGE_HEADERS = ("stage", "result", "duration", "CPU", "memory", "tasks", "failed", "attempts", "notes")
 _COMPARED_HEADERS = ("stage", "before", "after", "change", "result before", "result after")
+_RUNNING = "running"
 _GONE = "its exporter is gone; the next start records it"
 _KNOWN_RUNS = 5  # in an error message
 _COMPLETE = (Result.SUCCESS, Result.FAILURE)
@@ -75,7 +76,7 @@ def run(
         text = _dump_json([shown]) if output == "json" else _format_run(history, shown, columns)
     elif compare is not None:
         before, after = (_find_run(history, run_id) for run_id in compare)
-        text = _dump_json([before, after]) if output == "json" else _format_comparison(before, after, columns)
+        text = _dump_json([before, after]) if output == "json" else _format_comparison(history, before, after, columns)
     elif output == "json":
         # A running run has no throughput yet, and would look slow.
         text = _dump_json([each for each in history.load_runs(lane, limit=limit) if each.result is not None])
@@ -170,14 +171,15 @@ def _format_runs(history: History, *, lane: str | None, limit: int, columns: int
 
 
 def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
-    gone = summary.result is None and not history.is_alive(summary.run_id)
+    result = _format_run_result(history, summary)
+    gone = summary.result is None and result != _RUNNING
     notes = _GONE if gone else summary.reason or "; ".join(held.text for held in summary.bottlenecks)
     notes = _add_cached(_add_partial(notes, summary), summary)
     return (
         summary.run_id,
         format_time(summary.started_timestamp_seconds),
         summary.lane,
-        "interrupted" if gone else _format_result(summary.result),
+        result,
         # The end of a killed run is unknown, only the time of its last event.
         f"{'> ' if gone or summary.reason == KILLED else ''}{summary.duration_seconds:.1f} s",
         str(summary.total_tasks),
@@ -216,23 +218,23 @@ def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
 
 def _format_run(history: History, summary: RunSummary, columns: int | None) -> str:
     shown = dict(zip(_RUN_HEADERS, _build_run_row(history, summary), strict=True))
-    head = f"{summary.lane} {summary.run_id}: {shown['result']} in {shown['duration']}, started {shown['started']}"
+    lasts = "for" if summary.result is None else "in"
+    head = f"{summary.lane} {summary.run_id}: {shown['result']} {lasts} {shown['duration']}, started {shown['started']}"
     facts = [head, *([shown["notes"]] if shown["notes"] else [])]
     lines = [part for fact in facts for part in wrap_for_terminal(format_line(fact), columns, 2)]
     if not summary.stages:
         return "\n".join([*lines, ""])
     stages = sorted(summary.stages, key=lambda stage: -stage.duration_seconds)
-    table = format_cut_table(
-        _STAGE_HEADERS, [_build_stage_row(stage) for stage in stages], columns, dispensable=_DISPENSABLE_OF_STAGES
-    )
+    rows = [_build_stage_row(stage, shown["result"]) for stage in stages]
+    table = format_cut_table(_STAGE_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_STAGES)
     return "\n".join([*lines, *table, ""])
 
 
-def _build_stage_row(stage: StageSummary) -> tuple[str, ...]:
+def _build_stage_row(stage: StageSummary, run_result: str) -> tuple[str, ...]:
     limit = "limit broken" if stage.broken else "near its limit" if stage.warned else ""
     return (
         stage.stage,
-        _format_result(stage.result),
+        _format_stage_result(stage, run_result),
         _format_duration(stage),
         format_seconds(stage.cpu_seconds) if stage.attempts else "-",
         format_bytes(stage.memory_peak_bytes) if stage.memory_peak_bytes else "-",
@@ -243,36 +245,37 @@ def _build_stage_row(stage: StageSummary) -> tuple[str, ...]:
     )
 
 
-def _format_comparison(before: RunSummary, after: RunSummary, columns: int | None) -> str:
+def _format_comparison(history: History, before: RunSummary, after: RunSummary, columns: int | None) -> str:
     old, new = ({stage.stage: stage for stage in summary.stages} for summary in (before, after))
-    rows = [_build_comparison_row(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
+    results = [_format_run_result(history, summary) for summary in (before, after)]
+    rows = [_build_comparison_row(name, old.get(name), new.get(name), results) for name in dict.fromkeys([*old, *new])]
     total = (
         "whole run",
         format_seconds(before.duration_seconds),
         format_seconds(after.duration_seconds),
-        _format_change(before.duration_seconds, after.duration_seconds),
-        _format_result(before.result),
-        _format_result(after.result),
+        _format_change(before, after),
+        *results,
     )
     heading = wrap_for_terminal(f"{before.lane} {before.run_id} -> {after.lane} {after.run_id}", columns, 2)
     table = format_fitting_table(_COMPARED_HEADERS, [*rows, total], columns, dispensable=_DISPENSABLE_OF_COMPARISON)
     return "\n".join([*heading, *table, ""])
 
 
-def _build_comparison_row(name: str, before: StageSummary | None, after: StageSummary | None) -> tuple[str, ...]:
-    change = _format_change(before.duration_seconds, after.duration_seconds) if before and after else ""
+def _build_comparison_row(
+    name: str, before: StageSummary | None, after: StageSummary | None, run_results: Sequence[str]
+) -> tuple[str, ...]:
+    change = _format_change(before, after) if before and after else ""
     return (
         name,
         _format_duration(before),
         _format_duration(after),
         change,
-        _format_stage_result(before),
-        _format_stage_result(after),
+        *map(_format_stage_result, (before, after), run_results),
     )
 
 
 def _format_duration(stage: StageSummary | None) -> str:
-    if stage is None or stage.result is Result.SKIP:
+    if stage is None or stage.result in (None, Result.SKIP):  # the history has no duration of a stage that runs
         return "-"
     return "cached" if _is_cached(stage) else format_seconds(stage.duration_seconds)
 
@@ -282,16 +285,24 @@ def _is_cached(stage: StageSummary) -> bool:
     return stage.cached and not stage.attempts
 
 
-def _format_stage_result(stage: StageSummary | None) -> str:
-    return "-" if stage is None else _format_result(stage.result)
+def _format_stage_result(stage: StageSummary | None, run_result: str) -> str:
+    """Return a stage's result. A stage that has not ended has that of its run, "running" or "interrupted"."""
+    if stage is None:
+        return "-"
+    return stage.result.value if stage.result else run_result
 
 
-def _format_result(result: Result | None) -> str:
-    return result.value if result else "running"
+def _format_run_result(history: History, summary: RunSummary) -> str:
+    if summary.result is not None:
+        return summary.result.value
+    return _RUNNING if history.is_alive(summary.run_id) else "interrupted"
 
 
-def _format_change(before: float, after: float) -> str:
-    return f"{after / before - 1:+.0%}" if before > 0 and after > 0 else ""
+def _format_change(before: RunSummary | StageSummary, after: RunSummary | StageSummary) -> str:
+    old, new = before.duration_seconds, after.duration_seconds
+    if before.result is None or after.result is None or min(old, new) <= 0:
+        return ""
+    return f"{new / old - 1:+.0%}"
 
 
 def _format_timestamp(timestamp_seconds: float) -> str:

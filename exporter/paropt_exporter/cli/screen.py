@@ -358,12 +358,15 @@ class _LiveTable:
         console.show_cursor()  # rich hides the cursor, and after Ctrl-Z or kill -9 the shell would have none
 
     def print(self, text: str, color: str = "") -> None:
+        from rich.text import Text
+
         drawn, self._rows = self._rows, self._stages()
         with suppress(OSError), self._console:  # an OSError: the terminal is closed; the work goes on
             if [stage.stage for stage in drawn] != [stage.stage for stage in self._rows]:
                 self._view.refresh()  # rich would print the line above the table as it was drawn last
-            # Whole lines, which the terminal wraps, so that a copied line is the original.
-            self._console.print(visible(text), soft_wrap=True, style=_RICH_STYLES[color])
+            # Whole lines, which the terminal wraps, so that a copied line is the original. A style of `print` itself
+            # would colour the table too.
+            self._console.print(Text(visible(text), style=_RICH_STYLES[color]), soft_wrap=True)
 
     def refresh(self) -> None:
         self._rows = self._stages()  # outside of the console's lock, for which logging threads may wait

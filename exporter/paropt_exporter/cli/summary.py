@@ -278,6 +278,8 @@ def _iter_hints(run: RunRecord) -> Iterator[tuple[str, str]]:
         if found.kind != "slow" and not (slowest is not None and _is_same_advice(found, slowest)):
             yield "hint", found.text
             return
+    if run.advice:
+        yield "hint", run.advice
 
 
 def _is_same_advice(found: Bottleneck, slowest: Bottleneck) -> bool:

@@ -189,6 +189,7 @@ def build_run_record(
         critical_sla=end.critical,
         interrupted=end.interrupted,
         bottlenecks=add_advice(found, recorded),
+        advice=advise_on_single_stage(stages, recorded),
         pools=pools,
         abandoned=end.abandoned,
         partial=plan.partial,
@@ -243,6 +244,13 @@ def find_bottlenecks(stages: Sequence[StageRecord], *, busy_ratio: float, queued
 def add_advice(found: Sequence[Bottleneck], run: RecordedRun) -> tuple[Bottleneck, ...]:
     """Return the bottlenecks, with advice where following it would have helped."""
     return tuple(replace(each, advice=_ADVICE[each.kind](each, run)) for each in found)
+
+
+def advise_on_single_stage(stages: Sequence[StageRecord], run: RecordedRun) -> str:
+    """Return the advice to give items to the only stage of a lane, if that would have helped; "" if not."""
+    if len(stages) != 1 or run.plan.partial or stages[0].tasks != 1 or stages[0].result is not Result.SUCCESS:
+        return ""
+    return _try_split(Bottleneck(kind="uneven", stage=None, sentence=""), run)
 
 
 def _iter_stage_bottlenecks(ran: Sequence[StageRecord], whole: Sequence[StageRecord]) -> Iterator[Bottleneck]:

@@ -11,6 +11,7 @@ from paropt_exporter.events import Bottleneck, Result, TaskTiming
 from paropt_exporter.history.values import to_count, to_number, to_text, to_timestamp
 
 DEGRADED_RATIO = 0.8  # the guide's figure: latest throughput under 80 % of the average
+DEGRADED_SECONDS = 1.0  # runs of 0.1 s differ more than that by chance
 _RUN_COLUMNS = """
 run_id, lane, strategy, result, reason, started_ts, coalesce(duration, seen_ts - started_ts), coalesce(sequential, 0),
 coalesce(busy_ratio, 0), warned, broken, interrupted, bottlenecks, partial, shard
@@ -93,15 +94,19 @@ class TaskSummary(Struct, frozen=True, kw_only=True):
 
 
 class Trend(Struct, frozen=True, kw_only=True):
-    """The latest run's throughput and the average of the earlier ones, in tasks per second."""
+    """The latest run's throughput and the average of the earlier ones, in tasks per second.
+
+    `lost_seconds`: how much longer the latest run took than it would have taken at the average.
+    """
 
     latest: float
     average: float
     earlier_runs: int
+    lost_seconds: float
 
     @property
     def degraded(self) -> bool:
-        return self.latest < self.average * DEGRADED_RATIO
+        return self.latest < self.average * DEGRADED_RATIO and self.lost_seconds >= DEGRADED_SECONDS
 
 
 def load_runs(connection: sqlite3.Connection, project: str, *, lane: str | None, limit: int) -> tuple[RunSummary, ...]:
@@ -163,14 +168,18 @@ def compute_trend(connection: sqlite3.Connection, project: str, lane: str, *, li
     Only successes count: a failed run completes fewer tasks, and its stages end early or are skipped. Partial runs are
     left out, as with `--failed`, and so are runs in which a task was cached.
     """
-    ended = [
-        summary.throughput_tasks_per_second
-        for summary in load_runs(connection, project, lane=lane, limit=limit + 1)
-        if _is_whole_success(summary)
-    ]
+    ended = [run for run in load_runs(connection, project, lane=lane, limit=limit + 1) if _is_whole_success(run)]
     if len(ended) < 2:
         return None
-    return Trend(latest=ended[-1], average=sum(ended[:-1]) / (len(ended) - 1), earlier_runs=len(ended) - 1)
+    *earlier, latest = ended
+    average = sum(run.throughput_tasks_per_second for run in earlier) / len(earlier)
+    usual_seconds = latest.completed_tasks / average if average > 0 else latest.duration_seconds
+    return Trend(
+        latest=latest.throughput_tasks_per_second,
+        average=average,
+        earlier_runs=len(earlier),
+        lost_seconds=latest.duration_seconds - usual_seconds,
+    )
 
 
 def _is_whole_success(summary: RunSummary) -> bool:
