@@ -43,13 +43,14 @@ measures: $(READY) ## names, prose and module sizes beside their goals
 	$(BIN)/python .ci/measures.py
 
 # A user's program is checked beside the installed wheel, since that is what users' checkers read.
-types: $(READY) dist ## strict mypy on the package; strict mypy and pyright on a program that uses it
+types: $(READY) dist ## strict mypy on the package and the docs' examples; strict mypy and pyright on a program that uses it
 	$(BIN)/mypy
 	rm -rf build/types && $(BIN)/python -m venv --without-pip build/types
 	$(BIN)/python -m pip --python build/types/bin/python install --quiet --disable-pip-version-check --no-compile --no-index --no-deps $(DIST)/*.whl
 	$(BIN)/python -c "$(SITE)" > "$$(build/types/bin/python -c "$(SITE)")/dependencies.pth"
+	$(BIN)/python .ci/doc_blocks.py build/types/blocks
 	for version in 3.11 3.15; do $(BIN)/mypy --config-file= --strict --python-version $$version --python-executable build/types/bin/python \
-	  --cache-dir build/types-cache tests/types/user_program.py || exit 1; done
+	  --cache-dir build/types-cache tests/types/user_program.py build/types/blocks/*.py || exit 1; done
 	$(BIN)/basedpyright --project tests/types --pythonpath build/types/bin/python
 SITE := import sysconfig; print(sysconfig.get_path('purelib'))
 

@@ -11,7 +11,7 @@ import pytest
 
 from scarce_cores import Lane, Row, stage
 
-COMPUTE = [sys.executable, "task.py", "compute", "0.2"]
+COMPUTE = [sys.executable, "task.py", "compute", "0.15"]
 SLEEP = [sys.executable, "task.py", "sleep", "1"]
 NICED = ["nice", "-n", "19", *COMPUTE]
 CALLS = (
@@ -23,8 +23,8 @@ import subprocess, sys
 from paropt_exporter import AdaptiveWorkerPool
 
 with AdaptiveWorkerPool() as pool:
-    for _ in range(7):
-        pool.submit_stage(2, "compute", subprocess.run, [sys.executable, "task.py", "compute", "0.2"], check=True)
+    for _ in range(6):
+        pool.submit_stage(2, "compute", subprocess.run, [sys.executable, "task.py", "compute", "0.15"], check=True)
     sys.exit(not pool.wait_all()[0])
 """
 
@@ -43,9 +43,9 @@ def two_cores() -> Iterator[None]:
     [
         Row(
             name="computing and sleeping", most=3, sleepers=5,
-            stages=stage(2, "compute", [*COMPUTE, "{item}"], 6) + stage(3, "sleep", [*SLEEP, "{item}"], 5),
+            stages=stage(2, "compute", [*COMPUTE, "{item}"], 5) + stage(3, "sleep", [*SLEEP, "{item}"], 5),
         ),
-        Row(name="niced", most=3, lane="workers: {max: 16}", stages=stage(2, "compute", [*NICED, "{item}"], 6)),
+        Row(name="niced", most=3, lane="workers: {max: 16}", stages=stage(2, "compute", [*NICED, "{item}"], 5)),
     ],
     ids=lambda row: row.name,
 )  # fmt: skip

@@ -87,13 +87,13 @@ def test_names_relative_to_the_items_folder_are_matched(report: Path) -> None:
     assert [each.cases for each in found.items.values()] == [2, 1, 1]
 
 
-@pytest.mark.parametrize("attributes", ['classname="{}"', 'name="{}"'])
-def test_report_whose_names_take_minutes_to_look_up_is_unusable(tmp_path: Path, attributes: str) -> None:
-    case = f"<testcase {attributes.format('.'.join('x' * 39))}/>"
+def test_report_whose_names_take_minutes_to_look_up_is_unusable(tmp_path: Path) -> None:
+    name = ".".join("x" * 39)
+    cases = f"<testcase classname='{name}'/><testcase name='{name}'/>"
     path = tmp_path / "report.xml"
-    path.write_text(f"<testsuite><testcase classname='test_a' name='test_one'/>{case * 15_000}</testsuite>")
+    path.write_text(f"<testsuite><testcase classname='test_a' name='test_one'/>{cases * 7500}</testsuite>")
     assert read_report(path, ["test_a.py"]) is None
-    path.write_text(f"<testsuite><testcase classname='test_a' name='test_one'/>{case * 10}</testsuite>")
+    path.write_text(f"<testsuite><testcase classname='test_a' name='test_one'/>{cases * 10}</testsuite>")
     assert read_report(path, ["test_a.py"]) is not None
 
 
