@@ -117,6 +117,16 @@ def test_reload_by_hangup_ends_a_wait_and_no_run() -> None:
     assert (running.stops, signals.number) == ([], None)
 
 
+def test_two_hangups_before_a_wait_end_one_wait() -> None:
+    """The second one ended the wait for the next run, which began at once instead of after its interval."""
+    with Signals(reloads=True) as signals:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            signal.raise_signal(number)
+        assert not signals.wait(HANG_SECONDS)
+        assert signals.take_reload()
+        assert signals.wait(HANG_SECONDS)
+
+
 def test_other_signals_end_a_run_that_a_hangup_reloads() -> None:
     running = Running()
     with Signals(reloads=True) as signals:

@@ -65,8 +65,9 @@ class ReloadHandler:
         self._wake = wake
 
     def __call__(self, _: int, __: FrameType | None) -> None:
-        self._requested = True
-        self._wake()
+        if not self._requested:  # otherwise the second wake would end the wait after the reload
+            self._requested = True
+            self._wake()
 
     def take_request(self) -> bool:
         """Return whether a reload was requested since the last call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import sys
@@ -83,6 +84,17 @@ def test_descriptor_that_a_call_has_closed_does_not_delay_the_end(
             os.close(int(descriptor.name))
     taking.close()
     assert not [*(tmp_path / FOLDER).iterdir()]
+
+
+def test_socket_whose_folder_was_replaced_is_closed(tmp_path: Path, lane: ControlState) -> None:
+    """The end of the lane failed: "Not a directory"."""
+    taking = ControlSocket(tmp_path, lane, lane="standard")
+    before = taking.is_in_place
+    shutil.rmtree(tmp_path / FOLDER)
+    (tmp_path / FOLDER).write_text("a file in its place")
+    assert (before, taking.is_in_place) == (True, False)
+    taking.close()
+    assert "paropt-orders" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_pin_holds_until_resume_restores_the_config(tmp_path: Path) -> None:

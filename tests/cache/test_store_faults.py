@@ -168,6 +168,21 @@ def test_store_that_others_may_write_to_is_not_used(project: CachedProject) -> N
     assert "other users may write to" in ran.stages["build"].cache_note
 
 
+def test_first_runs_that_begin_together_have_one_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each made its own, and the later run found no result of the earlier one."""
+    one, other = Store(tmp_path / "store"), Store(tmp_path / "store")
+    one.prepare()
+
+    secrets = list[bytes]()
+
+    def find_none() -> None:
+        monkeypatch.undo()
+        secrets.append(other.read_secret())
+
+    monkeypatch.setattr(one, "find_secret", find_none)
+    assert [one.read_secret()] == secrets
+
+
 def test_half_written_files_are_not_damaged_ones(project: CachedProject) -> None:
     """Another process writes them now, or was killed while it did."""
     for folder in ("ac", "cas"):

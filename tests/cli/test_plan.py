@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from paropt_exporter import plan as plans
-from paropt_exporter.cli import plan
+from paropt_exporter.cli import main, plan
 from paropt_exporter.events import Strategy
 from paropt_exporter.plan import Bounds, Plan, PlannedStage
 from support import configs, golden, lanes
@@ -33,6 +34,28 @@ EXPECTED = {"lint": 2.0, "types": 3.0, "tests": 200.0, "fetch": 1.0}
 
 def _plan(folder: Path, **expected: float) -> plans.Plan:
     return plans.build_plan(configs.read(folder, FILE), "mine", earlier=plans.EarlierRuns(seconds=expected))
+
+
+def test_history_that_is_removed_meanwhile_is_as_good_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`plan` ended with 2: "no history yet: run a lane first"."""
+    (tmp_path / "paropt.yml").write_text("stages:\n- {name: lint, run: 'true'}\n")
+    history = tmp_path / ".paropt" / "history.db"
+    history.parent.mkdir()
+    history.touch()
+    lstat = Path.lstat
+
+    def find_and_remove(path: Path) -> os.stat_result:
+        found = lstat(path)
+        if path == history:
+            path.unlink()
+        return found
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "lstat", find_and_remove)
+    assert main.main(["plan"]) == 0
+    assert "lint" in capsys.readouterr().out
 
 
 def test_text_equals_the_golden_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -82,3 +83,15 @@ def test_orders_reach_the_lane_that_they_name_past_the_socket_of_a_killed_one(tm
         assert (refused.returncode, refused.stdout) == (2, "")
         assert "strategy sequential has no size" in refused.stderr
         command.stop(signal.SIGINT)
+
+
+def test_lane_whose_socket_was_removed_takes_orders_again_from_its_next_run_on(tmp_path: Path) -> None:
+    """`git clean -fdx` removes it: `pin` found no lane until the lane was started again."""
+    write(tmp_path, 'name: quick, run: "true"', lanes=LANES)
+    with serving(tmp_path, ANY_PORT, "--every", "100ms") as command:
+        eventually("it takes orders", lambda: sockets(tmp_path))
+        shutil.rmtree(tmp_path / ".paropt" / "control")
+        eventually("it takes orders again", lambda: sockets(tmp_path))
+        assert call_command(tmp_path, "pin", "5").returncode == 0
+        command.stop()
+    assert sockets(tmp_path) == []

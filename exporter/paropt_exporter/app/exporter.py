@@ -289,6 +289,8 @@ class Exporter:
         """Run a plan, and export its end. Return its record and the exit code."""
         if not self._request.once:
             self._serve_link.register_late(planned, self._collect_series)
+        if self._order_socket is not None and not self._order_socket.is_in_place:
+            self._open_order_socket(self._planner.config, planned)
         plan = share_jobserver(self._planner.set_start_size(planned, self._control_state), self._jobserver)
         plan = plan if self._reports is None else self._reports.begin(plan)
         record = self._runner.run(plan)
@@ -331,9 +333,7 @@ class Exporter:
             self._screen.say(f"{', '.join(changed)}: changed too, but takes effect only when the exporter is restarted")
         _import_before_calls(shape, reloads=True)
         self._control_state.reconfigure(shape.workers, get_pool_names(shape))
-        if self._order_socket is not None:
-            self._order_socket.close()
-        self._order_socket = parts.open_order_socket(config, shape, self._control_state)
+        self._open_order_socket(config, shape)
         self._metrics.reconfigure(
             lanes=(parts.build_lane_labels(self._request, config, shape),),
             bounds=parts.get_bounds(shape),
@@ -341,6 +341,11 @@ class Exporter:
             last=self._history.load_last_values(),
         )
         self._serve_link.reconfigure(config, shape)
+
+    def _open_order_socket(self, config: configs.Config, plan: Plan) -> None:
+        if self._order_socket is not None:
+            self._order_socket.close()
+        self._order_socket = parts.open_order_socket(config, plan, self._control_state)
 
     def _load_past_runs(self) -> PastRuns | None:
         return self._feedback.load_past_runs(self._lane) if self._feedback is not None else None

@@ -69,10 +69,16 @@ class ControlSocket:
         self._thread = threading.Thread(target=self._accept_clients, name="paropt-orders", daemon=True)
         self._thread.start()
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether commands find the socket: `git clean -fdx` removes it."""
+        return files.exists(self._path)
+
     def close(self) -> None:
         """Remove the socket and wait for its thread to end, unless a Python call has closed the descriptor."""
         self._closed.set()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder was removed or made read-only
+            self._path.unlink()
         with suppress(OSError):
             self._listener.shutdown(_socket.SHUT_RDWR)  # close() alone would leave the thread in accept()
         self._thread.join(TIMEOUT_SECONDS)

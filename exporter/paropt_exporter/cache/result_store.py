@@ -7,6 +7,7 @@ crash of the machine costs only a miss. The most recently used files are kept, u
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import time
@@ -126,8 +127,17 @@ class Store:
         if (found := self.find_secret()) is not None:
             return found
         try:
-            files.replace_file(self.secret_path, os.urandom(32), mode=files.PRIVATE_FILE)
-            return files.read_file(self.secret_path, 1024)  # another process may have created it first
+            lock = files.open_lock(self.lock_path)
+            try:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                if (found := self.find_secret()) is not None:  # another process has created it first
+                    return found
+                secret = os.urandom(32)
+                files.replace_file(self.secret_path, secret, mode=files.PRIVATE_FILE)
+                return secret
+            finally:
+                os.close(lock)
         except OSError as error:
             raise StoreUnusable(_describe("the cache is not used", error, self.secret_path)) from None
 

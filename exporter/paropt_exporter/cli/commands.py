@@ -24,7 +24,7 @@ from paropt_exporter.cli.build_requests import (
     parse_shard_flag,
     resolve_path,
 )
-from paropt_exporter.cli.project import find_config, has_history, is_found_above, load_config, open_history
+from paropt_exporter.cli.project import find_config, is_found_above, load_config, open_history
 from paropt_exporter.cli.streams import print_message
 from paropt_exporter.config.lanes import AUTO
 from paropt_exporter.errors import HistoryError, UsageError
@@ -257,8 +257,6 @@ def _load_earlier_runs(loaded: Config, lane: str) -> EarlierRuns:
     """Return the measurements of earlier runs that `plan` shows; none if the history can't be read."""
     from paropt_exporter.plan import EarlierRuns
 
-    if not has_history(loaded):
-        return EarlierRuns()
     try:
         with closing(open_history(loaded)) as history:
             return replace(
@@ -266,6 +264,8 @@ def _load_earlier_runs(loaded: Config, lane: str) -> EarlierRuns:
                 fastest_task_seconds=history.load_fastest_task_seconds(lane),
                 never_succeeded=history.find_never_succeeded(lane),
             )
+    except UsageError:  # there is none
+        return EarlierRuns()
     except HistoryError as error:
         print_message(str(error))
         return EarlierRuns()

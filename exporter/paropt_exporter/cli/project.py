@@ -44,12 +44,12 @@ def open_history(loaded: Config) -> History:
     from paropt_exporter.clock import SystemClock
     from paropt_exporter.history import History
 
-    if not has_history(loaded):
+    if not _has_history(loaded):
         raise UsageError(f"no history yet at {loaded.history_path}: run a lane first")
     return History(loaded.history_path, project=loaded.project, clock=SystemClock(), for_reading=True)
 
 
-def has_history(loaded: Config) -> bool:
+def _has_history(loaded: Config) -> bool:
     """Return whether something is, or may be, at the history's path: opening it then reports what is wrong."""
     try:
         loaded.history_path.lstat()

@@ -157,6 +157,8 @@ class Hub:
         self._has_all_series.wait(RETURN_SECONDS)
         with self._lock:
             self._registry.store_changes()
+            sessions = (*self._sessions.list_open(), *self._lost.values())
+            self._registry.merge_deleted([session.project for session in sessions])
             by_name: dict[str, list[RegisteredProject]] = {}
             for project in self._registry.projects.values():
                 by_name.setdefault(project.registration.project, []).append(project)

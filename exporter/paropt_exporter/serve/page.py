@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from paropt_exporter import families, host
 from paropt_exporter._version import __version__
-from paropt_exporter.aggregation import LastValues, SeriesKey, sum_totals
+from paropt_exporter.aggregation import sum_totals
 from paropt_exporter.exposition.protection import NoProtection, ProtectionSource
 from paropt_exporter.families import Family
 from paropt_exporter.metrics.event_state import LabelSets, LaneLabels
@@ -19,7 +19,7 @@ from paropt_exporter.metrics.metrics import read_revision
 from paropt_exporter.metrics.page import Labels, Page, Value, format_part
 from paropt_exporter.serve.merging import LiveSeries, merge_series, to_number
 from paropt_exporter.serve.messages import Registration
-from paropt_exporter.serve.registry import RegisteredProject, StoredValues, refresh_checkouts
+from paropt_exporter.serve.registry import RegisteredProject, merge_last, refresh_checkouts, sum_shown_cpu
 
 if TYPE_CHECKING:
     from paropt_exporter.metrics.client import CollectorRegistry
@@ -144,8 +144,8 @@ class _ProjectPage:
         if registrations != self._registrations:  # rarely, whereas a history changes with each event of a run
             self._registrations, self._label_sets = registrations, _build_label_sets(registrations)
         values = [project.values for project in checkouts]
-        series = self._label_sets.resume(sum_totals([each.totals for each in values]), _merge_last(values))
-        for place, seconds in _sum_shown_cpu(values).items():
+        series = self._label_sets.resume(sum_totals([each.totals for each in values]), merge_last(values))
+        for place, seconds in sum_shown_cpu(values).items():
             key = (families.STAGE_CPU, place)
             if key in series:
                 series[key] = max(to_number(series[key]), seconds)
@@ -178,31 +178,3 @@ def _merge_lanes(one: LaneLabels, other: LaneLabels) -> LaneLabels:
         total=other.total or one.total,
         interval_seconds=max(intervals, default=None),
     )
-
-
-def _merge_last(values: Sequence[StoredValues]) -> LastValues:
-    """Return each lane's last values, from the checkout in which it ended last."""
-    ended: dict[str, float] = {}
-    gauges: dict[SeriesKey, float] = {}
-    for each in values:
-        lanes = {
-            labels[0]: number
-            for (name, labels), number in each.last.gauges.items()
-            if name == families.RUN_LAST_COMPLETION.name
-        }
-        newer = {lane for lane, moment in lanes.items() if moment >= ended.get(lane, 0.0)}
-        ended.update((lane, lanes[lane]) for lane in newer)
-        for key, number in each.last.gauges.items():
-            if key not in gauges or (key[1][:1] and key[1][0] in newer):
-                gauges[key] = number
-    return LastValues(gauges=gauges)
-
-
-def _sum_shown_cpu(values: Sequence[StoredValues]) -> dict[Labels, float]:
-    """Return the CPU totals over all checkouts, including running attempts."""
-    places = {place for each in values for place in each.shown_cpu}
-    name = families.STAGE_CPU.name
-    return {
-        place: sum(max(each.shown_cpu.get(place, 0.0), each.totals.counters.get((name, place), 0.0)) for each in values)
-        for place in places
-    }
