@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import host, plan
-from paropt_exporter.plan import Commands, KnownItems, pytest_support, start_up
-from paropt_exporter.plan.batches import ConcurrentStages, build_arguments, cut_batches
+from paropt_exporter.config.placeholders import ITEMS
+from paropt_exporter.plan import Commands, KnownItems, PlannedStage, pytest_support, start_up
+from paropt_exporter.plan.batches import ConcurrentStages, build_arguments, build_task, cut_batches, cut_stage
 from support import configs
 
 
@@ -88,6 +89,17 @@ def test_one_worker_gets_one_batch() -> None:
 def test_longer_stage_beside_it_leaves_one_worker_for_one_batch() -> None:
     known = KnownItems(seconds={"a": 2.0, "b": 2.0}, start_up_seconds=0.5)
     assert cut_batches(["a", "b"], known, workers=2, beside=ConcurrentStages(before=(9.0,))) == [("a", "b")]
+
+
+@pytest.mark.parametrize(("demand", "most_workers", "batches"), [(0.0, 32, 2), (1.0, 32, 1), (0.0, 2, 1)])
+def test_stage_that_waits_leaves_all_cores_for_batches(demand: float, most_workers: int, batches: int) -> None:
+    """It takes a worker only if their number, and not the cores, bounds how many tasks run at once."""
+    template = Commands(steps=(("test", ITEMS),))
+    tests = PlannedStage(number=2, name="tests", template=template, tasks=(build_task(template, 0, ["a", "b"]),))
+    network = PlannedStage(number=1, name="network", tasks=(), expected_seconds=9.0, expected_cpu_demand=demand)
+    known = KnownItems(seconds={"a": 2.0, "b": 2.0}, start_up_seconds=0.5)
+    cut = cut_stage(tests, (network, tests), known, cores=2, demand=1.0, most_workers=most_workers)
+    assert len(cut.tasks) == batches
 
 
 @pytest.mark.parametrize("seed", range(20))

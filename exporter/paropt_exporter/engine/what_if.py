@@ -163,8 +163,9 @@ class ListScheduler(Generic[_Task]):
         """Start as many tasks as fit into `size` slots, with at most `limits` of a stage at once; return them."""
         started: list[StartedTask[_Task]] = []
         may_begin = True
+        self.resources.set_expected_stages(self._by_position[position].plan.name for position in self._startable)
         for position in tuple(self._startable):
-            if not self.resources.has_slot(size):
+            if not (self.resources.has_slot(size) and self.resources.has_cores_left()):
                 break
             stage = self._by_position[position]
             if not (may_begin or stage.started):

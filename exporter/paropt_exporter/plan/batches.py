@@ -24,7 +24,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.config.placeholders import ITEMS, SHELL
-from paropt_exporter.cpu_demand import CORE_SLACK
+from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 from paropt_exporter.plan.structure import Commands, KnownItems, PlannedStage, PlannedTask
@@ -71,7 +71,8 @@ def cut_stage(
     """
     if stage.template is None or not stage.tasks:
         return stage
-    workers = max(1, min(_count_concurrent_commands(cores, demand), most_workers // stage.slots))
+    slots = most_workers // stage.slots
+    workers = max(1, min(_count_concurrent_commands(cores, demand), slots))
     items, elsewhere = stage.tasks[0].items, stage.tasks[0].apart
     parts: Mapping[str, Sequence[str]] = {}
     if elsewhere:
@@ -87,7 +88,8 @@ def cut_stage(
         known = pytest_support.add_kept_parts(known, items, parts)
     apart = [(item,) for item in items if item in stage.quarantine]  # so that a failure is certain to be the item's own
     usual = [item for item in items if item not in stage.quarantine]
-    cut = cut_batches(usual, known, workers=workers, beside=_find_concurrent_stages(stage, stages), parts=parts)
+    beside = _find_concurrent_stages(stage, stages, counts_waiting=workers >= slots)
+    cut = cut_batches(usual, known, workers=workers, beside=beside, parts=parts)
     return replace(stage, tasks=build_tasks(stage, stage.template, [*cut, *apart], items, elsewhere))
 
 
@@ -295,8 +297,13 @@ def _count_concurrent_commands(cores: float, demand: float) -> int:
     return int((cores + CORE_SLACK) / max(demand, 1e-3))
 
 
-def _find_concurrent_stages(stage: PlannedStage, stages: Sequence[PlannedStage]) -> ConcurrentStages:
-    """Return the stages that may run at the same time, which are neither its needs nor its dependents."""
+def _find_concurrent_stages(
+    stage: PlannedStage, stages: Sequence[PlannedStage], *, counts_waiting: bool
+) -> ConcurrentStages:
+    """Return the stages that compete for workers at the same time, which are neither its needs nor its dependents.
+
+    `counts_waiting`: also those that hardly use a core; they compete for slots only.
+    """
     needs = {each.name: each.needs for each in stages}
     related = find_reachable([stage.name], lambda name: needs.get(name, ()))
     related |= find_reachable([stage.name], map_dependents(needs).__getitem__)
@@ -306,6 +313,12 @@ def _find_concurrent_stages(stage: PlannedStage, stages: Sequence[PlannedStage])
     for each in stages:
         if each.name == stage.name:
             into = after
-        elif each.name not in related and each.expected_seconds and not each.skip and not each.fault:
+        elif each.name in related or each.skip or each.fault:
+            continue
+        elif each.expected_seconds and (counts_waiting or not _mostly_waits(each)):
             into.append(each.expected_seconds)
     return ConcurrentStages(before=tuple(before), after=tuple(after))
+
+
+def _mostly_waits(stage: PlannedStage) -> bool:
+    return stage.expected_cpu_demand is not None and stage.expected_cpu_demand < WAITING_DEMAND
