@@ -19,7 +19,7 @@ from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
 from support.command_scripts import BURNER, HANG_SECONDS, make_fifo, open_fifo, python, run, shell
 from support.real_servers import eventually
 
-BURNED_SECONDS = 0.5
+BURNED_SECONDS = 0.25
 MEGABYTE = 1 << 20
 SETTLED = 20 * MEGABYTE  # the largest error of a difference of two measured peaks
 
