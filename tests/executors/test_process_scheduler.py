@@ -9,7 +9,7 @@ import pytest
 from paropt_exporter.errors import TaskStopped, WorkerDied
 from support.fake_processes import BRIEF, LONG, PREFETCH_TASKS, FakePool
 
-HISTORIES = 3000
+HISTORIES = 4000
 SLOW_SECONDS = 0.01  # after which a batch counts as slow
 
 
