@@ -221,8 +221,8 @@ def make_private_folders(*folders: Path) -> None:
         folder.mkdir(PRIVATE_FOLDER, exist_ok=True)
 
 
-def make_private(path: Path, mode: int = PRIVATE_FILE) -> None:
-    """Remove other users' permissions from a file or folder, unless it has a second name (a hard link).
+def make_private(path: Path) -> None:
+    """Remove other users' permissions from a file, unless it has a second name (a hard link).
 
     Its descriptor is an O_PATH one: to open and close a database itself here would drop the locks that SQLite holds on
     it in this process.
@@ -230,7 +230,7 @@ def make_private(path: Path, mode: int = PRIVATE_FILE) -> None:
     with suppress(OSError):  # it does not exist, or belongs to another user
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            _restrict(descriptor, mode)
+            _restrict(descriptor, PRIVATE_FILE)
         finally:
             os.close(descriptor)
 

@@ -30,7 +30,7 @@ CALLS = """
 
     def burn(item=""):
         began = time.monotonic()
-        until = time.thread_time() + 0.12
+        until = time.thread_time() + 0.06
         while time.thread_time() < until:
             sum(range(1000))
         told("burn", began)

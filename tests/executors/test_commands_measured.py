@@ -19,7 +19,7 @@ from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree
 from support.command_scripts import BURNER, HANG_SECONDS, make_fifo, open_fifo, python, run, shell
 from support.real_servers import eventually
 
-BURNED_SECONDS = 0.5
+BURNED_SECONDS = 0.25
 MEGABYTE = 1 << 20
 SETTLED = 20 * MEGABYTE  # the largest error of a difference of two measured peaks
 
@@ -250,7 +250,7 @@ def test_waits_for_a_core_are_measured(pool: CommandPool, tmp_path: Path) -> Non
     script = f"import os\nos.sched_setaffinity(0, [{core}])\n{BURNER}"
     with CommandPool(3) as crowd:
         futures = [
-            crowd.submit_commands("task", [python(script, 0.3, tmp_path / str(number))], cwd="/") for number in range(3)
+            crowd.submit_commands("task", [python(script, 0.15, tmp_path / str(number))], cwd="/") for number in range(3)
         ]
         delays = [future.result(HANG_SECONDS).measurement.run_delay_seconds for future in futures]
     assert sum(delays) > 0.2

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def test_the_rules_still_hold(renamed_repository: Path) -> None:
             "--lint-fatal",
             *map(str, (renamed_repository / "alerts").glob("*.yml")),
         ],
+        env=RARE_COLLECTION,
         capture_output=True,
         text=True,
         timeout=100,
@@ -82,17 +84,22 @@ def test_the_rules_still_hold(renamed_repository: Path) -> None:
 
 
 def test_hand_written_files_name_only_exported_metrics() -> None:
-    generated = {ROOT / path for path in generate.render_files((), Options())}
+    generated = {ROOT / path for path in _list_generated_files()}
     exported = {family.name for family in families.FAMILIES} | {"paropt_exporter"}
     for page in {page for pattern in WRITTEN_BY_HAND for page in ROOT.glob(pattern)} - generated:
         named = re.findall(r"(?<![\w:])paropt_[a-z_]+[a-z]\b(?![.*/_])", page.read_text())
         assert {re.sub("_(bucket|sum|count)$", "", name) for name in named} <= exported, page
 
 
+@cache
+def _list_generated_files() -> tuple[str, ...]:
+    return tuple(generate.render_files((), Options()))
+
+
 def _find_files_with(root: Path, name: str) -> set[str]:
     """Return the generated files that contain a name."""
     paths = [
-        *generate.render_files((), Options()),
+        *_list_generated_files(),
         *(str(path.relative_to(root)) for path in root.glob("alerts/tests/*")),
     ]
     return {path for path in paths if re.search(rf"\b{name}\b", (root / path).read_text())}

@@ -28,7 +28,7 @@ _RETURNED_PORTS: set[int] = set()
 SET_BY_CI = ("CI", "GITHUB_ACTIONS", "PAROPT_CONFIG_FILE")
 # For programs in Go: garbage collection takes a third of a short process's time; below the limit it never runs. Above
 # it, as with 100,000 series, a server collects all the time: such a one needs Go's own settings.
-GO_SETTINGS = {"GOGC": "off", "GOMEMLIMIT": "256MiB"}
+GO_SETTINGS = {"GOGC": "off", "GOMEMLIMIT": "256MiB", "GOMAXPROCS": "1"}
 RARE_COLLECTION = {**os.environ, **GO_SETTINGS}
 
 

@@ -11,7 +11,7 @@ from msgspec import Struct, convert
 from msgspec.structs import replace
 
 from paropt_exporter.autoscaling.policy.lane_size import LaneDecision, LaneObservation, LaneSizingState
-from paropt_exporter.errors import ParoptError
+from paropt_exporter.errors import INVALID_VALUE_ERRORS, ParoptError
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.policy.pool_size import PoolDecision, PoolObservation
@@ -35,9 +35,6 @@ _KIND_OF_CLASS = {name: kind for kind, (_, name, _) in _KINDS.items()}
 
 # Stages of each kind in a stored observation. With all 1,000 waiting stages, a decision took 105 kB instead of 11.
 MOST_ENTRIES = 100
-
-# Errors of parsing or deciding an observation that was edited in the database.
-UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
 
 
 class UnknownObservation(ParoptError):
@@ -64,7 +61,7 @@ class ReplayResult(Struct, frozen=True, kw_only=True):
         """Whether today's decision contains all that was recorded; a newer version may add keys."""
         try:
             return self.same or _contains(json.loads(self.today), json.loads(self.recorded))
-        except UNREADABLE:  # the recorded decision was edited
+        except INVALID_VALUE_ERRORS:  # the recorded decision was edited
             return False
 
     @property
@@ -96,7 +93,7 @@ def count_left_out(text: str) -> int:
     """Return how many entries of a recorded observation were not stored."""
     try:
         return sum(json.loads(text).get("left_out", {}).values())
-    except UNREADABLE as error:
+    except INVALID_VALUE_ERRORS as error:
         raise UnknownObservation(f"this version does not know a recorded observation: {error}") from error
 
 
@@ -131,7 +128,7 @@ def parse_observation(text: str) -> Observation:
         document = json.loads(text)
         module, name, _ = _KINDS[document["kind"]]
         observation: Observation = convert(document["observation"], getattr(import_module(_POLICIES + module), name))
-    except UNREADABLE as error:
+    except INVALID_VALUE_ERRORS as error:
         raise UnknownObservation(f"this version does not know a recorded observation: {error}") from error
     return observation
 
@@ -146,7 +143,7 @@ def describe_decision(text: str) -> str:
             else f"size {decided['size']}"
         )
         return f"{decided['action']} ({decided['reason']}), {to}"
-    except UNREADABLE as error:
+    except INVALID_VALUE_ERRORS as error:
         raise UnknownObservation(f"this version does not know a recorded decision: {error}") from error
 
 
@@ -157,7 +154,7 @@ def replay(observation: str, decision: str) -> ReplayResult:
     decide: Callable[[Observation], PolicyDecision] = getattr(import_module(_POLICIES + module), function)
     try:
         return ReplayResult(recorded=decision, today=serialize_decision(decide(parsed)), left_out=left_out)
-    except UNREADABLE as error:
+    except INVALID_VALUE_ERRORS as error:
         raise UnknownObservation(f"a recorded observation has impossible values: {error}") from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, assert_never
 
-from paropt_exporter.autoscaling.decisions import UNREADABLE, count_left_out, describe_decision, parse_observation
+from paropt_exporter.autoscaling.decisions import count_left_out, describe_decision, parse_observation
 from paropt_exporter.autoscaling.policy import fixed_workload, queueing
 from paropt_exporter.autoscaling.policy.budget import divide_resources
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup, Sizing, compute_deadline_size
@@ -39,7 +39,7 @@ from paropt_exporter.autoscaling.policy.size_bounds import LOAD, BoundsObservati
 from paropt_exporter.autoscaling.policy.stabilization import MAX_REVERSALS
 from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, TRIAL, ConcurrencyLevel
 from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND
-from paropt_exporter.errors import format_count
+from paropt_exporter.errors import INVALID_VALUE_ERRORS, format_count
 from paropt_exporter.events import Decision
 
 if TYPE_CHECKING:
@@ -364,7 +364,7 @@ def _read_bounds(decision: Decision) -> tuple[tuple[int, int], tuple[int, int]] 
             return None
         before = observation["observation"]
         return (before["floor"], before["ceiling"]), (choice["floor"], choice["ceiling"])
-    except UNREADABLE:
+    except INVALID_VALUE_ERRORS:
         return None
 
 

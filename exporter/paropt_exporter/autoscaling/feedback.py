@@ -77,7 +77,6 @@ class Feedback:
     ) -> None:
         self._feedback = feedback
         self._project = project
-        self._root = root
         self._clock = clock
         self._stop = threading.Event()
         self._client = Client(_build_client_settings(prometheus, root), clock=clock, stop=self._stop)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.autoscaling.decisions import (
     KINDS,
-    UNREADABLE,
     ReplayResult,
     UnknownObservation,
     describe_decision,
     replay,
 )
 from paropt_exporter.cli.formatting import find_columns_of_terminal, format_time, wrap_for_terminal
-from paropt_exporter.errors import UsageError, format_count
+from paropt_exporter.errors import INVALID_VALUE_ERRORS, UsageError, format_count
 
 if TYPE_CHECKING:
     from paropt_exporter.events import Decision
@@ -70,7 +69,7 @@ def _find_latest(decisions: Sequence[Decision]) -> dict[_Key, Decision]:
 def _read_kind(decision: Decision) -> str:
     try:
         return str(json.loads(decision.situation)["kind"]) if decision.situation else ""
-    except UNREADABLE:
+    except INVALID_VALUE_ERRORS:
         return ""
 
 
@@ -85,7 +84,7 @@ def _explain_decision(decision: Decision) -> Iterator[str]:
     yield f"{format_headline(decision)}  ({format_time(decision.at_timestamp_seconds)})"
     try:
         yield from [f"    {line}" for line in iter_explanation(decision)]
-    except (UnknownObservation, *UNREADABLE):
+    except (UnknownObservation, *INVALID_VALUE_ERRORS):
         yield "    its terms can't be read: another version recorded them, or they were edited"
 
 
@@ -114,7 +113,7 @@ def _parse_recorded(recorded: str) -> object:
     """Return recorded JSON, or None if it is missing or unreadable."""
     try:
         return json.loads(recorded) if recorded else None
-    except UNREADABLE:
+    except INVALID_VALUE_ERRORS:
         return None
 
 

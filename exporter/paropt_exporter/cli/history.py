@@ -22,10 +22,17 @@ from paropt_exporter.cli.formatting import (
     format_time,
     wrap_for_terminal,
 )
-from paropt_exporter.errors import EXIT_FAILED, EXIT_INTERNAL, HistoryError, UsageError, format_count, join_names
+from paropt_exporter.errors import (
+    EXIT_FAILED,
+    EXIT_INTERNAL,
+    INVALID_VALUE_ERRORS,
+    HistoryError,
+    UsageError,
+    format_count,
+    join_names,
+)
 from paropt_exporter.events import Result
 from paropt_exporter.history.recovery import MESSAGE as KILLED
-from paropt_exporter.history.values import INVALID_VALUE_ERRORS
 from paropt_exporter.plan import PlannedStage, order_stages
 from paropt_exporter.plan.flakiness import FLAKY_RUNS
 from paropt_exporter.plan.quarantine import describe_quarantine, find_today, is_over

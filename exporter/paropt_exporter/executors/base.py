@@ -23,6 +23,8 @@ THREADS = "threads"
 PROCESSES = "processes"
 DASK = "dask"
 
+SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"  # as CPython's executors say
+
 PROFILES_NAME = "functions.json"  # the file of call profiles, beside a project's history
 
 REPORT_PATH = "@paropt-report@"  # in the environment of a remote command: a temporary file of its host

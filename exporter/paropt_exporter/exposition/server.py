@@ -55,7 +55,7 @@ class Server:
     * One thread reads and writes, and never blocks on a client. A second one renders pages, a third one checks
       passwords that are not remembered. Handshakes and password checks don't delay other clients' scrapes.
     * Without the password every path gets a 401. A connection keeps the protection that was in force at its accept.
-    * A connection lives for at most `connection_seconds`. Beyond `max_connections` a new connection replaces an idle
+    * A connection lives for at most CONNECTION_SECONDS. Beyond `max_connections` a new connection replaces an idle
       one (see `eviction`); if none is idle, new clients wait in the kernel's queue.
     * Scrapes that wait together share one page, without copies. Those of a client that leaves pages unread also share
       pages of the last second (see `eviction.find_shared_page`).
@@ -76,7 +76,6 @@ class Server:
         max_requests: int = sys.maxsize,
         max_connections: int | None = None,
         unread_bytes: int = UNREAD_BYTES,
-        connection_seconds: float = CONNECTION_SECONDS,
         clock: Clock | None = None,
         on_fetched: Callable[[float], None] = lambda _: None,
     ) -> None:
@@ -94,7 +93,7 @@ class Server:
         self._max_connections = max_connections or min(
             MAX_CONNECTIONS, max(1, descriptors.get_limit() // CONNECTIONS_PART)
         )
-        self._unread_bytes, self._connection_seconds = unread_bytes, connection_seconds
+        self._unread_bytes = unread_bytes
         # Only the serving thread uses these; the oldest connection comes first:
         self._connections: dict[Connection, None] = {}
         self._waiting = 0  # scrapes that wait for their page: requested or being rendered
@@ -231,7 +230,7 @@ class Server:
             accepted,
             client=eviction.identify_client(peer),
             now_seconds=now_seconds,
-            deadline_seconds=now_seconds + self._connection_seconds,
+            deadline_seconds=now_seconds + CONNECTION_SECONDS,
             protection=self._protection_source.get_protection(),
         )
         self._connections[connection] = None

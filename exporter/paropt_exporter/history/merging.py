@@ -19,11 +19,11 @@ from types import MappingProxyType
 from msgspec import Struct, field
 
 from paropt_exporter import files
-from paropt_exporter.errors import HistoryError
+from paropt_exporter.errors import INVALID_VALUE_ERRORS, HistoryError
 from paropt_exporter.events import Result
 from paropt_exporter.history.database import build_unreadable_error, open_for_reading
+from paropt_exporter.history.repair import FIRST_BYTES
 from paropt_exporter.history.values import (
-    INVALID_VALUE_ERRORS,
     to_count,
     to_number,
     to_text,
@@ -31,7 +31,6 @@ from paropt_exporter.history.values import (
     to_timestamp,
 )
 
-_SQLITE = b"SQLite format 3\0"
 _MOST_REPORT_BYTES = 64 << 20
 _RUN_TABLES = ("stages", "tasks", "sla", "failed_items", "flaky_items")
 _ITEM_TABLES = ("items", "shard_items")
@@ -82,10 +81,10 @@ class Merged(Struct, frozen=True, kw_only=True):
 def read_source(path: Path, project: str) -> Source:
     """Read a history or a JUnit report. Raises HistoryError if it is damaged, or of another program or project."""
     try:
-        start = files.read_start(path, limit_bytes=len(_SQLITE))
+        start = files.read_start(path, limit_bytes=len(FIRST_BYTES))
     except OSError as error:
         raise HistoryError(f"{path}: cannot read it: {error.strerror or error}") from error
-    if start == _SQLITE:
+    if start == FIRST_BYTES:
         return _read_history(path, project)
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return _read_report(path, project)

@@ -23,7 +23,7 @@ Identities = tuple[Identity | None, ...]  # of the file, its log and the log's i
 # A full disk, a missing permission and a busy file have other codes.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PRIMARY_CODE = 0xFF  # an extended result code has details in its higher bits
-_MAGIC = b"SQLite format 3\0"
+FIRST_BYTES = b"SQLite format 3\0"  # of a database
 _LOG_PARTS = ("-wal", "-shm")
 # In this order: a log that stays behind would count as the log of the next file of that name.
 _PARTS = (*_LOG_PARTS, "")
@@ -74,7 +74,7 @@ def is_ours(path: Path) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
+            return file.read(len(FIRST_BYTES)) == FIRST_BYTES
     except OSError:
         return False
 

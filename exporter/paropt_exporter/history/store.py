@@ -12,9 +12,9 @@ from threading import RLock
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from paropt_exporter.clock import Clock
-from paropt_exporter.errors import HistoryError
+from paropt_exporter.errors import INVALID_VALUE_ERRORS, HistoryError
 from paropt_exporter.events import Event, RunRecord, RunStarted
-from paropt_exporter.history import queries, repair, retention, rows, values
+from paropt_exporter.history import queries, repair, retention, rows
 from paropt_exporter.history.database import build_unreadable_error, open_for_reading, open_history
 from paropt_exporter.history.run_lock import RunLocks
 
@@ -304,7 +304,7 @@ class History:
             return work(*arguments, **keywords)
         except UnicodeEncodeError as error:
             raise HistoryError(f"history {self.path}: cannot search for a name that is not valid Unicode") from error
-        except values.INVALID_VALUE_ERRORS as error:
+        except INVALID_VALUE_ERRORS as error:
             raise HistoryError(
                 f"history {self.path}: it contains values that no exporter wrote ({error}); move it away"
             ) from error

@@ -9,8 +9,6 @@ import msgspec
 
 from paropt_exporter.events import Shard
 
-# The errors of reading, adding and comparing invalid values.
-INVALID_VALUE_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
 _TEXTS = msgspec.json.Decoder(tuple[str, ...])  # the start of a lane with 1,000 stages reads 15,000 lists
 _LAST_TIMESTAMP_SECONDS = 253_402_214_400.0  # the end of the year 9999 less a day, for zones east of Greenwich
 

@@ -25,7 +25,7 @@ from paropt_exporter.executors.adaptive.routing import (
     load_profiles,
     save_profiles,
 )
-from paropt_exporter.executors.base import PROCESSES, THREADS
+from paropt_exporter.executors.base import PROCESSES, SHUTDOWN_MESSAGE, THREADS
 from paropt_exporter.executors.demand import (
     ChildDemand,
     compute_thread_demand,
@@ -42,7 +42,6 @@ from paropt_exporter.executors.worker.pickle_buffers import measure_large
 
 log = PoolLogger(__name__)
 
-_SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
 _MAX_CHILD_SAMPLE_SECONDS = 0.25  # between two samples of child processes while no task is queued
 _FIRST_SAMPLE_SECONDS = 0.005  # after the first task is queued: long enough to measure a thread's CPU demand
 _MAX_SAMPLE_SECONDS = 0.05
@@ -81,7 +80,7 @@ class AdaptiveScheduler:
         self.router = Router(bounds.strategy)
         self.lock = threading.RLock()  # guards: everything below
         self.closed = False
-        self.refusal = _SHUTDOWN_MESSAGE
+        self.refusal = SHUTDOWN_MESSAGE
         self.monitor_wakeup = threading.Condition(self.lock)
         self._ended = threading.Condition(self.lock)  # a task has ended
         self._strategy = bounds.strategy
@@ -448,7 +447,7 @@ class AdaptiveScheduler:
 
     # Shutdown
 
-    def close(self, *, cancel_futures: bool = False, refusal: str = _SHUTDOWN_MESSAGE) -> None:
+    def close(self, *, cancel_futures: bool = False, refusal: str = SHUTDOWN_MESSAGE) -> None:
         with self.lock:
             if not self.closed:
                 self.closed, self.refusal = True, refusal

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from paropt_exporter.errors import UnpicklableError, renew
 from paropt_exporter.executors import lifetime
+from paropt_exporter.executors.base import SHUTDOWN_MESSAGE
 from paropt_exporter.executors.counters import PoolCounters
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes.batches import WorkItem
@@ -33,8 +34,6 @@ from paropt_exporter.executors.processes.usage_sampler import UsageSampler
 from paropt_exporter.executors.processes.worker_threads import WorkerThreads, close_waker, wake
 from paropt_exporter.executors.processes.workers import Worker, WorkerProcess
 from paropt_exporter.executors.worker import payload
-
-_REFUSAL = "cannot schedule new futures after shutdown"
 
 
 class ProcessManager:
@@ -296,7 +295,7 @@ class ProcessManager:
 
     # The end
 
-    def close(self, *, cancel_futures: bool = False, refusal: str = _REFUSAL) -> None:
+    def close(self, *, cancel_futures: bool = False, refusal: str = SHUTDOWN_MESSAGE) -> None:
         with self.scheduler.lock:
             if cancel_futures:
                 for process in self.scheduler.list_holders():

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from paropt_exporter.errors import describe, renew
 from paropt_exporter.events import PoolStatistics, RunningTask
 from paropt_exporter.executors import lifetime, procfs
-from paropt_exporter.executors.base import check_size
+from paropt_exporter.executors.base import SHUTDOWN_MESSAGE, check_size
 from paropt_exporter.executors.counters import PoolCounters, WorkerTime
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.pool_log import PoolLogger
@@ -39,7 +39,6 @@ _INITIALIZER_ATTEMPTS = 3
 _RETRY_SECONDS = 0.1  # doubled after each attempt
 # Idle workers that close() wakes; each of them wakes another. All at once would compete for the interpreter's lock.
 _WOKEN_AT_END = 4
-_SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"
 _SHORT_LIFE_SECONDS = 0.01  # the run delay of a thread that lived no longer is not worth a read, which takes 0.1 ms
 _CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; if it takes longer, a thread computes meanwhile
 
@@ -75,7 +74,7 @@ class ThreadPoolState:
         self.lock = threading.RLock()  # guards: everything below
         self._threads = ThreadGroup()
         self.workers = WorkerSet(prefix, self.work_queue, self._threads, self.counters, may_park=initializer is None)
-        self._refusal: Exception = RuntimeError(_SHUTDOWN_MESSAGE)
+        self._refusal: Exception = RuntimeError(SHUTDOWN_MESSAGE)
         self._initializer = initializer
         self._initargs = initargs
         lifetime.register(self)
@@ -276,7 +275,7 @@ class ThreadPoolState:
                 log.critical("initializer failed", exc_info=last, extra=facts)
         return last
 
-    def close(self, *, cancel_futures: bool = False, refusal: str = _SHUTDOWN_MESSAGE) -> None:
+    def close(self, *, cancel_futures: bool = False, refusal: str = SHUTDOWN_MESSAGE) -> None:
         with self.lock:
             self._refuse_tasks(RuntimeError(refusal))
             queued = self._list_unbegun() if cancel_futures else []

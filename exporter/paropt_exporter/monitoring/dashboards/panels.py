@@ -76,7 +76,7 @@ def build_stat(title: str, description: str, query: Query, scale: Scale, *, no_v
     )
 
 
-def build_gauge(title: str, description: str, query: Query, scale: Scale, *, no_value: str = "unknown") -> Panel:
+def build_gauge(title: str, description: str, query: Query, scale: Scale, *, no_value: str) -> Panel:
     """Show one current number between its minimum and maximum."""
     options = {
         "minVizHeight": 75,
