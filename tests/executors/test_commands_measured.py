@@ -250,7 +250,8 @@ def test_waits_for_a_core_are_measured(pool: CommandPool, tmp_path: Path) -> Non
     script = f"import os\nos.sched_setaffinity(0, [{core}])\n{BURNER}"
     with CommandPool(3) as crowd:
         futures = [
-            crowd.submit_commands("task", [python(script, 0.15, tmp_path / str(number))], cwd="/") for number in range(3)
+            crowd.submit_commands("task", [python(script, 0.15, tmp_path / str(number))], cwd="/")
+            for number in range(3)
         ]
         delays = [future.result(HANG_SECONDS).measurement.run_delay_seconds for future in futures]
     assert sum(delays) > 0.2
