@@ -653,6 +653,16 @@ def test_run_of_failed_stages_only_does_not_count_in_the_trend(history: History,
     assert trend.earlier_runs == (1 if failed_only else 2)
 
 
+def test_run_whose_records_were_lost_does_not_count_in_the_trend(history: History) -> None:
+    """After a full disk `history` said "degraded: standard is at 0% of its average"."""
+    keep(history, *whole_run("r1"), *whole_run("r2", at=START + 60))
+    lint = stage_ended("lint", "r3")
+    keep(history, run_started("r3", stages=("lint",)), run_ended("r3", stages=(lint,)))
+    trend = history.compute_trend("standard")
+    assert trend is not None
+    assert (trend.earlier_runs, trend.degraded) == (1, False)
+
+
 def test_a_run_is_found_by_an_unambiguous_beginning_of_its_id(history: History) -> None:
     keep(history, *whole_run("20260101-aa"), *whole_run("20260102-bb"))
     found = history.find_run("20260102")

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from paropt_exporter import families
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Event, ItemRecord, Result, Scope, Shard
-from paropt_exporter.history import History
+from paropt_exporter.history import History, merging
 from paropt_exporter.history.merging import Merged, ShardRun, Source, read_source
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
@@ -210,6 +210,22 @@ def test_a_file_is_merged_with_the_tests_that_other_shards_ran(tmp_path: Path, o
     measure(paths[1], 2, frozenset(), part, 1.0 + order[1])
     _merge(tmp_path / "all.db", *paths)
     assert _load_items(tmp_path / "all.db") == {"f": 2.0, "f::x": 5.0, "f::y": 6.0}
+
+
+def test_history_to_which_a_run_adds_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tables were read in two states."""
+    path = _keep(tmp_path / "source.db", *_build_run("r1", {"a": 1.0}))
+    read_tables = merging._read_tables
+
+    def run_meanwhile(connection: sqlite3.Connection, path: Path, project: str) -> Source:
+        monkeypatch.undo()
+        _keep(path, *_build_run("r2", {"a": 1.0}))
+        return read_tables(connection, path, project)
+
+    monkeypatch.setattr(merging, "_read_tables", run_meanwhile)
+    assert {run["run_id"] for run in read_source(path, "shop").runs} == {"r1", "r2"}
 
 
 def test_runs_without_an_end_are_left_out_and_counted(tmp_path: Path) -> None:

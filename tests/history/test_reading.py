@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from paropt_exporter import families
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.history import History
+from paropt_exporter.history import History, database
 from support import hostile
 from support.event_samples import StillClock, run_ended, run_started, stage_ended, stage_started
 
@@ -123,6 +124,32 @@ def test_history_is_readable_while_its_run_removes_the_log(path: Path, monkeypat
     monkeypatch.setattr(sqlite3, "connect", connect_after_the_run)
     with closing(open_for_reading(path)) as history:
         assert list_run_ids(history) == ["r1"]
+
+
+def test_queries_between_which_a_run_begins_and_ends_see_one_state(path: Path) -> None:
+    """One saw pages of both: 210 of 400 runs had no tasks, or "values that no exporter wrote; move it away"."""
+    with closing(open_for_writing(path)) as history:
+        keep_run(history, "r1")
+    with closing(open_for_reading(path)) as reader:
+        assert count_runs(reader) == 1
+        with closing(open_for_writing(path)) as history:
+            keep_run(history, "r2")
+        assert (count_runs(reader), list_run_ids(reader)) == (2, ["r1", "r2"])
+
+
+def count_runs(history: History) -> float:
+    """Return the total of the runs."""
+    return sum(number for (name, _), number in history.load_totals().counters.items() if name == families.RUNS.name)
+
+
+def test_history_that_changes_during_each_query_is_not_called_damaged(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(open_for_writing(path)) as history:
+        keep_run(history, "r1")
+    monkeypatch.setattr(database.HistoryReading, "has_changed", lambda _: True)
+    with closing(open_for_reading(path)) as reader, pytest.raises(HistoryError, match=r"again and again .* try again"):
+        reader.load_runs()
 
 
 def test_history_that_is_deleted_while_it_is_opened_for_reading_is_missing(

@@ -59,7 +59,7 @@ def test_opening_the_file_of_an_earlier_version_upgrades_it(path: Path, next_ver
 @pytest.mark.usefixtures("next_version")
 def test_reading_the_file_of_an_earlier_version_upgrades_a_copy(path: Path) -> None:
     before = path.read_bytes()
-    with closing(database.open_for_reading(path)) as connection:
+    with closing(database.open_for_reading(path).connection) as connection:
         assert connection.execute("SELECT run_id, owner FROM runs").fetchall() == [("r1", "unknown")]
     assert path.read_bytes() == before
 

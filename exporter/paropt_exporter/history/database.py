@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote_from_bytes
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paropt_exporter import files
 from paropt_exporter.errors import HistoryError
@@ -148,15 +149,32 @@ def _open_or_set_aside(path: Path, now_seconds: float) -> OpenedHistory:
     raise FileNotFoundError(errno.ENOENT, "it was replaced again and again while it was opened", str(path))
 
 
-def open_for_reading(path: Path) -> sqlite3.Connection:
+class HistoryReading(Struct, frozen=True, kw_only=True):
+    """A connection for reading.
+
+    Without a log, no transaction holds the state of the history. `version` then tells it apart from later ones; None:
+    the state can't change.
+    """
+
+    connection: sqlite3.Connection
+    path: Path
+    version: tuple[int, ...] | None
+
+    def has_changed(self) -> bool:
+        """Return whether a run has begun and written the file since: pages of two states may have been read."""
+        return self.version is not None and self.version != _read_file_version(self.path)
+
+
+def open_for_reading(path: Path) -> HistoryReading:
     """Return a connection for reading, which creates, moves, repairs and upgrades no file.
 
-    All its queries see the state of the history at this moment. Raises HistoryError if there is no readable history.
-    Queries may raise sqlite3.Error.
+    All its queries see the state of the history at this moment, or the reading `has_changed`. Raises HistoryError if
+    there is no readable history. Queries may raise sqlite3.Error.
     """
-    connection = _connect_for_reading(path)
+    reading = _connect_for_reading(path)
+    connection = reading.connection
     try:
-        return _load_current_version(connection, path)
+        return replace(reading, connection=_load_current_version(connection, path))
     except sqlite3.Error as error:
         connection.close()
         raise build_unreadable_error(path, error) from error
@@ -170,7 +188,7 @@ def check_file(path: Path) -> None:
 
     A damaged history is accepted, since a run sets it aside.
     """
-    with closing(_connect_for_reading(path)) as connection:
+    with closing(_connect_for_reading(path).connection) as connection:
         try:
             _read_version(connection, path)
         except sqlite3.Error as error:
@@ -178,12 +196,13 @@ def check_file(path: Path) -> None:
                 raise build_unreadable_error(path, error) from error
 
 
-def _connect_for_reading(path: Path) -> sqlite3.Connection:
+def _connect_for_reading(path: Path) -> HistoryReading:
     try:
         for tries_left in reversed(range(_TRIES)):
             if not files.has_regular_file(path):
                 raise HistoryError(f"no history yet at {path}: run a lane first")
             log = repair.resolve_path(path).with_name(repair.resolve_path(path).name + "-wal")
+            version = _read_file_version(path)
             live = files.has_regular_file(log) and log.stat().st_size > 0
             # Without a log no lock is needed, and SQLite would create an empty log. With a log, a run may be in
             # progress: its index is read with shared locks, or rebuilt in memory if no process has it open.
@@ -196,13 +215,22 @@ def _connect_for_reading(path: Path) -> sqlite3.Connection:
                 continue
             connection.execute("BEGIN")
             if not live or not tries_left or not _meets_change(connection):
-                return connection
+                return HistoryReading(connection=connection, path=path, version=None if live else version)
             connection.close()
     except files.UnexpectedFileType as error:
         raise _build_file_type_error(path, error) from error
     except (sqlite3.Error, OSError) as error:
         raise build_unreadable_error(path, error) from error
     raise AssertionError("the last try returns or raises")
+
+
+def _read_file_version(path: Path) -> tuple[int, ...]:
+    """Return what changes with each write to a file; empty without a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 # A run that ends removes the log, and a user may remove the whole folder. And if a run writes the index just while it

@@ -34,6 +34,7 @@ from paropt_exporter.history.values import (
 _MOST_REPORT_BYTES = 64 << 20
 _RUN_TABLES = ("stages", "tasks", "sla", "failed_items", "flaky_items")
 _ITEM_TABLES = ("items", "shard_items")
+_READ_TRIES = 5  # of a history that runs change meanwhile
 _PART = "::"  # between a file and a long test in it; each has its own row
 _LONGEST_ITEM_SECONDS = 1e6
 
@@ -102,15 +103,29 @@ def merge_sources(connection: sqlite3.Connection, project: str, sources: Sequenc
 
 def _read_history(path: Path, project: str) -> Source:
     try:
-        with closing(open_for_reading(path)) as connection:
-            damage = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if damage != ("ok",):
-                raise HistoryError(f"history {path}: damaged ({damage[0]})")
-            return _read_tables(connection, path, project)
+        for _ in range(_READ_TRIES):
+            reading = open_for_reading(path)
+            with closing(reading.connection) as connection:
+                try:
+                    source = _read_whole(connection, path, project)
+                except (sqlite3.Error, HistoryError, *INVALID_VALUE_ERRORS):
+                    if not reading.has_changed():
+                        raise
+                else:
+                    if not reading.has_changed():
+                        return source
     except sqlite3.Error as error:
         raise build_unreadable_error(path, error) from error
     except INVALID_VALUE_ERRORS as error:
         raise HistoryError(f"history {path}: it contains values that no exporter wrote ({error})") from error
+    raise HistoryError(f"history {path}: runs changed it again and again while it was read: try again")
+
+
+def _read_whole(connection: sqlite3.Connection, path: Path, project: str) -> Source:
+    damage = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if damage != ("ok",):
+        raise HistoryError(f"history {path}: damaged ({damage[0]})")
+    return _read_tables(connection, path, project)
 
 
 def _read_tables(connection: sqlite3.Connection, path: Path, project: str) -> Source:

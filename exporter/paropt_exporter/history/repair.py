@@ -41,7 +41,7 @@ def identify_file(path: Path) -> Identity | None:
 
 def resolve_path(path: Path) -> Path:
     """Return the path of SQLite's files: outside of `.paropt`, links are followed to the place that the user chose."""
-    return path if files.find_private_parts(path) else path.resolve()
+    return path if files.find_private_parts(path) else Path(os.path.realpath(path))
 
 
 def identify_files(path: Path) -> Identities:

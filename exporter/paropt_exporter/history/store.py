@@ -32,6 +32,7 @@ _LOCKED = "database is locked"  # SQLite's message
 _LOCKED_REMEDIES = f"a stopped or hanging process has locked it: continue or end that, {_OTHER_PLACE}"
 
 KEEP_RUNS = 1000
+_READ_TRIES = 5  # a run takes longer than a query, so the second try nearly always succeeds
 _FAULTS = (sqlite3.Error, OSError, HistoryError)  # of a transaction, which may open the file again
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -72,7 +73,8 @@ class History:
     * Totals are never lower than a page has shown (`store_shown_cpu`), including attempts that died with their
       exporter.
     * With `for_reading` no file is written, moved or repaired: a checkout that is only inspected stays unchanged. All
-      reads see the history as it was when it was opened.
+      reads see the history as it was when it was opened, or, if it was closed then and a run has begun since, as it
+      was at the end of a run: never a part of each.
     * Totals and last values are never pruned. Runs are kept while they are among the last `keep_runs`, no older than
       `keep_seconds`, and fit into `keep_bytes` (None: any number, age, size). The file shrinks when they are removed.
 
@@ -274,7 +276,8 @@ class History:
 
     def _open(self) -> None:
         if self._for_reading:
-            self._connection, self._in_memory = open_for_reading(self.path), False
+            self._reading, self._in_memory = open_for_reading(self.path), False
+            self._connection = self._reading.connection
             return
         opened = open_history(self.path, self._clock.wall())
         self._connection, self._files, self._in_memory = opened.connection, opened.files, opened.fault is not None
@@ -287,9 +290,10 @@ class History:
         *arguments: _Arguments.args,
         **keywords: _Arguments.kwargs,
     ) -> _Result:
+        run = self._read_one_state if self._for_reading else self._replace_if_damaged
         with self._lock:
             try:
-                return self._replace_if_damaged(lambda: query(self._connection, *arguments, **keywords))
+                return run(lambda: query(self._connection, *arguments, **keywords))
             except sqlite3.Error as error:
                 raise build_unreadable_error(self.path, error) from error
 
@@ -301,32 +305,41 @@ class History:
         Raises HistoryError for values that no exporter wrote.
         """
         try:
-            return work(*arguments, **keywords)
-        except UnicodeEncodeError as error:
-            raise HistoryError(f"history {self.path}: cannot search for a name that is not valid Unicode") from error
-        except INVALID_VALUE_ERRORS as error:
-            raise HistoryError(
-                f"history {self.path}: it contains values that no exporter wrote ({error}); move it away"
-            ) from error
+            with self._explain_values():
+                return work(*arguments, **keywords)
         except sqlite3.Error as error:
-            if self._for_reading:
-                return self._retry_query(error, lambda: work(*arguments, **keywords))
             if self._in_memory or not repair.is_damage(error):
                 raise
             repair.set_aside(self.path, self._files[0], str(error), self._clock.wall())
             self._switch_file()
             return work(*arguments, **keywords)
 
-    def _retry_query(self, error: sqlite3.Error, work: Callable[[], _Result]) -> _Result:
-        """Repeat a query that failed: a run may have opened and changed the file in between."""
-        if not repair.is_damage(error):
-            raise build_unreadable_error(self.path, error) from error
-        self._connection.close()
-        self._open()
+    def _read_one_state(self, query: Callable[[], _Result]) -> _Result:
+        """Run a query; if a run has changed the file meanwhile, open it again and repeat the query."""
+        for tries_left in reversed(range(_READ_TRIES)):
+            try:
+                with self._explain_values():
+                    found = query()
+                if not self._reading.has_changed():
+                    return found
+            except (sqlite3.Error, HistoryError) as error:
+                is_damaged = isinstance(error, sqlite3.Error) and repair.is_damage(error)
+                if not tries_left or not (is_damaged or self._reading.has_changed()):
+                    raise
+            self._connection.close()
+            self._open()
+        raise HistoryError(f"history {self.path}: runs changed it again and again while it was read: try again")
+
+    @contextmanager
+    def _explain_values(self) -> Iterator[None]:
         try:
-            return work()
-        except sqlite3.Error as again:
-            raise build_unreadable_error(self.path, again) from again
+            yield
+        except UnicodeEncodeError as error:
+            raise HistoryError(f"history {self.path}: cannot search for a name that is not valid Unicode") from error
+        except INVALID_VALUE_ERRORS as error:
+            raise HistoryError(
+                f"history {self.path}: it contains values that no exporter wrote ({error}); move it away"
+            ) from error
 
     def _reopen_if_replaced(self) -> None:
         """If the file or its log was deleted or replaced, continue with the file at its path: writes would be lost."""

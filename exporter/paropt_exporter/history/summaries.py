@@ -166,9 +166,10 @@ def compute_trend(connection: sqlite3.Connection, project: str, lane: str, *, li
     """Compare the lane's latest throughput with the average of up to `limit` earlier runs; None with fewer than two.
 
     Only successes count: a failed run completes fewer tasks, and its stages end early or are skipped. Partial runs are
-    left out, as with `--failed`, and so are runs in which a task was cached.
+    left out, as with `--failed`, and so are runs in which a task was cached, or whose records were lost on a full disk.
     """
-    ended = [run for run in load_runs(connection, project, lane=lane, limit=limit + 1) if _is_whole_success(run)]
+    summaries = load_runs(connection, project, lane=lane, limit=limit + 1)
+    ended = [run for run in summaries if run.stages and _is_whole_success(run)]
     if len(ended) < 2:
         return None
     *earlier, latest = ended
