@@ -1,16 +1,24 @@
-"""The metrics, alerts, variables, scripts and make targets that the pages name exist."""
+"""The metrics, alerts, flags, variables, scripts and make targets that the pages name exist."""
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from paropt_exporter import families
+from paropt_exporter.cli.flags import build_parser
 from paropt_exporter.cli.plain_flags import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
+FLAGS_OF_OTHERS = {
+    *("--cache", "--config", "--cov", "--deselect", "--dist", "--init", "--maxfail", "--pdb", "--repository-url"),
+    *("--retries", "--storage.tsdb.retention.time", "--timeout"),
+    *("--decide-again", "--kills", "--seed", "--traced"),  # of benchmarks
+}
 VARIABLES_OF_CI = {"PAROPT_PACKAGE"}  # deploy/ci reads it
 
 
@@ -39,6 +47,19 @@ def test_alerts_exist() -> None:
 def test_variables_exist() -> None:
     variables = set(re.findall(r"\bPAROPT_[A-Z_]+", _read("exporter", "*.py")))
     assert _find_unknown(r"\bPAROPT_[A-Z_]+", variables | VARIABLES_OF_CI) == []
+
+
+def _iter_flags(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _iter_flags(command)
+
+
+def test_flags_exist() -> None:
+    """Flags in examples are parsed elsewhere; these stand alone, as in `--once`."""
+    assert _find_unknown(r"`(--[a-z][a-z.-]*)", {*_iter_flags(build_parser()), *FLAGS_OF_OTHERS}) == []
 
 
 def test_each_command_is_on_a_page() -> None:

@@ -31,6 +31,7 @@ KNOWN = (
     "echo 'source x' \"[[ a ]]\"  # source x",
     "[ $A = b ] && echo $((1<(2))) ${A:-b,c} {item}",
     "cat <<EOF\nsource x\nEOF",
+    "prettier --check src/**/*.{ts,tsx} --ignore={a,b}",
     "./source a; npm run source && resource x",
     "git show stash@{0} && (cd web && ls) | sort & wait",
 )

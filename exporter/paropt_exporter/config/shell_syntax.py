@@ -26,7 +26,8 @@ _OTHERS = (
     (re.compile(r"\|&"), "|&", "eval ': |& :'"),
     (re.compile(r"(?<!\[)\[ [^]\n]{0,80} == "), "==", "[ a == a ]"),
     (re.compile(r"(?:^|[\s;])\w+=\("), "NAME=(…)", "eval 'a=(b)'"),
-    (re.compile(r"(?<!\$)\{(?:\d+\.\.\d+|[\w.]+(?:,[\w.]+)+)\}"), "{a,b}", '[ "$(echo {a,b})" = "a b" ]'),
+    # Not after a wildcard: many programs understand `*.{ts,tsx}` by themselves.
+    (re.compile(r"(?:^|\s)[\w./-]{0,80}\{(?:\d+\.\.\d+|[\w.]+(?:,[\w.]+)+)\}"), "{a,b}", '[ "$(echo {a,b})" = "a b" ]'),
 )
 _REMEDIES = {"source": "write `.`", "==": "write `=`", "&>": "write `> FILE 2>&1`", "|&": "write `2>&1 |`"}
 _COMMENT = re.compile(r"(?m)(?:^|\s)#.*")
