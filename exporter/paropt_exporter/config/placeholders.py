@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
+from functools import lru_cache
 
 from paropt_exporter.lazy_patterns import compile_later
 
@@ -27,6 +29,12 @@ _ENDS = {"'": compile_later("'|$"), "#": compile_later("\n|$")}  # tokens up to 
 _BEFORE_SOME_COMMENTS = (")", "<", ">")  # after these, `#` begins a comment in some places only
 _ALL_THE_WAY_IN = ("`", "<<", "((", "[")  # they change backslashes and dollars, or the result, at any depth inside
 QUOTED = compile_later(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\[^\n]""", re.DOTALL)
+
+
+@lru_cache(maxsize=16)  # each check of a stage splits its lines, and so does each of its items
+def split_line(line: str) -> tuple[str, ...]:
+    """Return the words of a line. Raises ValueError for an open quote."""
+    return tuple(shlex.split(line))
 
 
 def drop_quoted(line: str) -> str:

@@ -6,14 +6,12 @@ As in `checks`, these read plain values.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import pairwise
 
 from paropt_exporter.config import messages, raw_yaml
 from paropt_exporter.config.faults import Fault, Location
-from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, QUOTED, drop_quoted, find_unprotected
+from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, QUOTED, drop_quoted, find_unprotected, split_line
 from paropt_exporter.config.values import AUTO_INPUTS
 
 _WORK = ("run", "call", "steps")
@@ -127,7 +125,7 @@ def _find_script(words: Sequence[str]) -> tuple[str, str]:
 
 def _check_line(place: Location, line: str) -> Iterator[Fault]:
     try:
-        words = _split_line(line)
+        words = [*split_line(line)]
     except ValueError as error:
         yield Fault(
             location=place, message=f"the line can't be split into words ({str(error).lower()}): close the quote"
@@ -269,12 +267,7 @@ def _split_words(command: object) -> list[str]:
     """Return a command's words. A line that can't be split counts as one word here; `_check_line` reports it."""
     if isinstance(command, str):
         try:
-            return _split_line(command)
+            return [*split_line(command)]
         except ValueError:
             return [command]
     return raw_yaml.list_words(command)
-
-
-@lru_cache(maxsize=16)  # the checks of a stage split its lines one after another
-def _split_line(line: str) -> list[str]:
-    return shlex.split(line)

@@ -9,9 +9,11 @@ damaged or hostile content. It knows bytes, and the supervisor starts in half th
 from __future__ import annotations
 
 import marshal
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from typing import Any
 
 _LENGTH_BYTES = 4
@@ -40,3 +42,11 @@ class FrameReader:
             begin = end
         self._unread = content[begin:]
         return values
+
+
+def count_unread_bytes(channel: socket) -> int:
+    """Return how many of the bytes that were sent the other end of a Unix socket has not read."""
+    import fcntl  # here: short commands and most fork servers need no answer
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(channel, termios.TIOCOUTQ, bytes(4)), sys.byteorder)

@@ -7,13 +7,13 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, assert_never
 
-from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL
+from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL, split_line
 from paropt_exporter.config.virtual_environment import build_environment, build_stage_environment
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, DASK, PROCESSES, THREADS, RemoteTaskOptions
@@ -346,11 +346,6 @@ def _build_commands(stage: Stage, item: str | None, arguments: tuple[str, ...]) 
     )
 
 
-@lru_cache(maxsize=16)  # a stage has the same line for all its items
-def _split_line(line: str) -> tuple[str, ...]:
-    return tuple(shlex.split(line))
-
-
 def _build_words(
     command: str | tuple[str, ...], item: str | None, arguments: tuple[str, ...], *, shell: bool
 ) -> tuple[str, ...]:
@@ -362,7 +357,7 @@ def _build_words(
     if isinstance(command, str) and shell:
         quoted = {ARGS: shlex.join(arguments)} | ({} if item is None else {ITEM: shlex.quote(item)})
         return (*SHELL, _PLACEHOLDER.sub(lambda found: quoted.get(found[0], found[0]), command))
-    words = _split_line(command) if isinstance(command, str) else command
+    words = split_line(command) if isinstance(command, str) else command
     filled: list[str] = []
     for word in words:
         if word == ARGS:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.executors import procfs
+from paropt_exporter.executors.frames import count_unread_bytes
 from paropt_exporter.signal_numbers import signal
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class ForkServers:
         with self._lock:
             self._is_watched = False
             control = self._control
-            if self._pid == pid and _is_traced(pid) and control is not None and _count_unread_bytes(control):
+            if self._pid == pid and _is_traced(pid) and control is not None and count_unread_bytes(control):
                 log.error("a task or a debugger holds the fork server: killed, with all workers", extra={"pid": pid})
                 os.kill(pid, signal.SIGKILL)
 
@@ -201,14 +202,6 @@ def _is_traced(pid: int) -> bool:
     """Return whether a process is stopped by one that traces it. False for 0."""
     fields = procfs.read_stat(pid) if pid else None
     return fields is not None and fields[0] == "t"
-
-
-def _count_unread_bytes(control: socket.socket) -> int:
-    """Return how much of the sent orders the other end has not read."""
-    import fcntl  # here: hardly any task traces the fork server
-    import termios
-
-    return int.from_bytes(fcntl.ioctl(control, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def _find_interpreter() -> str:

@@ -30,7 +30,7 @@ import time
 from _ctypes import call_function, dlopen, dlsym
 
 from paropt_exporter.executors import procfs
-from paropt_exporter.executors.frames import FrameReader, build_frame
+from paropt_exporter.executors.frames import FrameReader, build_frame, count_unread_bytes
 from paropt_exporter.executors.supervisor import BYE, EXIT, MARK, REST, WATCH
 from paropt_exporter.executors.supervisor.parent_process import ParentProcess
 from paropt_exporter.executors.supervisor.process_tree import (
@@ -232,7 +232,7 @@ class Command:
 
     def send_usage(self, now: float) -> None:
         """Send the usage of the sample at `now`, unless the exporter has not read the last report."""
-        if self.tree is not None and not _count_unread_bytes(self.channel.connection):
+        if self.tree is not None and not count_unread_bytes(self.channel.connection):
             self._reported_seconds = now
             self._send(usage=_read_usage(self.tree), sampled=_read_core_time(self.tree, now))
 
@@ -541,13 +541,6 @@ def _read_usage(tree: Tree) -> tuple[int, float, float, int, int]:
 def _read_core_time(tree: Tree, now: float) -> tuple[float, float, float]:
     """Return the monotonic time of a sample, and the seconds that the tree ran and waited for a core until then."""
     return now, tree.get_run_seconds(), tree.get_wait_seconds()
-
-
-def _count_unread_bytes(channel: socket.socket) -> int:
-    import fcntl  # here: a short command reports only its end
-    import termios
-
-    return int.from_bytes(fcntl.ioctl(channel, termios.TIOCOUTQ, b"\0\0\0\0"), "little")
 
 
 class Limits:
