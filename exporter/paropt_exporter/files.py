@@ -20,7 +20,7 @@ PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700  # the output of stages may contain 
 _MAX_DEPTH = 2  # levels below it, such as `.paropt/runs/ID.lock`; a whole project may be in a folder of that name
 _LONGEST_SOCKET_BYTES = 107  # of the address of a socket
 _FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEFAULT_FILE = 0o666  # minus the umask, as for any file that a program writes
 _NO_HOME = Path("/nonexistent")  # as Debian writes it for users without a home folder
 
@@ -264,7 +264,7 @@ def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None
     folder = _open_folder(path.parent)
     temporary = f".{path.name}.{os.urandom(4).hex()}"
     try:
-        descriptor = os.open(temporary, _NEW_FILE_FLAGS, mode or _DEFAULT_FILE, dir_fd=folder)
+        descriptor = os.open(temporary, NEW_FILE_FLAGS, mode or _DEFAULT_FILE, dir_fd=folder)
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123 -- a descriptor, no path
                 if mode is not None:

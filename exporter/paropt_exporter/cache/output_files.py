@@ -15,6 +15,7 @@ from itertools import accumulate, chain
 
 from msgspec import Struct
 
+from paropt_exporter import files
 from paropt_exporter.cache.entry import Entry, OutputFile
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
 from paropt_exporter.cache.result_store import Store
@@ -22,7 +23,6 @@ from paropt_exporter.input_files import FoundFile, InputPatterns
 from paropt_exporter.lazy_patterns import compile_later
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 _TEMPORARY = compile_later(r"(^|/)\.[0-9a-f]{16}\.paropt$")
@@ -263,7 +263,7 @@ def _stage(folders: _Folders, store: Store, file: OutputFile) -> _Staged:
     if file.kind == "l":
         os.symlink(file.value, temporary, dir_fd=parent)
         return _Staged(parent, temporary, name)
-    descriptor = os.open(temporary, _NEW_FILE_FLAGS, 0o777 if file.kind == "x" else 0o666, dir_fd=parent)
+    descriptor = os.open(temporary, files.NEW_FILE_FLAGS, 0o777 if file.kind == "x" else 0o666, dir_fd=parent)
     try:
         with open(descriptor, "wb") as target:
             store.copy(file.value, target)

@@ -49,7 +49,6 @@ _YOUNG_SECONDS = 3600.0  # pruning spares newer files, which a run may be about 
 # Older indexes most likely belong to deleted checkouts; if one is missing, files are read again.
 _OLD_SECONDS = 30 * 86400.0
 _SCANNED_SECONDS = 86400.0  # for so long the size is known by adding up writes; concurrent runs may miss some
-_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_RATIO = 0.8  # pruning leaves this much of the size, so that the next run need not prune again
 
 
@@ -290,7 +289,7 @@ class Store:
             folder, name = _make_parent(path)
             temporary = os.path.join(folder, f".{name[:8]}.{os.urandom(4).hex()}")
             try:
-                with os.fdopen(os.open(temporary, _NEW_FILE_FLAGS, files.PRIVATE_FILE), "wb") as target:
+                with os.fdopen(os.open(temporary, files.NEW_FILE_FLAGS, files.PRIVATE_FILE), "wb") as target:
                     for chunk in chunks:
                         found.update(chunk)
                         size_bytes += len(chunk)
