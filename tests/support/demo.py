@@ -42,8 +42,8 @@ def demo(folder: Path) -> Iterator[Prometheus]:
     target, port = free_port(), free_port()
     config = project / "paropt.yml"
     config.write_text(config.read_text().replace("http://127.0.0.1:9090", f"http://127.0.0.1:{port}"))
-    work = project / "work.py"
-    work.write_text(work.read_text().replace("0.3 * PACE", "0.1 * PACE"))  # computing for longer shows no more
+    work = project / "work.py"  # its calls compute for a shorter time: longer ones show no more
+    work.write_text(work.read_text().replace("CRUNCH_SECONDS = 0.3", "CRUNCH_SECONDS = 0.1"))
     (project / "run-count").write_text(str(FIRST_RUN - 1))
     with (
         _prometheus(folder, port, target) as server,
