@@ -16,7 +16,7 @@ from paropt_exporter.serve.fair_shares import (
     find_waits,
 )
 
-HISTORIES = 500  # of 26 faults in the decision the last one that shows needs six; 4,000 find no other
+HISTORIES = 2000  # of 26 faults in the decision the last one that shows needs six; 4,000 find no other
 STEP_SECONDS = 0.25
 LONGEST_TASK_STEPS = 8
 _SLOW_STEPS = 12  # for messages and their confirmations

@@ -1,4 +1,4 @@
-"""Invariants over 1600 generated histories of pools and lanes."""
+"""Invariants over four thousand generated histories of pools and lanes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from paropt_exporter.autoscaling.policy.size_bounds import (
 )
 from paropt_exporter.families import DECISION_REASONS, REJECTION_REASONS
 
-HISTORIES = 400  # of each of the four kinds
+HISTORIES = 1000  # of each of the four kinds
 STEPS = 25
 
 
