@@ -918,6 +918,15 @@ def list_sound_runs(path: Path) -> list[str]:
         return [run_id for (run_id,) in connection.execute("SELECT run_id FROM runs ORDER BY run_id")]
 
 
+def test_files_of_an_exporter_that_was_killed_while_it_made_the_history_are_removed(path: Path) -> None:
+    path.parent.mkdir()
+    for name in (".history.db.4711-0123abcd", ".history.db.4711-0123abcd-journal", ".history.db.mine"):
+        path.with_name(name).touch()
+    with closing(open_file(path)) as history:
+        keep(history, *whole_run("r1"))
+    assert [file.name for file in path.parent.glob(".history.db.*")] == [".history.db.mine"]
+
+
 def test_the_run_goes_on_if_the_folder_can_not_be_restored(path: Path) -> None:
     with closing(open_file(path)) as history:
         keep(history, run_started("r1"))

@@ -329,7 +329,7 @@ def _is_missing(path: Path) -> bool:
 def _create_file(path: Path) -> None:
     """Create a complete history under another name, then rename it: no other process sees an incomplete one."""
     path = repair.resolve_path(path)
-    copy = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    copy = repair.make_copy_path(path)
     files.create_private(copy)
     try:
         with closing(sqlite3.connect(copy, isolation_level=None)) as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -109,7 +110,7 @@ def restore_deleted(path: Path, identity: Identity | None, deleted: sqlite3.Conn
     with hold_lock(path):
         if identify_file(place) not in (None, identity):
             return
-        copy = place.with_name(f".{place.name}.{os.getpid()}-{os.urandom(4).hex()}")
+        copy = make_copy_path(place)
         files.create_private(copy)
         try:
             with closing(sqlite3.connect(copy)) as target:
@@ -118,6 +119,19 @@ def restore_deleted(path: Path, identity: Identity | None, deleted: sqlite3.Conn
             copy.replace(place)
         finally:
             copy.unlink(missing_ok=True)
+
+
+def make_copy_path(path: Path) -> Path:
+    """Return a path for a new file that will replace the one at a path; remove those of killed processes.
+
+    The caller holds the lock.
+    """
+    mark = re.compile(rf"\.{re.escape(path.name)}\.\d+-[0-9a-f]{{8}}(-wal|-shm|-journal)?")
+    with os.scandir(path.parent) as entries:
+        abandoned = [entry.name for entry in entries if mark.fullmatch(entry.name)]
+    for name in abandoned:
+        path.with_name(name).unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
 
 
 @contextmanager
