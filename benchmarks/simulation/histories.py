@@ -75,8 +75,13 @@ def faults(drawn: History, run: LaneRun) -> list[str]:
 
 
 def _room_for_sleepers(drawn: History) -> bool:
-    """Whether the config's maximum leaves room for all."""
-    return len(drawn.tasks) <= drawn.maximum
+    """Whether the config's maximum leaves room for all, and the cores for one more task.
+
+    Tasks that wait and then compute may all have started while they waited: until most of them have ended, more tasks
+    compute than there are cores, and none of unknown demand may start.
+    """
+    late = any(not work.cpu_demand and work.core_seconds for work in drawn.tasks)
+    return len(drawn.tasks) <= drawn.maximum and not late
 
 
 def _burner(draw: random.Random, stage: str, cores: int) -> Work:
@@ -104,10 +109,18 @@ def _starter(draw: random.Random, stage: str, cores: int) -> Work:
     return Work(seconds=0.05, cpu_demand=1.0, stage=stage, phases=(Phase(seconds=draw.uniform(0.2, 1.0)),))
 
 
+def _late(draw: random.Random, stage: str, cores: int) -> Work:
+    """A program that waits for the network or a lock, and then computes."""
+    del cores
+    computing = Phase(seconds=draw.uniform(0.2, 0.8), cpu_demand=1.0)
+    return Work(seconds=draw.uniform(0.3, 1.0), stage=stage, phases=(computing,))
+
+
 _KINDS: dict[str, Callable[[random.Random, str, int], Work]] = {
     "burner": _burner,
     "threaded": _threaded,
     "sleeper": _sleeper,
     "half": _half,
     "starter": _starter,
+    "late": _late,
 }
