@@ -292,6 +292,13 @@ def test_definitions_of_main_travel_by_value_beside_large_bytes() -> None:
     assert load_arguments(packed)[0][1].__name__ == "task"
 
 
+def test_name_of_main_in_the_content_of_large_bytes_changes_nothing() -> None:
+    named = b"__main__" * 10_000
+    packed = Packer().pack(len, (named,), {})[1]
+    assert isinstance(packed, PickleBuffers)
+    assert any(part is named for part in packed.parts)
+
+
 def test_value_whose_size_raises_counts_as_small() -> None:
     class Odd:
         def __sizeof__(self) -> int:

@@ -7,10 +7,11 @@ import random
 import pytest
 
 from paropt_exporter.errors import TaskStopped, WorkerDied
-from support.fake_processes import BRIEF, LONG, PREFETCH_TASKS, FakePool
+from support.fake_processes import BRIEF, LONG, MEDIUM, PREFETCH_TASKS, FakePool
 
 HISTORIES = 10_000
-SLOW_SECONDS = 0.01  # after which a batch counts as slow
+SLOW_SECONDS = 0.01  # after which a batch counts as slow if another worker is idle
+SLOWEST_SECONDS = 0.1  # after which it counts as slow in any case
 
 
 def ready_pool(size: int = 1, *, most_tasks_per_worker: int | None = None) -> FakePool:
@@ -98,6 +99,35 @@ def test_tasks_behind_a_slow_one_go_to_another_worker() -> None:
     pool.check()
 
 
+def test_tasks_prefetched_behind_a_single_slow_one_go_to_another_worker() -> None:
+    pool = ready_pool(2)
+    submit(pool, 1)
+    process = next(process for process in pool.processes.values() if process.batches)
+    slow = pool.step_into(process, task=0)
+    submit(pool, 1)
+    pool.settle_down(except_for=process)  # the thread of the slow process waits for its reply
+    submit(pool, 1)
+    pool.step_into(next(process for process in pool.processes.values() if process.batches and not process.running), 0)
+    submit(pool, 3 * PREFETCH_TASKS)
+    pool.settle_down(except_for=process)
+    pool.now += SLOW_SECONDS
+    pool.settle_down(except_for=process)
+    assert [item for item in pool.items if not item.future.done()] == [slow]
+    pool.settle_down()
+    pool.check()
+
+
+def test_worker_without_work_takes_tasks_that_a_busy_one_has_not_begun() -> None:
+    pool = ready_pool(2)
+    submit(pool, 8, MEDIUM)
+    first = next(process for process in pool.processes.values() if process.batches)
+    running = pool.step_into(first, task=0)
+    pool.settle_down(except_for=first)
+    assert [item for item in pool.items if not item.future.done()] == [running]
+    pool.settle_down()
+    pool.check()
+
+
 def test_smaller_size_dismisses_idle_workers_now_and_busy_ones_after_their_task() -> None:
     pool = ready_pool(3)
     submit(pool, 2, LONG)
@@ -144,7 +174,7 @@ def test_tasks_that_were_taken_back_do_not_count_for_the_most_tasks() -> None:
         pool.step(process)
         pool.advance(pool.threads[0])
     pool.step_into(process, task=0)
-    pool.now += SLOW_SECONDS
+    pool.now += SLOWEST_SECONDS
     pool.settle_down(except_for=process)
     assert repr(pool.scheduler) == "<Scheduler: 1 queued; fake-0: busy 2>"
     pool.settle_down()
@@ -180,7 +210,7 @@ def test_late_end_of_a_send_leaves_the_next_process_alone() -> None:
     (batch,) = pool.process_of().batches
     pool.process_of().end(-9)
     pool.settle_down()
-    pool.scheduler.note_sent(batch, whole=False)
+    pool.scheduler.note_sent(batch, pool.now, whole=False)
     submit(pool, 1)
     pool.settle_down()
     assert pool.items[1].future.exception(0) is None
@@ -328,16 +358,18 @@ def test_slow_batch_is_noticed_after_a_death_with_a_single_task() -> None:
 def test_slow_batch_is_noticed_after_a_single_task_was_taken_back() -> None:
     pool = ready_pool(1)
     submit(pool, PREFETCH_TASKS + 1)
-    pool.now += SLOW_SECONDS
-    pool.settle_down(except_for=pool.process_of())
     (worker,) = pool.scheduler.workers
+    pool.woken.add(worker)  # its thread finds the second batch
+    pool.settle_down(except_for=pool.process_of())
+    pool.now += SLOWEST_SECONDS
+    pool.settle_down(except_for=pool.process_of())
     assert repr(pool.scheduler) == f"<Scheduler: {PREFETCH_TASKS + 1} queued; fake-0: busy {PREFETCH_TASKS + 1}>"
     assert worker.process is not None
     while worker.process.tasks.slow:
         pool.step(pool.process_of())
         pool.advance(pool.threads[0])
     assert worker.process is not None
-    assert worker.process.tasks.get_slow_delay(pool.now) == SLOW_SECONDS
+    assert worker.process.tasks.get_slow_delay(pool.now) == pytest.approx(SLOW_SECONDS)
     pool.settle_down()
     pool.check()
 
@@ -393,7 +425,7 @@ def _interrupted(choice: random.Random) -> str:
 def _do_something(pool: FakePool, choice: random.Random) -> None:
     drawn = choice.random()
     if drawn < 0.5:
-        function = choice.choice((BRIEF, BRIEF, LONG))
+        function = choice.choice((BRIEF, BRIEF, MEDIUM, LONG))
         for _ in range(choice.choice((1, 1, 2, 5, 30))):
             pool.threads.append(pool.submit(function, interrupted=_interrupted(choice)))
     elif drawn < 0.65:

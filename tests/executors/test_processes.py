@@ -991,6 +991,26 @@ def test_large_arguments_and_results_arrive(pool: ProcessPool) -> None:
     assert [len(future.result(HANG_SECONDS)) for future in futures] == [30_000_000] * 3
 
 
+def test_large_results_of_held_tasks_arrive_though_earlier_ones_are_unread(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    with ProcessPool(1) as pool:
+        wait([pool.submit(log_and_fill, str(log), -1, 1) for _ in range(40)])
+        futures = [pool.submit(log_and_fill, str(log), number, 66_000) for number in range(6)]
+        futures[0].add_done_callback(
+            lambda _: eventually(lambda: not futures[3].running() or "\n3\n" in log.read_text())
+        )
+        for number, future in enumerate(futures):
+            assert future.result(HANG_SECONDS) == bytes([number]) * 66_000
+
+
+def log_and_fill(path: str, number: int, size: int) -> bytes:
+    if number < 0:
+        time.sleep(0.001)  # so its tasks are known to be longer than a batch, and short enough to be held
+    append(path, str(number))
+    return bytes([max(0, number)]) * size
+
+
 def test_large_arguments_of_queued_tasks_are_pickled_when_a_worker_gets_them(fifo: Path) -> None:
     pickled = Large.pickled
     with ProcessPool(1) as pool:

@@ -75,7 +75,7 @@ def test_write_to_a_dying_worker_reaches_no_other_file(tmp_path: Path) -> None:
 
     body = PickleBuffers(bytes(100_000))
     body.parts = _Parts([b"first", b"second"], die)
-    connection.send_task(0, (b"function", body), profiled=False)
+    connection.send_task(0, (b"function", body), profiled=False, shares_result=True)
     for file in opened:
         file.close()
     assert [path.stat().st_size for path in tmp_path.iterdir()] == [0] * 20

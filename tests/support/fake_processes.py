@@ -7,6 +7,7 @@ process makes one step at a time: it claims a task, ends it, replies, or exits.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ from paropt_exporter.executors.processes.scheduler import (
 )
 from paropt_exporter.executors.processes.workers import Worker, WorkerProcess, WorkerState
 
-BRIEF, LONG = b"brief", b"long"  # functions whose tasks are known to take a tenth of a microsecond, and half a second
+# Functions whose tasks are known to take a tenth of a microsecond, two milliseconds, and half a second.
+BRIEF, MEDIUM, LONG = b"brief", b"medium", b"long"
 
 PREFETCH_TASKS = 256  # queued tasks at which a submit gives one busy worker a second batch
 _WATCHED = 4  # each fourth future has a callback, which counts; the others settle without a lock, as most of them do
@@ -87,6 +89,7 @@ class FakePool:
         self.now = 0.0
         self.scheduler = Scheduler(PoolCounters("fake"), most_tasks_per_worker, prefetch_tasks=prefetch_tasks)
         self.scheduler.durations.learn(BRIEF, "", 1e-7, 1)
+        self.scheduler.durations.learn(MEDIUM, "", 2e-3, 1)
         self.scheduler.durations.learn(LONG, "", 0.5, 1)
         self.threads: list[Thread] = []
         self.processes: dict[Worker, FakeProcess] = {}
@@ -168,6 +171,7 @@ class FakePool:
 
     def _run_worker(self, worker: Worker, sender: int) -> Thread:
         scheduler = self.scheduler
+        worker.thread = sender
         while not worker.leaving:
             yield False
             if worker.state is WorkerState.DRAINING:
@@ -188,7 +192,9 @@ class FakePool:
     def _converse(self, process: WorkerProcess, fake: FakeProcess, sender: int) -> Thread:
         scheduler, worker, tasks = self.scheduler, process.worker, process.tasks
         while True:
-            while not (fake.replies or fake.ended or worker in self.woken or tasks.get_slow_delay(self.now) == 0.0):
+            delay = tasks.get_slow_delay(self.now)
+            due_seconds = math.inf if delay is None else self.now + delay
+            while not (fake.replies or fake.ended or worker in self.woken or self.now >= due_seconds):
                 yield True
             woken, ended = worker in self.woken, fake.ended  # as `poll` finds it
             yield False
@@ -203,7 +209,7 @@ class FakePool:
             if ended and not fake.replies:
                 yield from self._handle_exit(process, fake, sender)
                 return
-            if tasks.get_slow_delay(self.now) == 0.0:
+            if tasks.get_slow_delay(self.now) == 0.0 and (scheduler.idle or not tasks.wait_longer(self.now)):
                 results = self._read(fake)
                 tasks.end_tasks(results)
                 scheduler.requeue_unclaimed(process, fake.withdraw_claims())
@@ -221,7 +227,7 @@ class FakePool:
             yield False
             settles_first = exited or not fake.unloaded.isdisjoint(results)
             if not settles_first:
-                yield from self._finish(self._begin(scheduler.give_next_batch(process, self.now, sender)))
+                yield from self._finish(self._give_next_batch(process, sender))
             yield from self._settle(process, results, sender)
             if not settles_first:
                 return
@@ -232,7 +238,13 @@ class FakePool:
             if not finished:
                 return
         if not exited:
-            yield from self._finish(self._begin(scheduler.give_next_batch(process, self.now, sender)))
+            yield from self._finish(self._give_next_batch(process, sender))
+
+    def _give_next_batch(self, process: WorkerProcess, sender: int) -> Sequence[Action]:
+        overloaded = self.scheduler.find_overloaded(process, self.now)
+        if overloaded is not None:
+            self.scheduler.requeue_unclaimed(overloaded, _fake_of(overloaded).withdraw_claims())
+        return self._begin(self.scheduler.give_next_batch(process, self.now, sender))
 
     def _handle_exit(self, process: WorkerProcess, fake: FakeProcess, sender: int) -> Thread:
         results = self._read(fake)
@@ -287,9 +299,10 @@ class FakePool:
                 if whole:
                     process.flush()
                 yield False
-                self.scheduler.note_sent(action, whole=whole)
+                more = self._begin(self.scheduler.note_sent(action, self.now, whole=whole))
                 if not whole:
                     self.woken.add(action.process.worker)
+                yield from self._finish(more)
             elif isinstance(action, Kill):
                 process = _fake_of(action.process)
                 if not process.ended:

@@ -10,10 +10,14 @@ from paropt_exporter.executors.worker import wire
 from paropt_exporter.executors.worker.payload import AFRESH, Queued, UnpickledArguments
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 
-# A worker may hold two batches, so that it has the next one before it has finished the last: a millisecond of work
-# together, and no more results than the pipe has room for.
+# A worker may hold two batches of many tasks, so that it has the next one before it has finished the last: no more
+# results than the pipe has room for.
 BATCH_SECONDS = 0.0005
 BATCH_TASKS = wire.MOST_TASKS // 2
+# On a busy machine the thread that sends a batch gets a core only after some milliseconds. So a busy worker gets more
+# batches while it holds less than the first of these, or one more task while it runs one of up to the second.
+HELD_SECONDS = 0.005
+LONGEST_HELD_SECONDS = 0.05
 # Copying, pickling and loading runs at some GB a second. Counting it bounds a batch in memory as well as in time.
 SECONDS_PER_BYTE = 1e-9
 
@@ -80,9 +84,9 @@ def take_batch(
 ) -> tuple[float, int]:
     """Begin the first tasks of the queue and move them to `items`: a worker's `share`, and `most` of them at most.
 
-    Return their expected seconds, and how many tasks were found cancelled. The first task is taken even if
-    it is long, unless the worker is `busy`. A task with large arguments is taken alone. If an interrupt is raised in
-    here, each task is either in the queue or in `items`.
+    Return their expected seconds, and how many tasks were found cancelled. The first task is taken even if it is long,
+    unless the worker is `busy`, where it would wait. A task with large arguments is taken alone. If an interrupt is
+    raised in here, each task is either in the queue or in `items`.
     """
     item: WorkItem | None = None
     total, function, known, cancelled = 0.0, b"", 0.0, 0
@@ -96,7 +100,7 @@ def take_batch(
                 function = packed[0]
                 known = durations.get_expected(function, future.label)
             expected = known if type(packed[1]) is tuple and not profiled else _expected_seconds(known, item)
-            if total + expected > BATCH_SECONDS and (items or busy):
+            if total + expected > BATCH_SECONDS and (items or (busy and expected > LONGEST_HELD_SECONDS)):
                 queue.appendleft(item)
                 break
             if future.start_running(now):

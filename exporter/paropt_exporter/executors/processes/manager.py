@@ -107,17 +107,19 @@ class ProcessManager:
                 self.scheduler.count_unbegun(failed=False)
 
     def _send(self, batch: Send) -> None:
-        process, _, first, items, single = batch
+        process, _, first, items, single, shares_result = batch
         if single:
             item = items[0]
             task = self.packer.pickle_arguments(item.packed, item.future.label)
-            whole = process.connection.send_task(first, task, profiled=item.profiled)
+            whole = process.connection.send_task(first, task, profiled=item.profiled, shares_result=shares_result)
         else:
             whole = process.connection.send_batch(first, [item.packed for item in items])
         with self.scheduler.lock:
-            self.scheduler.note_sent(batch, whole=whole)
+            more = self._begin(self.scheduler.note_sent(batch, monotonic(), whole=whole))
             if not whole:
                 wake(process.worker)  # its thread sends the rest
+        if more:
+            self._finish(more)
 
     def _recover(self) -> None:
         with self.scheduler.lock:
@@ -203,8 +205,14 @@ class ProcessManager:
     def give_next_batch(self, process: WorkerProcess) -> None:
         """Give a process its next batch, or let it idle or exit."""
         with self.scheduler.lock:
-            actions = self._begin(self.scheduler.give_next_batch(process, monotonic(), get_ident()))
+            actions = self._give_next_batch(process, monotonic())
         self._finish(actions)
+
+    def _give_next_batch(self, process: WorkerProcess, now: float) -> list[Action]:
+        overloaded = self.scheduler.find_overloaded(process, now)
+        if overloaded is not None:
+            self.scheduler.requeue_unclaimed(overloaded, overloaded.connection.withdraw_claims())
+        return self._begin(self.scheduler.give_next_batch(process, now, get_ident()))
 
     def restore_idle(self, process: WorkerProcess) -> None:
         with self.scheduler.lock:
@@ -223,7 +231,7 @@ class ProcessManager:
             now = monotonic()
             self.scheduler.note_batch_ended(process, numbers, now)
             if gives_next:
-                actions = self._begin(self.scheduler.give_next_batch(process, now, get_ident()))
+                actions = self._give_next_batch(process, now)
         self._finish(actions)
 
     def take_from_slow(self, process: WorkerProcess, numbers: Collection[int]) -> None:

@@ -150,10 +150,12 @@ class ProcessHandler:
         return self._process.tasks.get_slow_delay(monotonic())
 
     def _handle_due(self) -> None:
-        """Kill a process that closed its socket and does not exit; give away what a slow one has not begun."""
+        """Kill a process that closed its socket and does not exit; give away the unbegun tasks of a slow one."""
         if self._kill_seconds is not None:
             self._kill_seconds = None
             lifetime.FORK_SERVERS.end(self._process.pid, 0.0)
+            return
+        if not self._scheduler.idle and self._process.tasks.wait_longer(monotonic()):
             return
         replies = self._connection.read_results()
         self._manager.take_from_slow(self._process, replies)

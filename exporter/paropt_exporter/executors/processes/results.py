@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDied, describe
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.processes.batches import SECONDS_PER_BYTE, WorkItem
+from paropt_exporter.executors.processes.batches import LONGEST_HELD_SECONDS, SECONDS_PER_BYTE, WorkItem
 from paropt_exporter.executors.processes.workers import Worker, WorkerProcess
 from paropt_exporter.executors.worker import payload, wire
 
@@ -63,22 +63,25 @@ class ResultSettler:
             except OSError as error:
                 text = f"its result could not be read from its worker: {error}"
                 kind, body = wire.LOST, payload.dumps((text, ""))
-            self._settle_task((*head[:2], kind, *head[3:]), body)
+            self._settle_task((*head[:2], kind, *head[3:]), body, extra_seconds=LONGEST_HELD_SECONDS)
             connection.release_body()
         elif head[2] == wire.PLAIN:
             self._settle_task(head, marshal.loads(body))
         else:
             self._settle_task(head, body)
 
-    def _settle_task(self, head: wire.Head, body: Any) -> None:
-        """Settle one task by its reply's plain value or body."""
+    def _settle_task(self, head: wire.Head, body: Any, *, extra_seconds: float = 0.0) -> None:
+        """Settle one task by its reply's plain value or body.
+
+        `extra_seconds` count as a part of its duration, so that the function's tasks travel alone.
+        """
         _, number, kind, started, ended, cpu, delay, _, memory = head
         item = self._tasks.settling.pop(number)
         future, counters = item.future, self._counters
         seconds = ended - started
         counters.busy_seconds += seconds
         size_bytes = 0 if kind == wire.PLAIN else len(body)
-        self._durations.learn(item.packed[0], future.label, seconds + size_bytes * SECONDS_PER_BYTE, 1)
+        self._durations.learn(item.packed[0], future.label, seconds + size_bytes * SECONDS_PER_BYTE + extra_seconds, 1)
         future.started_seconds = started
         if item.profiled or seconds > _SHORTEST_MEASURED_SECONDS:
             process = self._process

@@ -26,7 +26,8 @@ Guarantees:
   * A waiting task and an idle process never miss each other: `submit` appends, then reads `needs_dispatch`. A process
     joins `idle`, sets `needs_dispatch`, then reads the queue.
   * A process holds one task, or several of functions known to be short (see `batches`). If they take longer all the
-    same, the ended ones are settled and those not begun go to others.
+    same, the ended ones are settled and those not begun go to others: at once to a worker that finds no queued tasks,
+    and otherwise after 10 ms, or 100 ms if no worker is idle.
   * Batches reach a process in the order of their numbers: it gets no other batch while one is being sent.
   * A process gets no task after it was dismissed or while it is being stopped.
   * An interrupt (Ctrl-C, no memory) of a thread that submits costs a process, which `recover` has replaced, and no
@@ -52,7 +53,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from paropt_exporter.executors.base import check_size
 from paropt_exporter.executors.counters import PoolCounters
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.processes.batches import BATCH_TASKS, Durations, WorkItem, put_back, take_batch
+from paropt_exporter.executors.processes.batches import (
+    BATCH_SECONDS,
+    BATCH_TASKS,
+    Durations,
+    WorkItem,
+    put_back,
+    take_batch,
+)
 from paropt_exporter.executors.processes.workers import Worker, WorkerProcess
 from paropt_exporter.executors.worker import wire
 
@@ -61,7 +69,7 @@ if TYPE_CHECKING:
 
 MOST_WORKERS = 1024  # processes; a larger size is a typing error
 
-_PREFETCH_TASKS = 256  # queued tasks per worker that are worth a second batch for a busy worker
+_PREFETCH_TASKS = 256  # queued tasks per worker that are worth another batch for a busy worker, however short they are
 _MOST_EARLY_EXITS = 3  # in a row before the worker was ready: its start is at fault
 _KILLED = (-signal.SIGKILL, -signal.SIGTERM, None)  # the worker or its fork server was killed, perhaps from outside
 _MOST_FAILED_STARTS = 10  # in a row, over some 20 s, without a process or with one that was killed: it may pass
@@ -80,6 +88,7 @@ class Send(NamedTuple):
     first_number: int
     items: list[WorkItem]
     single: bool
+    shares_result: bool  # whether its result may be put into shared memory: no other task's can be there
 
 
 _make_send = tuple.__new__  # which Send's constructor calls, at a quarter of its cost
@@ -144,9 +153,13 @@ class Scheduler:
         self.prefetch_length: float = math.inf  # with so many queued tasks a submit has to call `prefetch`
         self._counters = counters
         self._most_tasks = most_tasks_per_process
-        self._prefetch_tasks = prefetch_tasks
+        self._most_prefetch_tasks = self._prefetch_tasks = prefetch_tasks  # queued tasks per worker
         self._made = 0
         self._has_assigned = False  # whether a process has got a task
+        self._may_hold_unbegun = False  # whether a process may hold tasks that it has not begun
+        # Processes that may hold such tasks, and whose threads wait for a reply without a limit. They are woken only if
+        # need be, since a thread that wakes for nothing takes the interpreter's lock from one that submits.
+        self._unwatched: set[WorkerProcess] = set()
         self._is_ending = False
 
     def __repr__(self) -> str:
@@ -212,10 +225,10 @@ class Scheduler:
         while self.idle and self.queue:
             process = self.idle.pop()
             batch = self._assign(process, now, sender)
-            if batch is None:
+            if not batch:
                 self.idle.append(process)
                 break
-            actions.append(batch)
+            actions += batch
         self._note_idle()
         return actions
 
@@ -230,29 +243,28 @@ class Scheduler:
         """Give the busy worker that holds fewest tasks another batch, since its thread may not run soon."""
         found = [process for process in self.iter_processes() if process.has_room] if self._may_prefetch() else []
         process = min(found, key=lambda process: process.tasks.held_tasks, default=None)
-        batch = None if process is None else self._assign(process, now, sender)
-        if batch is None:
+        if process is None:
             self.prefetch_length = math.inf  # until a worker finishes a batch
             return []
-        return [batch]
+        return self._give_more(process, now, sender)
 
     def give_next_batch(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
         """Give a process that finished a batch its next one, add it to the idle ones, or dismiss it."""
+        actions = self._give_next_batch(process, now, sender)
+        return [*actions, *self._watch(now)] if self._unwatched else actions
+
+    def _give_next_batch(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
         if process.tasks.batches:
-            self.prefetch_length = self._prefetch_tasks * len(self.workers)
-            if len(self.queue) < self.prefetch_length or not process.has_room or not self._may_prefetch():
-                return []
-            batch = self._assign(process, now, sender)
-            return [] if batch is None else [batch]
+            return self._give_more(process, now, sender)
         while process.is_available and not process.blocked:
-            if self._most_tasks is not None and process.tasks.next_number >= self._most_tasks:
+            if self._is_used_up(process):
                 process.dismissed = True  # and another one takes its place
                 return [Dismiss(process)]
             if self._is_surplus(process.worker) or (self.closed and not self.queue):
                 return [self._release(process.worker)]
-            batch = self._assign(process, now, sender) if self.queue else None
-            if batch is not None:
-                return [batch]
+            batch = self._assign(process, now, sender) if self.queue else []
+            if batch:
+                return batch
             self.idle.append(process)
             self.needs_dispatch = True
             # A submit that did not see this worker idle has appended its task before: look once more.
@@ -260,6 +272,21 @@ class Scheduler:
                 break
             self._remove_idle(process)
         return []
+
+    def _watch(self, now: float) -> list[Notice]:
+        """Wake the threads that must find out when their processes are slow: if they are, or if a worker is idle."""
+        found = [process for process in self._unwatched if self.idle or process.tasks.is_slow(now)]
+        self._unwatched.difference_update(found)
+        return [Wake(process.worker) for process in found]
+
+    def find_overloaded(self, process: WorkerProcess, now: float) -> WorkerProcess | None:
+        """Return another process, whose unbegun tasks should move to one that finds no queued tasks."""
+        if self.queue or not self._may_hold_unbegun or process.tasks.batches or not self._may_assign(process):
+            return None
+        holders = self.list_holders()
+        self._may_hold_unbegun = bool(holders)
+        found = (process for process in holders if process.tasks.is_worth_moving(now))
+        return max(found, key=lambda process: process.tasks.held_seconds, default=None)
 
     def restore_idle(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
         """Feed a process that was left without tasks and outside the idle ones, as by an interrupt."""
@@ -271,11 +298,15 @@ class Scheduler:
         """Note that the process may claim the batch's tasks: from here on its claims tell which ones it has begun."""
         batch.process.sending[batch.sender] = _OFFERED
 
-    def note_sent(self, batch: Send, *, whole: bool) -> None:
-        """Note that a batch was sent; if not `whole`, the worker's thread sends the rest, then `note_flushed` comes."""
+    def note_sent(self, batch: Send, now: float, *, whole: bool) -> list[Action]:
+        """Note that a batch was sent, and give the process another one if many tasks are queued.
+
+        If not `whole`, the worker's thread sends the rest, then `note_flushed` comes.
+        """
         process = batch.process
         process.blocked = process.blocked or not whole
         process.sending.pop(batch.sender, None)
+        return self._give_more(process, now, batch.sender) if len(self.queue) >= self.prefetch_length else []
 
     def note_flushed(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
         """Note that the rest of a batch was sent, and feed a process that has ended the batch meanwhile.
@@ -321,16 +352,17 @@ class Scheduler:
 
     def note_task_ended(self, process: WorkerProcess, number: int, now: float) -> bool:
         """Move a task to `settling`; return whether its reply finished a batch."""
+        self._unwatched.discard(process)
         process.worker.failures, tasks = 0, process.tasks
         tasks.settling[number] = tasks.assigned.pop(number)
-        if number != tasks.single:
+        if not tasks.finishes_batch(number):
             return False
-        tasks.single = -1
         tasks.finish_batch(now)
         return True
 
     def note_batch_ended(self, process: WorkerProcess, numbers: Collection[int], now: float) -> None:
         """Move the tasks of a batch whose replies were read together to `settling`."""
+        self._unwatched.discard(process)
         process.worker.failures = 0
         process.tasks.end_tasks(numbers)
         process.tasks.finish_batch(now)
@@ -425,7 +457,7 @@ class Scheduler:
     def list_holders(self) -> list[WorkerProcess]:
         """Return the processes that may hold tasks that they have not begun."""
         found = self.iter_processes()
-        return [process for process in found if len(process.tasks.batches) > 1 or process.tasks.single < 0]
+        return [process for process in found if process.tasks.may_hold_unbegun]
 
     def close(self, refusal: Exception, *, cancel_queued: bool = False) -> list[Action]:
         """Accept no more tasks. Workers exit once the queue is empty. A later call keeps the first refusal.
@@ -474,6 +506,7 @@ class Scheduler:
         self.needs_dispatch = True
         self._made = 0
         workers, self.workers, self.idle = self.workers, [], []
+        self._unwatched.clear()
         return workers
 
     def iter_processes(self) -> Iterator[WorkerProcess]:
@@ -484,7 +517,8 @@ class Scheduler:
 
     # Below: parts of transitions
 
-    def _assign(self, process: WorkerProcess, now: float, sender: int) -> Send | None:
+    def _assign(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
+        """Give a process a batch of the queue's first tasks; return nothing if there is none that it may have now."""
         tasks = process.tasks
         most = min(BATCH_TASKS, wire.MOST_TASKS - tasks.held_tasks)
         if self._most_tasks is not None:
@@ -497,11 +531,18 @@ class Scheduler:
         self._counters.exited.cancelled += cancelled
         if not items:
             del process.sending[sender]
-            return None
-        self._has_assigned = True
+            return []
+        self._has_assigned, held_unbegun = True, tasks.may_hold_unbegun
+        self._may_hold_unbegun = self._may_hold_unbegun or busy or len(items) > 1
         first = tasks.add_batch(items, seconds, now)
+        # With so many queued tasks each worker can get a full batch: a burst must not end in ever smaller ones.
+        full_batch = max(1, int(len(items) * BATCH_SECONDS / seconds))
+        self._prefetch_tasks = min(full_batch, self._most_prefetch_tasks)
         self.prefetch_length = self._prefetch_tasks * len(self.workers)
-        return _make_send(Send, (process, sender, first, items, tasks.single == first))
+        batch = _make_send(Send, (process, sender, first, items, len(items) == 1, not busy))
+        if tasks.may_hold_unbegun and not held_unbegun and sender != process.worker.thread:
+            self._unwatched.add(process)
+        return [batch]
 
     def _take_back_unoffered(self, process: WorkerProcess) -> None:
         """Take back the last tasks, if an interrupt came before they were offered: the claims are of those before."""
@@ -510,6 +551,24 @@ class Scheduler:
                 process.tasks.drop(items)
                 put_back(self.queue, items)
                 process.sending[sender] = _OFFERED
+
+    def _give_more(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
+        """Give a busy process another batch, if it has room and many tasks are queued."""
+        least = self._prefetch_tasks * len(self.workers) * len(process.tasks.batches)
+        if len(self.queue) < least or not process.has_room or not self._may_prefetch():
+            self.prefetch_length = least
+            return []
+        batch = self._assign(process, now, sender)
+        if not batch:
+            self.prefetch_length = math.inf  # until a worker finishes a batch
+        return batch
+
+    def _may_assign(self, process: WorkerProcess) -> bool:
+        may_get = process.is_available and not process.blocked
+        return may_get and not self._is_used_up(process) and not self._is_surplus(process.worker)
+
+    def _is_used_up(self, process: WorkerProcess) -> bool:
+        return self._most_tasks is not None and process.tasks.next_number >= self._most_tasks
 
     def _may_prefetch(self) -> bool:
         """Whether busy workers may hold more: not if one of them is to exit first."""
@@ -546,6 +605,7 @@ class Scheduler:
         if process.is_ready:
             process.worker.slot_seconds += now - process.ready_seconds
         process.worker.process = None
+        self._unwatched.discard(process)
         self._remove_idle(process)
 
     def _count_free_workers(self) -> int:

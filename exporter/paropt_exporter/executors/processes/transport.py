@@ -122,8 +122,11 @@ class WorkerConnection:
         body = marshal.dumps((number, [(self._shorten(function), arguments) for function, arguments in tasks]))
         return self._send([wire.MESSAGE.pack(len(body), wire.BATCH), body])
 
-    def send_task(self, number: int, task: payload.Packed, *, profiled: bool) -> bool:
-        """Send one task, whose result comes through the socket; return False as `send_batch` does."""
+    def send_task(self, number: int, task: payload.Packed, *, profiled: bool, shares_result: bool) -> bool:
+        """Send one task; return False as `send_batch` does.
+
+        Its reply comes through the socket, and a large result through shared memory if the task `shares_result`.
+        """
         function, arguments = self._shorten(task[0]), task[1]
         if isinstance(arguments, tuple):
             form, rest = wire.MARSHALLED, marshal.dumps(arguments)
@@ -134,7 +137,7 @@ class WorkerConnection:
         else:
             form, rest = wire.PICKLED, arguments.join()
         head = wire.MESSAGE.pack(wire.ONE.size + len(function) + len(rest), wire.TASK)
-        return self._send([head + wire.ONE.pack(number, len(function), profiled, form) + function, rest])
+        return self._send([head + wire.ONE.pack(number, len(function), profiled, shares_result, form) + function, rest])
 
     def _shorten(self, function: bytes) -> bytes:
         """Return a pickled function, or nothing if it is large and the last large one that was sent."""

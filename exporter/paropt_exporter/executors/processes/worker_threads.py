@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 
 from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.scheduler import Scheduler
@@ -67,6 +68,7 @@ class WorkerThreads:
             return bool(self._scheduler.workers)
 
     def _run(self, run_worker: Callable[[Worker], None], worker: Worker) -> None:
+        worker.thread = get_ident()
         try:
             run_worker(worker)
         finally:

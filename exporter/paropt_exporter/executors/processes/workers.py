@@ -13,16 +13,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paropt_exporter.executors.counters import WorkerCounters
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.processes.batches import BATCH_SECONDS, BATCH_TASKS, WorkItem
+from paropt_exporter.executors.processes.batches import BATCH_TASKS, HELD_SECONDS, LONGEST_HELD_SECONDS, WorkItem
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.processes.transport import WorkerConnection
 
 _SLOW_SECONDS = 0.01  # ten times the planned duration of a batch: more than a stall of the machine
+_SLOWEST_SECONDS = 0.1  # the same if no other worker is idle, beside several stalls of a busy machine
+_LEAST_MOVED_SECONDS = 0.001  # of tasks: ten times the cost of taking them back and sending them elsewhere
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.05, 5.0  # before a worker starts again
 _MOST_DOUBLINGS = 10  # enough for the longest delay; a power without a bound would overflow one day
 
@@ -39,12 +41,13 @@ class Worker:
 
     __slots__ = (
         "counters", "cpu_seconds", "delay_seconds", "failures", "initializer_error", "learned", "leaving", "name",
-        "process", "slot_seconds", "waker",
+        "process", "slot_seconds", "thread", "waker",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.process: WorkerProcess | None = None
+        self.thread = 0  # its thread's identifier, once that runs
         self.waker: int | None = None  # the event descriptor on which its thread waits; see `WorkerThreads`
         self.leaving = False  # no other process takes the place: it is removed after the exit of the present one
         # Of its starts:
@@ -120,7 +123,7 @@ class WorkerProcess:
         tasks = self.tasks
         return (
             0 < tasks.held_tasks <= BATCH_TASKS
-            and tasks.held_seconds <= BATCH_SECONDS
+            and tasks.held_seconds <= (LONGEST_HELD_SECONDS if len(tasks.batches) == 1 else HELD_SECONDS)
             and not (tasks.slow or self.dismissed or self.stopping)
             and not (self.sending or self.blocked)
         )
@@ -135,6 +138,14 @@ class WorkerProcess:
         self.cpu_base_seconds = total_cpu_seconds
 
 
+class Batch(NamedTuple):
+    """`single`: the number of the only task, whose reply finishes the batch; -1: the process's word does."""
+
+    task_count: int
+    expected_seconds: float
+    single: int
+
+
 class AssignedTasks:
     """The tasks that one process holds, by their numbers, and the batches in which it got them.
 
@@ -147,30 +158,29 @@ class AssignedTasks:
     """
 
     __slots__ = (
-        "assigned", "batch_seconds", "batches", "held_seconds", "held_tasks", "next_number", "settling", "single",
-        "slow",
+        "assigned", "batch_seconds", "batches", "held_seconds", "held_tasks", "next_number", "settling", "slow",
+        "slow_seconds",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.assigned: dict[int, WorkItem] = {}  # sent or being sent, and not ended
         self.settling: dict[int, WorkItem] = {}  # ended; the worker's thread removes them without the lock
         self.next_number = 0
-        self.batches: deque[tuple[int, float]] = deque()  # unfinished ones: number of tasks, expected seconds
+        self.batches: deque[Batch] = deque()  # unfinished ones
         self.held_tasks, self.held_seconds = 0, 0.0  # sums over `batches`
         self.batch_seconds = 0.0  # when the process began the oldest batch
-        self.single = -1  # the number of a task that is a batch of its own: its reply finishes the batch
+        self.slow_seconds = 0.0  # when to take back unclaimed tasks, if the oldest batch is unfinished by then
         self.slow = False  # its unclaimed tasks were taken back: it gets no more until all batches are finished
 
     def add_batch(self, items: list[WorkItem], expected_seconds: float, now: float) -> int:
         """Add the tasks of a batch; return the number of the first. An interrupt may leave it half done."""
         count, first, begins = len(items), self.next_number, not self.batches
-        if count == 1 and begins:
-            self.single = first
         self.assigned.update(enumerate(items, first))
         self.next_number += count
         if begins:
-            self.batch_seconds, self.slow = now, False
-        self.batches.append((count, expected_seconds))
+            self.slow = False
+            self._begin_batch(now)
+        self.batches.append(Batch(count, expected_seconds, first if count == 1 else -1))
         self.held_tasks += count
         self.held_seconds += expected_seconds
         return first
@@ -184,17 +194,23 @@ class AssignedTasks:
             self.settling[number] = self.assigned.pop(number)
 
     def finish_batch(self, now: float) -> None:
-        count, expected_seconds = self.batches.popleft()
+        count, expected_seconds, _ = self.batches.popleft()
         self.held_tasks -= count
         self.held_seconds = self.held_seconds - expected_seconds if self.batches else 0.0
-        self.batch_seconds = now
+        self._begin_batch(now)
+
+    def _begin_batch(self, now: float) -> None:
+        self.batch_seconds, self.slow_seconds = now, now + _SLOW_SECONDS
+
+    def finishes_batch(self, number: int) -> bool:
+        """Return whether the reply to a task finishes the oldest batch: the task is a batch of its own."""
+        return bool(self.batches) and self.batches[0].single == number
 
     def take_back(self, first: int) -> list[WorkItem]:
         """Remove and return the tasks from number `first` on. Their numbers are given again."""
         items = [self.assigned.pop(number) for number in sorted(self.assigned) if number >= first]
         self.next_number = first
-        if self.single >= first:
-            self.single = -1
+        self.batches = deque(batch._replace(single=-1) if batch.single >= first else batch for batch in self.batches)
         return items
 
     def drop(self, items: list[WorkItem]) -> None:
@@ -213,9 +229,29 @@ class AssignedTasks:
 
     def get_slow_delay(self, now: float) -> float | None:
         """Return how long the batch may still take; None if there are no unclaimed tasks to take back."""
-        if self.slow or not self.batches or (len(self.batches) == 1 and self.single >= 0):
+        if self.slow or not self.may_hold_unbegun:
             return None
-        return max(0.0, self.batch_seconds + _SLOW_SECONDS - now)
+        return max(0.0, self.slow_seconds - now)
+
+    def wait_longer(self, now: float) -> bool:
+        """Give a slow batch more time, since no other worker is idle; return False if it has had all."""
+        self.slow_seconds = self.batch_seconds + _SLOWEST_SECONDS
+        return now < self.slow_seconds
+
+    def is_worth_moving(self, now: float) -> bool:
+        """Return whether an idle worker should get the tasks that the process has not begun."""
+        if self.slow or not self.may_hold_unbegun:
+            return False
+        unbegun_seconds = self.held_seconds - self.batches[0].expected_seconds
+        return unbegun_seconds >= _LEAST_MOVED_SECONDS or self.is_slow(now)
+
+    def is_slow(self, now: float) -> bool:
+        return now >= self.batch_seconds + _SLOW_SECONDS
+
+    @property
+    def may_hold_unbegun(self) -> bool:
+        """Whether there may be tasks that the process has not claimed. A single one is claimed at once."""
+        return len(self.batches) > 1 or (len(self.batches) == 1 and self.batches[0].single < 0)
 
 
 def _find_number(future: TaskFuture[Any], tasks: dict[int, WorkItem]) -> int | None:

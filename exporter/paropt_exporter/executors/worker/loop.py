@@ -148,7 +148,7 @@ class _Worker:
         self._send_reply(unloaded, wire.DONE, b"", begun, monotonic(), cpu, delay)
 
     def _run_one(self, body: memoryview) -> None:
-        number, size, profiled, form = wire.ONE.unpack_from(body)
+        number, size, profiled, shares_result, form = wire.ONE.unpack_from(body)
         function = self._receive_function(bytes(body[wire.ONE.size : wire.ONE.size + size]))
         arguments = self._get_arguments(form, body[wire.ONE.size + size :])
         meter = Meter() if profiled else None
@@ -171,7 +171,7 @@ class _Worker:
             self._orphans_seconds = meter.orphans_seconds
         elif ended - started > _LEAST_SAMPLED_SECONDS:
             cpu, delay = cpu + self._take_children_cpu(), min(self._take_run_delay(), ended - started)
-        if isinstance(reply, PickleBuffers) and self._memory.write(reply.parts):
+        if shares_result and isinstance(reply, PickleBuffers) and self._memory.write(reply.parts):
             kind, reply = kind | wire.MEMORY_MARK, wire.SIZE.pack(len(reply))
         self._send_reply(number, kind, reply, started, ended, cpu, delay, memory)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 LARGE_BYTES = 1 << 16  # from here on pickle writes an object's bytes unframed (FRAME_SIZE_TARGET)
 _SHARED_BYTES = 1 << 19  # of a whole pickle, from which on a socket takes up to three times as long
-_LONGEST_FRAME_BYTES = 3 << 16  # of a frame; a longer part is the content of one object
 
 
 class PickleBuffers:
@@ -36,10 +35,17 @@ class PickleBuffers:
 
     def __contains__(self, name: bytes) -> bool:
         """Whether the pickle contains `name`, without the contents of large objects."""
-        return any(name in part for part in self.parts if len(part) <= _LONGEST_FRAME_BYTES)
+        before = (b"", *self.parts)
+        return any(name in part for part, head in zip(self.parts, before, strict=False) if not _is_content(part, head))
 
     def join(self) -> bytes:
         return b"".join(self.parts)
+
+
+def _is_content(part: bytes, head: bytes) -> bool:
+    """Whether a part is the content of one object: then the part before it ends with its length."""
+    size = len(part).to_bytes(8, "little")
+    return len(part) >= LARGE_BYTES and head.endswith((size, size[:4]))
 
 
 def share_large(packed: bytes) -> bytes | PickleBuffers:

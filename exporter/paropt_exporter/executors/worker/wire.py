@@ -13,8 +13,9 @@ from typing import Any
 # run-queue delay in seconds, CPU of the worker's whole life, peak memory in bytes.
 MESSAGE = struct.Struct("<QB")
 REPLY = struct.Struct("<QQBdddddQ")
-# Number, length of the function's pickle, whether to measure in full, form of the arguments.
-ONE = struct.Struct("<QIBB")
+# Number, length of the function's pickle, whether to measure in full, whether a large result may be put into shared
+# memory, form of the arguments.
+ONE = struct.Struct("<QIBBB")
 SIZE = struct.Struct("<Q")  # of a body in shared memory
 
 PREPARE, TASK, BATCH = range(3)
