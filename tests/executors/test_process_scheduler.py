@@ -7,7 +7,7 @@ import random
 import pytest
 
 from paropt_exporter.errors import TaskStopped, WorkerDied
-from support.fake_processes import BRIEF, LONG, MEDIUM, PREFETCH_TASKS, FakePool
+from support.fake_processes import BRIEF, LONG, MEDIUM, PREFETCH_TASKS, FakePool, FakeProcess
 
 HISTORIES = 10_000
 SLOW_SECONDS = 0.01  # after which a batch counts as slow if another worker is idle
@@ -91,9 +91,9 @@ def test_tasks_behind_a_slow_one_go_to_another_worker() -> None:
     process = pool.process_of()
     slow = pool.step_into(process, task=3)
     pool.run(pool.resize(2))
-    pool.settle_down(except_for=process)
+    pool.settle_down(except_for=[process])
     pool.now += SLOW_SECONDS
-    pool.settle_down(except_for=process)
+    pool.settle_down(except_for=[process])
     assert [item for item in pool.items if not item.future.done()] == [slow]
     pool.settle_down()
     pool.check()
@@ -105,13 +105,13 @@ def test_tasks_prefetched_behind_a_single_slow_one_go_to_another_worker() -> Non
     process = next(process for process in pool.processes.values() if process.batches)
     slow = pool.step_into(process, task=0)
     submit(pool, 1)
-    pool.settle_down(except_for=process)  # the thread of the slow process waits for its reply
+    pool.settle_down(except_for=[process])  # the thread of the slow process waits for its reply
     submit(pool, 1)
     pool.step_into(next(process for process in pool.processes.values() if process.batches and not process.running), 0)
     submit(pool, 3 * PREFETCH_TASKS)
-    pool.settle_down(except_for=process)
+    pool.settle_down(except_for=[process])
     pool.now += SLOW_SECONDS
-    pool.settle_down(except_for=process)
+    pool.settle_down(except_for=[process])
     assert [item for item in pool.items if not item.future.done()] == [slow]
     pool.settle_down()
     pool.check()
@@ -122,8 +122,51 @@ def test_worker_without_work_takes_tasks_that_a_busy_one_has_not_begun() -> None
     submit(pool, 8, MEDIUM)
     first = next(process for process in pool.processes.values() if process.batches)
     running = pool.step_into(first, task=0)
-    pool.settle_down(except_for=first)
+    pool.settle_down(except_for=[first])
     assert [item for item in pool.items if not item.future.done()] == [running]
+    pool.settle_down()
+    pool.check()
+
+
+def make_one_of_three_slow(count: int) -> tuple[FakePool, FakeProcess, FakeProcess]:
+    """Return a pool with a worker in the first of several of `count` tasks, one in a single task, and an idle one."""
+    pool = ready_pool(3)
+    submit(pool, 3)
+    slow, other, _ = processes = list(pool.processes.values())
+    for process in processes:
+        pool.step_into(process, 0)
+    submit(pool, count)
+    pool.step(slow)
+    while pool.advance(pool.threads[0]):
+        pass
+    pool.step_into(slow, 0)
+    pool.settle_down(except_for=[slow, other])
+    return pool, slow, other
+
+
+def test_tasks_behind_a_second_slow_one_go_to_the_idle_worker() -> None:
+    pool, slow, _ = make_one_of_three_slow(10)
+    pool.settle_down(except_for=[slow])
+    pool.now += SLOW_SECONDS
+    while pool.advance(pool.threads[0]):
+        pass
+    again = next(process for process in pool.processes.values() if process.batches and process is not slow)
+    running = [pool.step_into(again, 0), slow.running]
+    pool.settle_down(except_for=[slow, again])
+    pool.now += SLOW_SECONDS
+    pool.settle_down(except_for=[slow, again])
+    assert [item for item in pool.items if not item.future.done()] == running[::-1]
+    pool.settle_down()
+    pool.check()
+
+
+def test_tasks_of_a_slow_worker_that_exceed_a_batch_go_to_idle_workers() -> None:
+    pool, _, other = make_one_of_three_slow(250)
+    pool.now += SLOW_SECONDS
+    pool.step(other)
+    while pool.advance(pool.threads[1]):
+        pass
+    assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: busy 84, fake-1: busy 46, fake-2: busy 37>"
     pool.settle_down()
     pool.check()
 
@@ -175,7 +218,7 @@ def test_tasks_that_were_taken_back_do_not_count_for_the_most_tasks() -> None:
         pool.advance(pool.threads[0])
     pool.step_into(process, task=0)
     pool.now += SLOWEST_SECONDS
-    pool.settle_down(except_for=process)
+    pool.settle_down(except_for=[process])
     assert repr(pool.scheduler) == "<Scheduler: 1 queued; fake-0: busy 2>"
     pool.settle_down()
     pool.check()
@@ -195,7 +238,7 @@ def test_worker_that_has_replied_before_its_batch_counts_as_partly_sent_gets_the
     process = pool.process_of()
     pool.step_into(process, task=0)
     pool.step(process)
-    pool.settle_down(except_for=process)  # its thread has handled the reply to the first batch, and sent the rest
+    pool.settle_down(except_for=[process])  # its thread has handled the reply to the first batch, and sent the rest
     while not process.replies:
         pool.step(process)
     pool.run(sending)
@@ -348,7 +391,7 @@ def test_slow_batch_is_noticed_after_a_death_with_a_single_task() -> None:
     while pool.process_of().pid == 1:
         pool.advance(pool.threads[0])
     pool.step(pool.process_of())
-    pool.settle_down(except_for=pool.process_of())
+    pool.settle_down(except_for=[pool.process_of()])
     (worker,) = pool.scheduler.workers
     assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: busy 20>"
     assert worker.process is not None
@@ -360,9 +403,9 @@ def test_slow_batch_is_noticed_after_a_single_task_was_taken_back() -> None:
     submit(pool, PREFETCH_TASKS + 1)
     (worker,) = pool.scheduler.workers
     pool.woken.add(worker)  # its thread finds the second batch
-    pool.settle_down(except_for=pool.process_of())
+    pool.settle_down(except_for=[pool.process_of()])
     pool.now += SLOWEST_SECONDS
-    pool.settle_down(except_for=pool.process_of())
+    pool.settle_down(except_for=[pool.process_of()])
     assert repr(pool.scheduler) == f"<Scheduler: {PREFETCH_TASKS + 1} queued; fake-0: busy {PREFETCH_TASKS + 1}>"
     assert worker.process is not None
     while worker.process.tasks.slow:

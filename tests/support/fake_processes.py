@@ -376,8 +376,8 @@ class FakePool:
             self.threads.remove(thread)
         return waits is False
 
-    def settle_down(self, *, except_for: FakeProcess | None = None) -> None:
-        """Run everything until nothing changes any more; one process may stand still."""
+    def settle_down(self, *, except_for: Sequence[FakeProcess] = ()) -> None:
+        """Run everything until nothing changes any more; some processes may stand still."""
         moved = True
         while moved:
             moved = False
@@ -386,7 +386,7 @@ class FakePool:
                     moved = True
                 moved |= thread not in self.threads
             for process in tuple(self.processes.values()):
-                while process is not except_for and self.step(process):
+                while process not in except_for and self.step(process):
                     moved = True
 
     def step_into(self, process: FakeProcess, task: int) -> WorkItem:

@@ -230,7 +230,7 @@ class Scheduler:
                 break
             actions += batch
         self._note_idle()
-        return actions
+        return [*actions, *self._watch(now)] if self._unwatched else actions
 
     def withdraw(self, item: WorkItem) -> bool:
         """Remove a task from the queue; return whether it was there."""
@@ -251,6 +251,8 @@ class Scheduler:
     def give_next_batch(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
         """Give a process that finished a batch its next one, add it to the idle ones, or dismiss it."""
         actions = self._give_next_batch(process, now, sender)
+        if self.queue and self.idle:  # tasks of an overloaded process, of which this one has got a part
+            actions = [*actions, *self.dispatch(now, sender)]
         return [*actions, *self._watch(now)] if self._unwatched else actions
 
     def _give_next_batch(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
