@@ -88,7 +88,7 @@ class ProcessManager:
         """Carry out the rest of the actions, without the lock."""
         for action in actions:
             if type(action) is Send:
-                self._send(action)
+                actions += self._send(action)  # this loop carries these out, too
             elif type(action) is Kill:
                 end_process(action.process, action.grace_seconds)
             elif type(action) is Cancel:
@@ -106,7 +106,8 @@ class ProcessManager:
             if self.scheduler.withdraw(item):
                 self.scheduler.count_unbegun(failed=False)
 
-    def _send(self, batch: Send) -> None:
+    def _send(self, batch: Send) -> list[Action]:
+        """Send a batch; return the actions that follow."""
         process, _, first, items, single, shares_result = batch
         if single:
             item = items[0]
@@ -118,8 +119,7 @@ class ProcessManager:
             more = self._begin(self.scheduler.note_sent(batch, monotonic(), whole=whole))
             if not whole:
                 wake(process.worker)  # its thread sends the rest
-        if more:
-            self._finish(more)
+        return more
 
     def _recover(self) -> None:
         with self.scheduler.lock:
