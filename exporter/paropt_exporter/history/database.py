@@ -225,7 +225,7 @@ def _connect_for_reading(path: Path) -> HistoryReading:
 
 
 def _read_file_version(path: Path) -> tuple[int, ...]:
-    """Return what changes with each write to a file; empty without a file."""
+    """Return the identity, size and time of a file, which differ after a write; empty without a file."""
     try:
         found = path.stat()
     except OSError:
