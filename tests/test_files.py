@@ -96,3 +96,17 @@ def test_link_that_takes_the_place_of_a_private_folder_meanwhile_is_not_followed
     with pytest.raises(files.UnexpectedFileType, match=str(own)):
         files.open_regular(own / "new", os.O_WRONLY | os.O_CREAT)
     assert (victim.stat().st_mode & 0o777, [*victim.iterdir()]) == (0o755, [])
+
+
+def test_lock_whose_folder_is_removed_meanwhile_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / ".paropt" / "runs" / "r1.lock"
+    open_lock = files.open_lock
+
+    def remove_folder(path: Path) -> int:
+        monkeypatch.undo()
+        lock.parent.rmdir()
+        return open_lock(path)
+
+    monkeypatch.setattr(files, "open_lock", remove_folder)
+    os.close(files.create_lock(lock))
+    assert lock.exists()

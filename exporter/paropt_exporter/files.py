@@ -22,6 +22,7 @@ _LONGEST_SOCKET_BYTES = 107  # of the address of a socket
 _FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEFAULT_FILE = 0o666  # minus the umask, as for any file that a program writes
+_LOCK_TRIES = 5  # to open a lock file
 _NO_HOME = Path("/nonexistent")  # as Debian writes it for users without a home folder
 
 
@@ -253,6 +254,21 @@ def open_lock(path: Path) -> int:
     """Return a descriptor of a lock file, and create the file if it is missing."""
     check_no_links(path.parent)
     return open_regular(path, os.O_RDWR | os.O_CREAT)
+
+
+def create_lock(path: Path) -> int:
+    """Return a descriptor of a lock file; create the file and its folder if they are missing.
+
+    Another process may be removing the folder, which takes milliseconds.
+    """
+    for tries_left in reversed(range(_LOCK_TRIES)):
+        make_folder(path.parent)
+        try:
+            return open_lock(path)
+        except FileNotFoundError:
+            if not tries_left:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None:

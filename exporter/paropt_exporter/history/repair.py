@@ -28,7 +28,6 @@ FIRST_BYTES = b"SQLite format 3\0"  # of a database
 _LOG_PARTS = ("-wal", "-shm")
 # In this order: a log that stays behind would count as the log of the next file of that name.
 _PARTS = (*_LOG_PARTS, "")
-_TRIES = 5  # to open the lock while the folder is being removed, which takes milliseconds
 
 
 def identify_file(path: Path) -> Identity | None:
@@ -105,7 +104,6 @@ def restore_deleted(path: Path, identity: Identity | None, deleted: sqlite3.Conn
     `identity` is that of the connection's file. Nothing happens if another file is at the path. If another process that
     shared the file has restored it first, later writes of this process are lost.
     """
-    files.make_folder(path.parent)
     place = resolve_path(path)
     with hold_lock(path):
         if identify_file(place) not in (None, identity):
@@ -137,23 +135,12 @@ def make_copy_path(path: Path) -> Path:
 @contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
     """Hold the lock that lets one process at a time create, replace or upgrade the file."""
-    lock = _open_lock(path)
+    lock = files.create_lock(path.with_name(path.name + ".lock"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)
-
-
-def _open_lock(path: Path) -> int:
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            return files.open_lock(path.with_name(path.name + ".lock"))
-        except FileNotFoundError:
-            if not tries_left:
-                raise
-            files.make_folder(path.parent)
-    raise AssertionError("the last try returns or raises")
 
 
 def _choose_free_name(path: Path, now_seconds: float) -> Path:

@@ -12,7 +12,6 @@ from paropt_exporter import files
 
 _SUFFIX = ".lock"
 _OLD_SECONDS = 3600.0  # a run locks its file within milliseconds
-_TRIES = 5  # to open a lock while its folder is being removed, which takes milliseconds
 
 
 class RunLocks:
@@ -45,7 +44,7 @@ class RunLocks:
         if before is not None and self._path(run_id).exists():
             return
         self._close_reserve()
-        lock = self._open(run_id)
+        lock = files.create_lock(self._path(run_id))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -54,16 +53,6 @@ class RunLocks:
         self._descriptors[run_id] = lock
         if before is not None:
             os.close(before)
-
-    def _open(self, run_id: str) -> int:
-        for tries_left in reversed(range(_TRIES)):
-            files.make_folder(self._folder)
-            try:
-                return files.open_lock(self._path(run_id))
-            except FileNotFoundError:
-                if not tries_left:
-                    raise
-        raise AssertionError("the last try returns or raises")
 
     def release(self, run_id: str) -> None:
         """Unlock a run and remove its file, if this process holds it."""
