@@ -10,8 +10,8 @@ from paropt_exporter.executors.worker import wire
 from paropt_exporter.executors.worker.payload import AFRESH, Queued, UnpickledArguments
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 
-# A worker may hold two batches of many tasks, so that it has the next one before it has finished the last: no more
-# results than the pipe has room for.
+# A worker may hold two batches of this size, so that it has the next one before it has finished the last. Their results
+# fit into the pipe.
 BATCH_SECONDS = 0.0005
 BATCH_TASKS = wire.MOST_TASKS // 2
 # On a busy machine the thread that sends a batch gets a core only after some milliseconds. So a busy worker gets more

@@ -234,7 +234,7 @@ class AssignedTasks:
         return max(0.0, self.slow_seconds - now)
 
     def wait_longer(self, now: float) -> bool:
-        """Give a slow batch more time, since no other worker is idle; return False if it has had all."""
+        """Give a slow batch more time, since no other worker is idle; return False once that has passed, too."""
         self.slow_seconds = self.batch_seconds + _SLOWEST_SECONDS
         return now < self.slow_seconds
 
