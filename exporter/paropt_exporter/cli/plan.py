@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from msgspec import to_builtins
@@ -121,8 +121,9 @@ def _format_previews(plan: Plan, previews: Sequence[Preview]) -> Iterator[str]:
 def estimate_seconds(plan: Plan) -> float | None:
     """Estimate the lane's duration; None if no stage's duration is known.
 
-    Each stage is one block of its expected duration that holds the slots and cores of its tasks. Order, needs, locks
-    and exclusiveness apply as in a run; memory does not. Stages of unknown duration count as 0.
+    Each stage is one block of its expected duration that holds the slots and cores of its tasks, and a longer one if
+    the lane has fewer slots than that. Order, needs, locks and exclusiveness apply as in a run; memory does not. Stages
+    of unknown duration count as 0.
     """
     return _estimate_makespan(plan, plan.stages)
 
@@ -137,17 +138,28 @@ def _estimate_makespan(plan: Plan, stages: Sequence[PlannedStage]) -> float | No
         return None
     workers = count_usable_workers(plan)
     loads = {stage.name: sum_up_stage(stage, _get_expected_seconds(stage)) for stage in stages}
-    slots = {stage.name: round(loads[stage.name].at_once * stage.slots) for stage in stages}
-    blocks = [replace(stage, slots=min(workers, slots[stage.name])) for stage in stages]
+    slots = {stage.name: loads[stage.name].at_once * min(stage.slots, workers) for stage in stages}
+    seconds = {name: load.seconds * max(1.0, slots[name] / workers) for name, load in loads.items()}
     demands = {name: load.cores for name, load in loads.items()}
     return compute_makespan(
-        Workload(tasks=tuple(RecordedTask(stage=name, seconds=load.seconds) for name, load in loads.items())),
-        blocks,
+        Workload(tasks=tuple(RecordedTask(stage=name, seconds=took) for name, took in seconds.items() if took)),
+        [replace(stage, slots=min(workers, round(slots[stage.name]))) for stage in _pass_on_needs(stages, seconds)],
         workers=workers,
         cores=1.0,
         memory_bytes=_NO_MEMORY_BOUND,
         admission=Admission(cores=plan.cores, floor=plan.workers.minimum, stages=demands) if plan.cores else None,
     )
+
+
+def _pass_on_needs(stages: Sequence[PlannedStage], seconds: Mapping[str, float]) -> Iterator[PlannedStage]:
+    """Yield the stages. Those that take no time, and so wait for no slot or core, pass their needs on."""
+    needs = {stage.name: stage.needs for stage in stages}
+
+    def get_next(name: str) -> tuple[str, ...]:
+        return () if seconds.get(name) else needs.get(name, ())
+
+    for stage in stages:
+        yield replace(stage, needs=tuple(find_reachable(stage.needs, get_next)))
 
 
 def _sum_expected_seconds(plan: Plan) -> float:

@@ -37,4 +37,4 @@ def count_usable_workers(plan: Plan) -> int:
 def _count_at_once(stage: PlannedStage, seconds: float) -> float:
     if len(stage.tasks) < 2 or not stage.expected_task_seconds or seconds <= 0:
         return 1.0
-    return max(1.0, len(stage.tasks) * stage.expected_task_seconds / seconds)
+    return min(len(stage.tasks), max(1.0, len(stage.tasks) * stage.expected_task_seconds / seconds))
