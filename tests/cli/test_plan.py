@@ -157,6 +157,13 @@ def test_estimate_for_fewer_workers_than_before_is_longer() -> None:
     assert plan.estimate_seconds(lanes.plan(stage, workers=8)) == 1.0
 
 
+def test_stage_of_many_tasks_shares_the_lane_with_a_long_one() -> None:
+    """It was to wait for three idle workers: 5 s, where a run took 3 s."""
+    long = lanes.stage("long", 1, expected_seconds=3.0)
+    many = lanes.stage("many", 2, tasks=12, expected_seconds=2.0, expected_task_seconds=0.5)
+    assert plan.estimate_seconds(lanes.plan(long, many, workers=3)) == 3.0
+
+
 def test_no_more_tasks_run_at_once_than_there_are() -> None:
     """The mean task of earlier runs may be longer than the stage."""
     stage = lanes.stage("a", tasks=2, expected_seconds=1.0, expected_task_seconds=5.0)
