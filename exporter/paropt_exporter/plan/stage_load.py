@@ -1,4 +1,4 @@
-"""Sum up a whole stage as if it were one task, to predict a lane's duration before its run."""
+"""Sum up the tasks of a whole stage, to predict a lane's duration before its run."""
 
 from __future__ import annotations
 
