@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from paropt_exporter.errors import UsageError
+from paropt_exporter.events import Scope
 from paropt_exporter.plan import Bounds, Plan
 from paropt_exporter.plan.deadline import StagePast, apply_deadline
 from support.lanes import limit, plan, stage
@@ -91,6 +92,23 @@ def test_unknown_demand_counts_as_a_core() -> None:
     planned = apply_deadline(plan(stage("a"), stage("b"), workers=bounds, cores=2.0), 30, known)
     assert planned.deadline is not None
     assert planned.deadline.predicted_seconds == 30 / 2 + 20 / 2
+
+
+def test_stage_that_wants_more_than_all_cores_takes_as_long_as_before() -> None:
+    """Four processes that compute for 10 s on two cores want four: they counted as 20 s of the lane."""
+    bounds = Bounds(minimum=1, maximum=32, start=2)
+    wide = stage("wide", expected_cpu_demand=4.0)
+    planned = apply_deadline(plan(wide, workers=bounds, cores=2.0), 10, {"wide": past(10)})
+    assert planned.deadline is not None
+    assert planned.deadline.predicted_seconds == 10
+
+
+def test_part_of_a_stage_takes_its_part_of_the_time() -> None:
+    """`--shard 1/4 --deadline 30` left out a stage that takes 25 s in each shard."""
+    part = stage("part", scope=Scope.ITEMS, expected_seconds=25.0)
+    planned = apply_deadline(plan(part, workers=1), 30, {"part": past(100)})
+    assert planned.deadline is not None
+    assert planned.deadline.predicted_seconds == 25
 
 
 def test_stage_of_unknown_duration_is_left_out_with_the_reason() -> None:

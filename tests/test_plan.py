@@ -311,6 +311,24 @@ def test_failed_items_take_their_part_of_the_stages_time(tmp_path: Path, command
         assert [stage.expected_seconds for stage in built.stages] == [seconds]
 
 
+@pytest.mark.parametrize(("command", "part"), [("x {item}", 3.5), ("x {items}", 7.0)])
+def test_tasks_with_failed_items_take_the_time_of_these_items(tmp_path: Path, command: str, part: float) -> None:
+    """They are shorter or longer than those of the whole stage."""
+    read = configs.read(
+        tmp_path, f'stages:\n- {{number: 1, name: a, run: "{command}", items: {{list: [p, q, r, s]}}}}\n'
+    )
+    known = {"a": KnownItems(seconds={"p": 1.0, "q": 3.0, "r": 4.0, "s": 8.0})}
+    built = plan.build_plan(
+        read,
+        "standard",
+        plan.PlanOptions(retry=plan.Retry(stages={"a"}, items={"a": {"q", "r"}})),
+        earlier=plan.EarlierRuns(
+            seconds={"a": 8.0}, task_seconds={"a": 4.0 if command == "x {item}" else 16.0}, items=known
+        ),
+    )
+    assert [stage.expected_task_seconds for stage in built.stages] == [part]
+
+
 @pytest.mark.parametrize("workers", ["4", "2-8"])
 def test_several_workers_of_a_sequential_lane_are_rejected(tmp_path: Path, workers: str) -> None:
     """They had no effect, and nothing said so."""

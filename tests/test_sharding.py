@@ -339,6 +339,24 @@ def test_a_part_of_a_stage_has_no_limit_and_a_part_of_its_duration() -> None:
     ]
 
 
+def test_a_part_takes_at_least_as_long_as_its_longest_item() -> None:
+    """Eight items that wait ran at once: two of them take as long."""
+    known = {"one": KnownItems(seconds=dict.fromkeys("abcdefgh", 1.0))}
+    split = split_stages([_stage("one", *"abcdefgh", seconds=1.0)], 4, known)
+    assert [stages[0].expected_seconds for stages in split.shards] == [1.0] * 4
+
+
+@pytest.mark.parametrize("has_batches", [False, True])
+def test_the_tasks_of_the_parts_take_as_long_together_as_those_of_the_whole(has_batches: bool) -> None:
+    """By the mean task of the whole stage, `plan --shard` promised 24 s one after another for a work of 18 s."""
+    known = {"one": KnownItems(seconds={"a": 9.0} | dict.fromkeys("bcdefghij", 1.0))}
+    whole = _stage("one", *"abcdefghij", seconds=9.0, batched=has_batches)
+    mean = 9.0 if has_batches else 1.8
+    split = split_stages([replace(whole, expected_task_seconds=mean)], 2, known)
+    of_parts = [stages[0].expected_task_seconds for stages in split.shards]
+    assert of_parts == pytest.approx([4.5, 4.5] if has_batches else [9.0, 1.0])
+
+
 def test_one_shard_is_the_whole_lane() -> None:
     stages = [_stage("one", "a", "b"), _stage("two")]
     assert split_stages(stages, 1, {}).shards == (tuple(stages),)

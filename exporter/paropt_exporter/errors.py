@@ -23,7 +23,7 @@ EXIT_PARTIAL = 5  # nothing failed, but --deadline left out or stopped stages
 EXIT_SIGNAL_BASE = 128
 EXIT_BROKEN_PIPE = 141
 
-# Of reading, adding and comparing values of a history that was edited, and of deciding by them.
+# Errors of reading, adding and comparing values of a history that was edited, and of deciding by them.
 INVALID_VALUE_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
 
 LONGEST_MESSAGE_CHARACTERS = 1000  # of a task: ten lines of a terminal; its output has the details

@@ -150,6 +150,35 @@ def test_estimate_counts_the_cores_of_all_tasks_of_a_stage() -> None:
     assert plan.to_json(_lane(*stages))["sequential_seconds"] == 16.0
 
 
+def test_estimate_for_fewer_workers_than_before_is_longer() -> None:
+    """Eight tasks of a second that had eight workers were to take a second with two."""
+    stage = lanes.stage("a", tasks=8, expected_seconds=1.0, expected_task_seconds=1.0, expected_cpu_demand=0.0)
+    assert plan.estimate_seconds(lanes.plan(stage, workers=2)) == 4.0
+    assert plan.estimate_seconds(lanes.plan(stage, workers=8)) == 1.0
+
+
+def test_stage_of_many_tasks_shares_the_lane_with_a_long_one() -> None:
+    """It was to wait for three idle workers: 5 s, where a run took 3 s."""
+    long = lanes.stage("long", 1, expected_seconds=3.0)
+    many = lanes.stage("many", 2, tasks=12, expected_seconds=2.0, expected_task_seconds=0.5)
+    assert plan.estimate_seconds(lanes.plan(long, many, workers=3)) == 3.0
+
+
+def test_no_more_tasks_run_at_once_than_there_are() -> None:
+    """The mean task of earlier runs may be longer than the stage."""
+    stage = lanes.stage("a", tasks=2, expected_seconds=1.0, expected_task_seconds=5.0)
+    assert plan.to_json(_lane(stage))["sequential_seconds"] == 2.0
+
+
+def test_stage_that_takes_no_time_waits_for_no_core() -> None:
+    """A cached stage between two others: that which needs it began after all that compute."""
+    computing = [lanes.stage(f"c{n}", n, expected_seconds=5.0, expected_cpu_demand=1.0) for n in range(2)]
+    first = lanes.stage("first", 3, expected_seconds=1.0, expected_cpu_demand=0.0)
+    cached = lanes.stage("cached", 4, needs=("first",), expected_seconds=0.0, expected_cpu_demand=1.0)
+    after = lanes.stage("after", 5, needs=("cached",), expected_seconds=5.0, expected_cpu_demand=0.0)
+    assert plan.estimate_seconds(_lane(*computing, first, cached, after)) == 6.0
+
+
 @pytest.mark.parametrize(
     ("feedback", "workers", "follows"),
     [

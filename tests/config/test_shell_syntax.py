@@ -32,6 +32,8 @@ KNOWN = (
     "[ $A = b ] && echo $((1<(2))) ${A:-b,c} {item}",
     "cat <<EOF\nsource x\nEOF",
     "prettier --check src/**/*.{ts,tsx} --ignore={a,b}",
+    "prettier --check {src,test}/**/*.ts && eslint src/{a,b}/*.js",
+    "zip -r out.zip \\\n  source tests",
     "./source a; npm run source && resource x",
     "git show stash@{0} && (cd web && ls) | sort & wait",
 )

@@ -168,7 +168,9 @@ def test_missing_program_is_reported_with_a_remedy(pool: CommandPool) -> None:
     [
         (["A=1", "true"], "set variables under `env`, or add `shell: true`"),
         (["cd", "docs"], "name the folder with `cwd`, or add `shell: true`"),
-        (["source", ".venv/bin/activate"], "only a shell knows it: add `shell: true`"),
+        (["export", "A=1"], "only a shell knows it: add `shell: true`"),
+        (["source", ".venv/bin/activate"], "only bash knows it: write `.` instead, and add `shell: true`"),
+        (["[[", "-n", "a", "]]"], "only bash knows it: write [bash, -c, '…']"),
     ],
 )
 def test_word_of_a_shell_is_reported_with_its_own_remedy(pool: CommandPool, words: list[str], remedy: str) -> None:

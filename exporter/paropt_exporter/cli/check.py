@@ -447,13 +447,14 @@ def _warn_ignored_failures(stages: list[Stage]) -> Iterator[str]:
 
 def _warn_unknown_syntax(stages: list[Stage]) -> Iterator[str]:
     """Yield a warning for each script that /bin/sh would refuse or understand in another way than its author."""
-    from paropt_exporter.config.shell_syntax import SHELL, find_unknown_syntax
+    from paropt_exporter.config.placeholders import SHELL
+    from paropt_exporter.config.shell_syntax import find_unknown_syntax
 
     for stage in stages:
         for script in (stage.run, *(stage.steps or ())) if stage.shell else ():
             if isinstance(script, str) and (found := find_unknown_syntax(script)) is not None:
                 syntax, remedy = found
-                yield f"stage {stage.name!r}: {SHELL} does not know `{syntax}` on this machine: {remedy}"
+                yield f"stage {stage.name!r}: {SHELL[0]} does not know `{syntax}` on this machine: {remedy}"
                 break
 
 

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 _RUN_HEADERS = ("run", "started", "lane", "result", "duration", "tasks", "failed", "tasks/s", "busy", "notes")
 _STAGE_HEADERS = ("stage", "result", "duration", "CPU", "memory", "tasks", "failed", "attempts", "notes")
 _COMPARED_HEADERS = ("stage", "before", "after", "change", "result before", "result after")
-_RUNNING = "running"
+_RUNNING, _INTERRUPTED = "running", "interrupted"
+_BEFORE_DURATION = {_RUNNING: "for", _INTERRUPTED: "after"}
 _GONE = "its exporter is gone; the next start records it"
 _KNOWN_RUNS = 5  # in an error message
 _COMPLETE = (Result.SUCCESS, Result.FAILURE)
@@ -225,14 +226,17 @@ def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
 
 def _format_run(history: History, summary: RunSummary, columns: int | None) -> str:
     shown = dict(zip(_RUN_HEADERS, _build_run_row(history, summary), strict=True))
-    lasts = "for" if summary.result is None else "in"
-    head = f"{summary.lane} {summary.run_id}: {shown['result']} {lasts} {shown['duration']}, started {shown['started']}"
+    result = shown["result"]
+    head = (
+        f"{summary.lane} {summary.run_id}: {result} {_BEFORE_DURATION.get(result, 'in')} {shown['duration']}, "
+        f"started {shown['started']}"
+    )
     facts = [head, *([shown["notes"]] if shown["notes"] else [])]
     lines = [part for fact in facts for part in wrap_for_terminal(format_line(fact), columns, 2)]
     if not summary.stages:
         return "\n".join([*lines, ""])
     stages = sorted(summary.stages, key=lambda stage: -stage.duration_seconds)
-    rows = [_build_stage_row(stage, shown["result"]) for stage in stages]
+    rows = [_build_stage_row(stage, result) for stage in stages]
     table = format_cut_table(_STAGE_HEADERS, rows, columns, dispensable=_DISPENSABLE_OF_STAGES)
     return "\n".join([*lines, *table, ""])
 
@@ -302,7 +306,7 @@ def _format_stage_result(stage: StageSummary | None, run_result: str) -> str:
 def _format_run_result(history: History, summary: RunSummary) -> str:
     if summary.result is not None:
         return summary.result.value
-    return _RUNNING if history.is_alive(summary.run_id) else "interrupted"
+    return _RUNNING if history.is_alive(summary.run_id) else _INTERRUPTED
 
 
 def _format_change(before: RunSummary | StageSummary, after: RunSummary | StageSummary) -> str:

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 
-from paropt_exporter.config.placeholders import drop_quoted
+from paropt_exporter.config.placeholders import SHELL, drop_quoted
 
-SHELL = "/bin/sh"
 _PROBE_SECONDS = 5.0
 _COMMAND = re.compile(  # the words that begin a command
     r"(?m)(?:^|[;&|({]|\b(?:then|do|else|if|elif|while|until)[ \t])[ \t]*(?:![ \t]+)?"
@@ -26,15 +25,19 @@ _OTHERS = (
     (re.compile(r"\|&"), "|&", "eval ': |& :'"),
     (re.compile(r"(?<!\[)\[ [^]\n]{0,80} == "), "==", "[ a == a ]"),
     (re.compile(r"(?:^|[\s;])\w+=\("), "NAME=(…)", "eval 'a=(b)'"),
-    # Not after a wildcard: many programs understand `*.{ts,tsx}` by themselves.
-    (re.compile(r"(?:^|\s)[\w./-]{0,80}\{(?:\d+\.\.\d+|[\w.]+(?:,[\w.]+)+)\}"), "{a,b}", '[ "$(echo {a,b})" = "a b" ]'),
+    # Not beside a wildcard: many programs understand `*.{ts,tsx}` and `{src,test}/**/*.ts` by themselves.
+    (
+        re.compile(r"(?:^|\s)[\w./-]{0,80}\{(?:\d+\.\.\d+|[\w.]+(?:,[\w.]+)+)\}(?![^\s;|&]{0,80}[*?])"),
+        "{a,b}",
+        '[ "$(echo {a,b})" = "a b" ]',
+    ),
 )
 _REMEDIES = {"source": "write `.`", "==": "write `=`", "&>": "write `> FILE 2>&1`", "|&": "write `2>&1 |`"}
 _COMMENT = re.compile(r"(?m)(?:^|\s)#.*")
 _HERE_DOCUMENT = re.compile(r"(?<!<)<<(?!<)")
 
 
-def find_unknown_syntax(script: str, shell: str = SHELL) -> tuple[str, str] | None:
+def find_unknown_syntax(script: str, shell: str = SHELL[0]) -> tuple[str, str] | None:
     """Return the first syntax in a script that the shell does not know, and the remedy; None if there is none.
 
     Scripts with here-documents, whose lines are no commands, are not searched. Runs the shell, but no part of the
@@ -42,7 +45,7 @@ def find_unknown_syntax(script: str, shell: str = SHELL) -> tuple[str, str] | No
     """
     if _HERE_DOCUMENT.search(script):
         return None
-    for syntax, probe in _iter_uses(_COMMENT.sub("", drop_quoted(script))):
+    for syntax, probe in _iter_uses(_COMMENT.sub("", drop_quoted(script)).replace("\\\n", " ")):
         if not _succeeds(shell, probe):
             bash = "let bash run it: [bash, -c, '…'], without `shell: true`"
             return syntax, f"{_REMEDIES[syntax]}, or {bash}" if syntax in _REMEDIES else bash

@@ -78,11 +78,13 @@ def compute_makespan(
     cores: float,
     memory_bytes: int,
     admission: Admission | None = None,
+    limits: Mapping[str, int] = MappingProxyType({}),
 ) -> float:
     """Return how many seconds the workload takes with `workers`, without the engine's own time.
 
     `stages`: in the engine's order. Needs, locks, slots, memory and exclusiveness apply; tasks of one stage start in
-    order. `admission`: starts tasks only if there are cores, as in a lane that sizes itself.
+    order. `admission`: starts tasks only if there are cores, as in a lane that sizes itself. `limits`: the most tasks
+    of a stage that run at once.
     """
     resources = Resources(memory_bytes)
     resources.set_admission(admission)
@@ -91,7 +93,7 @@ def compute_makespan(
         tasks[task.stage].append(task)
     scheduler, running, now = ListScheduler(stages, tasks, resources), list[_Running](), 0.0
     while not scheduler.has_ended:
-        running += [_Running(each.task, each, each.task.seconds) for each in scheduler.start_tasks(workers)]
+        running += [_Running(each.task, each, each.task.seconds) for each in scheduler.start_tasks(workers, limits)]
         rates = _compute_rates([each.task for each in running], cores, workload.other_threads)
         step = min(each.left_seconds / rate for each, rate in zip(running, rates, strict=True))
         now += step

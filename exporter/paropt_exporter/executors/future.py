@@ -15,6 +15,7 @@ from concurrent.futures._base import (  # the states with which the library's wa
 )
 from functools import partial
 from time import sleep
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from paropt_exporter.cpu_demand import NO_SWITCHES
@@ -270,6 +271,8 @@ class TaskFuture(Future[T]):
 
 def get_label(function: Callable[..., Any]) -> str:
     """Return the label of a function's tasks in errors and listings. Never raises, though reading a proxy may."""
+    if type(function) is FunctionType and type(function.__qualname__) is str:
+        return function.__qualname__  # as almost always: without a call
     name = _read_text(function, "__qualname__")
     if name is not None:
         return name

@@ -192,12 +192,14 @@ def _add_earlier_runs(
     whole: Sequence[PlannedStage], stages: Sequence[PlannedStage], earlier: EarlierRuns
 ) -> list[PlannedStage]:
     """Return the stages with the measurements of earlier runs. `whole`: the same stages with all of their items."""
-    seconds = {**earlier.seconds, **_predict_parts(whole, stages, earlier)}
+    parts = _predict_parts(whole, stages, earlier)
+    seconds = {**earlier.seconds, **{name: seconds for name, (seconds, _) in parts.items()}}
+    task_seconds = {**earlier.task_seconds, **{name: seconds for name, (_, seconds) in parts.items()}}
     return [
         replace(
             stage,
             expected_seconds=seconds.get(stage.name),
-            expected_task_seconds=earlier.task_seconds.get(stage.name),
+            expected_task_seconds=task_seconds.get(stage.name),
             expected_cpu_demand=earlier.cpu_demands.get(stage.name),
             fastest_task_seconds=earlier.fastest_task_seconds.get(stage.name),
             never_succeeded=stage.name in earlier.never_succeeded,
@@ -309,12 +311,13 @@ def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> Pl
 
 def _predict_parts(
     whole: Iterable[PlannedStage], stages: Iterable[PlannedStage], earlier: EarlierRuns
-) -> Mapping[str, float]:
-    """Return how long the stages with only some items left will take, in seconds, as far as known.
+) -> Mapping[str, tuple[float, float | None]]:
+    """Return the seconds of the stages with only some items left, and of their mean tasks, as far as known.
 
-    This is the `whole` stage's time in proportion to its items' times, and at least the time of the longest item.
+    These are the `whole` stage's times in proportion to its items' times; the stage takes at least the time of its
+    longest item.
     """
-    parts: dict[str, float] = {}
+    parts: dict[str, tuple[float, float | None]] = {}
     for before, stage in zip(whole, stages, strict=True):
         if before is stage or stage.name not in earlier.seconds:
             continue
@@ -326,7 +329,10 @@ def _predict_parts(
         if not sum(every):
             continue
         longest = max((known.get(item, 0.0) for item in list_items(stage)), default=0.0)
-        parts[stage.name] = max(earlier.seconds[stage.name] * sum(kept) / sum(every), longest)
+        ratio, task_seconds = sum(kept) / sum(every), earlier.task_seconds.get(stage.name)
+        if task_seconds is not None and stage.tasks:
+            task_seconds *= ratio * len(before.tasks) / len(stage.tasks)
+        parts[stage.name] = max(earlier.seconds[stage.name] * ratio, longest), task_seconds
     return parts
 
 

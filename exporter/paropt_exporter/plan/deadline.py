@@ -20,9 +20,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.errors import UsageError, join_names
+from paropt_exporter.events import Scope
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, measure_chain
 from paropt_exporter.plan.stage_load import count_usable_workers, sum_up_stage
-from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage, compute_quantile
+from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage, compute_median, compute_quantile
 
 QUANTILE = 0.9  # with fewer than ten durations, this is the largest
 
@@ -135,11 +136,14 @@ def _measure(plan: Plan, stage: PlannedStage, past: Mapping[str, StagePast], hit
     if not known:
         return None
     seconds = compute_quantile(known, QUANTILE)
+    if stage.scope is Scope.ITEMS and stage.expected_seconds is not None and (usual := compute_median(known)):
+        seconds *= min(1.0, stage.expected_seconds / usual)
     load, workers = sum_up_stage(stage, seconds), max(1, count_usable_workers(plan))
     part, task_part = load.at_once * stage.slots / workers, 1 / workers
     if plan.cores:
-        part = max(part, load.cores / plan.cores)
-        task_part = min(1.0, max(task_part, load.task_cores / plan.cores))
+        # Its duration includes its waits for a core if it wants more than all.
+        part = max(part, min(1.0, load.cores / plan.cores))
+        task_part = max(task_part, min(1.0, load.task_cores / plan.cores))
     return _Stage(
         name=stage.name,
         needs=stage.needs,

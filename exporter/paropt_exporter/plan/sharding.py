@@ -291,8 +291,15 @@ def _keep_items(stage: PlannedStage, kept: Sequence[int], total: int, costs: _Co
     if len(kept) == len(items):
         return replace(stage, tasks=tasks)
     scope = Scope.ITEMS if stage.scope is Scope.ALL else stage.scope
-    seconds = _predict_seconds(stage, [items[number] for number in kept], total, costs, workers)
-    return replace(stage, tasks=tasks, scope=scope, sla=None, expected_seconds=seconds)
+    parts = [items[number] for number in kept]
+    return replace(
+        stage,
+        tasks=tasks,
+        scope=scope,
+        sla=None,
+        expected_seconds=_predict_seconds(stage, parts, total, costs, workers),
+        expected_task_seconds=_predict_task_seconds(stage, parts, total, costs, len(tasks)),
+    )
 
 
 def _cut_long_files(
@@ -411,11 +418,26 @@ def _predict_seconds(
 ) -> float | None:
     """Predict the seconds of a part of a stage, from those of the whole stage or of its items; None if unknown."""
     own = sum(costs.get_item_or_mean(stage.name, item) for item in items)
+    known = [micros for item in items if (micros := costs.get_item(stage.name, item)) is not None]
     if stage.expected_seconds is not None:
-        return stage.expected_seconds * own / total if total else stage.expected_seconds
-    if all(costs.get_item(stage.name, item) is None for item in items):
+        seconds = stage.expected_seconds * own / total if total else stage.expected_seconds
+        return max(seconds, max(known, default=0) / _MICROSECONDS)
+    if not known:
         return None
     return (costs.get_start_up(stage) + own / max(1, min(workers, len(items)))) / _MICROSECONDS
+
+
+def _predict_task_seconds(
+    stage: PlannedStage, items: Sequence[str], total: int, costs: _Costs, tasks: int
+) -> float | None:
+    """Predict the seconds of the mean of `tasks` tasks with a part of a stage's items; None if unknown.
+
+    The items of a stage with `{items}` are a single task until they are cut into batches, as many as of the whole.
+    """
+    if stage.expected_task_seconds is None or not (total and tasks):
+        return stage.expected_task_seconds
+    own = sum(costs.get_item_or_mean(stage.name, item) for item in items)
+    return stage.expected_task_seconds * (own / total) * (len(stage.tasks) / tasks)
 
 
 def _sum_parts(known: KnownItems, stage: PlannedStage) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""Sum up a whole stage as if it were one task, to predict a lane's duration before its run."""
+"""Sum up the tasks of a whole stage, to predict a lane's duration before its run."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ def count_usable_workers(plan: Plan) -> int:
 def _count_at_once(stage: PlannedStage, seconds: float) -> float:
     if len(stage.tasks) < 2 or not stage.expected_task_seconds or seconds <= 0:
         return 1.0
-    return max(1.0, len(stage.tasks) * stage.expected_task_seconds / seconds)
+    return min(len(stage.tasks), max(1.0, len(stage.tasks) * stage.expected_task_seconds / seconds))

@@ -119,10 +119,14 @@ class Packer:
         queue: Sequence[QueuedItem],
     ) -> Queued:
         """Return the same for a task behind a queue; its arguments may be left for `pickle_arguments`."""
-        if type(function) is partial and _is_plain_partial(function):  # its function alone may be known
-            arguments, keywords = function.args + arguments, function.keywords | keywords
-            function = function.func
-        packed = function.pack(self) if isinstance(function, MappedFunction) else self.pack_function(function)
+        known = self._known.get(function) if type(function) in _REMEMBERED else None  # type: ignore[arg-type]  # as seen
+        if known is not None and (known[1] is None or known[1].is_valid()):
+            packed = known[0]  # as almost always: without the calls below
+        else:
+            if type(function) is partial and _is_plain_partial(function):  # its function alone may be known
+                arguments, keywords = function.args + arguments, function.keywords | keywords
+                function = function.func
+            packed = function.pack(self) if isinstance(function, MappedFunction) else self.pack_function(function)
         if keywords:
             return packed, self._pack_arguments(arguments, keywords, queue)
         for value in arguments:
