@@ -427,7 +427,7 @@ def test_tasks_behind_an_unexpectedly_slow_one_run_elsewhere(tmp_path: Path, fif
         futures = [pool.submit(slow_for_once, str(log), str(fifo), number) for number in range(count)]
         assert eventually(lambda: "\n20\n" in log.read_text())
         pool.resize(2)
-        wait(futures[:20] + futures[21:], HANG_SECONDS)
+        assert not wait(futures[:20] + futures[21:], HANG_SECONDS).not_done
         assert not futures[20].done()
         write_fifo(fifo, "go on")
         futures[20].result(HANG_SECONDS)

@@ -212,6 +212,7 @@ class ProcessManager:
         overloaded = self.scheduler.find_overloaded(process, now)
         if overloaded is not None:
             self.scheduler.requeue_unclaimed(overloaded, overloaded.connection.withdraw_claims())
+            wake(overloaded.worker)  # its thread settles those that have ended: the one that runs may take long
         return self._begin(self.scheduler.give_next_batch(process, now, get_ident()))
 
     def restore_idle(self, process: WorkerProcess) -> None:
@@ -234,10 +235,9 @@ class ProcessManager:
                 actions = self._give_next_batch(process, now)
         self._finish(actions)
 
-    def take_from_slow(self, process: WorkerProcess, numbers: Collection[int]) -> None:
-        """Move the ended tasks of a slow process to `settling`, and give those that it has not begun to others."""
+    def take_from_slow(self, process: WorkerProcess) -> None:
+        """Give the tasks that a slow process has not begun to others."""
         with self.scheduler.lock:
-            process.tasks.end_tasks(numbers)
             self.scheduler.requeue_unclaimed(process, process.connection.withdraw_claims())
         self.dispatch()
 

@@ -118,6 +118,8 @@ class ProcessHandler:
                     self._kill_seconds = monotonic() + _CLOSED_SECONDS
             if self._waker in ready:
                 _clear(self._waker)
+                if process.tasks.slow:  # another worker has taken the tasks that this one had not begun
+                    self._settle_ended()
                 self._manager.restore_idle(process)
             if connection.flush() and process.blocked:
                 self._manager.note_flushed(process)
@@ -157,8 +159,14 @@ class ProcessHandler:
             return
         if not self._scheduler.idle and self._process.tasks.wait_longer(monotonic()):
             return
+        self._manager.take_from_slow(self._process)
+        self._settle_ended()
+
+    def _settle_ended(self) -> None:
+        """Settle the tasks of an unfinished batch that have ended."""
         replies = self._connection.read_results()
-        self._manager.take_from_slow(self._process, replies)
+        with self._scheduler.lock:
+            self._process.tasks.end_tasks(replies)
         self._settler.settle_batch(replies)
 
     def _handle_replies(self, frames: list[Frame], *, exited: bool = False) -> None:
@@ -210,10 +218,7 @@ class ProcessHandler:
     def _handle_exit(self) -> None:
         """Settle the last results of a process that has ended, fail the task that it died of, requeue the others."""
         manager, process, connection = self._manager, self._process, self._connection
-        replies = connection.read_results()
-        with self._scheduler.lock:
-            process.tasks.end_tasks(replies)
-        self._settler.settle_batch(replies)
+        self._settle_ended()
         self._handle_replies(connection.read_last_replies(), exited=True)
         code = connection.read_exit_code()
         unforked = OSError(code - NOT_FORKED, os.strerror(code - NOT_FORKED)) if code and code >= NOT_FORKED else None
