@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,7 +82,8 @@ def test_saved_seconds_of_test_files_include_the_start_of_pytest(project: Path) 
         (project / f"test_{name}.py").write_text("def test(): pass\n")
     projects.write(
         project,
-        'name: unit, run: "pytest -q {items}", items: {list: [test_a.py, test_b.py]}, inputs: ["{item}"]',
+        f'name: unit, run: "{sys.executable} -m pytest -q {{items}}", items: {{list: [test_a.py, test_b.py]}}, '
+        'inputs: ["{item}"]',
     )
     first, second = (json.loads(run_once(project, "--output", "json", "-j1").stdout)["stages"][0] for _ in range(2))
     assert second["tasks_cached"] == second["tasks"]
