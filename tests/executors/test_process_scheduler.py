@@ -7,6 +7,7 @@ import random
 import pytest
 
 from paropt_exporter.errors import TaskStopped, WorkerDied
+from paropt_exporter.executors.processes.batches import WorkItem
 from support.fake_processes import BRIEF, LONG, MEDIUM, PREFETCH_TASKS, FakePool, FakeProcess
 
 HISTORIES = 10_000
@@ -85,18 +86,23 @@ def test_death_fails_the_running_task_and_the_others_run_elsewhere() -> None:
     assert sum(item.future.exception(0) is not None for item in pool.items) == 1
 
 
-def test_tasks_behind_a_slow_one_go_to_another_worker() -> None:
-    pool = ready_pool(1)
-    submit(pool, PREFETCH_TASKS + 1)
-    process = pool.process_of()
-    slow = pool.step_into(process, task=3)
-    pool.run(pool.resize(2))
+def assert_only_the_slow_one_waits(pool: FakePool, process: FakeProcess, slow: WorkItem) -> None:
+    """Check that other workers run all tasks but the one in which a process is, once that counts as slow."""
     pool.settle_down(except_for=[process])
     pool.now += SLOW_SECONDS
     pool.settle_down(except_for=[process])
     assert [item for item in pool.items if not item.future.done()] == [slow]
     pool.settle_down()
     pool.check()
+
+
+def test_tasks_behind_a_slow_one_go_to_another_worker() -> None:
+    pool = ready_pool(1)
+    submit(pool, PREFETCH_TASKS + 1)
+    process = pool.process_of()
+    slow = pool.step_into(process, task=3)
+    pool.run(pool.resize(2))
+    assert_only_the_slow_one_waits(pool, process, slow)
 
 
 def test_tasks_prefetched_behind_a_single_slow_one_go_to_another_worker() -> None:
@@ -109,12 +115,7 @@ def test_tasks_prefetched_behind_a_single_slow_one_go_to_another_worker() -> Non
     submit(pool, 1)
     pool.step_into(next(process for process in pool.processes.values() if process.batches and not process.running), 0)
     submit(pool, 3 * PREFETCH_TASKS)
-    pool.settle_down(except_for=[process])
-    pool.now += SLOW_SECONDS
-    pool.settle_down(except_for=[process])
-    assert [item for item in pool.items if not item.future.done()] == [slow]
-    pool.settle_down()
-    pool.check()
+    assert_only_the_slow_one_waits(pool, process, slow)
 
 
 def test_worker_without_work_takes_tasks_that_a_busy_one_has_not_begun() -> None:
