@@ -374,7 +374,6 @@ def replace_results() -> None:
     [
         (close_descriptors, "exited with code 1"),
         (close_descriptors_and_stay, "killed by signal 9"),
-        (replace_results, "exited with code 1"),
     ],
 )
 def test_task_that_takes_its_workers_descriptors_fails_alone(
@@ -386,6 +385,31 @@ def test_task_that_takes_its_workers_descriptors_fails_alone(
     assert pool.submit(double, 2).result(HANG_SECONDS) == 4
     futures = [pool.submit(double, number) for number in range(200)]
     assert [future.result(HANG_SECONDS) for future in futures] == [2 * number for number in range(200)]
+
+
+def test_results_of_later_tasks_arrive_after_a_task_that_replaced_their_pipe(pool: ProcessPool) -> None:
+    wait([pool.submit(double, number) for number in range(200)])  # known to be short: they travel in batches now
+    pool.submit(replace_results).result(HANG_SECONDS)
+    futures = [pool.submit(double, number) for number in range(200)]
+    assert [future.result(HANG_SECONDS) for future in futures] == [2 * number for number in range(200)]
+
+
+def replace_results_among_others(number: int) -> int:
+    if number == 150:
+        replace_results()
+    return number
+
+
+def test_task_that_replaces_the_pipe_for_results_fails_with_the_rest_of_its_batch() -> None:
+    with ProcessPool(1) as pool:
+        wait([pool.submit(replace_results_among_others, -number) for number in range(200)])
+        futures = [pool.submit(replace_results_among_others, number) for number in range(1000)]
+        errors = [future.exception(HANG_SECONDS) for future in futures]
+    failed = [number for number, error in enumerate(errors) if error is not None]
+    assert failed[0] == 150
+    assert failed == list(range(150, 150 + len(failed)))
+    assert len(failed) < 800
+    assert all(isinstance(errors[number], WorkerDied) for number in failed)
 
 
 def make_descriptors_blocking() -> None:

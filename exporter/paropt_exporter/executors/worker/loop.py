@@ -129,6 +129,7 @@ class _Worker:
         self._is_copy = True
 
     def _run_batch(self, number: int, tasks: list[payload.Packed]) -> None:
+        self._check_results()
         begun, cpu, unloaded = monotonic(), process_time(), 0
         functions = [self._receive_function(function) for function, _ in tasks]  # also of tasks that are taken back
         for function, (_, arguments) in zip(functions, tasks, strict=True):
@@ -159,7 +160,6 @@ class _Worker:
         outcome = self._run_task(function, arguments)
         if self._is_copy:
             os._exit(0)
-        self._check_results()
         kind, reply, started, ended = self._check_limit(outcome)
         loading = self._take_loading_seconds()
         cpu = process_time() - cpu - loading
@@ -237,7 +237,7 @@ class _Worker:
         return function
 
     def _check_results(self) -> None:
-        """Raise OSError if a task has put another file in the pipe's place: the pool would miss results."""
+        """Raise OSError if a task has put another file in the pipe's place: the pool would miss a batch's results."""
         if os.fstat(RESULTS).st_ino != self._results:
             raise OSError("a task has replaced the descriptor for results")
 
