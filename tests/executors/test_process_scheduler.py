@@ -226,35 +226,14 @@ def test_tasks_that_were_taken_back_do_not_count_for_the_most_tasks() -> None:
     assert pool.begun_by[1] == 3
 
 
-def test_worker_that_has_replied_before_its_batch_counts_as_partly_sent_gets_the_next_one() -> None:
-    """The rest of the batch was sent by then. The worker was in no list of idle ones: later tasks waited forever."""
-    pool = FakePool(1, prefetch_tasks=2)
-    pool.settle_down()
-    submit(pool, 2)
-    pool.is_partial = lambda: True
-    sending = pool.submit()
-    for _ in range(3):
-        next(sending)  # it has sent a part
-    pool.is_partial = lambda: False
-    process = pool.process_of()
-    pool.step_into(process, task=0)
-    pool.step(process)
-    pool.settle_down(except_for=[process])  # its thread has handled the reply to the first batch, and sent the rest
-    while not process.replies:
-        pool.step(process)
-    pool.run(sending)
-    submit(pool, 1)
-    pool.settle_down()
-    pool.check()
-
-
 def test_late_end_of_a_send_leaves_the_next_process_alone() -> None:
     pool = ready_pool(1)
     submit(pool, 1)
     (batch,) = pool.process_of().batches
     pool.process_of().end(-9)
     pool.settle_down()
-    pool.scheduler.note_sent(batch, pool.now, whole=False)
+    pool.scheduler.note_blocked(batch.process)
+    pool.scheduler.note_sent(batch)
     submit(pool, 1)
     pool.settle_down()
     assert pool.items[1].future.exception(0) is None

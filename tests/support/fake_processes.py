@@ -203,9 +203,9 @@ class FakePool:
             if woken:
                 self.woken.discard(worker)
                 yield from self._finish(self._begin(scheduler.restore_idle(process, self.now, sender)))
-            fake.flush()
             if process.blocked:
-                yield from self._finish(self._begin(scheduler.note_flushed(process, self.now, sender)))
+                fake.flush()
+                scheduler.note_flushed(process)
             if ended and not fake.replies:
                 yield from self._handle_exit(process, fake, sender)
                 return
@@ -299,10 +299,14 @@ class FakePool:
                 if whole:
                     process.flush()
                 yield False
-                more = self._begin(self.scheduler.note_sent(action, self.now, whole=whole))
                 if not whole:
+                    self.scheduler.note_blocked(action.process)
                     self.woken.add(action.process.worker)
-                yield from self._finish(more)
+                    yield False
+                if self.scheduler.note_sent(action):
+                    yield False
+                    more = self.scheduler.give_more(action.process, self.now, action.sender)
+                    yield from self._finish(self._begin(more))
             elif isinstance(action, Kill):
                 process = _fake_of(action.process)
                 if not process.ended:

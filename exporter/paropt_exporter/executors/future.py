@@ -15,7 +15,7 @@ from concurrent.futures._base import (  # the states with which the library's wa
 )
 from functools import partial
 from time import sleep
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from paropt_exporter.cpu_demand import NO_SWITCHES
@@ -29,6 +29,7 @@ T = TypeVar("T")
 # A worker's measurement: worker, pid, started, ended, CPU and run delay in seconds, peak memory in bytes.
 Usage = tuple[str, int, float, float, float, float, int]
 
+_NAMED = frozenset({FunctionType, BuiltinFunctionType, type})  # of these, reading the name runs no code of the user
 _NEW, _STARTED, _SETTLING, _STOPPED = range(4)
 _CLAIM_TRIES, _CLAIM_SECONDS = 10_000, 1e-4  # a claim takes less than a microsecond, once its thread runs
 _condition_lock = threading.RLock()  # guards: the creation of a future's condition and lists
@@ -260,9 +261,10 @@ class TaskFuture(Future[T]):
         return self._own_condition is None or self.notify_waiters()
 
     def _wait(self, timeout: float | None) -> None:
-        with self._condition:
+        condition = self._get_condition()
+        with condition:
             if self._state in (PENDING, RUNNING):
-                self._condition.wait(timeout)
+                condition.wait(timeout)
             if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
                 raise CancelledError
             if self._state != FINISHED:
@@ -271,7 +273,7 @@ class TaskFuture(Future[T]):
 
 def get_label(function: Callable[..., Any]) -> str:
     """Return the label of a function's tasks in errors and listings. Never raises, though reading a proxy may."""
-    if type(function) is FunctionType and type(function.__qualname__) is str:
+    if type(function) in _NAMED and type(function.__qualname__) is str:
         return function.__qualname__  # as almost always: without a call
     name = _read_text(function, "__qualname__")
     if name is not None:

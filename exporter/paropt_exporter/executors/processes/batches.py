@@ -43,7 +43,8 @@ class WorkItem(NamedTuple):
 class Durations:
     """The average duration of a function's tasks, by the function's pickle.
 
-    Closures and bound methods have other pickles with other values, so these count by their label.
+    It is kept by the hash of the pickle, which keeps no pickle alive and takes no time to compare. Closures and bound
+    methods have other pickles with other values, so these count by their label.
     The threads of the workers write without a lock: if two of them collide, one measurement is lost.
     """
 
@@ -54,7 +55,7 @@ class Durations:
         """Record that `count` tasks of a function took `total_seconds` together."""
         if not count:
             return
-        key = _get_key(function, label)
+        key = label if function[:1] == AFRESH else hash(function)
         seconds = _OVERHEAD_SECONDS + total_seconds / count
         known = self._seconds.get(key)
         if known is None and len(self._seconds) >= _MOST_FUNCTIONS:
@@ -63,13 +64,9 @@ class Durations:
 
     def get_expected(self, function: bytes, label: str) -> float:
         """Return how long a task of a function takes, including the time in which a worker loads the function again."""
-        known = self._seconds.get(_get_key(function, label), _UNKNOWN_SECONDS)
-        return known + len(function) * _LOADING_SECONDS_PER_BYTE if function[:1] == AFRESH else known
-
-
-def _get_key(function: bytes, label: str) -> int | str:
-    """Return a key that keeps no pickle alive, and takes no time to compare."""
-    return label if function[:1] == AFRESH else hash(function)
+        if function[:1] != AFRESH:
+            return self._seconds.get(hash(function), _UNKNOWN_SECONDS)
+        return self._seconds.get(label, _UNKNOWN_SECONDS) + len(function) * _LOADING_SECONDS_PER_BYTE
 
 
 def take_batch(

@@ -108,18 +108,21 @@ class ProcessManager:
 
     def _send(self, batch: Send) -> list[Action]:
         """Send a batch; return the actions that follow."""
-        process, _, first, items, single, shares_result = batch
+        process, sender, first, items, single, shares_result = batch
         if single:
             item = items[0]
             task = self.packer.pickle_arguments(item.packed, item.future.label)
             whole = process.connection.send_task(first, task, profiled=item.profiled, shares_result=shares_result)
         else:
             whole = process.connection.send_batch(first, [item.packed for item in items])
-        with self.scheduler.lock:
-            more = self._begin(self.scheduler.note_sent(batch, monotonic(), whole=whole))
-            if not whole:
+        if not whole:
+            with self.scheduler.lock:
+                self.scheduler.note_blocked(process)
                 wake(process.worker)  # its thread sends the rest
-        return more
+        if not self.scheduler.note_sent(batch):
+            return []
+        with self.scheduler.lock:
+            return self._begin(self.scheduler.give_more(process, monotonic(), sender))
 
     def _recover(self) -> None:
         with self.scheduler.lock:
@@ -222,8 +225,7 @@ class ProcessManager:
 
     def note_flushed(self, process: WorkerProcess) -> None:
         with self.scheduler.lock:
-            actions = self._begin(self.scheduler.note_flushed(process, monotonic(), get_ident()))
-        self._finish(actions)
+            self.scheduler.note_flushed(process)
 
     def finish_batch(self, process: WorkerProcess, numbers: Collection[int], *, gives_next: bool) -> None:
         """Move the tasks of a finished batch to `settling`; if it `gives_next`, give the process its next batch."""

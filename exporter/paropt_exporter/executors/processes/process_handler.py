@@ -121,7 +121,7 @@ class ProcessHandler:
                 if process.tasks.slow:  # another worker has taken the tasks that this one had not begun
                     self._settle_ended()
                 self._manager.restore_idle(process)
-            if connection.flush() and process.blocked:
+            if process.blocked and connection.flush():
                 self._manager.note_flushed(process)
             if connection.has_exited(ready):
                 self._handle_exit()

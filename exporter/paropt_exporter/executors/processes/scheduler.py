@@ -19,8 +19,9 @@ Each method is an event. It changes the state and returns actions for the manage
 
 Guarantees:
   * Only this module and `workers` write the state of the workers and the queue, and callers hold `lock`. Exceptions,
-    each with one writer: `submit` appends to `queue`; a worker's thread removes tasks from `settling` as it settles
-    them, counts them in `counters`, and calls `WorkerProcess.account`.
+    each with one writer: `submit` appends to `queue`; a thread that has sent a batch removes its entry of `sending`; a
+    worker's thread removes tasks from `settling` as it settles them, counts them in `counters`, and calls
+    `WorkerProcess.account`.
   * A task is in one place: the queue, `assigned` to one process, or `settling`. It is begun once, settled once, and
     runs once: it goes back to the queue only if no process has claimed it.
   * A waiting task and an idle process never miss each other: `submit` appends, then reads `needs_dispatch`. A process
@@ -246,7 +247,7 @@ class Scheduler:
         if process is None:
             self.prefetch_length = math.inf  # until a worker finishes a batch
             return []
-        return self._give_more(process, now, sender)
+        return self.give_more(process, now, sender)
 
     def give_next_batch(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
         """Give a process that finished a batch its next one, add it to the idle ones, or dismiss it."""
@@ -257,8 +258,8 @@ class Scheduler:
 
     def _give_next_batch(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
         if process.tasks.batches:
-            return self._give_more(process, now, sender)
-        while process.is_available and not process.blocked:
+            return self.give_more(process, now, sender)
+        while process.is_available:
             if self._is_used_up(process):
                 process.dismissed = True  # and another one takes its place
                 return [Dismiss(process)]
@@ -300,23 +301,29 @@ class Scheduler:
         """Note that the process may claim the batch's tasks: from here on its claims tell which ones it has begun."""
         batch.process.sending[batch.sender] = _OFFERED
 
-    def note_sent(self, batch: Send, now: float, *, whole: bool) -> list[Action]:
-        """Note that a batch was sent, and give the process another one if many tasks are queued.
+    def note_blocked(self, process: WorkerProcess) -> None:
+        """Note that a part of a batch did not fit into the socket: the worker's thread is to send it."""
+        process.blocked = True
 
-        If not `whole`, the worker's thread sends the rest, then `note_flushed` comes.
-        """
-        process = batch.process
-        process.blocked = process.blocked or not whole
-        process.sending.pop(batch.sender, None)
-        return self._give_more(process, now, batch.sender) if len(self.queue) >= self.prefetch_length else []
+    def note_sent(self, batch: Send) -> bool:
+        """Note that a thread has sent its batch; return whether to `give_more`. The thread need not hold the lock."""
+        batch.process.sending.pop(batch.sender, None)
+        return len(self.queue) >= self.prefetch_length
 
-    def note_flushed(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
-        """Note that the rest of a batch was sent, and feed a process that has ended the batch meanwhile.
+    def give_more(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
+        """Give a busy process another batch, if it has room and many tasks are queued."""
+        least = self._prefetch_tasks * len(self.workers) * len(process.tasks.batches)
+        if len(self.queue) < least or not process.has_room or not self._may_prefetch():
+            self.prefetch_length = least
+            return []
+        batch = self._assign(process, now, sender)
+        if not batch:
+            self.prefetch_length = math.inf  # until a worker finishes a batch
+        return batch
 
-        The worker's thread may send the rest before `note_sent` comes, and handle both that and the replies later.
-        """
+    def note_flushed(self, process: WorkerProcess) -> None:
+        """Note that the rest of a batch was sent."""
         process.blocked = False
-        return self.restore_idle(process, now, sender)
 
     def recover(self, sender: int) -> list[Notice]:
         """Restore the state after an interrupt of thread `sender` in a transition or while it sent.
@@ -353,11 +360,11 @@ class Scheduler:
         return worker.failures >= _MOST_FAILED_STARTS
 
     def note_task_ended(self, process: WorkerProcess, number: int, now: float) -> bool:
-        """Move a task to `settling`; return whether its reply finished a batch."""
+        """Move a task to `settling`; return whether its reply finished a batch: the task is a batch of its own."""
         self._unwatched.discard(process)
         process.worker.failures, tasks = 0, process.tasks
         tasks.settling[number] = tasks.assigned.pop(number)
-        if not tasks.finishes_batch(number):
+        if not tasks.batches or tasks.batches[0].single != number:
             return False
         tasks.finish_batch(now)
         return True
@@ -525,7 +532,7 @@ class Scheduler:
         most = min(BATCH_TASKS, wire.MOST_TASKS - tasks.held_tasks)
         if self._most_tasks is not None:
             most = min(most, self._most_tasks - tasks.next_number)
-        share = math.ceil(len(self.queue) / len(self.workers))
+        share = -(-len(self.queue) // len(self.workers))  # rounded up
         busy = bool(tasks.batches)
         items: list[WorkItem] = []
         process.sending[sender] = items  # if an interrupt comes, `note_exited` finds them there
@@ -534,40 +541,28 @@ class Scheduler:
         if not items:
             del process.sending[sender]
             return []
-        self._has_assigned, held_unbegun = True, tasks.may_hold_unbegun
-        self._may_hold_unbegun = self._may_hold_unbegun or busy or len(items) > 1
+        self._has_assigned, count = True, len(items)
+        if busy or count > 1:
+            self._may_hold_unbegun = True
+            if not tasks.may_hold_unbegun and sender != process.worker.thread:
+                self._unwatched.add(process)
         first = tasks.add_batch(items, seconds, now)
         # With so many queued tasks each worker can get a full batch: a burst must not end in ever smaller ones.
-        full_batch = max(1, int(len(items) * BATCH_SECONDS / seconds))
+        full_batch = max(1, int(count * BATCH_SECONDS / seconds))
         self._prefetch_tasks = min(full_batch, self._most_prefetch_tasks)
         self.prefetch_length = self._prefetch_tasks * len(self.workers)
-        batch = _make_send(Send, (process, sender, first, items, len(items) == 1, not busy))
-        if tasks.may_hold_unbegun and not held_unbegun and sender != process.worker.thread:
-            self._unwatched.add(process)
-        return [batch]
+        return [_make_send(Send, (process, sender, first, items, count == 1, not busy))]
 
     def _take_back_unoffered(self, process: WorkerProcess) -> None:
         """Take back the last tasks, if an interrupt came before they were offered: the claims are of those before."""
-        for sender, items in process.sending.items():
+        for sender, items in process.sending.copy().items():
             if items:
                 process.tasks.drop(items)
                 put_back(self.queue, items)
                 process.sending[sender] = _OFFERED
 
-    def _give_more(self, process: WorkerProcess, now: float, sender: int) -> list[Action]:
-        """Give a busy process another batch, if it has room and many tasks are queued."""
-        least = self._prefetch_tasks * len(self.workers) * len(process.tasks.batches)
-        if len(self.queue) < least or not process.has_room or not self._may_prefetch():
-            self.prefetch_length = least
-            return []
-        batch = self._assign(process, now, sender)
-        if not batch:
-            self.prefetch_length = math.inf  # until a worker finishes a batch
-        return batch
-
     def _may_assign(self, process: WorkerProcess) -> bool:
-        may_get = process.is_available and not process.blocked
-        return may_get and not self._is_used_up(process) and not self._is_surplus(process.worker)
+        return process.is_available and not self._is_used_up(process) and not self._is_surplus(process.worker)
 
     def _is_used_up(self, process: WorkerProcess) -> bool:
         return self._most_tasks is not None and process.tasks.next_number >= self._most_tasks
@@ -578,10 +573,14 @@ class Scheduler:
 
     def _is_surplus(self, worker: Worker) -> bool:
         """Return whether there are too many workers, and another one than this is ready: those that start may fail."""
-        return self.surplus > 0 and any(
-            process.is_available and process.is_ready
-            for process in self.iter_processes()
-            if process.worker is not worker
+        return (
+            len(self.workers) > self.target
+            and self.surplus > 0
+            and any(
+                process.is_available and process.is_ready
+                for process in self.iter_processes()
+                if process.worker is not worker
+            )
         )
 
     def _release(self, worker: Worker) -> Notice:

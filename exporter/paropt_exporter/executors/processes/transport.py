@@ -66,6 +66,7 @@ class WorkerConnection:
             self._open.remove(descriptor)
             os.close(descriptor)
         self._socket.setblocking(False)
+        self._socket_descriptor = self._socket.fileno()
         self._at_end = False
         self._assembler = wire.Assembler(wire.REPLY)
         self._poll = select.poll()
@@ -95,7 +96,7 @@ class WorkerConnection:
         return {which for which, _ in self._poll.poll(None if timeout_seconds is None else timeout_seconds * 1000)}
 
     def has_replies(self, descriptors: set[int]) -> bool:
-        return self._socket.fileno() in descriptors
+        return self._socket_descriptor in descriptors
 
     def has_exited(self, descriptors: set[int]) -> bool:
         return self._status in descriptors

@@ -143,11 +143,11 @@ class Packer:
 
     def pickle_arguments(self, queued: Queued, label: str) -> Packed:
         """Return a task with its arguments pickled. If they can't be, return one that raises the error in a worker."""
-        import threading  # here: workers don't need it
-
         packed, arguments = queued
         if not isinstance(arguments, UnpickledArguments):
             return packed, arguments
+        import threading  # here: workers don't need it
+
         try:
             return packed, self._pickle_arguments(arguments.positional, arguments.keywords, large=True)
         except UnpicklableError as error:
