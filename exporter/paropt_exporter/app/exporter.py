@@ -26,7 +26,7 @@ from paropt_exporter.executors.base import PROFILES_NAME
 from paropt_exporter.executors.commands import supervisor_client
 from paropt_exporter.history import History
 from paropt_exporter.metrics import Metrics
-from paropt_exporter.plan import PROCESSES, THREADS, Plan
+from paropt_exporter.plan import CALL_POOLS, Plan
 
 if TYPE_CHECKING:
     from paropt_exporter.app.request import Request
@@ -62,7 +62,7 @@ def _format_interrupted(interrupted: InterruptedRun) -> str:
 
 def _import_before_calls(plan: Plan, *, reloads: bool) -> None:
     """Import all modules before the project's folder, which may hide them, joins the import path with a call."""
-    if {THREADS, PROCESSES} & set(get_pool_names(plan)):
+    if not CALL_POOLS.isdisjoint(get_pool_names(plan)):
         parts.import_late_modules(reloads=reloads)
 
 
