@@ -238,7 +238,8 @@ class Exporter:
 
     def _serve_watch(self, watch: LaneWatch) -> int:
         """Run the lane, and stages of it again when their inputs change, until a signal or the key q."""
-        from paropt_exporter.app.watching import FileEvents, Keys, has_keys  # here: as above
+        from paropt_exporter.app.file_events import FileEvents  # here: as above
+        from paropt_exporter.app.keys import Keys, has_keys
 
         with ExitStack() as stack:
             folder, say = str(self._planner.config.root), self._screen.say
