@@ -17,7 +17,8 @@ from paropt_exporter.input_files import (
     list_git_files,
     walk_folder,
 )
-from paropt_exporter.plan.affected import add_dependents, list_input_patterns, list_output_patterns
+from paropt_exporter.plan.affected import add_dependents
+from paropt_exporter.plan.stage_patterns import list_input_patterns, list_output_patterns
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
