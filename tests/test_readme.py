@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config
-from paropt_exporter.cli.command_line import parse_command_line
+from paropt_exporter.cli.flags import parse_command_line
 from support.deployed import refusal
 from support.real_servers import program
 from support.yaml_documents import load_yaml

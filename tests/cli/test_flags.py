@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from paropt_exporter.cli import flags
-from paropt_exporter.cli.command_line import parse_command_line
+from paropt_exporter.cli.flags import parse_command_line
 from paropt_exporter.events import Strategy
 
 

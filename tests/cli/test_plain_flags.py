@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paropt_exporter.cli import flags, plain_flags
-from paropt_exporter.cli.command_line import parse_command_line
+from paropt_exporter.cli.flags import parse_command_line
 
 WORDS = st.sampled_from(
     [

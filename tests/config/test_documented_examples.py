@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config
-from paropt_exporter.cli.command_line import parse_command_line
+from paropt_exporter.cli.flags import parse_command_line
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

@@ -1,14 +1,15 @@
-"""Define the flags and the commands with theirs."""
+"""Define the flags and the commands, and parse a command line with them."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paropt_exporter.cli import PROGRAM, format_version
 from paropt_exporter.cli.completion import SHELLS, WORDS
-from paropt_exporter.cli.parser import HelpFormatter, Parser
+from paropt_exporter.cli.parser import HelpFormatter, Parser, describe_run_flag, split_words
 from paropt_exporter.config.units import MOST_WORKERS
 from paropt_exporter.errors import shorten
 
@@ -38,6 +39,44 @@ exit codes, the first that applies:
   5              stages left out or stopped by --deadline
   0              success"""
 _CACHE_ACTIONS = ("info", "prune", "verify")
+_EVERYWHERE = {"config_file", "color", "log_level", "log_format", "quiet"}  # quiet: without the line `config ../…`
+# The flags of a run that may precede the command `plan`.
+_OF_A_PLAN = {
+    "stages", "skip", "only", "failed", "affected", "deadline", "dry_run", "strategy", "workers", "fail_fast",
+    "keep_going",
+}  # fmt: skip
+
+
+def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the flags of a command line. `stages` are the positional words, `arguments` the words after `--`.
+
+    If the first positional word names a sub-command, its parser reads the rest.
+    """
+    given = sys.argv[1:] if arguments is None else [*arguments]
+    top = build_parser()
+    words = split_words(given, top.options)
+    if words.positional[:1] and words.positional[0] in top.commands:
+        flags = top.parse_args(given)
+        _reject_run_flags(top.parse_args(words.leading), top, words.positional[0])
+        flags.arguments = None
+        return flags
+    flags = top.parse_args(words.flags)
+    flags.stages, flags.arguments = [*flags.stages, *words.positional], words.arguments
+    return flags
+
+
+def _reject_run_flags(leading: argparse.Namespace, top: Parser, command: str) -> None:
+    """Exit with an error if a flag for running a lane precedes a command: `--dry-run init --force` would write.
+
+    Flags without a default in the command's own parser are shared with it, and may precede or follow it.
+    """
+    parser = top.get_command(command)
+    shared = _EVERYWHERE | {action.dest for action in parser.options.values() if action.default is argparse.SUPPRESS}
+    shared |= _OF_A_PLAN if command == "plan" else set()
+    for flag, action in top.options.items():
+        if action.dest not in shared and getattr(leading, action.dest, action.default) != action.default:
+            own = next((name for name in action.option_strings if name in parser.options), None)
+            parser.error(f"write {own} after {command}" if own else describe_run_flag(flag, command))
 
 
 def build_parser() -> Parser:

@@ -74,7 +74,7 @@ def _parse_flags(given: Sequence[str]) -> Flags:
     plain = parse_plain(given)
     if plain is not None:
         return plain
-    from paropt_exporter.cli.command_line import parse_command_line
+    from paropt_exporter.cli.flags import parse_command_line
 
     return parse_command_line(given)
 

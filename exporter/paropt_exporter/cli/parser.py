@@ -1,12 +1,16 @@
-"""The parser of the command line: errors of one line, which name the flag or command that was probably meant."""
+"""The parser of the command line, whose errors name the flag or command that was probably meant, and its words."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
+
+from msgspec import Struct
 
 from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.streams import print_message
@@ -178,3 +182,61 @@ def describe_run_flag(flag: str, command: str) -> str:
     if command == "plan":
         return f"plan has no {flag}: `{PROGRAM} --dry-run {flag} …` shows the plan of such a run"
     return f"{command} has no {flag}: leave it out"
+
+
+class Words(Struct, frozen=True, kw_only=True):
+    """The words before the first `--`, and the arguments after it (None without `--`).
+
+    `leading` has the flags before the first positional word.
+    """
+
+    flags: tuple[str, ...]
+    leading: tuple[str, ...]
+    positional: tuple[str, ...]
+    arguments: tuple[str, ...] | None
+
+
+def split_words(words: Sequence[str], options: Mapping[str, argparse.Action]) -> Words:
+    """Split a command line. `options` are the flags with their actions, which say whether they take a value.
+
+    argparse can't collect positional words between flags if a sub-command may be among them.
+    """
+    words = [*words]
+    arguments = None
+    if DASHES in words:
+        end = words.index(DASHES)
+        words, arguments = words[:end], tuple(words[end + 1 :])
+    flags: list[str] = []
+    positional: list[str] = []
+    leading_count = 0
+    rest = deque(words)
+    while rest:
+        word = rest.popleft()
+        if not word.startswith("-") or word == "-":
+            leading_count = leading_count if positional else len(flags)
+            positional.append(word)
+            continue
+        flags.append(word)
+        if rest and _wants_value(word, options) and not (_may_lack_value(word, options) and rest[0].startswith("-")):
+            flags.append(rest.popleft())
+    leading = flags[:leading_count] if positional else flags
+    return Words(flags=tuple(flags), leading=tuple(leading), positional=tuple(positional), arguments=arguments)
+
+
+def _wants_value(word: str, options: Mapping[str, argparse.Action]) -> bool:
+    """Return whether the next word is the value of this flag, or of the last flag in a cluster such as `-qs`."""
+    if word.startswith("--"):
+        return word in options and _takes_value(options[word])
+    for place, letter in enumerate(word[1:], start=1):
+        option = options.get(f"-{letter}")
+        if option is not None and _takes_value(option):
+            return place == len(word) - 1  # the rest of the word is its value: -j4
+    return False
+
+
+def _may_lack_value(word: str, options: Mapping[str, argparse.Action]) -> bool:
+    return word in options and options[word].nargs == argparse.OPTIONAL
+
+
+def _takes_value(option: argparse.Action) -> bool:
+    return option.nargs != 0
