@@ -82,7 +82,8 @@ def _paths() -> Iterator[Path]:
         folders = [ROOT]
     patterns = [f"{folder}/{pattern}" for folder in folders for pattern in PATTERNS]
     listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
-    yield from (ROOT / name for name in listed.stdout.splitlines() if name not in SKIPPED)
+    tracked = (ROOT / name for name in listed.stdout.splitlines() if name not in SKIPPED)
+    yield from (path for path in tracked if path.exists())  # git lists deleted files until they are staged
 
 
 if __name__ == "__main__":

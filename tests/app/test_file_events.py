@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.app.watching import FileEvents
+from paropt_exporter.app.file_events import FileEvents
 
 _SECONDS = 30.0
 

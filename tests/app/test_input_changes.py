@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paropt_exporter.app.watching import InputChanges
+from paropt_exporter.app.input_changes import InputChanges
 from paropt_exporter.config import read_config
 from support import projects
 from support.real_servers import HANG_SECONDS, MORTAL
 
 _SCAN = """
 import pathlib, sys
-from paropt_exporter.app.watching import InputChanges
+from paropt_exporter.app.input_changes import InputChanges
 from paropt_exporter.config import read_config
 config = read_config(pathlib.Path("paropt.yml"), root=pathlib.Path())
 inputs = InputChanges(config, config.stages)

@@ -8,11 +8,12 @@ import shlex
 import pytest
 
 from paropt_exporter.cli import flags
+from paropt_exporter.cli.flags import parse_command_line
 from paropt_exporter.events import Strategy
 
 
 def parsed(line: str) -> argparse.Namespace:
-    return flags.parse_command_line(line.split())
+    return parse_command_line(line.split())
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_examples_in_the_help_are_understood() -> None:
     examples = [line.strip() for line in helps.splitlines() if line.startswith("  paropt-exporter ")]
     assert len(examples) > 5
     for example in examples:
-        assert flags.parse_command_line(shlex.split(example)[1:]).command == example.split()[1]
+        assert parse_command_line(shlex.split(example)[1:]).command == example.split()[1]
 
 
 def test_usage_of_a_command_has_its_arguments_before_the_flags() -> None:

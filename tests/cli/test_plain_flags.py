@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paropt_exporter.cli import flags, plain_flags
+from paropt_exporter.cli.flags import parse_command_line
 
 WORDS = st.sampled_from(
     [
@@ -19,7 +20,7 @@ WORDS = st.sampled_from(
 
 
 def test_the_defaults_are_those_of_the_parser() -> None:
-    assert vars(flags.parse_command_line([])) == {**plain_flags.DEFAULTS, "stages": [], "skip": []}
+    assert vars(parse_command_line([])) == {**plain_flags.DEFAULTS, "stages": [], "skip": []}
 
 
 def test_the_sub_commands_are_those_of_the_parser() -> None:
@@ -30,7 +31,7 @@ def test_the_sub_commands_are_those_of_the_parser() -> None:
 def test_every_line_has_the_result_of_argparse_or_is_left_to_it(words: list[str]) -> None:
     plain = plain_flags.parse_plain(words)
     if plain is not None:
-        assert vars(plain) == vars(flags.parse_command_line(words))
+        assert vars(plain) == vars(parse_command_line(words))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_every_line_has_the_result_of_argparse_or_is_left_to_it(words: list[str]
 def test_usual_lines_need_no_argparse(line: str) -> None:
     plain = plain_flags.parse_plain(line.split())
     assert plain is not None
-    assert vars(plain) == vars(flags.parse_command_line(line.split()))
+    assert vars(plain) == vars(parse_command_line(line.split()))
 
 
 @pytest.mark.parametrize(
@@ -59,4 +60,4 @@ def test_one_parse_leaves_nothing_for_the_next() -> None:
     assert first is not None
     assert second is not None
     assert (second.stages, second.skip) == ([], [])
-    assert isinstance(flags.parse_command_line([]), argparse.Namespace)
+    assert isinstance(parse_command_line([]), argparse.Namespace)

@@ -26,7 +26,7 @@ from paropt_exporter.executors.base import PROFILES_NAME
 from paropt_exporter.executors.commands import supervisor_client
 from paropt_exporter.history import History
 from paropt_exporter.metrics import Metrics
-from paropt_exporter.plan import PROCESSES, THREADS, Plan
+from paropt_exporter.plan import CALL_POOLS, Plan
 
 if TYPE_CHECKING:
     from paropt_exporter.app.request import Request
@@ -62,7 +62,7 @@ def _format_interrupted(interrupted: InterruptedRun) -> str:
 
 def _import_before_calls(plan: Plan, *, reloads: bool) -> None:
     """Import all modules before the project's folder, which may hide them, joins the import path with a call."""
-    if {THREADS, PROCESSES} & set(get_pool_names(plan)):
+    if not CALL_POOLS.isdisjoint(get_pool_names(plan)):
         parts.import_late_modules(reloads=reloads)
 
 
@@ -238,7 +238,8 @@ class Exporter:
 
     def _serve_watch(self, watch: LaneWatch) -> int:
         """Run the lane, and stages of it again when their inputs change, until a signal or the key q."""
-        from paropt_exporter.app.watching import FileEvents, Keys, has_keys  # here: as above
+        from paropt_exporter.app.file_events import FileEvents  # here: as above
+        from paropt_exporter.app.keys import Keys, has_keys
 
         with ExitStack() as stack:
             folder, say = str(self._planner.config.root), self._screen.say

@@ -14,6 +14,7 @@ from paropt_exporter.autoscaling.lane_observer import KnownDemands, KnownStages,
 from paropt_exporter.autoscaling.policy.fixed_workload import Sizing, lock_is_full
 from paropt_exporter.autoscaling.policy.lane_size import (
     STABLE_SECONDS,
+    LaneAssessment,
     LaneDecision,
     LaneObservation,
     LaneSizingState,
@@ -25,9 +26,7 @@ from paropt_exporter.autoscaling.policy.lane_size import (
     decide_by_sizing,
 )
 from paropt_exporter.autoscaling.policy.stabilization import Peaks, add_peak
-from paropt_exporter.autoscaling.policy.stage_concurrency import (
-    collect_limits,
-)
+from paropt_exporter.autoscaling.policy.stage_concurrency import collect_limits
 from paropt_exporter.autoscaling.state import ADVISE, PAUSE, PIN, PROMETHEUS, ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.engine.interfaces import Admission, Demand
@@ -82,9 +81,11 @@ class ControllablePools(Protocol):
 class Controller:
     """Sizes one run; `ControlThread` calls it from a thread of its own.
 
-        run, pools, host --observation--> decide_lane_size --decision--> run.resize, resize_pools, Decision events
+        run, pools, host --observation--> policy.lane_size --decision--> run.resize, resize_pools, Decision events
                                                 |
                                       stage limits, admission --> run
+
+    It takes the steps of `decide_lane_size` one by one, since it uses the assessment and the sizing, too.
 
     Guarantees: only the controller writes the run's size; the size does not fall within STABLE_SECONDS of a moment that
     needed more; while the controller sets the size itself, no task starts unless cores are left for its demand as known
@@ -163,7 +164,7 @@ class Controller:
         self._record_peak_size(sizing)
         self._tasks_per_pool = self._hold_pool_sizes(sizing.pools, now) if allocates_cores else None
         self._control_state.set_recommended_sizes(self._pools.get_pool_sizes(size))
-        self._apply(_Evaluation(observation, decision, by_queries=by_queries), size, reason)
+        self._apply(_Evaluation(observation, assessment, decision, by_queries=by_queries), size, reason)
         if self._offer is not None:
             self._offer(count_spare_slots(observation, fixed=self._get_fixed_slots()))
 
@@ -290,7 +291,7 @@ class Controller:
                 old_size=old,
                 new_size=new,
                 at_timestamp_seconds=self._clock.wall(),
-                terms=_build_terms(evaluation.observation, evaluation.decision),
+                terms=_build_terms(evaluation),
                 run_id=self._run.run_id,
                 situation=serialize_observation(evaluation.observation),
                 choice=serialize_decision(evaluation.decision),
@@ -299,17 +300,19 @@ class Controller:
 
 
 class _Evaluation(Struct, frozen=True):
-    """An observation with the policy's decision; both are recorded even if a person's override applies instead.
+    """An observation with the policy's decision, which are recorded even if a person's override applies instead.
 
     `by_queries`: the bounds controller has decided the size and emitted the decision already.
     """
 
     observation: LaneObservation
+    assessment: LaneAssessment
     decision: LaneDecision
     by_queries: bool
 
 
-def _build_terms(observation: LaneObservation, decision: LaneDecision) -> Mapping[str, float]:
+def _build_terms(evaluation: _Evaluation) -> Mapping[str, float]:
+    observation = evaluation.observation
     terms: dict[str, float] = {
         "running": count_tasks(observation.running),
         "waiting": count_tasks(observation.waiting),
@@ -318,11 +321,11 @@ def _build_terms(observation: LaneObservation, decision: LaneDecision) -> Mappin
         "floor": observation.floor,
         "ceiling": observation.ceiling,
         "lane_size": observation.size,
-        "lane_size_chosen": decision.size,
+        "lane_size_chosen": evaluation.decision.size,
     }
     memory = observation.memory
     if memory is not None:
         terms |= {"memory_available_bytes": memory.available_bytes, "memory_held_bytes": memory.held_bytes}
-    if (bound := compute_memory_bound(observation, assess_lane(observation))) is not None:
+    if (bound := compute_memory_bound(observation, evaluation.assessment)) is not None:
         terms["memory_size"] = bound
     return terms

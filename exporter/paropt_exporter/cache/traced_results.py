@@ -603,7 +603,7 @@ def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
     if not reads:
         return []  # as for most stages: below, the outputs of thousands of stages would be listed for each
     # Here: runs need neither these nor subprocess, which they import.
-    from paropt_exporter.plan.affected import list_input_patterns, list_item_patterns, list_output_patterns
+    from paropt_exporter.plan.stage_patterns import list_input_patterns, list_item_patterns, list_output_patterns
 
     commands = [*_iter_commands(stage)]
     takes_items = any("{item" in word for command in commands for word in command)

@@ -372,7 +372,7 @@ def _warn_repeated_items(stages: list[Stage]) -> Iterator[str]:
 
 def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:
     """Yield a warning for each stage that is not cached because its items share outputs, or other stages write them."""
-    from paropt_exporter.plan.stage_builder import map_shared_outputs
+    from paropt_exporter.plan.shared_outputs import map_shared_outputs
 
     by_others = map_shared_outputs(config.stages)
     for stage in stages:
@@ -477,8 +477,8 @@ def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]
     Patterns of files that another stage writes are left out.
     """
     from paropt_exporter.input_files import ITEM, InputPatterns, join_pattern
-    from paropt_exporter.plan.affected import list_output_patterns
-    from paropt_exporter.plan.output_index import OutputIndex
+    from paropt_exporter.plan.shared_outputs import OutputIndex
+    from paropt_exporter.plan.stage_patterns import list_output_patterns
 
     written: OutputIndex | None = None
     for stage in stages:
@@ -507,9 +507,9 @@ def _warn_missing_needs(config: Config, lanes: Mapping[str, Lane], stages: list[
     if not writers:
         return
     from paropt_exporter.input_files import InputPatterns
-    from paropt_exporter.plan.affected import list_input_patterns, list_output_patterns
-    from paropt_exporter.plan.output_index import OutputIndex
+    from paropt_exporter.plan.shared_outputs import OutputIndex
     from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
+    from paropt_exporter.plan.stage_patterns import list_input_patterns, list_output_patterns
 
     index = OutputIndex({stage.name: list_output_patterns(stage) for stage in writers})
     by_name = {stage.name: stage for stage in writers}

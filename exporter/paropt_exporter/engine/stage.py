@@ -36,7 +36,7 @@ from paropt_exporter.events import (
     TaskRecord,
     TaskTiming,
 )
-from paropt_exporter.plan import PROCESSES, THREADS, PlannedStage, PlannedTask, start_up
+from paropt_exporter.plan import CALL_POOLS, THREADS, PlannedStage, PlannedTask, start_up
 from paropt_exporter.sla import Watch
 
 if TYPE_CHECKING:
@@ -556,7 +556,7 @@ def compute_demand(record: TaskRecord, *, gil_bound: bool) -> float:
     time = CoreTime(record.cpu_seconds, record.run_delay_seconds)
     if gil_bound and record.pool == THREADS:
         return 1.0
-    compute = call_cpu_demand if record.pool in (THREADS, PROCESSES) else task_cpu_demand
+    compute = call_cpu_demand if record.pool in CALL_POOLS else task_cpu_demand
     return compute(time, record.duration_seconds)
 
 

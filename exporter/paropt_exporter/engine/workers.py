@@ -28,6 +28,7 @@ from paropt_exporter.executors.commands.output import RAW_BYTES, Capture, Output
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.plan import (
+    CALL_POOLS,
     COMMANDS,
     DASK,
     PROCESSES,
@@ -192,7 +193,7 @@ class PoolWorkers:
         """Create or resize the pools that `plan` needs at its start size."""
         run = self._run = _RunState(plan, size)
         self._uses.clear()
-        if {THREADS, PROCESSES} & set(run.pools):
+        if not CALL_POOLS.isdisjoint(run.pools):
             self._start_supervisor()
             self._load_routing()
         if self._routing is not None:
@@ -535,8 +536,8 @@ class PoolWorkers:
 def get_pool_names(plan: Plan) -> tuple[str, ...]:
     """Return the names of the pools on which a plan's tasks may run."""
     names = {stage.pool for stage in plan.stages}
-    if plan.strategy in _ROUTED and names & {THREADS, PROCESSES}:
-        names |= {THREADS, PROCESSES}
+    if plan.strategy in _ROUTED and names & CALL_POOLS:
+        names |= CALL_POOLS
     return tuple(sorted(names))
 
 
@@ -577,8 +578,7 @@ def _log_left_processes(label: str, future: Future[CallOutcome]) -> None:
 
 def _list_stages_for(plan: Plan, pool: str) -> tuple[PlannedStage, ...]:
     """Return the stages of the plan whose tasks may be in `pool`."""
-    calls = (THREADS, PROCESSES)
-    pools = calls if pool in calls and plan.strategy in _ROUTED else (pool,)
+    pools = CALL_POOLS if pool in CALL_POOLS and plan.strategy in _ROUTED else {pool}
     return tuple(stage for stage in plan.stages if stage.pool in pools)
 
 

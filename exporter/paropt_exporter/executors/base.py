@@ -22,6 +22,7 @@ COMMANDS = "commands"
 THREADS = "threads"
 PROCESSES = "processes"
 DASK = "dask"
+CALL_POOLS = frozenset({THREADS, PROCESSES})  # they run Python calls on this host
 
 SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"  # as CPython's executors say
 

@@ -1,5 +1,6 @@
 """Build the plan of a run before it starts: stages with their tasks, limits and order."""
 
+from paropt_exporter.executors.base import CALL_POOLS as CALL_POOLS
 from paropt_exporter.executors.base import COMMANDS as COMMANDS
 from paropt_exporter.executors.base import DASK as DASK
 from paropt_exporter.executors.base import PROCESSES as PROCESSES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,19 +12,12 @@ from msgspec import Struct
 from paropt_exporter.changes import ChangeFinder, Changes, UnknownChange
 from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.files import is_file
-from paropt_exporter.input_files import (
-    ANY_PATH,
-    ITEM,
-    InputPatterns,
-    escape_pattern,
-    find_pattern_fault,
-    join_pattern,
-)
+from paropt_exporter.input_files import InputPatterns, join_pattern
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
+from paropt_exporter.plan.stage_patterns import list_input_patterns
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
-    from paropt_exporter.config.values import Items
 
 _NO_INPUTS = "no inputs: always runs"
 _NO_MATCH = "its inputs match no file: always runs"
@@ -116,44 +109,6 @@ def _needs_outputs(config: Config, stage: Stage) -> bool:
     needs = {each.name: each.needs for each in config.stages}
     producers = {each.name for each in config.stages if each.outputs or each.file}
     return not producers.isdisjoint(find_reachable(stage.needs, lambda name: needs.get(name, ())))
-
-
-def list_input_patterns(stage: Stage) -> tuple[str, ...]:
-    """Return a stage's inputs for all of its items, relative to the config's folder."""
-    # An item in a pattern that leaves files out would leave out those of all items.
-    patterns = [pattern for pattern in stage.declared_inputs or () if not (pattern.startswith("!") and ITEM in pattern)]
-    filled = (each for pattern in patterns for each in _fill_any_item(pattern, stage.items, unknown=ANY_PATH))
-    return tuple(join_pattern(stage.cwd or ".", pattern) for pattern in filled)
-
-
-def list_output_patterns(stage: Stage) -> tuple[str, ...]:
-    """Return the files that a stage writes for all of its items, and its `file`, relative to the config's folder."""
-    # An unknown item counts as any name, but not any path: with that, `{item}` would make every file an output.
-    filled = (each for pattern in stage.outputs for each in _fill_any_item(pattern, stage.items, unknown=("*",)))
-    written = tuple(join_pattern(stage.cwd or ".", pattern) for pattern in filled)
-    return (*written, escape_pattern(stage.file)) if stage.file else written
-
-
-def list_item_patterns(stage: Stage) -> tuple[str, ...]:
-    """Return the patterns of a stage's items, relative to the config's folder; none if a command prints them."""
-    if stage.items is None:
-        return ()
-    return tuple(join_pattern(stage.cwd or ".", each) for each in _fill_any_item(ITEM, stage.items, unknown=()))
-
-
-def _fill_any_item(pattern: str, items: Items | None, *, unknown: Sequence[str]) -> Iterator[str]:
-    """Yield patterns for all items of a stage: with each item of a list, with the items' glob, or with `unknown`."""
-    if ITEM not in pattern or items is None:
-        yield pattern
-    elif items.list is not None:
-        names = dict.fromkeys(name for item in items.list for name in (item, item.partition("::")[0]))
-        yield from (pattern.replace(ITEM, escape_pattern(name)) for name in names)
-    elif (glob := items.glob or items.changed) and not glob.startswith("!") and find_pattern_fault(glob) is None:
-        yield pattern.replace(ITEM, glob)
-        if pattern.endswith(ITEM):  # an item that is a folder
-            yield f"{pattern.replace(ITEM, glob)}/**"
-    else:
-        yield from (pattern.replace(ITEM, name) for name in unknown)
 
 
 def find_changed_items(pattern: str, changes: Changes, *, root: Path, cwd: str | None) -> tuple[str, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, assert_never
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from paropt_exporter.config.values import Items
 
 _PLACEHOLDER = compile_later(re.escape(ITEM) + "|" + re.escape(ARGS))
-_WILDCARD = compile_later(r"[*?\[]")
 
 
 def choose_pool(stage: Stage, strategy: Strategy) -> str:
@@ -48,49 +47,6 @@ def choose_pool(stage: Stage, strategy: Strategy) -> str:
 def is_cached(stage: Stage) -> bool:
     """Return whether an unchanged stage is skipped. A call never is, since it sees the state of this process."""
     return stage.call is None and (stage.cache == "always" or (stage.cache == "auto" and stage.inputs is not None))
-
-
-def map_shared_outputs(stages: Sequence[Stage]) -> dict[str, str]:
-    """Return an output of each stage that another stage may write, too, unless one needs the other.
-
-    Patterns are compared as text: `dist` overlaps with `dist/*.js`, but `out/a*` not with `out/*b`.
-    """
-    written = {stage.name: _list_written(stage) for stage in stages if stage.outputs or stage.file}
-    if len(written) < 2:
-        return {}
-    from paropt_exporter.input_files import InputPatterns
-
-    compiled = {name: InputPatterns(patterns) for name, patterns in written.items()}
-    texts = {name: [each for each in patterns if not each.startswith("!")] for name, patterns in written.items()}
-    needs = {stage.name: stage.needs for stage in stages}
-    found: dict[str, str] = {}
-    for one, other in _iter_near(texts):
-        shared = next(filter(compiled[other].matches, texts[one]), None)
-        if shared is not None and not _is_needed(one, other, needs) and not _is_needed(other, one, needs):
-            found.setdefault(one, shared)
-            found.setdefault(other, texts[other][0])
-    return found
-
-
-def _iter_near(texts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of stages, in both orders, if the folder before the wildcards of one is the other's or above it."""
-    places = sorted({(cut_wildcards(pattern), name) for name, patterns in texts.items() for pattern in patterns})
-    for index, (place, one) in enumerate(places):
-        for inner, other in islice(places, index + 1, None):
-            if not inner.startswith(place):
-                break
-            if one != other:
-                yield from ((one, other), (other, one))
-
-
-def cut_wildcards(pattern: str) -> str:
-    """Return the part of a pattern before the first path segment with a wildcard, with a slash at its end."""
-    first = _WILDCARD.search(pattern)
-    return f"{pattern}/" if first is None else pattern[: pattern.rfind("/", 0, first.start()) + 1]
-
-
-def _is_needed(name: str, by: str, needs: Mapping[str, Sequence[str]]) -> bool:
-    return name in find_reachable(needs[by], lambda each: needs.get(each, ()))
 
 
 def takes_arguments(stage: Stage) -> bool:
@@ -240,6 +196,8 @@ class StageBuilder:
 
     @cached_property
     def _shared_outputs(self) -> Mapping[str, str]:
+        from paropt_exporter.plan.shared_outputs import map_shared_outputs  # here, as below: few stages have outputs
+
         return map_shared_outputs(self._config.stages)
 
     @cached_property
@@ -249,7 +207,12 @@ class StageBuilder:
     @cached_property
     def _written(self) -> Mapping[str, Sequence[str]]:
         """The patterns of all files that each stage of the config may write, without stages that write none."""
-        return {stage.name: _list_written(stage) for stage in self._config.stages if stage.outputs or stage.file}
+        writers = [stage for stage in self._config.stages if stage.outputs or stage.file]
+        if not writers:
+            return {}
+        from paropt_exporter.plan.stage_patterns import list_written
+
+        return {stage.name: list_written(stage) for stage in writers}
 
 
 def _select_quarantined(stage: Stage, today: str) -> Mapping[str, str]:
@@ -264,13 +227,6 @@ def _can_request_report(template: Commands, folder: Path, root: Path, env: Mappi
     from paropt_exporter.plan import pytest_support  # here: most stages have no items
 
     return pytest_support.can_request_report(template, folder, root, env)
-
-
-def _list_written(stage: Stage) -> tuple[str, ...]:
-    """Return the patterns of all files that a stage may write, for any item."""
-    from paropt_exporter.input_files import escape_pattern  # here, as below: most stages have no patterns
-
-    return (*_join_for_any_item(stage, stage.outputs), *([escape_pattern(stage.file)] if stage.file else []))
 
 
 def _describe_shared_outputs(
@@ -292,27 +248,21 @@ def _describe_shared_outputs(
 
 def _list_inputs_by_item(stage: Stage) -> frozenset[str]:
     """Return the patterns of inputs that belong to single items, with wildcards in place of the item."""
-    return frozenset(
-        _join_for_any_item(stage, [each for each in stage.inputs or () if ITEM in each and not each.startswith("!")])
-    )
-
-
-def _join_for_any_item(stage: Stage, patterns: Sequence[str]) -> tuple[str, ...]:
+    patterns = [each for each in stage.inputs or () if ITEM in each and not each.startswith("!")]
     if not patterns:
-        return ()
-    from paropt_exporter.input_files import ANY_PATH
+        return frozenset()
+    from paropt_exporter.plan.stage_patterns import join_for_any_item
 
-    filled = dict.fromkeys(pattern.replace(ITEM, path) for pattern in patterns for path in ANY_PATH)
-    return _join_patterns(stage, tuple(filled))
+    return frozenset(join_for_any_item(stage, patterns))
 
 
-def _join_patterns(stage: Stage, patterns: tuple[str, ...]) -> tuple[str, ...]:
+def _join_patterns(stage: Stage, patterns: Sequence[str]) -> tuple[str, ...]:
     """Return patterns relative to the config's folder instead of the stage's."""
     if not patterns:
         return ()
-    from paropt_exporter.input_files import join_pattern
+    from paropt_exporter.plan.stage_patterns import join_patterns
 
-    return tuple(join_pattern(stage.cwd or ".", pattern) for pattern in patterns)
+    return join_patterns(stage, patterns)
 
 
 def _build_template(stage: Stage, arguments: tuple[str, ...]) -> Commands | None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -35,12 +34,12 @@ from paropt_exporter.serve.messages import (
     Refusal,
     Registration,
     State,
-    Usage,
     Welcome,
     build_sample,
     decode_from_serve,
     encode,
 )
+from paropt_exporter.serve.run_shares import RunShares, ShareTaker
 from paropt_exporter.serve.runtime_folder import SOCKET_NAME, connect, has_just_died
 
 log = logging.getLogger(__name__)
@@ -53,7 +52,6 @@ GRACE_SECONDS = 30.0  # if it was killed: its service manager restarts it, slowl
 RESTART_SECONDS = 5.0  # if it ended by itself, and removed its socket
 _RETRY_SECONDS = 0.2  # during the grace, later STATE_SECONDS
 _RECEIVED_BYTES = 1 << 16
-_MOST_UNCONFIRMED = 1000  # grants whose numbers are kept
 _PROCESS_BYTES = 8
 _LAST_SECONDS = 1.0  # at the end, for data that exceeds the socket's buffer: a stopped `serve` must not delay the exit
 
@@ -62,14 +60,6 @@ LiveSeries = Mapping[tuple[str, Labels], Value]
 
 class Refused(ParoptError):
     """`serve` does not accept this run."""
-
-
-class ShareTaker(Protocol):
-    """The run that follows a share."""
-
-    run_id: str
-
-    def set_share(self, share: MachineShare | None) -> None: ...
 
 
 class Link:
@@ -105,15 +95,7 @@ class Link:
         self._lock = Lock()  # guards: everything below but the last four
         self._connection: socket.socket | None = None
         self._unsent = bytearray()
-        self._run: ShareTaker | None = None
-        self._usage = MachineUsage(
-            number=0, cores_held=0.0, cores_wanted=0.0, memory_held_bytes=0, memory_wanted_bytes=0
-        )
-        self._share: MachineShare | None = MachineShare(cores=0.0, memory_bytes=0.0) if hello.limited else None
-        self._last_number = 0  # of the shares of this process
-        self._unconfirmed: dict[int, MachineShare] = {}  # shares that the run may act on, by number
-        self._numbers: dict[int, int] = {}  # numbers of shares to numbers of grants on this connection
-        self._received_number = 0  # of the last grant on this connection
+        self._shares = RunShares(limited=hello.limited, send=self._send)
         self._received = LineBuffer()
         self._sent: dict[tuple[str, Labels], Value] = {}
         self._heard_seconds = self._lost_seconds = 0.0
@@ -123,7 +105,8 @@ class Link:
         try:
             self.url = self._register_first()
         except TimeoutError:
-            self.url, self._share = "", None
+            self.url = ""
+            self._shares.leave()
             say("`paropt-exporter serve` does not answer: sizing alone until it does")
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = Thread(target=self._serve, name="paropt-link", daemon=True)
@@ -140,7 +123,7 @@ class Link:
     def share(self) -> MachineShare | None:
         """The share with which a run starts; None: it is alone."""
         with self._lock:
-            return self._share
+            return self._shares.current
 
     def limit_cores(self, cores: float) -> float:
         """Return how many of the host's cores a run should plan with: its share, but at least one."""
@@ -150,20 +133,18 @@ class Link:
     def begin_run(self, run: ShareTaker) -> None:
         """Pass shares to this run from now on."""
         with self._lock:
-            self._run = run
-            run.set_share(self._share)
+            self._shares.begin_run(run)
 
     def end_run(self) -> None:
         """Send the last series of a run, and give its share back."""
         with self._lock:
-            self._run = None
-            self._confirm_idle()
+            self._shares.end_run()
         self._send_state_safely()
 
     def report_usage(self, usage: MachineUsage) -> None:
         """Send the run's demand; from the run's thread."""
         with self._lock:
-            self._confirm(usage)
+            self._shares.confirm(usage)
 
     def reconfigure(self, lanes: tuple[LaneLabels, ...], bounds: Mapping[str, tuple[int, int]]) -> None:
         """Send the label sets of a changed config."""
@@ -219,31 +200,6 @@ class Link:
         except OSError:
             self._disconnect()
 
-    def _build_usage(self) -> Usage:
-        usage = self._usage
-        return Usage(
-            number=self._numbers.get(usage.number, 0),
-            cores_held=usage.cores_held,
-            cores_wanted=usage.cores_wanted,
-            memory_held_bytes=usage.memory_held_bytes,
-            memory_wanted_bytes=usage.memory_wanted_bytes,
-        )
-
-    def _confirm_idle(self) -> None:
-        """Confirm the last share between two runs, which use nothing."""
-        self._confirm(
-            MachineUsage(
-                number=self._last_number, cores_held=0.0, cores_wanted=0.0, memory_held_bytes=0, memory_wanted_bytes=0
-            )
-        )
-
-    def _confirm(self, usage: MachineUsage) -> None:
-        """Send a demand, and forget shares older than the one that it follows."""
-        self._usage = usage
-        for number in [number for number in self._unconfirmed if number < usage.number]:
-            del self._unconfirmed[number]
-        self._send(self._build_usage())
-
     def _send_state(self) -> None:
         series = self.collect()
         with self._lock:
@@ -256,7 +212,7 @@ class Link:
                 *(build_sample(key, None) for key in gone),
             )
             self._sent = dict(series)
-            self._send(State(run_id=self._run.run_id if self._run is not None else "", samples=samples))
+            self._send(State(run_id=self._shares.run_id, samples=samples))
 
     # The connection
 
@@ -282,9 +238,8 @@ class Link:
             raise ConnectionAbortedError("this process ends")
         try:
             with self._lock:
-                # The share of an earlier session whose grace is over is None by now.
-                share = self._get_kept_share() if self._last_number and self._share is not None else None
-                hello = replace(self._hello, share=share, usage=replace(self._build_usage(), number=0))
+                kept, usage = self._shares.get_kept(), replace(self._shares.build_usage(), number=0)
+                hello = replace(self._hello, share=kept, usage=usage)
             connection.sendall(encode(hello))
             received, lines = LineBuffer(), list[bytes]()
             while not lines:
@@ -310,18 +265,11 @@ class Link:
         with self._lock:
             self._connection, self._received, self._heard_seconds = connection, received, self._clock.monotonic()
             self._unsent.clear()
-            self._numbers.clear()
-            self._received_number = 0
+            self._shares.begin_session()
             self._sent = {}
             for message in others:
                 self._apply(message)
         return answer.url
-
-    def _get_kept_share(self) -> tuple[float, float]:
-        """Return the most cores and bytes that the run may use, since it may not have seen its last shares yet."""
-        shares = self._unconfirmed.values()
-        memory_bytes = max((share.memory_bytes for share in shares), default=0.0)
-        return max((share.cores for share in shares), default=0.0), _encode_bytes(memory_bytes)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -346,7 +294,7 @@ class Link:
             if self._connection is None:
                 if now >= next_try:
                     self._come_back()
-                    in_grace = self._share is not None
+                    in_grace = self._shares.current is not None
                     next_try = now + (_RETRY_SECONDS if in_grace else STATE_SECONDS)
                     next_state = now  # at once: the page of a `serve` that is back waits for the series of its runs
                 if self._connection is None:
@@ -412,42 +360,18 @@ class Link:
             return
         self._refusal = ""
         with self._lock:
-            if self._hello.limited and self._share is None:
-                self._set_share(MachineShare(cores=0.0, memory_bytes=0.0))
-            elif self._run is None:
-                self._confirm_idle()
-            else:
-                self._send(self._build_usage())
+            self._shares.come_back()
 
     def _leave(self) -> None:
         """Let the run continue alone; the caller holds the lock."""
-        if self._share is not None:
+        if self._shares.current is not None:
             self._say("`paropt-exporter serve` has gone: sizing alone until it is back")
-            self._set_share(None)
+            self._shares.leave()
 
     def _apply(self, message: messages.FromServe) -> None:
         """Follow a grant; the caller holds the lock."""
-        if not isinstance(message, Grant) or not self._hello.limited:
-            return
-        if message.number == self._received_number:
-            return  # a repeated grant, which only shows that `serve` lives
-        self._last_number += 1
-        self._received_number = self._numbers[self._last_number] = message.number
-        self._numbers.pop(self._last_number - _MOST_UNCONFIRMED, None)
-        memory = math.inf if message.memory_bytes < 0 else message.memory_bytes
-        self._set_share(MachineShare(cores=message.cores, memory_bytes=memory, number=self._last_number))
-
-    def _set_share(self, share: MachineShare | None) -> None:
-        self._share = share
-        if share is None:
-            self._unconfirmed.clear()
-        else:
-            self._unconfirmed[share.number] = share
-            self._unconfirmed.pop(share.number - _MOST_UNCONFIRMED, None)
-        if self._run is not None:
-            self._run.set_share(share)
-        elif share is not None:
-            self._confirm_idle()
+        if isinstance(message, Grant):
+            self._shares.apply(message)
 
 
 def find_registration(
@@ -470,7 +394,3 @@ def build_hello(registration: Registration, *, lane: str, limited: bool) -> Hell
         limited=limited,
         process=os.urandom(_PROCESS_BYTES).hex(),
     )
-
-
-def _encode_bytes(memory_bytes: float) -> float:
-    return messages.UNLIMITED if math.isinf(memory_bytes) else memory_bytes

@@ -47,7 +47,7 @@ def start_traced(
     system refuses the program.
     """
     try:
-        kernel = Kernel()
+        kernel, refusal = Kernel(), ""
         content = build_trace_filter(kernel)
     except Forbidden as error:
         kernel, content, refusal = None, b"", str(error)
@@ -57,38 +57,29 @@ def start_traced(
         try:
             _prepare(output, default_signals, limits)
             if kernel is not None:
-                try:
-                    listener = kernel.install_filter(content)
-                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, pack("=i", listener))
-                    theirs.sendmsg([_TRACED], [rights], OWN_SEND_FLAGS)
-                    # after the supervisor has closed its copy, or has died, calls must fail instead of waiting
-                    os.close(listener)
-                except OSError as error:
-                    theirs.send(_UNTRACED + pack("=i", error.errno or 0))
+                _install_filter(kernel, content, theirs)
             os.execve(program, argv, env)  # nosec B606 # the command of a stage
         except OSError as error:
             theirs.send(_FAILED + pack("=i", error.errno or 0))
         finally:
             os._exit(_EXIT_CODE)
     theirs.close()
+    thread = None
     try:
-        thread, failure = None, 0
-        if kernel is not None:
-            kind, code, listener = _receive(ours)
-            if kind == _TRACED:
-                thread = _start_thread(Tracer(kernel, listener), cwd)
-            refusal = explain_refusal(code) if kind == _UNTRACED else ""
-            failure = code if kind == _FAILED else 0
-        if not failure:
+        kind, code, listener = _receive(ours)
+        if kind == _TRACED and kernel is not None:
+            thread = _start_thread(Tracer(kernel, listener), cwd)
+        elif kind == _UNTRACED:
+            refusal = explain_refusal(code)
+        if kind in (_TRACED, _UNTRACED):
             kind, code, _ = _receive(ours)
-            failure = code if kind == _FAILED else 0
     finally:
         ours.close()
-    if failure:
+    if kind == _FAILED:
         os.waitpid(pid, 0)
         if thread is not None:
             thread.close()
-        raise OSError(failure, os.strerror(failure))
+        raise OSError(code, os.strerror(code))
     return pid, thread, refusal
 
 
@@ -116,6 +107,18 @@ def _prepare(output: int, default_signals: Iterable[int], limits: Mapping[int, t
     os.dup2(output, 2)
     for kind, limit in limits.items():
         resource.setrlimit(kind, limit)
+
+
+def _install_filter(kernel: Kernel, content: bytes, theirs: socket.socket) -> None:
+    """In the child, send the supervisor the descriptor for its calls, or why they are not traced."""
+    try:
+        listener = kernel.install_filter(content)
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, pack("=i", listener))
+        theirs.sendmsg([_TRACED], [rights], OWN_SEND_FLAGS)
+        # after the supervisor has closed its copy, or has died, calls must fail instead of waiting
+        os.close(listener)
+    except OSError as error:
+        theirs.send(_UNTRACED + pack("=i", error.errno or 0))
 
 
 def _receive(ours: socket.socket) -> tuple[bytes, int, int]:
