@@ -709,26 +709,6 @@ def test_a_damaged_schema_is_set_aside_whatever_its_bytes(path: Path) -> None:
     assert len([*path.parent.glob("history.db.corrupt-*Z")]) == 1
 
 
-@pytest.mark.parametrize("table", ["runs", "tasks"])
-def test_a_history_with_a_damaged_column_name_is_set_aside(path: Path, table: str) -> None:
-    with closing(open_file(path)) as history:
-        keep(history, *whole_run("r1"))
-    content = path.read_bytes()
-    place = content.index(b"result", content.index(f"CREATE TABLE {table}".encode()))
-    path.write_bytes(content[:place] + b"s" + content[place + 1 :])
-    with (
-        closing(History(path, project="demo", clock=StillClock(), for_reading=True)) as history,
-        pytest.raises(HistoryError, match="damaged .*the next run sets it aside"),
-    ):
-        history.load_runs()
-        history.load_tasks("r1")
-    with closing(open_file(path)) as history:
-        keep(history, *whole_run("r2"))
-        assert history.broken is None
-        assert [run.run_id for run in history.load_runs()] == ["r2"]
-    assert len([*path.parent.glob("history.db.corrupt-*Z")]) == 1
-
-
 def damage_pages(path: Path) -> None:
     """Overwrite all but the first page, which has the schema: the file opens, but queries fail."""
     size = path.stat().st_size

@@ -23,7 +23,6 @@ Identities = tuple[Identity | None, ...]  # of the file, its log and the log's i
 
 # A full disk, a missing permission and a busy file have other codes.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_CHANGED_SCHEMA = ("no such column: ", " has no column named ")  # in a file of the right version: a name has changed
 _PRIMARY_CODE = 0xFF  # an extended result code has details in its higher bits
 FIRST_BYTES = b"SQLite format 3\0"  # of a database
 _LOG_PARTS = ("-wal", "-shm")
@@ -63,9 +62,7 @@ def remove_logs(path: Path) -> None:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Return whether an error means that the file's content is damaged, rather than that it is inaccessible."""
-    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _DAMAGE or (
-        isinstance(error, sqlite3.OperationalError) and any(words in str(error) for words in _CHANGED_SCHEMA)
-    )
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _DAMAGE
 
 
 def is_ours(path: Path) -> bool:
