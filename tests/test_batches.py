@@ -395,3 +395,9 @@ def test_failed_item_that_is_gone_has_all_items_run_again(
         config, "standard", plan.PlanOptions(workers=one, retry=plan.Retry(stages=["one"], items={"one": failed}))
     )
     assert [task.items for task in planned.stages[0].tasks] == [runs]
+
+
+def test_tests_with_deeply_nested_decorators_are_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text(f"@a{'.b' * 900}\ndef test_x(): pass\n")
+    tests = ["test_a.py::test_x"]
+    assert pytest_support.find_separable_tests(tmp_path / "test_a.py", tests, certain=True) == []

@@ -29,6 +29,17 @@ def _find_tests(name: str, text: str) -> tuple[tuple[str, ...], ...]:
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tox.ini", "[testenv]\ncommands = pytest tests \0\n"),
+        ("pyproject.toml", '[tool.pdm.scripts]\ntest = "pytest tests \\u0000"\n'),
+    ],
+)
+def test_command_with_a_nul_character_is_left_out(name: str, text: str) -> None:
+    assert _read(name, text) == ()
+
+
+@pytest.mark.parametrize(
     ("line", "words"),
     [
         ("pytest {posargs}", ("pytest",)),

@@ -179,14 +179,14 @@ def find_separable_tests(file: Path, tests: Iterable[str], *, certain: bool = Fa
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes in strings, which pytest reports
             module = ast.parse(source)
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(module)):
+            return []
+        if _makes_names(module):
+            return []
+        named = [test for test in tests if _is_separable(module, source, test.split("::")[1:])]
+        return [test for test in named if not certain or _is_certain(module, source, test.split("::")[1:])]
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):  # such as deeply nested decorators
         return []
-    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(module)):
-        return []
-    if _makes_names(module):
-        return []
-    named = [test for test in tests if _is_separable(module, source, test.split("::")[1:])]
-    return [test for test in named if not certain or _is_certain(module, source, test.split("::")[1:])]
 
 
 def _makes_names(module: ast.Module) -> bool:

@@ -111,15 +111,21 @@ class WorkerConnection:
 
     def offer(self, count: int) -> None:
         """Let the worker claim `count` tasks. Comes before the batch, since no task runs without a claim."""
-        os.eventfd_write(self._claims, count)
+        try:
+            os.eventfd_write(self._claims, count)
+        except BlockingIOError:  # it is full, since a task has written to it
+            self.dismiss()
 
     def withdraw_claims(self) -> int:
-        """Take back the claims of all tasks that the worker has not begun, the last ones; return their number."""
+        """Take back the claims of all tasks that the worker has not begun, the last ones; return their number.
+
+        Return 0 if there are more claims than tasks, since a task has written to them: any task may have begun.
+        """
         os.set_blocking(self._claims, False)  # a task may have changed it in the worker, which shares the description
         count = 0
-        while wire.claim_task(self._claims):
+        while count <= wire.MOST_TASKS and wire.claim_task(self._claims):
             count += 1
-        return count
+        return count if count <= wire.MOST_TASKS else 0
 
     def send_batch(self, number: int, tasks: list[payload.Queued]) -> bool:
         """Send a batch and its first task's number; return False if the worker's thread has to `flush` the rest."""
