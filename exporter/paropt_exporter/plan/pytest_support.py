@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,9 @@ _PLAIN_BASES = frozenset({"object", "TestCase", "IsolatedAsyncioTestCase"})
 _MAKES_NAMES = frozenset({"globals", "locals", "vars", "setattr", "exec", "eval"})
 # Marks of tests that need others in their file: pytest-dependency, pytest-order, pytest's own example, pytest-xdist.
 _NEEDS_OTHERS = compile_later(r"\bmark\.(?:dependency|order|incremental|xdist_group)\b")
+_CHANGES_CONTENT = frozenset(
+    {"append", "add", "extend", "insert", "update", "setdefault", "pop", "popitem", "remove", "discard", "clear"}
+)
 _MAY_HIDE_TESTS = compile_later(r"\b(?:__test__|allow_module_level|importorskip|SkipTest|collect_ignore)\b")
 
 
@@ -166,7 +169,8 @@ def find_separable_tests(file: Path, tests: Iterable[str], *, certain: bool = Fa
 
     `--deselect` applies to all ids with a prefix: `file::T::test_run` also leaves out `file::T::test_run_twice`, which
     no other command would run. Conditional definitions and inherited tests count, too, since earlier reports may lack
-    them. A file with marks by which tests need each other is not cut, either.
+    them. A file with marks by which tests need each other is not cut, either, nor is one in which a test changes a
+    variable of its module or class, since another test may read it.
 
     `certain`: only tests that pytest certainly collects, since it runs nothing at all if one named test is missing.
     """
@@ -183,7 +187,7 @@ def find_separable_tests(file: Path, tests: Iterable[str], *, certain: bool = Fa
         return []
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(module)):
         return []
-    if _makes_names(module):
+    if _makes_names(module) or _shares_state(module):
         return []
     named = [test for test in tests if _is_separable(module, source, test.split("::")[1:])]
     return [test for test in named if not certain or _is_certain(module, source, test.split("::")[1:])]
@@ -205,6 +209,48 @@ def _makes_names(module: ast.Module) -> bool:
         else:
             left += ast.iter_child_nodes(node)
     return False
+
+
+def _shares_state(module: ast.Module) -> bool:
+    """Return whether a test changes a variable of the module or of a class, or any function has a global variable."""
+    import ast
+
+    names: set[str] = set()
+    for statement in module.body:
+        if isinstance(statement, ast.ClassDef):
+            names.add(statement.name)
+        elif isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            names.update(each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name))
+    for node in ast.walk(module):
+        if isinstance(node, ast.Global):
+            return True
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
+            inside = [*ast.walk(node)]
+            own = {each.id for each in inside if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+            own |= {each.arg for each in inside if isinstance(each, ast.arg)}
+            if any(_changes_any(each, names - own) for each in inside):
+                return True
+    return False
+
+
+def _changes_any(node: ast.AST, names: Collection[str]) -> bool:
+    """Return whether a node changes an attribute, an element or the content of a named object or of a test's class."""
+    import ast
+
+    if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        place = node.value
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES_CONTENT:
+        place = node.func.value
+    else:
+        return False
+    while isinstance(place, ast.Attribute | ast.Subscript):
+        if isinstance(place, ast.Attribute) and place.attr == "__class__":
+            return True
+        place = place.value
+    if isinstance(place, ast.Call):
+        return isinstance(place.func, ast.Name) and place.func.id == "type"
+    return isinstance(place, ast.Name) and place.id in names
 
 
 def _find_scope(module: ast.Module, classes: Sequence[str]) -> ast.Module | ast.ClassDef | None:
