@@ -55,7 +55,7 @@ def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first `most` findings in an output (None: all); empty for tools that are not known here.
 
     Known are pytest, unittest, go test, cargo test, vitest, jest, mocha and TAP (node --test, bats, prove), then ruff,
-    mypy, bandit, tsc, eslint and tools that write like them, and at last a Python traceback.
+    mypy, bandit, tsc, eslint and tools that write like them, and at last coverage's limit and a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     for parse in (
@@ -70,6 +70,7 @@ def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
         _find_node_failures,
         _find_tap_failures,
         _find_linter_findings,
+        _find_low_coverage,
         _find_traceback,
     ):
         if found := tuple(islice(parse(lines), most)):
@@ -124,6 +125,10 @@ _TRACEBACK = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^\s*File "(.+)", line (\d+)')
 # Frames of the standard library and of packages
 _INSTALLED = re.compile(r"/lib/python\d|/(?:site|dist)-packages/|^<frozen |/bin/py\.?test$")
+# of pytest-cov and of coverage report
+_LOW_COVERAGE = re.compile(
+    r"^(?:FAIL |ERROR: )?(?P<message>Required test coverage of .* not reached.*|Coverage failure: .+)$"
+)
 # Python's faulthandler at a crash, and pytest-timeout with `timeout_method = thread`, which ends the process
 _FATAL = re.compile(r"^Fatal Python error: (?P<message>.+)$")
 _CRASHED_THREAD = re.compile(r"^Current thread 0x\w+.* \(most recent call first\):$")
@@ -365,6 +370,12 @@ def _take_frames(lines: Sequence[str]) -> list[tuple[str, int]]:
 def _make_crash_finding(message: str, places: Sequence[tuple[str, int]]) -> Finding:
     path, line = next((place for place in places if not _INSTALLED.search(place[0])), (None, None))
     return Finding(message=message, path=path, line=line)
+
+
+def _find_low_coverage(lines: Sequence[str]) -> list[Finding]:
+    """Return the sentence about a coverage below its limit, which fails a run without a failed test."""
+    matches = filter(None, map(_LOW_COVERAGE.match, lines))
+    return [Finding(message=match["message"]) for match in islice(matches, 1)]
 
 
 def _find_traceback(lines: Sequence[str]) -> list[Finding]:

@@ -195,6 +195,23 @@ def test_crash_of_the_interpreter_is_named_with_the_line_of_the_project(tmp_path
     assert choose_excerpt(output) == [f"{tmp_path / 'test_f.py'}:3: Segmentation fault"]
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (
+            "FAIL Required test coverage of 100.0% not reached. Total coverage: 75.00%",
+            "Required test coverage of 100.0% not reached. Total coverage: 75.00%",
+        ),
+        (
+            "ERROR: Coverage failure: total of 75 is less than fail-under=100",
+            "Coverage failure: total of 75 is less than fail-under=100",
+        ),
+    ],
+)
+def test_coverage_below_its_limit_is_named_rather_than_the_ends_of_the_output(line: str, found: str) -> None:
+    assert choose_excerpt(f"....  [100%]\n\nName  Cover\nshop.py  75%\n{line}\n150 passed in 2.62s\n") == [found]
+
+
 def test_timeout_by_which_pytest_timeout_ends_the_process_is_named_with_the_line() -> None:
     output = """\
 +++++++++++++++++++++++++++++++++++ Timeout ++++++++++++++++++++++++++++++++++++

@@ -7,7 +7,8 @@ import os
 import re
 import shlex
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,28 @@ _ELSEWHERE = compile_later(
     r"(?<![\w.-])(?:sudo|doas|su|su-exec|gosu|runuser|setpriv|setuidgid|chpst|capsh|chroot|unshare|nsenter|bwrap|firejail"
     r"|docker|podman|nerdctl|systemd-run|systemd-nspawn|ssh|kubectl|flatpak-spawn|machinectl)(?![\w.-])"
 )
+_MEASURES_COVERAGE, _TEMPORARY_FOLDER = compile_later(r"(?<!\S)--cov(?![\w-])"), compile_later(r"(?<!\S)--basetemp\b")
+_MEASURES_NO_COVERAGE = compile_later(r"(?<!\S)(?:--no-cov(?!\S)|-p[ =]?no:(?:pytest_)?cov\b)")
 # Set by an outer exporter whose pytest runs this one: our pytest must not write to its report.
 _OUTER = compile_later(rf"'?--junitxml=[^\s']*/{FOLDER_PREFIX}[^\s']*'?")
 _SHELL_OPERATOR = compile_later(r"[;|`\n)]|(?<!>)&(?!>)")
+
+
+def find_shared_options(command: str, folders: Iterable[Path], env: Mapping[str, str]) -> Iterator[str]:
+    """Yield the options by which several pytests at once disturb each other: `--cov` and `--basetemp`.
+
+    They may be in the command, in PYTEST_ADDOPTS, or in pytest's configuration in one of the folders.
+    """
+    if not _PYTEST.search(command):
+        return
+    texts = [command, env.get(VARIABLE, "")]
+    with suppress(OSError):  # its options are unknown
+        texts += [read_addopts(folder) for folder in folders]
+    options = " ".join(texts)
+    if _MEASURES_COVERAGE.search(options) and not _MEASURES_NO_COVERAGE.search(options):
+        yield "--cov"
+    if _TEMPORARY_FOLDER.search(options):
+        yield "--basetemp"
 
 
 def can_request_report(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
@@ -51,7 +71,7 @@ def can_request_report(template: Commands, folder: Path, root: Path, env: Mappin
         return False
     texts = [" ".join(calls[0]), _OUTER.sub("", env.get(VARIABLE, os.environ.get(VARIABLE, "")))]
     try:
-        texts += [_read_addopts(place) for place in dict.fromkeys((folder, root))]
+        texts += [read_addopts(place) for place in dict.fromkeys((folder, root))]
     except OSError:
         return False  # its options are unknown
     return not any(_AGAINST.search(text) for text in texts)
@@ -77,7 +97,7 @@ def _passes_items_to_pytest(step: tuple[str, ...]) -> bool:
     return ITEMS in last and _PYTEST.search(last) is not None
 
 
-def _read_addopts(folder: Path) -> str:
+def read_addopts(folder: Path) -> str:
     """Return the command-line options in pytest's configuration of a folder.
 
     Raises OSError if a file can't be read or is too long for a configuration.
