@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,7 @@ subprocess.call("ls " + double(2), shell=True)
 """
 
 
-def run(folder: Path, *command: str) -> str:
+def run(folder: Path, *command: str, code: int = 1) -> str:
     environment = {**os.environ, "PYTEST_ADDOPTS": "", "COLUMNS": "80", "CI": ""}
     done = subprocess.run(
         [sys.executable, "-m", *command],
@@ -68,12 +69,12 @@ def run(folder: Path, *command: str) -> str:
         text=True,
         timeout=60,
     )
-    assert done.returncode == 1 or (command[0] == "pytest" and done.returncode == 2)
+    assert done.returncode == code or (command[0] == "pytest" and done.returncode == 2)
     return done.stdout
 
 
-def run_pytest(folder: Path, *flags: str) -> str:
-    return run(folder, "pytest", "-q", "-p", "no:cacheprovider", *flags)
+def run_pytest(folder: Path, *flags: str, code: int = 1) -> str:
+    return run(folder, "pytest", "-q", "-p", "no:cacheprovider", *flags, code=code)
 
 
 @pytest.fixture
@@ -119,6 +120,114 @@ def test_pytest_without_a_summary_names_the_tests_by_their_sections(tests_folder
         "TestParameters.test_each[a b - c]",
         "TestParameters.test_each[x::y]",
     ]
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        "SUBFAILED[size] (n=0) test_a.py::test_sizes - assert 0 == 1\n"
+        "SUBFAILED(text='a - b') test_a.py::test_sizes - assert 2 == 1\n"
+        "FAILED test_a.py::test_sizes - contains 2 failed subtests\n"
+        "SUBFAILED[in - T] test_a.py::T::test_of_unittest[x] - ValueError: no\n",
+        "[size] (n=0) SUBFAIL test_a.py::test_sizes - assert 0 == 1\n"
+        "(text='a - b') SUBFAIL test_a.py::test_sizes - assert 2 == 1\n"
+        "[in - T] SUBFAIL test_a.py::T::test_of_unittest[x] - ValueError: no\n",
+    ],
+    ids=["pytest 9", "pytest-subtests"],
+)
+def test_each_failed_subtest_is_named_with_its_own_message_and_line(summary: str) -> None:
+    """The summary named only the test, without a place, and left out subtests of unittest beside other failures."""
+    output = f"""\
+=================================== FAILURES ===================================
+____________________________ test_sizes [size] (n=0) ___________________________
+E       assert 0 == 1
+test_a.py:5: AssertionError
+___________________________ test_sizes (text='a - b') __________________________
+E       assert 2 == 1
+test_a.py:7: AssertionError
+__________________________________ test_sizes __________________________________
+contains 2 failed subtests
+_______________________ T.test_of_unittest[x] [in - T] _________________________
+E       ValueError: no
+test_a.py:9: ValueError
+=========================== short test summary info ============================
+{summary}3 failed in 0.02s
+"""
+    assert [(found.text, found.line) for found in find_findings(output)] == [
+        ("test_a.py::test_sizes [size] (n=0): assert 0 == 1", 5),
+        ("test_a.py::test_sizes (text='a - b'): assert 2 == 1", 7),
+        ("test_a.py::T::test_of_unittest[x] [in - T]: ValueError: no", 9),
+    ]
+
+
+@pytest.mark.parametrize("style", ["native", "line"])
+def test_other_tracebacks_of_pytest_give_each_test_its_own_line(tmp_path: Path, style: str) -> None:
+    """With `--tb=line` the last error had the place of a failure in another file."""
+    body = "import pytest\n\n@pytest.fixture\ndef broken(): raise OSError('no file')\n\ndef test_a(broken): pass\n"
+    (tmp_path / "test_a.py").write_text(body, encoding="utf-8")
+    (tmp_path / "test_b.py").write_text("def test_b():\n    assert 1 == 2\n", encoding="utf-8")
+    found = {each.test: (each.path, each.line) for each in find_findings(run_pytest(tmp_path, f"--tb={style}"))}
+    failed = found["test_b.py::test_b"]
+    assert (str(failed[0]).rpartition("/")[2], failed[1]) == ("test_b.py", 2)
+    assert found["test_a.py::test_a"] == (("test_a.py", 4) if style == "native" else (None, None))
+
+
+def test_group_of_exceptions_is_named_with_its_first_one_and_its_line(tmp_path: Path) -> None:
+    body = "def fail(): raise ValueError('inner')\n\ndef test_group():\n    try:\n        fail()\n"
+    body += "    except ValueError as error:\n        raise ExceptionGroup('tasks', [error, KeyError('x')]) from None\n"
+    (tmp_path / "test_g.py").write_text(body, encoding="utf-8")
+    (found,) = find_findings(run_pytest(tmp_path))
+    assert found.text == "test_g.py::test_group: ExceptionGroup: tasks (2 sub-exceptions): ValueError: inner"
+    assert (found.path, found.line) == ("test_g.py", 1)
+
+
+def test_output_of_a_failing_test_gives_no_place_and_hides_no_other_test(tmp_path: Path) -> None:
+    body = "def test_d():\n    print('=== part ===')\n    print('test_d.py:99: UserWarning: old')\n    assert False\n"
+    (tmp_path / "test_d.py").write_text(f"{body}\ndef test_e():\n    assert 0\n", encoding="utf-8")
+    assert [found.line for found in find_findings(run_pytest(tmp_path))] == [4, 7]
+
+
+def test_crash_of_the_interpreter_is_named_with_the_line_of_the_project(tmp_path: Path) -> None:
+    """The excerpt showed the outermost frames, which are pytest's."""
+    body = "import os, signal\n\ndef crash(): os.kill(os.getpid(), signal.SIGSEGV)\n\ndef test_f(): crash()\n"
+    (tmp_path / "test_f.py").write_text(body, encoding="utf-8")
+    output = run_pytest(tmp_path, code=-signal.SIGSEGV)
+    assert choose_excerpt(output) == [f"{tmp_path / 'test_f.py'}:3: Segmentation fault"]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (
+            "FAIL Required test coverage of 100.0% not reached. Total coverage: 75.00%",
+            "Required test coverage of 100.0% not reached. Total coverage: 75.00%",
+        ),
+        (
+            "ERROR: Coverage failure: total of 75 is less than fail-under=100",
+            "Coverage failure: total of 75 is less than fail-under=100",
+        ),
+    ],
+)
+def test_coverage_below_its_limit_is_named_rather_than_the_ends_of_the_output(line: str, found: str) -> None:
+    assert choose_excerpt(f"....  [100%]\n\nName  Cover\nshop.py  75%\n{line}\n150 passed in 2.62s\n") == [found]
+
+
+def test_timeout_by_which_pytest_timeout_ends_the_process_is_named_with_the_line() -> None:
+    output = """\
++++++++++++++++++++++++++++++++++++ Timeout ++++++++++++++++++++++++++++++++++++
+~~~~~~~~~~~~~~~~~~~~~~~~ Stack of server (140419061905088) ~~~~~~~~~~~~~~~~~~~~~
+  File "/work/server.py", line 9, in serve
+    self.socket.accept()
+~~~~~~~~~~~~~~~~~~~~~ Stack of MainThread (140419061905984) ~~~~~~~~~~~~~~~~~~~~
+  File "/work/.venv/bin/pytest", line 8, in <module>
+    sys.exit(console_main())
+  File "/work/test_g.py", line 3, in test_slow
+    event.wait()
+  File "/usr/lib/python3.12/threading.py", line 629, in wait
+    signaled = self._cond.wait(timeout)
++++++++++++++++++++++++++++++++++++ Timeout ++++++++++++++++++++++++++++++++++++
+"""
+    assert choose_excerpt(output) == ["/work/test_g.py:3: pytest-timeout ended the process"]
 
 
 def test_pytest_that_cannot_import_a_module_names_the_missing_module(tmp_path: Path) -> None:
