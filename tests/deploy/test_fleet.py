@@ -289,3 +289,26 @@ def test_the_page_on_scale_has_the_numbers_of_the_families() -> None:
     found = re.search(r"Keep it above `(\d+) \+ (\d+) x stages`", text)
     assert found
     assert f"a host of 40 stages has {int(found[1]) + 40 * int(found[2]):,};" in (FOLDER / "part.yml").read_text()
+
+
+def test_no_rule_or_panel_uses_the_buckets_that_the_page_on_scale_drops(tmp_path: Path) -> None:
+    text = (ROOT / "docs/scale.md").read_text()
+    (block,) = re.findall(r"```yaml\n(metric_relabel_configs:.*?)```", text, re.DOTALL)
+    (drop,) = load_yaml(block)["metric_relabel_configs"]
+    of_stages = [each for each in families.FAMILIES if each.kind is families.Kind.HISTOGRAM and "stage" in each.labels]
+    buckets = {f"{family.name}_bucket" for family in of_stages}
+    parts = [f"{family.name}{part}" for family in families.FAMILIES for part in ("", "_bucket", "_sum", "_count")]
+    assert {name for name in parts if re.fullmatch(drop["regex"], name)} == buckets
+    generated = [*(ROOT / "alerts").rglob("paropt-*.yml"), *(ROOT / "dashboards").glob("*.json")]
+    assert [path.name for path in generated for name in buckets if name in path.read_text()] == []
+
+    found = re.search(r"Keep it above `(\d+) \+ (\d+) x stages`", text)
+    assert found
+    host, stage = int(found[1]), int(found[2])
+    kept = stage - len(buckets) * (len(families.BUCKETS_SECONDS) + 1)
+    assert f"{host} + {kept} x stages: 300 hosts of 50 stages have {300 * (host + 50 * kept):,} series" in text
+    assert f"instead of {300 * (host + 50 * stage):,}" in text
+
+    job = {"job_name": "paropt", "metric_relabel_configs": [drop], "static_configs": [{"targets": ["a:1"]}]}
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    assert refusal(program("promtool"), "check", "config", tmp_path / "prometheus.yml") == ""

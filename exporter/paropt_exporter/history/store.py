@@ -172,6 +172,7 @@ class History:
     load_last_run = _read(queries.load_last_run)
     load_sequences = _read(queries.load_sequences)
     has_held_run = _read(queries.has_held_run)
+    has_run_from_before = _read(queries.has_run_from_before)
     load_stage_cpu_totals = _read(queries.load_stage_cpu_totals)
     load_shown_cpu = _read(queries.load_shown_cpu)
     load_stage_durations = _read(queries.load_stage_durations)
