@@ -168,8 +168,10 @@ def find_unended_runs(connection: sqlite3.Connection, project: str) -> list[str]
 
 def load_earlier_runs(connection: sqlite3.Connection, project: str, lane: str) -> EarlierRuns:
     """Return the measurements of a lane's stages and items that its plan depends on."""
+    seconds = _load_expected_seconds(connection, project, lane)
     return EarlierRuns(
-        seconds=_load_expected_seconds(connection, project, lane),
+        seconds=seconds,
+        failure_seconds=_load_failure_seconds(connection, project, lane, unless=seconds),
         task_seconds=_load_mean_task_seconds(connection, project, lane),
         items=_load_known_items(connection, project),
         cpu_demands=load_cpu_demands(connection, project, lane),
@@ -200,6 +202,17 @@ def _load_mostly_successful_durations(
     )
     """
     return _collect_seconds(_iter_last_ends(connection, project, lane, condition, stages=stages, limit=EXPECTED_RUNS))
+
+
+def _load_failure_seconds(
+    connection: sqlite3.Connection, project: str, lane: str, *, unless: Collection[str]
+) -> Mapping[str, float]:
+    """Return for each other stage the median duration in seconds of its last failed whole runs."""
+    stages = _find_stages(connection, project, lane) - {*unless}
+    ends = _iter_last_ends(
+        connection, project, lane, "stages.result = 'failure' AND merged", stages=stages, limit=EXPECTED_RUNS
+    )
+    return {stage: compute_median(values) for stage, values in _collect_seconds(ends).items()}
 
 
 def load_stage_durations(
