@@ -3,8 +3,11 @@
     raw counters --increase over one window--> hosts' lanes --> lanes --sum over 1h .. 30d of such windows--> alerts
                                                     '--> panels
 
-Windows follow each other without a gap, so their sum is the increase over the whole span. After the first step,
-50,000 stages of 500 hosts are 500 series. Names derive from the metric families: `level:metric:operations`.
+An increase leaves out what happens between the last sample of its window and the first sample of the next window. If
+windows followed each other, a lane that runs every five minutes might always end there, and would have no checks. So a
+window is recorded each minute: each moment is in as many windows as one has minutes, or in one fewer, and their sum is
+divided by that number. After the first step, 50,000 stages of 500 hosts are 500 series. Names derive from the metric
+families: `level:metric:operations`.
 
 Of a fleet that several Prometheus servers scrape, each has a part of the hosts, below a global one:
 
@@ -30,8 +33,9 @@ from paropt_exporter.monitoring.alerts.selectors import BRIDGE, FAILED, WITHOUT_
 from paropt_exporter.monitoring.options import Options
 
 SHORTEST_SPAN = "5m"  # the shortest of the budget's pairs; a longer rate window replaces it
-HOUR = "1h"  # weeks and months are sums of hours
-BUDGET_SPANS = ("30m", HOUR, "2h", "6h", "1d", "3d")
+HOUR = "1h"  # days, weeks and months are sums of hours
+BUDGET_SPANS_OF_DAYS = ("1d", "3d")
+BUDGET_SPANS = ("30m", HOUR, "2h", "6h", *BUDGET_SPANS_OF_DAYS)
 BUDGET_PERIOD = "30d"
 THROUGHPUT_SPAN, THROUGHPUT_PAST = "6h", "7d"
 # The inputs of throughput: tasks, the duration of runs, and their number. All three are of the same runs.
@@ -42,7 +46,7 @@ PARTS_FILE, GLOBAL_FILE = "paropt-parts.yml", "paropt-global.yml"
 _LANE = "lane:"
 _FLEET = "fleet:"
 _GLOBAL = "global_"
-_FLEET_INTERVAL = "1m"
+_INTERVAL, _INTERVAL_SECONDS = "1m", 60.0  # of recordings of windows
 _INTERVALS = f"{_FLEET}{families.RUN_INTERVAL.name}:max"
 
 
@@ -53,11 +57,11 @@ def build_recording_groups(options: Options) -> tuple[Group, ...]:
         Group(name="paropt-pools-recording", rules=(_record_utilization(series),)),
         Group(
             name="paropt-lanes-recording",
-            interval="1m",
+            interval=_INTERVAL,
             rules=(*_iter_budget_rules(series), *_iter_throughput_rules(series)),
         ),
         Group(name="paropt-lanes-recording-long", interval="2m", rules=tuple(_iter_long_rules(series))),
-        Group(name="paropt-stages-recording", interval="1m", rules=tuple(_iter_fault_rules(series))),
+        Group(name="paropt-stages-recording", interval=_INTERVAL, rules=tuple(_iter_fault_rules(series))),
     )
 
 
@@ -139,7 +143,11 @@ def _iter_budget_rules(series: SeriesSelector) -> Iterator[Recording]:
     for family in (families.SLA_CHECKS, families.SLA_VIOLATIONS):
         yield _record_host_increase(series, family)
         yield _record_sum_of_hosts(series, family)
-        yield from (_record_sum(series, family, span) for span in spans if is_longer(span, series.window))
+        for span in spans:
+            if span in BUDGET_SPANS_OF_DAYS:
+                yield _record_sum_of_hours(series, family, span)
+            elif is_longer(span, series.window):
+                yield _record_sum(series, family, span)
 
 
 def _iter_throughput_rules(series: SeriesSelector) -> Iterator[Recording]:
@@ -150,9 +158,9 @@ def _iter_throughput_rules(series: SeriesSelector) -> Iterator[Recording]:
 
 def _iter_long_rules(series: SeriesSelector) -> Iterator[Recording]:
     for family in (families.SLA_CHECKS, families.SLA_VIOLATIONS):
-        yield _record_sum(series, family, BUDGET_PERIOD, step=HOUR)
+        yield _record_sum_of_hours(series, family, BUDGET_PERIOD)
     for family, part in _WORK:
-        yield _record_sum(series, family, THROUGHPUT_PAST, part=part, step=HOUR)
+        yield _record_sum_of_hours(series, family, THROUGHPUT_PAST, part=part)
 
 
 def _iter_fault_rules(series: SeriesSelector) -> Iterator[Recording]:
@@ -192,17 +200,25 @@ def _record_lane_increase(series: SeriesSelector, family: Family, *, part: str) 
     )
 
 
-def _record_sum(series: SeriesSelector, family: Family, span: str, *, part: str = "", step: str = "") -> Recording:
-    """Record the increase over a span as the sum of consecutive increases over `step`."""
-    step = step or series.window
-    shorter = series.select_recorded(_name_lane_increase(family, step, part))
-    return Recording(record=_name_lane_increase(family, span, part), expr=f"sum_over_time({shorter}[{span}:{step}])")
+def _record_sum(series: SeriesSelector, family: Family, span: str, *, part: str = "") -> Recording:
+    """Record the increase over a span from the windows of each minute."""
+    window = series.select_recorded(_name_lane_increase(family, series.window, part))
+    overlapping = parse_duration(series.window) / _INTERVAL_SECONDS
+    return Recording(
+        record=_name_lane_increase(family, span, part),
+        expr=f"sum_over_time({window}[{span}:{_INTERVAL}]) / {overlapping:g}",
+    )
+
+
+def _record_sum_of_hours(series: SeriesSelector, family: Family, span: str, *, part: str = "") -> Recording:
+    hour = series.select_recorded(_name_lane_increase(family, HOUR, part))
+    return Recording(record=_name_lane_increase(family, span, part), expr=f"sum_over_time({hour}[{span}:{HOUR}])")
 
 
 def build_parts_groups(options: Options) -> tuple[Group, ...]:
     """Return the rules of a server that scrapes one part of the hosts."""
     series = SeriesSelector(options)
-    return (Group(name="paropt-parts-recording", interval=_FLEET_INTERVAL, rules=tuple(_iter_part_rules(series))),)
+    return (Group(name="paropt-parts-recording", interval=_INTERVAL, rules=tuple(_iter_part_rules(series))),)
 
 
 def build_global_groups(options: Options) -> tuple[Group, ...]:
@@ -215,7 +231,7 @@ def build_global_groups(options: Options) -> tuple[Group, ...]:
     return (
         Group(
             name="paropt-global-recording",
-            interval=_FLEET_INTERVAL,
+            interval=_INTERVAL,
             rules=(*(_merge_parts(name) for name in dict.fromkeys([*records, *parts])), *_iter_ratios(series)),
         ),
     )
