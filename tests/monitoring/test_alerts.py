@@ -236,7 +236,10 @@ def test_a_lane_without_success_alerts_after_the_stage_that_fails(interval_minut
     assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
 
 
-def test_checks_count_once_at_whatever_moment_between_two_scrapes_a_lane_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("window", [None, "1m"])
+def test_checks_count_once_at_whatever_moment_between_two_scrapes_a_lane_ends(
+    window: str | None, tmp_path: Path
+) -> None:
     """Lanes that run every five minutes, one for each 15 s in which they can end, and a scrape each minute.
 
     Between the last scrape of a window and the first of the next window, four of them had no check at all.
@@ -244,7 +247,9 @@ def test_checks_count_once_at_whatever_moment_between_two_scrapes_a_lane_ends(tm
     step_seconds, interval_seconds, last_seconds = 15, 300, 5400
     recorded = {f"lane:paropt_sla_checks:increase{span}": checks for span, checks in (("30m", 6), ("1h", 12))}
     needed = ["instance_lane:paropt_sla_checks:increase5m", "lane:paropt_sla_checks:increase5m", *recorded]
-    rules = [rule for rule in RULES if rule.get("record") in needed]
+    texts = rule_files.render_rules(Options(rate_window=window)).values()
+    groups = [group for text in texts for group in load_yaml(text)["groups"]]
+    rules = [rule for group in groups for rule in group["rules"] if rule.get("record") in needed]
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "lanes", "rules": rules}]}))
     content = {
         "rule_files": ["rules.yml"],

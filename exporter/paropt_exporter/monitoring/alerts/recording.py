@@ -32,7 +32,7 @@ from paropt_exporter.monitoring.alerts.rules import Group, Recording
 from paropt_exporter.monitoring.alerts.selectors import BRIDGE, FAILED, WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
-SHORTEST_SPAN = "5m"  # the shortest of the budget's pairs; a longer rate window replaces it
+SHORTEST_SPAN = "5m"  # the shortest of the budget's pairs; a longer rate window replaces it, a shorter one does not
 HOUR = "1h"  # days, weeks and months are sums of hours
 BUDGET_SPANS_OF_DAYS = ("1d", "3d")
 BUDGET_SPANS = ("30m", HOUR, "2h", "6h", *BUDGET_SPANS_OF_DAYS)
@@ -112,9 +112,14 @@ def is_longer(span: str, than: str) -> bool:
     return parse_duration(span) > parse_duration(than)
 
 
-def name_host_increase(family: Family, window: str) -> str:
+def choose_lane_window(rate_window: str) -> str:
+    """Return the window of the recordings of lanes. Of shorter ones, too few would overlap."""
+    return rate_window if is_longer(rate_window, SHORTEST_SPAN) else SHORTEST_SPAN
+
+
+def name_host_increase(family: Family, rate_window: str) -> str:
     """Return the name of the recorded increase of a lane and instance over one window."""
-    return f"instance_lane:{_strip_total(family)}:increase{window}"
+    return f"instance_lane:{_strip_total(family)}:increase{choose_lane_window(rate_window)}"
 
 
 def name_faults(family: Family, window: str) -> str:
@@ -139,11 +144,10 @@ def _record_utilization(series: SeriesSelector) -> Recording:
 
 
 def _iter_budget_rules(series: SeriesSelector) -> Iterator[Recording]:
-    spans = (SHORTEST_SPAN, *BUDGET_SPANS) if is_longer(SHORTEST_SPAN, series.window) else BUDGET_SPANS
     for family in (families.SLA_CHECKS, families.SLA_VIOLATIONS):
         yield _record_host_increase(series, family)
         yield _record_sum_of_hosts(series, family)
-        for span in spans:
+        for span in BUDGET_SPANS:
             if span in BUDGET_SPANS_OF_DAYS:
                 yield _record_sum_of_hours(series, family, span)
             elif is_longer(span, series.window):
@@ -181,7 +185,7 @@ def _record_fault(series: SeriesSelector, family: Family, **kind: str) -> Record
 def _record_host_increase(series: SeriesSelector, family: Family) -> Recording:
     """Record the increase over one window of raw samples, for each instance, summed over a lane's stages."""
     dropped = ", ".join(label for label in family.labels if label != "lane")
-    increase = series.increase(family, series.window)
+    increase = series.increase(family, choose_lane_window(series.window))
     return Recording(
         record=name_host_increase(family, series.window), expr=f"sum without ({dropped}) (\n  {increase}\n)"
     )
@@ -189,24 +193,26 @@ def _record_host_increase(series: SeriesSelector, family: Family) -> Recording:
 
 def _record_sum_of_hosts(series: SeriesSelector, family: Family) -> Recording:
     hosts = series.select_recorded(name_host_increase(family, series.window), per_replica=True)
-    return Recording(record=_name_lane_increase(family, series.window), expr=f"sum {WITHOUT_REPLICA} ({hosts})")
+    return Recording(
+        record=_name_lane_increase(family, choose_lane_window(series.window)), expr=f"sum {WITHOUT_REPLICA} ({hosts})"
+    )
 
 
 def _record_lane_increase(series: SeriesSelector, family: Family, *, part: str) -> Recording:
     """Record the increase over one window of raw samples, summed over replicas."""
-    increase = series.increase(family, series.window, part=part)
-    return Recording(
-        record=_name_lane_increase(family, series.window, part), expr=f"sum {WITHOUT_REPLICA} (\n  {increase}\n)"
-    )
+    window = choose_lane_window(series.window)
+    increase = series.increase(family, window, part=part)
+    return Recording(record=_name_lane_increase(family, window, part), expr=f"sum {WITHOUT_REPLICA} (\n  {increase}\n)")
 
 
 def _record_sum(series: SeriesSelector, family: Family, span: str, *, part: str = "") -> Recording:
     """Record the increase over a span from the windows of each minute."""
-    window = series.select_recorded(_name_lane_increase(family, series.window, part))
-    overlapping = parse_duration(series.window) / _INTERVAL_SECONDS
+    window = choose_lane_window(series.window)
+    increase = series.select_recorded(_name_lane_increase(family, window, part))
+    overlapping = parse_duration(window) / _INTERVAL_SECONDS
     return Recording(
         record=_name_lane_increase(family, span, part),
-        expr=f"sum_over_time({window}[{span}:{_INTERVAL}]) / {overlapping:g}",
+        expr=f"sum_over_time({increase}[{span}:{_INTERVAL}]) / {overlapping:g}",
     )
 
 
