@@ -154,6 +154,15 @@ def has_held_run(connection: sqlite3.Connection, project: str, run: LastRun) -> 
     return connection.execute(other, (project, run.sequence)).fetchone() is None
 
 
+def load_run_ids(connection: sqlite3.Connection, project: str, *, after: int, limit: int) -> tuple[str, ...]:
+    """Return the ids of the project's last runs with a sequence above `after`, at most `limit` of each lane."""
+    query = "SELECT run_id FROM runs WHERE project = ? AND lane = ? AND sequence > ? ORDER BY sequence DESC LIMIT ?"
+    lanes = retention.list_lanes(connection, project)  # each has an index of its runs
+    return tuple(
+        to_text(run_id) for lane in lanes for (run_id,) in connection.execute(query, (project, lane, after, limit))
+    )
+
+
 def has_run_from_before(connection: sqlite3.Connection, project: str, run: LastRun) -> bool:
     """Return whether the project has a run that began before this one, by the wall clock."""
     query = "SELECT 1 FROM runs WHERE project = ? AND started_ts < ? LIMIT 1"
