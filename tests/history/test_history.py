@@ -19,7 +19,7 @@ import pytest
 from msgspec.structs import replace
 
 from paropt_exporter import families
-from paropt_exporter.engine.stage import compute_demand
+from paropt_exporter.engine.attempt import compute_demand
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, ItemRecord, Result, Scope, Shard, TaskRecord
 from paropt_exporter.history import History, database, repair
