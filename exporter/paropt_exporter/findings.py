@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from enum import StrEnum
 from itertools import islice, pairwise
 
@@ -54,14 +54,16 @@ class Finding(Struct, frozen=True, kw_only=True):
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first `most` findings in an output (None: all); empty for tools that are not known here.
 
-    Known are pytest, unittest, go test, cargo test, vitest, jest, mocha and TAP (node --test, bats, prove), then ruff,
-    mypy, bandit, tsc, eslint and tools that write like them, and at last coverage's limit and a Python traceback.
+    Known are pytest, unittest, doctest, go test, cargo test, vitest, jest, mocha and TAP (node --test, bats, prove),
+    then ruff, mypy, bandit, tsc, eslint and tools that write like them, and at last coverage's limit and a Python
+    traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     for parse in (
         _find_pytest_failures,
         _find_fatal_error,
         _find_unittest_failures,
+        _find_doctest_failures,
         _find_go_failures,
         _find_cargo_failures,
         _find_vitest_failures,
@@ -116,7 +118,13 @@ _CAPTURED = re.compile(r"^-+ Captured \S.* -+$")
 _LEVEL_OF_GROUP = re.compile(r"^ +\| ")  # exceptions of a group are indented behind a line
 _GROUP_BEGINS, _SECOND_IN_GROUP = re.compile(r"^ +\+-\+-+ 1 -+$"), re.compile(r"^ +\+-+ 2 -+$")
 _CUT_MESSAGE = "..."
+_DOCTEST = "[doctest] "  # before the title of a section
 _WIDTH_TOLERANCE = 2  # characters: a heading has two sides of the same length
+
+# doctest: its own output, and a section of pytest, which numbers the lines of an example
+_FAILED_EXAMPLE = re.compile(r'^File "(?P<path>.+)", line (?P<line>\d+), in \S+$')
+_EXAMPLE, _EXAMPLE_HEADING = re.compile(r"^\d{3,} +>>> (.+)$"), "Failed example:"
+_EXCEPTION, _EXCEPTION_HEADING = "UNEXPECTED EXCEPTION: ", "Exception raised:"
 
 # unittest and tracebacks
 _RULER, _THIN_RULER = "=" * 70, "-" * 70
@@ -191,11 +199,13 @@ def _find_pytest_failures(lines: Sequence[str]) -> list[Finding]:
     by_title: dict[str, deque[_Section]] = defaultdict(deque)
     for section in sections:
         by_title[section.title].append(section)
+    titles = [_find_title(each, by_title) for each in summed_up]
+    taken = {*titles}
+    untitled = [section for section in sections if section.title not in taken]
     with_subtests = {each.test for each in summed_up if each.subtest}  # their failed subtests tell more
     found = []
-    for each in summed_up:
-        fitting = by_title[f"{_make_title(each.test)} {each.subtest}".rstrip()]
-        section = fitting.popleft() if fitting else _take_line_of_failure(by_title[""], each)
+    for each, title in zip(summed_up, titles, strict=True):
+        section = by_title[title].popleft() if by_title[title] else _take_untitled_section(untitled, each)
         if each.subtest or each.test not in with_subtests or not each.message.startswith(_HAS_FAILED_SUBTESTS):
             found.append(_make_pytest_finding(each.test, section, each))
     return found
@@ -218,6 +228,7 @@ class _Section(Struct):
     raised: dict[int, str] = field(default_factory=dict)
     in_frame: bool = False
     ended: bool = False
+    of_doctest: list[str] = field(default_factory=list)  # lines
 
 
 class _SummaryLine(Struct, frozen=True):
@@ -226,11 +237,17 @@ class _SummaryLine(Struct, frozen=True):
     subtest: str = ""
 
 
-def _take_line_of_failure(left: deque[_Section], line: _SummaryLine) -> _Section:
-    """Take the line that `--tb=line` wrote about a failure; it has no title."""
+def _find_title(line: _SummaryLine, known: Container[str]) -> str:
+    """Return the title of a failure's section."""
+    of_doctest = _DOCTEST + line.test.partition("::")[2]
+    return of_doctest if of_doctest in known else f"{_make_title(line.test)} {line.subtest}".rstrip()
+
+
+def _take_untitled_section(left: list[_Section], line: _SummaryLine) -> _Section:
+    """Take the section with a failure's place and message: plugins choose titles, and `--tb=line` writes none."""
     file, beginning = line.test.partition("::")[0], line.message.removesuffix(_CUT_MESSAGE)
     for section in left:
-        if _is_file(section.places[0][0], file) and section.message.startswith(beginning):
+        if section.message.startswith(beginning) and any(_is_file(path, file) for path, _ in section.places):
             left.remove(section)
             return section
     return _Section(line.test)
@@ -241,9 +258,12 @@ def _make_pytest_finding(test: str, section: _Section, line: _SummaryLine | None
     places = section.places or section.frames
     own = [(file, number) for path, number in places if _is_file(path, file)]
     others = [place for place in places if not _INSTALLED.search(place[0])]
-    path, number = next(reversed(own or others or places), (None, None))
+    kept = own or others or places
+    # Of several failed examples of a doctest, the first one is described.
+    path, number = next(iter(kept if section.of_doctest else reversed(kept)), (None, None))
     # The section's message is complete; the summary's is cut to the width of a terminal.
-    message = section.message or ": ".join(section.raised.values()) or (line.message if line else "") or "failed"
+    raised = _describe_example(section.of_doctest) or ": ".join(section.raised.values())
+    message = section.message or raised or (line.message if line else "") or "failed"
     return Finding(message=message, path=path, line=number, test=f"{test} {line.subtest if line else ''}".rstrip())
 
 
@@ -274,6 +294,8 @@ def _read_sections(lines: Sequence[str]) -> list[_Section]:
 def _read_section_line(line: str, section: _Section) -> None:
     if section.ended:
         return
+    if section.title.startswith(_DOCTEST):
+        section.of_doctest.append(line)
     if _CAPTURED.match(line) or _SECOND_IN_GROUP.match(line):
         section.ended = True  # the tests' own output may look like messages and places
     elif not section.message and (message := _MESSAGE.match(line)):
@@ -319,6 +341,41 @@ def _make_title(test: str) -> str:
         return path
     function, bracket, parameters = name.partition("[")
     return function.replace("::", ".") + bracket + parameters
+
+
+def _describe_example(lines: Sequence[str]) -> str:
+    """Return the first failed example of a doctest, with its results or its exception; "" without one."""
+    example = ""
+    for number, line in enumerate(lines):
+        below = lines[number + 1].strip() if number + 1 < len(lines) else ""
+        if numbered := _EXAMPLE.match(line):
+            example = numbered[1]
+        elif line == _EXAMPLE_HEADING:
+            example = below
+        elif line.startswith(_EXCEPTION):
+            return f"{example}: {line.removeprefix(_EXCEPTION)}"
+        elif line == _EXCEPTION_HEADING:
+            return f"{example}: {_read_traceback([each.removeprefix('    ') for each in lines[number:]])[2]}"
+        elif line in ("Expected:", "Expected nothing"):
+            at = next((at for at in range(number, len(lines)) if lines[at] in ("Got:", "Got nothing")), None)
+            got = lines[at + 1].strip() if at is not None and lines[at + 1 :] and lines[at] == "Got:" else "nothing"
+            return f"{example}: expected {below if line == 'Expected:' else 'nothing'}, got {got}"
+    return f"{example}: failed" if example else ""
+
+
+def _find_doctest_failures(lines: Sequence[str]) -> list[Finding]:
+    """Return a finding for each failed example of `python -m doctest`."""
+    starts = [
+        number
+        for number, (line, below) in enumerate(pairwise(lines))
+        if below == _EXAMPLE_HEADING and _FAILED_EXAMPLE.match(line)
+    ]
+    found = []
+    for start, end in pairwise([*starts, len(lines)]):
+        if place := _FAILED_EXAMPLE.match(lines[start]):
+            message = _describe_example(lines[start:end])
+            found.append(Finding(message=message, path=place["path"], line=int(place["line"])))
+    return found
 
 
 def _find_unittest_failures(lines: Sequence[str]) -> list[Finding]:

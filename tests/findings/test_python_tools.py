@@ -181,6 +181,50 @@ def test_group_of_exceptions_is_named_with_its_first_one_and_its_line(tmp_path: 
     assert (found.path, found.line) == ("test_g.py", 1)
 
 
+@pytest.fixture
+def doctests_folder(tmp_path: Path) -> Path:
+    body = 'def double(n):\n    """\n    >>> double(1)\n    2\n    >>> double(2)\n    4\n    """\n    return 3\n'
+    body += 'def halve(n):\n    """\n    >>> halve(1)\n    """\n    return n / 0\n'
+    (tmp_path / "shop.py").write_text(body, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("flags", [(), ("--tb=short",), ("--doctest-continue-on-failure",)])
+def test_doctests_of_pytest_are_named_with_example_and_line(doctests_folder: Path, flags: tuple[str, ...]) -> None:
+    """They were "failed", without a place: the title of their section is not their id."""
+    assert find_findings(run_pytest(doctests_folder, "--doctest-modules", "shop.py", *flags)) == (
+        Finding(message="double(1): expected 2, got 3", path="shop.py", line=3, test="shop.py::shop.double"),
+        Finding(
+            message="halve(1): ZeroDivisionError('division by zero')",
+            path="shop.py",
+            line=11,
+            test="shop.py::shop.halve",
+        ),
+    )
+
+
+def test_items_of_a_plugin_have_message_and_line_whatever_their_title_is(tmp_path: Path) -> None:
+    body = "import pytest\n\nclass Item(pytest.Item):\n    def runtest(self):\n        assert 0, 'x' * 90\n"
+    body += (
+        "    def reportinfo(self): return self.path, 0, 'a case'\n\nclass File(pytest.File):\n    def collect(self):\n"
+    )
+    body += "        yield Item.from_parent(self, name='one')\n\ndef pytest_collect_file(file_path, parent):\n"
+    body += "    return File.from_parent(parent, path=file_path) if file_path.name == 'conftest.py' else None\n"
+    (tmp_path / "conftest.py").write_text(body, encoding="utf-8")
+    (found,) = find_findings(run_pytest(tmp_path))
+    assert found.text == "conftest.py::one: AssertionError: " + "x" * 90
+    assert (found.path, found.line) == ("conftest.py", 5)
+
+
+def test_doctests_of_python_are_named_with_example_and_line(doctests_folder: Path) -> None:
+    path = str(doctests_folder / "shop.py")
+    assert choose_excerpt(run(doctests_folder, "doctest", path)) == [
+        f"{path}:3: double(1): expected 2, got 3",
+        f"{path}:5: double(2): expected 4, got 3",
+        f"{path}:11: halve(1): ZeroDivisionError: division by zero",
+    ]
+
+
 def test_output_of_a_failing_test_gives_no_place_and_hides_no_other_test(tmp_path: Path) -> None:
     body = "def test_d():\n    print('=== part ===')\n    print('test_d.py:99: UserWarning: old')\n    assert False\n"
     (tmp_path / "test_d.py").write_text(f"{body}\ndef test_e():\n    assert 0\n", encoding="utf-8")
