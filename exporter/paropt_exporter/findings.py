@@ -118,6 +118,7 @@ _CAPTURED = re.compile(r"^-+ Captured \S.* -+$")
 _LEVEL_OF_GROUP = re.compile(r"^ +\| ")  # exceptions of a group are indented behind a line
 _GROUP_BEGINS, _SECOND_IN_GROUP = re.compile(r"^ +\+-\+-+ 1 -+$"), re.compile(r"^ +\+-+ 2 -+$")
 _CUT_MESSAGE = "..."
+_MOST_COMPARED = 100  # sections with each failure; both are in the same order
 _DOCTEST = "[doctest] "  # before the title of a section
 _WIDTH_TOLERANCE = 2  # characters: a heading has two sides of the same length
 
@@ -246,7 +247,7 @@ def _find_title(line: _SummaryLine, known: Container[str]) -> str:
 def _take_untitled_section(left: list[_Section], line: _SummaryLine) -> _Section:
     """Take the section with a failure's place and message: plugins choose titles, and `--tb=line` writes none."""
     file, beginning = line.test.partition("::")[0], line.message.removesuffix(_CUT_MESSAGE)
-    for section in left:
+    for section in left[:_MOST_COMPARED]:
         if section.message.startswith(beginning) and any(_is_file(path, file) for path, _ in section.places):
             left.remove(section)
             return section
