@@ -257,7 +257,7 @@ def _take_untitled_section(left: list[_Section], line: _SummaryLine) -> _Section
 def _make_pytest_finding(test: str, section: _Section, line: _SummaryLine | None = None) -> Finding:
     file = test.partition("::")[0]
     places = section.places or section.frames
-    own = [(file, number) for path, number in places if _is_file(path, file)]
+    own = [place for place in places if _is_file(place[0], file)]
     others = [place for place in places if not _INSTALLED.search(place[0])]
     kept = own or others or places
     # Of several failed examples of a doctest, the first one is described.
@@ -268,8 +268,8 @@ def _make_pytest_finding(test: str, section: _Section, line: _SummaryLine | None
     return Finding(message=message, path=path, line=number, test=f"{test} {line.subtest if line else ''}".rstrip())
 
 
-def _is_file(path: str, relative: str) -> bool:
-    return path == relative or path.endswith(f"/{relative}")
+def _is_file(path: str, file: str) -> bool:
+    return path == file or path.endswith(f"/{file}")
 
 
 def _read_sections(lines: Sequence[str]) -> list[_Section]:
