@@ -55,8 +55,8 @@ def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first `most` findings in an output (None: all); empty for tools that are not known here.
 
     Known are pytest, unittest, doctest, go test, cargo test, vitest, jest, mocha and TAP (node --test, bats, prove),
-    then ruff, mypy, bandit, tsc, eslint and tools that write like them, and at last coverage's limit and a Python
-    traceback.
+    then ruff, mypy, bandit, tsc, eslint and tools that write like them, and at last a limit of coverage, a wrong option
+    and a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     for parse in (
@@ -72,7 +72,7 @@ def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
         _find_node_failures,
         _find_tap_failures,
         _find_linter_findings,
-        _find_low_coverage,
+        _find_sentence,
         _find_traceback,
     ):
         if found := tuple(islice(parse(lines), most)):
@@ -134,12 +134,13 @@ _TRACEBACK = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^\s*File "(.+)", line (\d+)')
 # Frames of the standard library and of packages
 _INSTALLED = re.compile(r"/lib/python\d|/(?:site|dist)-packages/|^<frozen |/bin/py\.?test$")
-# of pytest-cov and of coverage report
-_LOW_COVERAGE = re.compile(
-    r"^(?:FAIL |ERROR: )?(?P<message>Required test coverage of .* not reached.*|Coverage failure: .+)$"
+# A coverage below its limit, of pytest-cov and of coverage report, and a wrong option, of argparse
+_SENTENCE = re.compile(
+    r"^(?:FAIL |ERROR: )?(?P<message>Required test coverage of .* not reached.*|Coverage failure: .+"
+    r"|[\w.-]+: error: (?:unrecognized arguments|the following arguments are required|argument |invalid choice).*)$"
 )
 # Python's faulthandler at a crash, and pytest-timeout with `timeout_method = thread`, which ends the process
-_FATAL = re.compile(r"^Fatal Python error: (?P<message>.+)$")
+_FATAL = re.compile(r"Fatal Python error: (?P<message>.+)$")  # in the line of pytest's dots
 _CRASHED_THREAD = re.compile(r"^Current thread 0x\w+.* \(most recent call first\):$")
 _TIMED_OUT = re.compile(r"^\++ Timeout \++$")
 _STACK = re.compile(r"^~+ Stack of (?P<thread>.+?) \(\d+\) ~+$")
@@ -402,7 +403,7 @@ def _make_unittest_finding(header: re.Match[str], lines: Sequence[str]) -> Findi
 def _find_fatal_error(lines: Sequence[str]) -> list[Finding]:
     """Return the crash of an interpreter, or the timeout that ended it, with the project's innermost place."""
     for number, line in enumerate(lines):
-        if fatal := _FATAL.match(line):
+        if fatal := _FATAL.search(line):
             begin = next((at for at, each in enumerate(lines) if at > number and _CRASHED_THREAD.match(each)), number)
             places = _take_frames(lines[begin + 1 :])  # the innermost one comes first
             return [_make_crash_finding(fatal["message"], places)]
@@ -430,9 +431,9 @@ def _make_crash_finding(message: str, places: Sequence[tuple[str, int]]) -> Find
     return Finding(message=message, path=path, line=line)
 
 
-def _find_low_coverage(lines: Sequence[str]) -> list[Finding]:
-    """Return the sentence about a coverage below its limit, which fails a run without a failed test."""
-    matches = filter(None, map(_LOW_COVERAGE.match, lines))
+def _find_sentence(lines: Sequence[str]) -> list[Finding]:
+    """Return the sentence with the reason of a tool that found no fault at a place."""
+    matches = filter(None, map(_SENTENCE.match, lines))
     return [Finding(message=match["message"]) for match in islice(matches, 1)]
 
 

@@ -234,7 +234,8 @@ def test_output_of_a_failing_test_gives_no_place_and_hides_no_other_test(tmp_pat
 
 def test_crash_of_the_interpreter_is_named_with_the_line_of_the_project(tmp_path: Path) -> None:
     """The excerpt showed the outermost frames, which are pytest's."""
-    body = "import os, signal\n\ndef crash(): os.kill(os.getpid(), signal.SIGSEGV)\n\ndef test_f(): crash()\n"
+    body = "import os, signal\n\ndef crash(): os.kill(os.getpid(), signal.SIGSEGV)\n\n"
+    body += "def test_e(): pass\n\ndef test_f(): crash()\n"
     (tmp_path / "test_f.py").write_text(body, encoding="utf-8")
     output = run_pytest(tmp_path, code=-signal.SIGSEGV)
     assert choose_excerpt(output) == [f"{tmp_path / 'test_f.py'}:3: Segmentation fault"]
@@ -251,9 +252,10 @@ def test_crash_of_the_interpreter_is_named_with_the_line_of_the_project(tmp_path
             "ERROR: Coverage failure: total of 75 is less than fail-under=100",
             "Coverage failure: total of 75 is less than fail-under=100",
         ),
+        ("pytest: error: unrecognized arguments: --cov", "pytest: error: unrecognized arguments: --cov"),
     ],
 )
-def test_coverage_below_its_limit_is_named_rather_than_the_ends_of_the_output(line: str, found: str) -> None:
+def test_sentence_with_the_reason_is_shown_rather_than_the_ends_of_the_output(line: str, found: str) -> None:
     assert choose_excerpt(f"....  [100%]\n\nName  Cover\nshop.py  75%\n{line}\n150 passed in 2.62s\n") == [found]
 
 
