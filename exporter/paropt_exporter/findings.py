@@ -129,7 +129,7 @@ _EXCEPTION, _EXCEPTION_HEADING = "UNEXPECTED EXCEPTION: ", "Exception raised:"
 
 # unittest and tracebacks
 _RULER, _THIN_RULER = "=" * 70, "-" * 70
-_HEADER = re.compile(r"^(?:FAIL|ERROR): (\S+)(?: \((.+?)\))?(?: (.+))?$")
+_HEADER = re.compile(r"^(?:FAIL|ERROR|UNEXPECTED SUCCESS): (\S+)(?: \((.+?)\))?(?: (.+))?$")
 _TRACEBACK = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^\s*File "(.+)", line (\d+)')
 # Frames of the standard library and of packages
@@ -386,14 +386,18 @@ def _find_unittest_failures(lines: Sequence[str]) -> list[Finding]:
     found = []
     for start, end in pairwise([*starts, len(lines)]):
         if header := _HEADER.match(lines[start]):
-            found.append(_make_unittest_finding(header, lines[start + 2 : end]))
+            found.append(_make_unittest_finding(header, lines[start + 1 : end]))
     return found
 
 
 def _make_unittest_finding(header: re.Match[str], lines: Sequence[str]) -> Finding:
+    """Return the finding in the lines below a header: the first line of a docstring, and a traceback between rulers."""
     name, qualified, parameters = header.groups()
-    block = lines[: lines.index(_THIN_RULER)] if _THIN_RULER in lines else lines
-    path, line, message = _read_traceback(block)
+    rulers = [number for number, line in enumerate(lines) if line == _THIN_RULER]
+    begin, end = [*rulers, len(lines), len(lines)][:2]
+    path, line, message = _read_traceback(lines[begin + 1 : end])
+    if header[0].startswith("UNEXPECTED"):
+        message = "unexpected success"
     test = qualified if qualified and "." in qualified else f"{qualified}.{name}" if qualified else name
     return Finding(
         message=message or "failed", path=path, line=line, test=f"{test} {parameters}" if parameters else test
@@ -451,17 +455,14 @@ def _read_traceback(lines: Sequence[str]) -> tuple[str | None, int | None, str]:
 
     The frame is the innermost one outside of the standard library and of installed packages, if there is one.
     """
-    places: list[tuple[str | None, int | None]] = [(None, None)]
-    message, in_frame = "", False
+    section = _Section("")
     for text in lines:
-        if frame := _FRAME.match(text):
-            places.append((frame[1], int(frame[2])))
-            in_frame = True
-        elif in_frame and text and not text.startswith(" "):
-            message, in_frame = text, False
-    own = [place for place in places[1:] if not _INSTALLED.search(str(place[0]))]
-    path, line = (own or places)[-1]
-    return path, line, message
+        if _SECOND_IN_GROUP.match(text):
+            break
+        _read_line_of_traceback(text, section)
+    own = [place for place in section.frames if not _INSTALLED.search(place[0])]
+    path, line = next(reversed(own or section.frames), (None, None))
+    return path, line, ": ".join(section.raised.values())
 
 
 def _find_go_failures(lines: Sequence[str]) -> list[Finding]:

@@ -290,6 +290,20 @@ def test_lines_that_a_failing_test_printed_are_no_findings(tmp_path: Path) -> No
     assert choose_excerpt(run_pytest(tmp_path)) == ["test_c.py::test_print: assert False"]
 
 
+def test_unittest_names_tests_with_docstrings_groups_and_unexpected_successes(tmp_path: Path) -> None:
+    """With a docstring, or a group, a test was "failed", without a place."""
+    body = "import unittest\n\nclass T(unittest.TestCase):\n    def test_doc(self):\n        'Adding works.'\n"
+    body += "        self.assertEqual(1, 2)\n    def test_group(self):\n"
+    body += "        raise ExceptionGroup('g', [ValueError('x'), KeyError('y')])\n"
+    body += "    @unittest.expectedFailure\n    def test_passes(self): pass\n"
+    (tmp_path / "sums.py").write_text(body, encoding="utf-8")
+    assert {(found.test, found.message, found.line) for found in find_findings(run(tmp_path, "unittest", "sums"))} == {
+        ("sums.T.test_doc", "AssertionError: 1 != 2", 6),
+        ("sums.T.test_group", "ExceptionGroup: g (2 sub-exceptions): ValueError: x", 8),
+        ("sums.T.test_passes", "unexpected success", None),
+    }
+
+
 def test_unittest_names_each_test_with_the_exception_that_ended_it(tmp_path: Path) -> None:
     (tmp_path / "sums.py").write_text(_UNITTESTS, encoding="utf-8")
     assert find_findings(run(tmp_path, "unittest", "sums")) == (
