@@ -112,6 +112,7 @@ _SUBTEST_SUMMED_UP = re.compile(
     r" (?P<test>[^\[(]+?::[^\[]+?(?:\[.*?\])?)(?: - (?P<message>.*))?$"
 )
 _MESSAGE = re.compile(r"^E {2,}(\S.*)$")
+_SYNTAX_PLACE, _SYNTAX_MESSAGE = re.compile(r'^E +File "(.+)", line (\d+)$'), re.compile(r"^E {3}(\w+: .*)$")
 _SOURCE_LINE = re.compile(r"^(\S.*?):(\d+): ")
 _NOT_IN_A_TEST = re.compile(r"^ERROR (?:at (?:setup|teardown) of|collecting) ")
 _CAPTURED = re.compile(r"^-+ Captured \S.* -+$")
@@ -231,6 +232,7 @@ class _Section(Struct):
     in_frame: bool = False
     ended: bool = False
     of_doctest: list[str] = field(default_factory=list)  # lines
+    syntax_place: tuple[str, int] | None = None  # of the code that can't be compiled
 
 
 class _SummaryLine(Struct, frozen=True):
@@ -260,7 +262,7 @@ def _make_pytest_finding(test: str, section: _Section, line: _SummaryLine | None
     places = section.places or section.frames
     own = [place for place in places if _is_file(place[0], file)]
     others = [place for place in places if not _INSTALLED.search(place[0])]
-    kept = own or others or places
+    kept = [section.syntax_place] if section.syntax_place else own or others or places
     # Of several failed examples of a doctest, the first one is described.
     path, number = next(iter(kept if section.of_doctest else reversed(kept)), (None, None))
     # The section's message is complete; the summary's is cut to the width of a terminal.
@@ -300,6 +302,12 @@ def _read_section_line(line: str, section: _Section) -> None:
         section.of_doctest.append(line)
     if _CAPTURED.match(line) or _SECOND_IN_GROUP.match(line):
         section.ended = True  # the tests' own output may look like messages and places
+    elif not section.message and (syntax := _SYNTAX_PLACE.match(line)):
+        section.syntax_place = (syntax[1], int(syntax[2]))
+    elif section.syntax_place and not section.message:
+        if message := _SYNTAX_MESSAGE.match(line):
+            path, number = section.syntax_place
+            section.message = f"{message[1]} ({path.rpartition('/')[2]}, line {number})"  # as Python's own text
     elif not section.message and (message := _MESSAGE.match(line)):
         section.message = message[1]
     elif place := _SOURCE_LINE.match(line):

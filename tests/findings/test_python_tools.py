@@ -284,6 +284,19 @@ def test_pytest_that_cannot_import_a_module_names_the_missing_module(tmp_path: P
     assert (found.path, found.line) == ("test_b.py", 1)
 
 
+@pytest.mark.parametrize("style", ["long", "short"])
+def test_code_that_pytest_cannot_compile_is_named_with_its_place(tmp_path: Path, style: str) -> None:
+    """The message was `File "shop.py", line 2`, and the place was the line of the import."""
+    (tmp_path / "shop.py").write_text("x = 1\ny = (\n", encoding="utf-8")
+    (tmp_path / "test_b.py").write_text("import os\n\nimport shop\n", encoding="utf-8")
+    (tmp_path / "test_c.py").write_text("def test_c():\n  x = 1\n   y = 2\n", encoding="utf-8")
+    imported, own = find_findings(run_pytest(tmp_path, f"--tb={style}"))
+    assert imported.text == "test_b.py: SyntaxError: '(' was never closed (shop.py, line 2)"
+    assert (imported.path, imported.line) == (str(tmp_path / "shop.py"), 2)
+    assert own.text == "test_c.py: IndentationError: unexpected indent (test_c.py, line 3)"
+    assert (own.path, own.line) == (str(tmp_path / "test_c.py"), 3)
+
+
 def test_lines_that_a_failing_test_printed_are_no_findings(tmp_path: Path) -> None:
     body = 'def test_print():\n    print("app.py:3: error: not real")\n    assert False\n'
     (tmp_path / "test_c.py").write_text(body, encoding="utf-8")
