@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
-import resource
 import select
 import socket
 import subprocess
@@ -660,21 +660,23 @@ def test_line_that_is_not_utf8_is_an_invalid_message(decode: Callable[[bytes], o
 
 
 def test_no_descriptor_left_costs_a_client_a_wait_and_the_log_one_line(
-    served: Served, caplog: pytest.LogCaptureFixture
+    served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    accept, refusals = socket.socket.accept, [OSError(errno.EMFILE, os.strerror(errno.EMFILE)) for _ in range(3)]
+
+    def accept_in_the_end(listener: socket.socket) -> tuple[socket.socket, object]:
+        if refusals:
+            raise refusals.pop()
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", accept_in_the_end)
+    monkeypatch.setattr(hub_module, "_ACCEPT_PAUSE_SECONDS", 0.001)
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(HANG_SECONDS)
-        lowest_free = os.dup(0)
-        os.close(lowest_free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, most))
-        try:
-            client.connect(str(served.folder / runtime_folder.SOCKET_NAME))
-            time.sleep(0.5)  # in which it tries several times
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        client.connect(str(served.folder / runtime_folder.SOCKET_NAME))
         client.sendall(encode(AskStatus()))
         assert isinstance(decode_from_serve(client.recv(1 << 16)), Status)
+    assert not refusals
     assert [record.message for record in caplog.records] == ["can't accept a run"]
 
 
