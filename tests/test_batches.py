@@ -329,6 +329,31 @@ def test_file_of_tests_that_need_each_other_is_not_cut(tmp_path: Path) -> None:
     assert pytest_support.find_separable_tests(tmp_path / "test_a.py", ["test_a.py::test_x"]) == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "cut"),
+    [
+        ("STATE['user'] = 1", False),
+        ("STATE.users.append(1)", False),
+        ("del STATE.user", False),
+        ("T.user = 1", False),
+        ("type(self).user = 1", False),
+        ("self.__class__.users += 1", False),
+        ("global STATE; STATE = 1", False),
+        ("self.user = STATE['user'] = 1", False),
+        ("self.user = STATE['user']", True),
+        ("STATE = {}; STATE['user'] = 1", True),
+        ("os.environ['USER'] = STATE", True),
+    ],
+)
+def test_file_is_not_cut_if_a_test_changes_a_variable_for_others(tmp_path: Path, changes: str, cut: bool) -> None:
+    """A later test that read the variable passed until the file was cut in the second run."""
+    (tmp_path / "test_a.py").write_text(
+        f"import os\nSTATE = {{}}\nclass T:\n    def test_y(self):\n        {changes}\ndef test_x(): pass\n"
+    )
+    found = pytest_support.find_separable_tests(tmp_path / "test_a.py", ["test_a.py::test_x"])
+    assert found == (["test_a.py::test_x"] if cut else [])
+
+
 @pytest.mark.parametrize("line", ["exec('def test_x_too(): pass')", "class T(metaclass=M): pass"])
 def test_file_with_other_code_that_may_define_tests_stays_whole(tmp_path: Path, line: str) -> None:
     (tmp_path / "test_a.py").write_text(f"def test_x(): pass\n{line}\n")
@@ -395,3 +420,9 @@ def test_failed_item_that_is_gone_has_all_items_run_again(
         config, "standard", plan.PlanOptions(workers=one, retry=plan.Retry(stages=["one"], items={"one": failed}))
     )
     assert [task.items for task in planned.stages[0].tasks] == [runs]
+
+
+def test_tests_with_deeply_nested_decorators_are_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text(f"@a{'.b' * 900}\ndef test_x(): pass\n")
+    tests = ["test_a.py::test_x"]
+    assert pytest_support.find_separable_tests(tmp_path / "test_a.py", tests, certain=True) == []

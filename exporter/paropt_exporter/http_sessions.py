@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -22,14 +24,40 @@ class Sockets:
 
     def __init__(self, stop: threading.Event | None = None) -> None:
         self._stop = stop or threading.Event()
-        self._lock = threading.Lock()  # guards: _current
+        self._lock = threading.Lock()  # guards: _current, _expired
         self._current: Any = None
+        self._expired = threading.Event()  # of the present `limit`
 
     def use(self, sock: Any) -> None:
         with self._lock:
             self._current = sock
-        if self._stop.is_set():
+            is_late = self._expired.is_set()
+        if is_late or self._stop.is_set():
             self.cut()
+
+    @contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        """Cut the connections of the block after so many seconds, including those that are made later in the block."""
+        expired = threading.Event()
+        with self._lock:
+            self._expired = expired
+
+        def expire() -> None:
+            with self._lock:
+                expired.set()
+                is_over = self._expired is not expired
+            if not is_over:
+                self.cut()
+
+        watchdog = threading.Timer(seconds, expire)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            yield
+        finally:
+            watchdog.cancel()
+            with self._lock:
+                self._expired = threading.Event()
 
     def cut(self) -> None:
         """Cut the connection in use, from any thread: the thread that uses it gets an error."""
@@ -50,11 +78,18 @@ class Sockets:
 def mount_sockets(session: requests.Session, sockets: Sockets, **settings: Any) -> None:
     """Make the connections of a session register their sockets. `settings`: arguments of HTTPAdapter.
 
-    Cookies are not kept: a service would collect them for months, until servers refuse its requests.
+    Cookies are not kept: a service would collect them for months, until servers refuse its requests. Redirects can't be
+    followed: to prepare that, and even if it is not to follow them, `requests` reads the body of a redirect, of any
+    size.
     """
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+    session.get_redirect_target = _find_no_redirect  # type: ignore[method-assign, assignment]  # its name
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(sockets, **settings))
+
+
+def _find_no_redirect(_: requests.Response) -> None:
+    """Return None, as `requests` does for an answer that is no redirect."""
 
 
 class _Adapter(HTTPAdapter):

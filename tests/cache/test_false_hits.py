@@ -73,6 +73,30 @@ def test_turbo_401_untracked_new_file_is_an_input_without_inputs(project: Cached
     assert again.stages["lint"].cache_note == "src/new.py is new"
 
 
+def test_rebuilt_module_that_git_ignores_is_an_input_without_inputs(project: CachedProject) -> None:
+    """Tests had passed with the new sources and the old module, so they were a hit after a build that broke them."""
+    subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)
+    project.write_file(".gitignore", "*.so\n")
+    project.write_file("src/fast.cpython-313-x86_64-linux-gnu.so", "old")
+    lint = project.build_stage("lint", inputs=None)
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file("src/fast.cpython-313-x86_64-linux-gnu.so", "new")
+    again = project.run(lint)
+    assert again.called == ["lint"]
+    assert again.stages["lint"].cache_note == "src/fast.cpython-313-x86_64-linux-gnu.so changed"
+
+
+def test_module_that_another_stage_builds_is_no_input_without_inputs(project: CachedProject) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)
+    project.write_file(".gitignore", "*.so\n")
+    project.write_file("src/fast.so", "old")
+    lint = project.build_stage("lint", inputs=None, other_outputs=("src/*.so",))
+    project.run(lint)
+    project.write_file("src/fast.so", "new")
+    assert project.run(lint).is_cached("lint")
+
+
 def test_project_that_git_ignores_is_never_a_hit_without_inputs(tmp_path: Path) -> None:
     """As below a home folder whose settings are in git, with a .gitignore of `*`."""
     project = CachedProject(tmp_path / "home/project", tmp_path / "store", work={"lint": print_sources})

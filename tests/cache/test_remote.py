@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from paropt_exporter.cache.remote import (
     BadMessage,
     Digest,
     RemoteCache,
+    _format_field,
+    _format_number,
     format_action_result,
     open_remote,
     parse_action_result,
@@ -225,6 +228,22 @@ def test_cut_message_is_refused(length: int) -> None:
     message = format_action_result(ENTRY, [("dist/out", Digest("b" * 64, 5), True)])
     with pytest.raises(BadMessage):
         parse_action_result(message[:length])
+
+
+def test_digest_of_many_fields_is_refused_in_bounded_memory() -> None:
+    message = _format_field(8, b"".join(_format_number(number, 0) for number in range(20, 100_000)))
+    tracemalloc.start(1)
+    try:
+        with pytest.raises(BadMessage, match="no entry"):
+            parse_action_result(message)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(message)
+    finally:
+        tracemalloc.stop()
+
+
+def test_message_of_many_fields_is_refused() -> None:
+    with pytest.raises(BadMessage, match="more than 1,000,000 fields"):
+        parse_action_result(_format_number(20, 0) * 1_100_000 + format_action_result(ENTRY, []))
 
 
 def test_server_has_plain_results_and_contents(tmp_path: Path, server: str) -> None:

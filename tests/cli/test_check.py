@@ -493,6 +493,29 @@ def test_build_with_its_own_jobs_gets_a_warning_under_a_jobserver(
     assert _check(tmp_path, stages)[2] == ""
 
 
+@pytest.mark.parametrize(
+    ("run", "addopts", "told"),
+    [
+        ("sh pytest {items}", "--cov=shop --basetemp=tmp", ["coverage to the same file", "the folder of --basetemp"]),
+        ("sh pytest --cov {item}", "", ["coverage to the same file"]),
+        ("sh pytest --no-cov {items}", "--cov=shop", []),
+        ("sh pytest -p no:cov {items}", "--cov shop", []),
+        ("sh pytest {items}", "--cov-report=term", []),
+        ("sh pytest-like {items}", "--cov", []),
+    ],
+)
+def test_pytest_options_that_batches_would_share_get_a_warning(
+    tmp_path: Path, run: str, addopts: str, told: list[str]
+) -> None:
+    """With a limit for the coverage each batch failed; --basetemp failed with FileExistsError by chance."""
+    (tmp_path / "pyproject.toml").write_text(f"[tool.pytest.ini_options]\naddopts = '{addopts}'\n")
+    (tmp_path / "pytest").touch()
+    (tmp_path / "pytest-like").touch()
+    code, _, err = _check(tmp_path, configs.stage(run=f"'{run}'", items="{list: [a.py, b.py]}"))
+    assert code == 0
+    assert [text for text in ("coverage to the same file", "the folder of --basetemp") if text in err] == told
+
+
 def test_glob_that_matches_nothing_is_a_fault(tmp_path: Path) -> None:
     config = configs.stage(run="'sh {item}'", items="{glob: 'nothing/*.py'}")
     code, _, err = _check(tmp_path, config)

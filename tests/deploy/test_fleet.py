@@ -55,6 +55,12 @@ def test_promtool_accepts_the_example_with_its_rules_and_targets(name: str, tmp_
     assert refusal(program("promtool"), "check", "config", *agent, tmp_path / name) == ""
 
 
+@pytest.mark.parametrize("name", [name for name, rules in RULES.items() if rules])
+def test_alerts_of_an_example_reach_an_alertmanager(name: str) -> None:
+    config = load_yaml((FOLDER / name).read_text())
+    assert config["alerting"]["alertmanagers"]
+
+
 @pytest.mark.parametrize("options", [Options(), Options(selector='job="ci"', rate_window="10m")])
 def test_promtool_accepts_the_rules_of_a_fleet(options: Options, tmp_path: Path) -> None:
     for path, text in rule_files.render_fleet_rules(options).items():
@@ -289,3 +295,26 @@ def test_the_page_on_scale_has_the_numbers_of_the_families() -> None:
     found = re.search(r"Keep it above `(\d+) \+ (\d+) x stages`", text)
     assert found
     assert f"a host of 40 stages has {int(found[1]) + 40 * int(found[2]):,};" in (FOLDER / "part.yml").read_text()
+
+
+def test_no_rule_or_panel_uses_the_buckets_that_the_page_on_scale_drops(tmp_path: Path) -> None:
+    text = (ROOT / "docs/scale.md").read_text()
+    (block,) = re.findall(r"```yaml\n(metric_relabel_configs:.*?)```", text, re.DOTALL)
+    (drop,) = load_yaml(block)["metric_relabel_configs"]
+    of_stages = [each for each in families.FAMILIES if each.kind is families.Kind.HISTOGRAM and "stage" in each.labels]
+    buckets = {f"{family.name}_bucket" for family in of_stages}
+    parts = [f"{family.name}{part}" for family in families.FAMILIES for part in ("", "_bucket", "_sum", "_count")]
+    assert {name for name in parts if re.fullmatch(drop["regex"], name)} == buckets
+    generated = [*(ROOT / "alerts").rglob("paropt-*.yml"), *(ROOT / "dashboards").glob("*.json")]
+    assert [path.name for path in generated for name in buckets if name in path.read_text()] == []
+
+    found = re.search(r"Keep it above `(\d+) \+ (\d+) x stages`", text)
+    assert found
+    host, stage = int(found[1]), int(found[2])
+    kept = stage - len(buckets) * (len(families.BUCKETS_SECONDS) + 1)
+    assert f"{host} + {kept} x stages: 300 hosts of 50 stages have {300 * (host + 50 * kept):,} series" in text
+    assert f"instead of {300 * (host + 50 * stage):,}" in text
+
+    job = {"job_name": "paropt", "metric_relabel_configs": [drop], "static_configs": [{"targets": ["a:1"]}]}
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    assert refusal(program("promtool"), "check", "config", tmp_path / "prometheus.yml") == ""

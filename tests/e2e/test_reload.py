@@ -104,8 +104,11 @@ def test_sections_that_a_process_keeps_are_named(tmp_path: Path) -> None:
         url = projects.url(tmp_path)
         replace_config(tmp_path, UNIT, lanes="web: {max_requests: 7}")
         eventually("it is read", lambda: seen(url, RELOADS, "success") == 1)
+        replace_config(tmp_path, LINT)  # as the exporter was started
+        eventually("it is read, too", lambda: seen(url, RELOADS, "success") == 2)
         command.stop()
-    assert "web: changed too, but takes effect only when the exporter is restarted" in projects.messages(tmp_path)
+    told = "web: changed too, but takes effect only when the exporter is restarted"
+    assert projects.messages(tmp_path).count(told) == 1
 
 
 def test_hangup_reads_the_config_of_a_service_at_once(tmp_path: Path) -> None:

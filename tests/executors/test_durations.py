@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from paropt_exporter.executors.future import get_label
-from paropt_exporter.executors.processes.batches import BATCH_SECONDS, Durations
+from paropt_exporter.executors.future import TaskFuture, get_label
+from paropt_exporter.executors.processes.batches import BATCH_SECONDS, Durations, WorkItem, take_batch
 from paropt_exporter.executors.worker.payload import Packer
 
 
@@ -54,3 +55,34 @@ def test_closure_with_large_values_travels_alone() -> None:
     packed = Packer().pack_function(lambda: values)
     durations.learn(packed, "task", 1e-6, 1)
     assert durations.get_expected(packed, "task") > BATCH_SECONDS
+
+
+def take_sizes(values: Sequence[object], *, busy: bool) -> list[int]:
+    """Take two batches of a short function's tasks with these arguments, and return their lengths."""
+    packer, durations = Packer(), Durations()
+    durations.learn(packer.pack_function(len), "len", 1e-6, 1)
+    queue = deque(WorkItem(TaskFuture(), packer.pack(len, (value,), {}), False, 0.0) for value in values)
+    counts = []
+    for _ in range(2):
+        items: list[WorkItem] = []
+        take_batch(items, queue, durations, 1.0, share=len(values), most=len(values), busy=busy)
+        counts.append(len(items))
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("size", "busy", "counts"),
+    [
+        (2_000, True, [20, 0]),
+        (20_000, True, [3, 3]),  # as fits into one receive
+        (100_000, True, [1, 1]),
+        (200_000, True, [0, 0]),  # it would wait, and could not use the shared memory
+        (200_000, False, [1, 1]),
+    ],
+)
+def test_batches_by_size_of_arguments(size: int, *, busy: bool, counts: list[int]) -> None:
+    assert take_sizes([bytes(size)] * 20, busy=busy) == counts
+
+
+def test_arguments_that_are_large_in_memory_and_short_in_a_pickle_travel_together() -> None:
+    assert take_sizes([[None] * 10_000] * 6, busy=False) == [6, 0]

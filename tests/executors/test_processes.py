@@ -1015,6 +1015,21 @@ def test_large_arguments_and_results_arrive(pool: ProcessPool) -> None:
     assert [len(future.result(HANG_SECONDS)) for future in futures] == [30_000_000] * 3
 
 
+def reverse(data: bytes) -> bytes:
+    return data[::-1]
+
+
+def test_values_of_all_sizes_arrive_in_one_burst() -> None:
+    """They take turns in batches, alone behind another task, and in shared memory, which has room for one."""
+    values = [bytes([number % 256]) * (number * 7919 % 300_000) + b"end" for number in range(200)]
+    with ProcessPool(1) as pool:
+        pool.submit(reverse, b"").result(HANG_SECONDS)
+        sizes = [pool.submit(len, value) for value in values]
+        reversed_values = [pool.submit(reverse, value) for value in values]
+        assert [future.result(HANG_SECONDS) for future in sizes] == [len(value) for value in values]
+        assert [future.result(HANG_SECONDS) for future in reversed_values] == [value[::-1] for value in values]
+
+
 def test_large_results_of_held_tasks_arrive_though_earlier_ones_are_unread(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.touch()

@@ -11,6 +11,7 @@ import pytest
 
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.processes.transport import WorkerConnection
+from paropt_exporter.executors.worker import wire
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
 
@@ -75,7 +76,16 @@ def test_write_to_a_dying_worker_reaches_no_other_file(tmp_path: Path) -> None:
 
     body = PickleBuffers(bytes(100_000))
     body.parts = _Parts([b"first", b"second"], die)
-    connection.send_task(0, (b"function", body), profiled=False, shares_result=True)
+    connection.send_task(0, (b"function", body), profiled=False, shares_memory=True)
     for file in opened:
         file.close()
     assert [path.stat().st_size for path in tmp_path.iterdir()] == [0] * 20
+
+
+def test_arguments_of_a_held_task_leave_the_memory_to_the_running_one() -> None:
+    connection = WorkerConnection(lifetime.FORK_SERVERS)
+    running, held = PickleBuffers(b"r" * 100_000), PickleBuffers(b"h" * 100_000)
+    connection.send_task(0, (b"function", running), profiled=False, shares_memory=True)
+    connection.send_task(1, (b"function", held), profiled=False, shares_memory=False)
+    assert connection.view_body(wire.SIZE.pack(len(running))) == running.join()
+    connection.close()

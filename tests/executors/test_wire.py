@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from typing import Any
 
 import pytest
@@ -37,10 +38,15 @@ def test_bodies_of_any_size_arrive_whole(first_bytes: int, monkeypatch: pytest.M
     assert assemble(sent) == [(len(body), body) for body in bodies]
 
 
-def test_length_that_no_worker_can_have_sent_costs_no_memory() -> None:
+def test_length_that_no_worker_has_sent_costs_no_memory() -> None:
     assembler = wire.Assembler(wire.REPLY)
-    assert assembler.split(build_header(1 << 62)) == []
+    assert assembler.split(build_header(1 << 46)) == []
     assert assembler.receive_body(lambda room: len(room)) == []
+
+
+def test_length_that_no_process_could_send_is_refused() -> None:
+    with pytest.raises(ValueError, match="a task has written to the socket"):
+        wire.Assembler(wire.REPLY).split(build_header(1 << 62))
 
 
 def write_and_exit(content: bytes) -> None:
@@ -48,7 +54,26 @@ def write_and_exit(content: bytes) -> None:
     os._exit(1)
 
 
+def write(descriptor: int, content: bytes) -> None:
+    os.write(descriptor, content)
+
+
 def test_task_that_writes_to_its_workers_socket_fails_alone() -> None:
     with ProcessPool(1) as pool:
-        assert isinstance(pool.submit(write_and_exit, build_header(1 << 62)).exception(HANG_SECONDS), WorkerDied)
+        assert isinstance(pool.submit(write_and_exit, build_header(1 << 46)).exception(HANG_SECONDS), WorkerDied)
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+
+
+def test_task_that_writes_text_to_its_workers_socket_fails_at_once() -> None:
+    with ProcessPool(1) as pool:
+        assert isinstance(pool.submit(write, loop.SOCKET, b"a line of a log\n").exception(HANG_SECONDS), WorkerDied)
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+
+
+@pytest.mark.parametrize("content", [b"8 bytes\n", (2**64 - 2).to_bytes(8, sys.byteorder)], ids=["text", "most"])
+def test_task_that_writes_to_its_workers_claims_stops_no_pool(content: bytes) -> None:
+    with ProcessPool(1) as pool:
+        pool.submit(write, loop.CLAIMS, content).result(HANG_SECONDS)
+        ended = pool.submit(os._exit, 1)  # then the pool takes its claims back
+        assert isinstance(ended.exception(HANG_SECONDS), WorkerDied)
         assert pool.submit(double, 4).result(HANG_SECONDS) == 8

@@ -163,11 +163,12 @@ def test_a_run_on_a_tampered_history_recovers_or_reports_one_line(
             past.observe(run_started("r3"))
 
 
-def test_an_invalid_cell_is_reported_with_its_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["'excellent'", "CAST(x'66ff' AS TEXT)"], ids=["a text", "no UTF-8"])
+def test_an_invalid_cell_is_reported_with_its_file(tmp_path: Path, value: str) -> None:
     path = tmp_path / "history.db"
     write_history(path)
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE runs SET result = 'excellent'")
+        connection.execute(f"UPDATE runs SET result = {value}")
     with (
         closing(History(path, project="shop", clock=StillClock(), for_reading=True)) as past,
         pytest.raises(ParoptError, match=r"history\.db: it contains values that no exporter wrote .*move it away"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import resource
+import select
 import socket
 import subprocess
 import threading
@@ -39,7 +40,7 @@ from paropt_exporter.serve.messages import (
     encode,
 )
 from paropt_exporter.serve.page import ServePage
-from paropt_exporter.serve.registry import Registry
+from paropt_exporter.serve.registry import RegisteredProject, Registry
 from paropt_exporter.testing import FakeClock
 from support.real_servers import HANG_SECONDS, eventually
 from support.serve_process import check_page, render_text, sum_series
@@ -464,6 +465,23 @@ def open_session(served: Served, hello: Hello, submitted: float | None = None) -
         sample = messages.Sample(family="paropt_pool_tasks_submitted_total", labels=("commands",), value=submitted)
         client.sendall(encode(messages.State(run_id="r1", samples=(sample,))))
     return client
+
+
+def test_history_is_read_before_the_run_that_waits_for_its_welcome_changes_it(
+    tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = list[socket.socket]()
+    add = Registry.register
+
+    def add_unanswered(registry: Registry, registration: Registration) -> RegisteredProject:
+        answered.extend(select.select([client], [], [], 0)[0])
+        return add(registry, registration)
+
+    monkeypatch.setattr(Registry, "register", add_unanswered)
+    with served.connect() as client:
+        client.sendall(encode(build_hello(register(tmp_path), lane="standard", limited=True)))
+        assert isinstance(decode_from_serve(read_line(client)), messages.Welcome)
+    assert answered == []
 
 
 def count_submitted(page: ServePage) -> float:

@@ -19,7 +19,7 @@ from paropt_exporter.serve.link import find_registration
 from paropt_exporter.serve.merging import to_number
 from paropt_exporter.serve.messages import Registration
 from paropt_exporter.serve.registry import RegisteredProject, Registry, refresh_checkouts
-from support.event_samples import run_ended, run_started
+from support.event_samples import START, run_ended, run_started
 
 
 @pytest.fixture
@@ -248,10 +248,10 @@ def count_runs(project: RegisteredProject) -> float:
     return sum(value for (name, _), value in counters.items() if name == families.RUNS.name)
 
 
-def record_run(history: Path, run_id: str) -> None:
+def record_run(history: Path, run_id: str, *, at: float = START) -> None:
     """Record a run that was killed."""
     with closing(History(history, project="shop", clock=SystemClock())) as opened:
-        opened.observe(run_started(run_id=run_id))
+        opened.observe(run_started(run_id=run_id, at=at))
     with closing(History(history, project="shop", clock=SystemClock())) as opened:
         opened.mark_interrupted_runs()
 
@@ -272,6 +272,11 @@ def test_totals_of_a_history_that_begins_again_are_added_to_the_earlier_ones(tmp
         assert count_runs(project) == total
 
 
+def describe_last_run(project: RegisteredProject) -> tuple[int, str] | None:
+    last = project.values.last_run
+    return None if last is None else (last.sequence, last.run_id)
+
+
 def test_history_of_a_run_in_progress_is_read_once(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large one takes a second; each event changes it."""
     reads = list[History]()
@@ -288,9 +293,9 @@ def test_history_of_a_run_in_progress_is_read_once(history: Path, monkeypatch: p
         monkeypatch.setattr(History, "load_totals", load_between_changes)
         project = RegisteredProject(register(history, "fast"))
         project.refresh()
-        assert (len(reads), project.values.last_run) == (1, (2, "live"))  # the moment before the change
+        assert (len(reads), describe_last_run(project)) == (1, (2, "live"))  # the moment before the change
         project.refresh()
-        assert (len(reads), project.values.last_run) == (2, (3, "live-0"))
+        assert (len(reads), describe_last_run(project)) == (2, (3, "live-0"))
 
 
 def test_history_that_seems_another_one_while_it_changes_is_read_again(
@@ -403,6 +408,54 @@ def test_history_that_is_replaced_by_a_siblings_copy_counts_the_siblings_runs_on
     restarted = refresh_all(Registry(folder))
     record_run(other, "after-the-restart")
     assert refresh_all(Registry(folder)) == restarted + 1
+
+
+@pytest.mark.parametrize("scraped", [True, False])
+def test_runs_of_a_history_that_a_job_restores_from_a_cache_count_once(
+    folder: Path, tmp_path: Path, *, scraped: bool
+) -> None:
+    """Each job of a pull request restores the history of the main branch, and none saves its own."""
+    history, cache = tmp_path / "work" / ".paropt" / "history.db", tmp_path / "cache"
+    registry = Registry(folder)
+    for number, saves in enumerate((True, True, False, False, True, False), 1):
+        shutil.rmtree(history.parent, ignore_errors=True)
+        if cache.exists():
+            shutil.copytree(cache, history.parent)
+        if scraped:
+            refresh_all(registry)
+        registry.register(register(history, "fast"))
+        record_run(history, f"run-{number}", at=START + number)
+        if saves:
+            shutil.copytree(history.parent, cache, dirs_exist_ok=True)
+        assert refresh_all(registry) == number
+
+    shutil.rmtree(history.parent)
+    shutil.copytree(cache, history.parent)
+    restarted = Registry(folder)
+    before = refresh_all(restarted)
+    record_run(history, "after-the-restart", at=START + 10)
+    assert refresh_all(restarted) == before + 1
+
+
+@pytest.mark.parametrize("scraped", [True, False])
+def test_runs_that_checkouts_of_one_host_pass_on_by_a_cache_count_once(
+    folder: Path, tmp_path: Path, *, scraped: bool
+) -> None:
+    """Two runners take turns with the history of the main branch."""
+    cache, registry = tmp_path / "cache", Registry(folder)
+    for number, name in enumerate(("one", "other") * 3, 1):
+        history = tmp_path / name / ".paropt" / "history.db"
+        shutil.rmtree(history.parent, ignore_errors=True)
+        if cache.exists():
+            shutil.copytree(cache, history.parent)
+        if scraped:
+            refresh_all(registry)
+        registry.register(register(history, "fast"))
+        record_run(history, f"run-{number}", at=START + number)
+        if scraped:
+            assert refresh_all(registry) == number
+        shutil.copytree(history.parent, cache, dirs_exist_ok=True)
+    assert refresh_all(registry) == 6
 
 
 def test_checkout_that_was_moved_counts_once(tmp_path: Path) -> None:

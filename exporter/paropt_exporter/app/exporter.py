@@ -93,7 +93,7 @@ class Exporter:
         )
         self._jobserver = parts.build_jobserver(config)
         self._feedback = parts.build_feedback(config, clock)
-        self._config_as_read = setup.config_as_read
+        self._config_at_start = self._config_as_read = setup.config_as_read
         self._planner = Planner(request, config, setup.lane, history, self._load_past_runs, say)
         self._watch = self._start_to_watch(request) if request.watch else None
         plan = self._planner.prepare()
@@ -331,7 +331,11 @@ class Exporter:
         """Continue with the lanes and stages of a changed config. Raises UsageError if the lane can't run with it."""
         shape, config = self._planner.change(read), self._planner.config
         before, self._config_as_read = self._config_as_read, read
-        if changed := [name for name in _FIXED_SECTIONS if getattr(read, name) != getattr(before, name)]:
+        if changed := [
+            name
+            for name in _FIXED_SECTIONS
+            if getattr(read, name) not in (getattr(before, name), getattr(self._config_at_start, name))
+        ]:
             self._screen.say(f"{', '.join(changed)}: changed too, but takes effect only when the exporter is restarted")
         _import_before_calls(shape, reloads=True)
         self._control_state.reconfigure(shape.workers, get_pool_names(shape))

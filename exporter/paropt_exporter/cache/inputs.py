@@ -44,6 +44,7 @@ _RECIPES = {
     "task": ("Taskfile.yml", "Taskfile.yaml"), "nox": ("noxfile.py",),
     **dict.fromkeys(("npm", "pnpm", "yarn", "bun"), ("package.json",)),
 }  # fmt: skip
+_PYTHON_SOURCES, _COMPILED_MODULE = (".py", ".pyi", ".pyx"), ".so"
 _WORD = compile_later(r"[^\s;&|()<>\"'`$=:,@]+")
 _MARKS_OF_LINES = frozenset(" \t\n;&|()<>`$")
 _KERNEL_FOLDERS = ("/proc/", "/sys/", "/dev/")
@@ -298,13 +299,18 @@ def _split_line(line: str) -> list[str]:
 
 
 def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Yield the files that git does not ignore, without untracked outputs of this stage and of unrelated ones."""
+    """Yield compiled modules and the files that git does not ignore, without untracked outputs of this and unrelated
+    stages.
+    """
     written = InputPatterns((*list_written(stage, folder), *stage.other_outputs))
     skipped: set[str] = set()
     listed = list_git_files(folder)
     if written.patterns:
         tracked = set(list_git_files(folder, untracked=False))
         skipped = {path for path in listed if path not in tracked and written.matches(path)}
+    for path, state in _find_compiled_modules(folder, listed):
+        if not written.matches(path):
+            yield path, state
     for path in listed:
         if path in skipped:
             continue
@@ -319,6 +325,23 @@ def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.
             yield path, state
             if stat.S_ISLNK(state.st_mode) and os.path.isdir(os.path.join(folder, path)):
                 yield from walk_folder(folder, path)
+
+
+def _find_compiled_modules(folder: str, listed: Sequence[str]) -> Iterator[FoundFile]:
+    """Yield compiled modules beside Python files, which git usually ignores.
+
+    Tests import them, so a rebuild is a change, even if the sources had changed earlier.
+    """
+    sources = (path for path in listed if path.endswith(_PYTHON_SOURCES))
+    for place in dict.fromkeys(map(posixpath.dirname, sources)):
+        try:
+            with os.scandir(os.path.join(folder, place)) as entries:
+                names = sorted(entry.name for entry in entries if entry.name.endswith(_COMPILED_MODULE))
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # git tracks files in it that are deleted
+        for name in names:
+            path = posixpath.join(place, name)
+            yield path, os.lstat(os.path.join(folder, path))
 
 
 def list_written(stage: PlannedStage, folder: str) -> tuple[str, ...]:

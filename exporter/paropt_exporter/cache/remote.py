@@ -42,6 +42,8 @@ _FILE_PATH, _FILE_DIGEST, _FILE_EXECUTABLE = 1, 2, 4
 _DIGEST_HASH, _DIGEST_SIZE = 1, 2
 _VARINT, _DELIMITED = 0, 2  # wire types
 _FIXED_SIZES = {1: 8, 5: 4}
+_LONGEST_DIGEST_BYTES = 1000  # it has about 70
+_MOST_FIELDS = 1_000_000  # of an ActionResult: an entry of the largest size has 800,000 files
 _TIMEOUT_SECONDS = (3.0, 30.0)  # to connect, and between two reads
 _CHUNK_BYTES = 1 << 18
 _LIMIT_SECONDS = 30.0  # for a result, plus one second for so many bytes
@@ -420,10 +422,14 @@ def format_action_result(entry: Digest, contents: list[tuple[str, Digest, bool]]
 
 def parse_action_result(message: bytes) -> Digest:
     """Return the digest of the entry. Raises BadMessage."""
-    found = [value for number, value in _iter_fields(message) if number == _STDERR_DIGEST]
-    if not found or not isinstance(found[-1], bytes):
+    entry: bytes | int | None = None
+    for count, (number, value) in enumerate(_iter_fields(message)):
+        if count == _MOST_FIELDS:
+            raise BadMessage(f"it has more than {_MOST_FIELDS:,} fields")
+        entry = value if number == _STDERR_DIGEST else entry
+    if not isinstance(entry, bytes) or len(entry) > _LONGEST_DIGEST_BYTES:
         raise BadMessage("it has no entry of this program")
-    fields = dict(_iter_fields(found[-1]))
+    fields = dict(_iter_fields(entry))
     name, size = fields.get(_DIGEST_HASH), fields.get(_DIGEST_SIZE, 0)
     if not isinstance(name, bytes) or not isinstance(size, int):
         raise BadMessage("its digest has another form")

@@ -47,6 +47,7 @@ def iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage]
     yield from _warn_unused_items(stages)
     yield from _warn_unknown_placeholders(stages)
     yield from _warn_repeated_items(stages)
+    yield from _warn_shared_options(config, stages)
     yield from _warn_shared_outputs(config, stages)
     yield from _warn_unexpanded_words(config, stages)
     yield from _warn_ignored_failures(stages)
@@ -173,6 +174,23 @@ def _warn_repeated_items(stages: list[Stage]) -> Iterator[str]:
         repeated = next((item for item, count in Counter(listed).items() if count > 1), None)
         if repeated is not None:
             yield f"stage {stage.name!r}: items: {repeated!r} is listed twice, so it runs twice under one name"
+
+
+def _warn_shared_options(config: Config, stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each option by which the pytests of a stage with items would disturb each other."""
+    from paropt_exporter.plan.pytest_support import find_shared_options
+
+    faults = {
+        "--cov": "write their own coverage to the same file: add --no-cov to the command, or run all items with one",
+        "--basetemp": "empty the folder of --basetemp when they start: leave it out of pytest's options",
+    }
+    for stage in stages:
+        folders = dict.fromkeys((config.root / (stage.cwd or "."), config.root))
+        for command in (stage.run, *(stage.steps or ())) if stage.items is not None else ():
+            line = command if isinstance(command, str) else " ".join(command or ())
+            if ITEM in line or ITEMS in line:
+                for option in find_shared_options(line, folders, stage.env):
+                    yield f"stage {stage.name!r}: several pytests run at once, and all {faults[option]}"
 
 
 def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:

@@ -25,7 +25,7 @@ _TAKE_A_WORD = frozenset(
 )
 _PYTHON = re.compile(r"(?:\{envpython\}|(?:.*/)?python[\d.]*|py|\$[({]PYTHON\d?[)}])")
 _IN_ENVIRONMENT = re.compile(r"(?:[\w./-]*/)?\.?v?env/bin/([\w.-]+)")  # venv/bin/pytest
-_SUBSTITUTION = re.compile(r"[{}$`]")
+_SUBSTITUTION = re.compile(r"[{}$`\0]")  # and NUL, which no argument of a program can have
 _NAME = re.compile(r"[A-Za-z_]\w*")  # any other one would be text of its own in a paropt.yml
 _VARIABLE = re.compile(rf"({_NAME.pattern})=(.*)", re.DOTALL)
 _SEPARATOR = re.compile(r"&&|;")

@@ -195,7 +195,7 @@ class StageState(Struct, eq=False):
             return f"none of its {self.finals.count} batches had a test"
         if result not in self.finals.first:
             return f"stopped with {self.count_not_run()} of {len(self.plan.tasks)} tasks not run"
-        others = self.finals.counts[result] - 1
+        others = sum(count for each, count in self.finals.counts.items() if each is result or each.bad) - 1
         return self.finals.first[result] + (f" (and {others} more)" if others else "")
 
     def build_record(self, run_id: str, lane: str) -> StageRecord:

@@ -10,6 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from paropt_exporter import families, plain_json
 from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, find_bucket
 from paropt_exporter.cpu_demand import BRIEF_SECONDS, CROWDED_RATIO
@@ -112,12 +114,26 @@ def load_last_values(connection: sqlite3.Connection, project: str) -> LastValues
     return LastValues(gauges={(to_text(family), to_texts(labels)): to_number(value) for family, labels, value in found})
 
 
-def load_last_run(connection: sqlite3.Connection, project: str) -> tuple[int, str] | None:
-    """Return the sequence and the id of the run that began last; None before the first one."""
-    query = "SELECT sequence, run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT 1"
+class LastRun(Struct, frozen=True, kw_only=True):
+    """The run that began last. It tells a history apart from another one of the same project."""
+
+    sequence: int
+    run_id: str
+    started_timestamp_seconds: float
+
+
+def load_last_run(connection: sqlite3.Connection, project: str) -> LastRun | None:
+    """Return the run that began last; None before the first one."""
+    query = (
+        "SELECT sequence, run_id, started_ts FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT 1"
+    )
     lanes = retention.list_lanes(connection, project)  # each has an index of its runs
     of_lanes = [connection.execute(query, (project, lane)).fetchone() for lane in lanes]
-    return max(((to_count(sequence), to_text(run_id)) for sequence, run_id in of_lanes), default=None)
+    runs = [
+        LastRun(sequence=to_count(sequence), run_id=to_text(run_id), started_timestamp_seconds=to_timestamp(started))
+        for sequence, run_id, started in of_lanes
+    ]
+    return max(runs, key=lambda run: run.sequence, default=None)
 
 
 def load_sequences(connection: sqlite3.Connection, project: str, run_ids: Sequence[str]) -> Mapping[str, int]:
@@ -127,13 +143,30 @@ def load_sequences(connection: sqlite3.Connection, project: str, run_ids: Sequen
     return {to_text(run_id): to_count(sequence) for run_id, sequence in found}
 
 
-def has_held_run(connection: sqlite3.Connection, project: str, sequence: int, run_id: str) -> bool:
-    """Return whether the project's run with this sequence has this id, or may have had it before it was removed."""
-    if connection.execute("SELECT 1 FROM runs WHERE project = ? AND run_id = ?", (project, run_id)).fetchone():
+def has_held_run(connection: sqlite3.Connection, project: str, run: LastRun) -> bool:
+    """Return whether the project has this run, or may have had it before it was removed."""
+    if connection.execute("SELECT 1 FROM runs WHERE project = ? AND run_id = ?", (project, run.run_id)).fetchone():
         return True
     last = load_last_run(connection, project)
+    if last is None or last.sequence <= run.sequence:
+        return False
     other = "SELECT 1 FROM runs WHERE project = ? AND sequence = ?"
-    return last is not None and last[0] > sequence and connection.execute(other, (project, sequence)).fetchone() is None
+    return connection.execute(other, (project, run.sequence)).fetchone() is None
+
+
+def load_run_ids(connection: sqlite3.Connection, project: str, *, after: int, limit: int) -> tuple[str, ...]:
+    """Return the ids of the project's last runs with a sequence above `after`, at most `limit` of each lane."""
+    query = "SELECT run_id FROM runs WHERE project = ? AND lane = ? AND sequence > ? ORDER BY sequence DESC LIMIT ?"
+    lanes = retention.list_lanes(connection, project)  # each has an index of its runs
+    return tuple(
+        to_text(run_id) for lane in lanes for (run_id,) in connection.execute(query, (project, lane, after, limit))
+    )
+
+
+def has_run_from_before(connection: sqlite3.Connection, project: str, run: LastRun) -> bool:
+    """Return whether the project has a run that began before this one, by the wall clock."""
+    query = "SELECT 1 FROM runs WHERE project = ? AND started_ts < ? LIMIT 1"
+    return connection.execute(query, (project, run.started_timestamp_seconds)).fetchone() is not None
 
 
 def find_unended_runs(connection: sqlite3.Connection, project: str) -> list[str]:
@@ -144,8 +177,10 @@ def find_unended_runs(connection: sqlite3.Connection, project: str) -> list[str]
 
 def load_earlier_runs(connection: sqlite3.Connection, project: str, lane: str) -> EarlierRuns:
     """Return the measurements of a lane's stages and items that its plan depends on."""
+    seconds = _load_expected_seconds(connection, project, lane)
     return EarlierRuns(
-        seconds=_load_expected_seconds(connection, project, lane),
+        seconds=seconds,
+        failure_seconds=_load_failure_seconds(connection, project, lane, unless=seconds),
         task_seconds=_load_mean_task_seconds(connection, project, lane),
         items=_load_known_items(connection, project),
         cpu_demands=load_cpu_demands(connection, project, lane),
@@ -176,6 +211,17 @@ def _load_mostly_successful_durations(
     )
     """
     return _collect_seconds(_iter_last_ends(connection, project, lane, condition, stages=stages, limit=EXPECTED_RUNS))
+
+
+def _load_failure_seconds(
+    connection: sqlite3.Connection, project: str, lane: str, *, unless: Collection[str]
+) -> Mapping[str, float]:
+    """Return for each other stage the median duration in seconds of its last failed whole runs."""
+    stages = _find_stages(connection, project, lane) - {*unless}
+    ends = _iter_last_ends(
+        connection, project, lane, "stages.result = 'failure' AND merged", stages=stages, limit=EXPECTED_RUNS
+    )
+    return {stage: compute_median(values) for stage, values in _collect_seconds(ends).items()}
 
 
 def load_stage_durations(

@@ -33,6 +33,7 @@ _LOCKED_REMEDIES = f"a stopped or hanging process has locked it: continue or end
 
 KEEP_RUNS = 1000
 _READ_TRIES = 5  # a run takes longer than a query, so the second try nearly always succeeds
+_UNDECODABLE = "Could not decode to UTF-8"  # in the sqlite3 module's error for a text with other bytes
 _FAULTS = (sqlite3.Error, OSError, HistoryError)  # of a transaction, which may open the file again
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -171,6 +172,8 @@ class History:
     load_last_run = _read(queries.load_last_run)
     load_sequences = _read(queries.load_sequences)
     has_held_run = _read(queries.has_held_run)
+    load_run_ids = _read(queries.load_run_ids)
+    has_run_from_before = _read(queries.has_run_from_before)
     load_stage_cpu_totals = _read(queries.load_stage_cpu_totals)
     load_shown_cpu = _read(queries.load_shown_cpu)
     load_stage_durations = _read(queries.load_stage_durations)
@@ -336,7 +339,9 @@ class History:
             yield
         except UnicodeEncodeError as error:
             raise HistoryError(f"history {self.path}: cannot search for a name that is not valid Unicode") from error
-        except INVALID_VALUE_ERRORS as error:
+        except (*INVALID_VALUE_ERRORS, sqlite3.OperationalError) as error:
+            if isinstance(error, sqlite3.OperationalError) and _UNDECODABLE not in str(error):
+                raise
             raise HistoryError(
                 f"history {self.path}: it contains values that no exporter wrote ({error}); move it away"
             ) from error

@@ -7,7 +7,8 @@ import os
 import re
 import shlex
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,28 @@ _ELSEWHERE = compile_later(
     r"(?<![\w.-])(?:sudo|doas|su|su-exec|gosu|runuser|setpriv|setuidgid|chpst|capsh|chroot|unshare|nsenter|bwrap|firejail"
     r"|docker|podman|nerdctl|systemd-run|systemd-nspawn|ssh|kubectl|flatpak-spawn|machinectl)(?![\w.-])"
 )
+_MEASURES_COVERAGE, _TEMPORARY_FOLDER = compile_later(r"(?<!\S)--cov(?![\w-])"), compile_later(r"(?<!\S)--basetemp\b")
+_MEASURES_NO_COVERAGE = compile_later(r"(?<!\S)(?:--no-cov(?!\S)|-p[ =]?no:(?:pytest_)?cov\b)")
 # Set by an outer exporter whose pytest runs this one: our pytest must not write to its report.
 _OUTER = compile_later(rf"'?--junitxml=[^\s']*/{FOLDER_PREFIX}[^\s']*'?")
 _SHELL_OPERATOR = compile_later(r"[;|`\n)]|(?<!>)&(?!>)")
+
+
+def find_shared_options(command: str, folders: Iterable[Path], env: Mapping[str, str]) -> Iterator[str]:
+    """Yield the options by which several pytests at once disturb each other: `--cov` and `--basetemp`.
+
+    They may be in the command, in PYTEST_ADDOPTS, or in pytest's configuration in one of the folders.
+    """
+    if not _PYTEST.search(command):
+        return
+    texts = [command, env.get(VARIABLE, "")]
+    with suppress(OSError):  # its options are unknown
+        texts += [read_addopts(folder) for folder in folders]
+    options = " ".join(texts)
+    if _MEASURES_COVERAGE.search(options) and not _MEASURES_NO_COVERAGE.search(options):
+        yield "--cov"
+    if _TEMPORARY_FOLDER.search(options):
+        yield "--basetemp"
 
 
 def can_request_report(template: Commands, folder: Path, root: Path, env: Mapping[str, str]) -> bool:
@@ -51,7 +71,7 @@ def can_request_report(template: Commands, folder: Path, root: Path, env: Mappin
         return False
     texts = [" ".join(calls[0]), _OUTER.sub("", env.get(VARIABLE, os.environ.get(VARIABLE, "")))]
     try:
-        texts += [_read_addopts(place) for place in dict.fromkeys((folder, root))]
+        texts += [read_addopts(place) for place in dict.fromkeys((folder, root))]
     except OSError:
         return False  # its options are unknown
     return not any(_AGAINST.search(text) for text in texts)
@@ -77,7 +97,7 @@ def _passes_items_to_pytest(step: tuple[str, ...]) -> bool:
     return ITEMS in last and _PYTEST.search(last) is not None
 
 
-def _read_addopts(folder: Path) -> str:
+def read_addopts(folder: Path) -> str:
     """Return the command-line options in pytest's configuration of a folder.
 
     Raises OSError if a file can't be read or is too long for a configuration.
@@ -104,6 +124,9 @@ _PLAIN_BASES = frozenset({"object", "TestCase", "IsolatedAsyncioTestCase"})
 _MAKES_NAMES = frozenset({"globals", "locals", "vars", "setattr", "exec", "eval"})
 # Marks of tests that need others in their file: pytest-dependency, pytest-order, pytest's own example, pytest-xdist.
 _NEEDS_OTHERS = compile_later(r"\bmark\.(?:dependency|order|incremental|xdist_group)\b")
+_CHANGES_CONTENT = frozenset(
+    {"append", "add", "extend", "insert", "update", "setdefault", "pop", "popitem", "remove", "discard", "clear"}
+)
 _MAY_HIDE_TESTS = compile_later(r"\b(?:__test__|allow_module_level|importorskip|SkipTest|collect_ignore)\b")
 
 
@@ -166,7 +189,8 @@ def find_separable_tests(file: Path, tests: Iterable[str], *, certain: bool = Fa
 
     `--deselect` applies to all ids with a prefix: `file::T::test_run` also leaves out `file::T::test_run_twice`, which
     no other command would run. Conditional definitions and inherited tests count, too, since earlier reports may lack
-    them. A file with marks by which tests need each other is not cut, either.
+    them. A file with marks by which tests need each other is not cut, either, nor is one in which a test changes a
+    variable of its module or class, since another test may read it.
 
     `certain`: only tests that pytest certainly collects, since it runs nothing at all if one named test is missing.
     """
@@ -179,14 +203,14 @@ def find_separable_tests(file: Path, tests: Iterable[str], *, certain: bool = Fa
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes in strings, which pytest reports
             module = ast.parse(source)
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(module)):
+            return []
+        if _makes_names(module) or _shares_state(module):
+            return []
+        named = [test for test in tests if _is_separable(module, source, test.split("::")[1:])]
+        return [test for test in named if not certain or _is_certain(module, source, test.split("::")[1:])]
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):  # such as deeply nested decorators
         return []
-    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(module)):
-        return []
-    if _makes_names(module):
-        return []
-    named = [test for test in tests if _is_separable(module, source, test.split("::")[1:])]
-    return [test for test in named if not certain or _is_certain(module, source, test.split("::")[1:])]
 
 
 def _makes_names(module: ast.Module) -> bool:
@@ -205,6 +229,48 @@ def _makes_names(module: ast.Module) -> bool:
         else:
             left += ast.iter_child_nodes(node)
     return False
+
+
+def _shares_state(module: ast.Module) -> bool:
+    """Return whether a test changes a variable of the module or of a class, or any function has a global variable."""
+    import ast
+
+    names: set[str] = set()
+    for statement in module.body:
+        if isinstance(statement, ast.ClassDef):
+            names.add(statement.name)
+        elif isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            names.update(each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name))
+    for node in ast.walk(module):
+        if isinstance(node, ast.Global):
+            return True
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
+            inside = [*ast.walk(node)]
+            own = {each.id for each in inside if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+            own |= {each.arg for each in inside if isinstance(each, ast.arg)}
+            if any(_changes_any(each, names - own) for each in inside):
+                return True
+    return False
+
+
+def _changes_any(node: ast.AST, names: Collection[str]) -> bool:
+    """Return whether a node changes an attribute, an element or the content of a named object or of a test's class."""
+    import ast
+
+    if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        place = node.value
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGES_CONTENT:
+        place = node.func.value
+    else:
+        return False
+    while isinstance(place, ast.Attribute | ast.Subscript):
+        if isinstance(place, ast.Attribute) and place.attr == "__class__":
+            return True
+        place = place.value
+    if isinstance(place, ast.Call):
+        return isinstance(place.func, ast.Name) and place.func.id == "type"
+    return isinstance(place, ast.Name) and place.id in names
 
 
 def _find_scope(module: ast.Module, classes: Sequence[str]) -> ast.Module | ast.ClassDef | None:

@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
-from threading import Timer
 from time import monotonic
 from typing import Any
 from urllib.parse import unquote
@@ -230,13 +229,11 @@ class _DirectSession(requests.Session):
     def request(self, *arguments: Any, **settings: Any) -> requests.Response:  # the signature of requests
         timeout_seconds = settings.get("timeout") or _TIMEOUT_SECONDS
         deadline = monotonic() + timeout_seconds
-        watchdog = Timer(timeout_seconds, self._sockets.cut)
-        watchdog.daemon = True
-        watchdog.start()
         try:
-            response = super().request(*arguments, **{**settings, "allow_redirects": False, "stream": True})
-            with response:
-                content = _read_content(response)
+            with self._sockets.limit(timeout_seconds):
+                response = super().request(*arguments, **{**settings, "allow_redirects": False, "stream": True})
+                with response:
+                    content = _read_content(response)
         except requests.RequestException as error:
             if monotonic() >= deadline:
                 raise _build_timeout(timeout_seconds) from error
@@ -245,8 +242,6 @@ class _DirectSession(requests.Session):
                 raise
             # Of a kind that the exporters don't try again:
             raise requests.RequestException(f"the collector can't be reached: {describe_cause(error)}") from error
-        finally:
-            watchdog.cancel()
         if monotonic() >= deadline:  # an answer without a length ends when its connection does
             raise _build_timeout(timeout_seconds)
         if 300 <= response.status_code < 400:

@@ -395,10 +395,10 @@ class Hub:
         for other in tuple(self._clients):  # an earlier connection of this process, whose end has not been noticed yet
             if hello.process and other.session is not None and other.session.hello.process == hello.process:
                 self._close_client(other)
-        self._send(client, Welcome(protocol=PROTOCOL, version=__version__, pid=os.getpid(), url=self._url))
         with self._lock:
             now = self._clock.monotonic()
-            project = self._registry.register(hello.registration)
+            project = self._registry.register(hello.registration)  # before Welcome, for which the run waits
+            self._send(client, Welcome(protocol=PROTOCOL, version=__version__, pid=os.getpid(), url=self._url))
             client.session = self._sessions.add(hello, project, partial(self._send, client), now)
             if (lost := self._lost.pop(hello.process, None)) is not None:
                 client.session.series = lost.series

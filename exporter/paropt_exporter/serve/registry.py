@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 from msgspec import MsgspecError, Struct, field
@@ -21,6 +22,7 @@ from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, T
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.history import History
+from paropt_exporter.history.queries import LastRun
 from paropt_exporter.metrics.page import Labels
 from paropt_exporter.serve.merging import LiveSeries, keep_counters
 from paropt_exporter.serve.messages import Registration, Sample, build_sample, encode, find_fault, get_value
@@ -35,6 +37,7 @@ _TICK_NANOSECONDS = 50_000_000
 _BUCKETS = len(families.BUCKETS_SECONDS) + 1
 _KEPT_SECONDS = 7 * 86_400.0  # how long a registration outlives its history, which may be on a disk that is not mounted
 _MOST_DELETED = 100  # checkouts of a project: each takes 100 KB of memory, and 0.1 ms of each page after a run
+_MOST_RUN_IDS = 1000  # of a checkout, by which a copy of its runs is known
 _TRIES = 3  # to read a history without a log that a run changes meanwhile
 
 _Stamp = (
@@ -53,7 +56,7 @@ class _StoredProject(Registration, frozen=True, kw_only=True):
     """
 
     ended: tuple[Sample, ...] = ()
-    joined_after: tuple[int, str] | None = None
+    joined_after: LastRun | None = None
     before: tuple[Sample, ...] = ()
     missing_since_timestamp_seconds: float = 0.0
 
@@ -64,13 +67,13 @@ _decoder = msgspec.json.Decoder(_StoredProject)
 class StoredValues(Struct, frozen=True, kw_only=True):
     """The values of a history: totals, last values, and CPU totals of running stages by (lane, stage).
 
-    `last_run`: the sequence and the id of its last run, which tell it apart from another history at its path.
+    `last_run` tells it apart from another history at its path.
     """
 
     totals: Totals = Totals()
     last: LastValues = LastValues()
     shown_cpu: Mapping[tuple[str, ...], float] = field(default_factory=dict)
-    last_run: tuple[int, str] | None = None
+    last_run: LastRun | None = None
 
 
 class RegisteredProject:
@@ -79,10 +82,12 @@ class RegisteredProject:
     They include the totals of earlier histories at this path, such as before `git clean`: in the sum of several
     checkouts a lower total would look like a counter reset, and `increase()` would count all of it again. They exclude
     totals from before this checkout joined others: it may be a copy of one, and `increase()` would count them as new.
+    They exclude those of an earlier state that replaces the history, too.
     """
 
     def __init__(self, registration: Registration) -> None:
         self.registration = registration
+        self._lock = Lock()  # held while the history is read: for a page, or at the start of a run
         self.ended: LiveSeries = {}  # counters of processes that have ended; the mapping is replaced, never changed
         self.values = StoredValues()
         self.fault = ""
@@ -95,8 +100,9 @@ class RegisteredProject:
         self.revision = 0  # grows with each change of values or registration
         self._stamp: object = None
         self._past = Totals()  # to add: the totals of earlier histories, minus those from before it joined others
-        self.joined_after: tuple[int, str] | None = None
+        self.joined_after: LastRun | None = None
         self.before = Totals()
+        self._run_ids: dict[str, None] = {}  # of its last runs that count
 
     @classmethod
     def restore(cls, stored: _StoredProject, *, is_missing: bool) -> RegisteredProject:
@@ -112,7 +118,7 @@ class RegisteredProject:
     def key(self) -> ProjectKey:
         return self.registration.project, self.registration.history
 
-    def join(self, after: tuple[int, str], before: Totals) -> None:
+    def join(self, after: LastRun, before: Totals) -> None:
         """Count only the runs after this one, and subtract these totals. Call it before the first `refresh`."""
         self.joined_after, self.before = after, before
         self.values, self._past = StoredValues(last_run=after), _negate(before)
@@ -123,6 +129,10 @@ class RegisteredProject:
         It is no fault if the whole checkout was deleted, as in CI jobs, or if there has been no history since `serve`
         started. If one of `checkouts` was moved here, its values are dropped.
         """
+        with self._lock:
+            self._refresh(checkouts)
+
+    def _refresh(self, checkouts: Iterable[RegisteredProject]) -> None:
         path = Path(self.registration.history)
         stamp = _stamp(path)
         if stamp is not None and stamp == self._stamp:
@@ -144,6 +154,24 @@ class RegisteredProject:
             log.warning("cannot read a history", extra={"project": self.registration.project, "err": fault})
         self.fault = fault
 
+    def read_before_run(self, checkouts: Iterable[RegisteredProject]) -> None:
+        """Read the history at the start of a run, if it has other runs than before. Never raises.
+
+        If it is an earlier state, as a CI job restores it from a cache, or has runs of another checkout, only this run
+        and later ones count.
+        """
+        path = Path(self.registration.history)
+        stamp = _stamp(path)
+        if stamp is None or stamp == self._stamp:
+            return
+        try:
+            with closing(_open_history(path, self.registration.project)) as history:
+                is_known = history.load_last_run() == self.values.last_run
+        except (HistoryError, OSError):  # the next page reports it
+            return
+        if not is_known:
+            self.refresh(checkouts)
+
     def _read(self, path: Path, checkouts: Iterable[RegisteredProject]) -> bool:
         """Read the history; return whether it is a different one than the last time."""
         known = self.values.last_run
@@ -151,22 +179,35 @@ class RegisteredProject:
         if found is None:
             self._stamp = None
             return False
-        values, stamp, is_same = found
-        if not is_same:
+        values = found.values
+        has_others = found.is_same and known is not None and self._has_runs_of_others(found.run_ids, checkouts)
+        if has_others or not found.is_same:
             self._past = self.values.totals
         if self.was_left_out:
             self._past = Totals()  # nothing of it is in the sum
         if values.last_run is not None and (
-            self.was_left_out or (not is_same and self._is_copy(path, values.last_run, checkouts))
+            self.was_left_out
+            or found.is_earlier
+            or has_others
+            or (not found.is_same and self._is_copy(path, values.last_run, checkouts))
         ):
             self.joined_after, self.before, self.must_store = values.last_run, values.totals, True
             self._past = sum_totals((self._past, _negate(values.totals)))
-        self.values, self._stamp = _add_past(values, self._past), stamp
+        else:
+            self._run_ids |= dict.fromkeys(found.run_ids)
+            for run_id in tuple(self._run_ids)[:-_MOST_RUN_IDS]:
+                del self._run_ids[run_id]
+        self.values, self._stamp = _add_past(values, self._past), found.stamp
         self.is_known, self.was_left_out = True, False
         if self.missing_since_timestamp_seconds:
             self.missing_since_timestamp_seconds, self.must_store = 0.0, True
         self.revision += 1
-        return known is None or not is_same
+        return known is None or not found.is_same
+
+    def _has_runs_of_others(self, run_ids: Iterable[str], checkouts: Iterable[RegisteredProject]) -> bool:
+        """Return whether another checkout has had one of these runs: a cache has brought it here, or there."""
+        others = [each._run_ids for each in checkouts if each is not self]
+        return any(run_id in known for run_id in run_ids for known in others)
 
     def will_count(self) -> bool:
         """Return whether the runs of this checkout are in the sum, or will be with the next page."""
@@ -185,12 +226,13 @@ class RegisteredProject:
         both = (earlier.values, self.values)
         self.values = replace(self.values, totals=totals, last=merge_last(both), shown_cpu=sum_shown_cpu(both))
         self.ended = keep_counters(earlier.ended, self.ended)
+        self._run_ids = {**earlier._run_ids, **self._run_ids}
         lanes = {lane.lane: lane for lane in (*earlier.registration.lanes, *self.registration.lanes)}
         bounds = {**earlier.registration.bounds, **self.registration.bounds}
         self.registration = replace(self.registration, lanes=tuple(lanes.values()), bounds=bounds)
         self.revision += 1
 
-    def _is_copy(self, path: Path, last_run: tuple[int, str], checkouts: Iterable[RegisteredProject]) -> bool:
+    def _is_copy(self, path: Path, last_run: LastRun, checkouts: Iterable[RegisteredProject]) -> bool:
         """Return whether the history at a path is a copy of another checkout's, whose runs are already in the sum."""
         for other in checkouts:
             if other is self or other.values.last_run is None or _is_deleted(other.registration.root):
@@ -200,7 +242,7 @@ class RegisteredProject:
                 (path, other.values.last_run),
             ):
                 with suppress(HistoryError, OSError), closing(_open_history(place, self.registration.project)) as there:
-                    if there.has_held_run(*run):
+                    if there.has_held_run(run):
                         return True
         return False
 
@@ -257,7 +299,7 @@ def _find_moved(path: Path, project: str, checkouts: Iterable[RegisteredProject]
     if not deleted:
         return []
     with closing(_open_history(path, project)) as history:
-        return [each for each in deleted if each.values.last_run and history.has_held_run(*each.values.last_run)]
+        return [each for each in deleted if each.values.last_run and history.has_held_run(each.values.last_run)]
 
 
 def _add_past(values: StoredValues, past: Totals) -> StoredValues:
@@ -294,10 +336,22 @@ def _is_deleted(path: str | Path) -> bool:
     return False
 
 
-def _read_unchanged(
-    path: Path, project: str, last_run: tuple[int, str] | None
-) -> tuple[StoredValues, object, bool] | None:
-    """Return the values of one moment, their stamp, and whether the history has held this run.
+class _Reading(Struct, frozen=True, kw_only=True):
+    """The values of one moment, and the history's stamp then.
+
+    `is_same`: it has held the run that was known. `is_earlier`: it has not, but runs from before it. `run_ids`: the ids
+    of its last runs, without those up to the known one.
+    """
+
+    values: StoredValues
+    stamp: _Stamp
+    is_same: bool
+    is_earlier: bool
+    run_ids: tuple[str, ...]
+
+
+def _read_unchanged(path: Path, project: str, known: LastRun | None) -> _Reading | None:
+    """Return the values of one moment; `known` is the last run at the reading before.
 
     A history with a log is read in a transaction. A history without one is read without locks, and a run may change it
     meanwhile. Returns None if it changed during each try and may be another history: a half-written change could lack
@@ -312,10 +366,14 @@ def _read_unchanged(
                 shown_cpu=history.load_shown_cpu(),
                 last_run=history.load_last_run(),
             )
-            is_same = last_run is None or history.has_held_run(*last_run)
-        after = _stamp(path)
-        if after == before or _has_kept_log(before, after) or (is_same and not left):
-            return values, after if after == before and _is_old(path) else None, is_same
+            is_same = known is None or history.has_held_run(known)
+            is_earlier = known is not None and not is_same and history.has_run_from_before(known)
+            after = known.sequence if known is not None and is_same else 0
+            run_ids = history.load_run_ids(after=after, limit=_MOST_RUN_IDS)
+        now = _stamp(path)
+        if now == before or _has_kept_log(before, now) or (is_same and not left):
+            stamp = now if now == before and _is_old(path) else None
+            return _Reading(values=values, stamp=stamp, is_same=is_same, is_earlier=is_earlier, run_ids=run_ids)
     return None
 
 
@@ -375,7 +433,7 @@ class Registry:
                 self._write(project)
 
     def register(self, registration: Registration) -> RegisteredProject:
-        """Add a project or renew its label sets, without dropping lanes of other runs."""
+        """Add a project before a run of it begins, or renew its label sets without dropping lanes of other runs."""
         key = (registration.project, registration.history)
         project = self.projects.get(key)
         if project is None:
@@ -383,8 +441,11 @@ class Registry:
             self._join_others(project)
             self.projects[key] = project
         else:
+            checkouts = [each for each in self.projects.values() if each.registration.project == key[0]]
             if project.is_missing and project.was_left_out:  # it is back: a page may come only after its next run
-                project.refresh([each for each in self.projects.values() if each.registration.project == key[0]])
+                project.refresh(checkouts)
+            else:
+                project.read_before_run(checkouts)
             known = project.registration
             lanes = {lane.lane: lane for lane in (*known.lanes, *registration.lanes)}
             bounds = {**known.bounds, **registration.bounds}
@@ -405,8 +466,8 @@ class Registry:
         with suppress(HistoryError, OSError):  # its first run has opened it; the page reports why it can't be read
             if not _find_moved(path, name, others):
                 found = _read_unchanged(path, name, None)
-                if found is not None and found[0].last_run is not None:
-                    project.join(found[0].last_run, found[0].totals)
+                if found is not None and found.values.last_run is not None:
+                    project.join(found.values.last_run, found.values.totals)
 
     def keep_counters(self, project: RegisteredProject, series: LiveSeries) -> None:
         """Keep the counters of a process that has ended, for the next `serve`, too.

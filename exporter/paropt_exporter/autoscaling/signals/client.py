@@ -151,11 +151,9 @@ class Client:
         left = deadline - self._clock.monotonic()
         if left <= 0:
             raise QueryFailed("timeout", self._get_timeout_message())
-        watchdog = threading.Timer(left, self._sockets.cut)
-        watchdog.daemon = True
-        watchdog.start()
         try:
-            result = _parse_result(self._fetch(expression, left), self._server_name)
+            with self._sockets.limit(left):
+                result = _parse_result(self._fetch(expression, left), self._server_name)
             return replace(result, warnings=tuple(hide_secrets(text, self._secrets) for text in result.warnings))
         except requests.exceptions.SSLError as error:
             raise QueryFailed("tls", f"{self._server_name}: {_find_cause(error)}") from None
@@ -165,8 +163,6 @@ class Client:
             if self._clock.monotonic() >= deadline:
                 raise QueryFailed("timeout", self._get_timeout_message()) from None
             raise _RetryableFailure("connection", f"{self._server_name}: {_find_cause(error)}") from None
-        finally:
-            watchdog.cancel()
 
     def _fetch(self, expression: str, left: float) -> bytes:
         form = {"query": expression, "timeout": f"{max(1, round(left * 1000))}ms", **dict(_EXTRA)}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.worker import wire
 from paropt_exporter.executors.worker.payload import AFRESH, Queued, UnpickledArguments
-from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
+from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES
 
 # A worker may hold two batches of this size, so that it has the next one before it has finished the last. Their results
 # fit into the pipe.
@@ -18,9 +18,14 @@ BATCH_TASKS = wire.MOST_TASKS // 2
 # batches while it holds less than the first of these, or one more task while it runs one of up to the second.
 HELD_SECONDS = 0.005
 LONGEST_HELD_SECONDS = 0.05
+# A busy worker gets no task with larger arguments: they travel as fast through shared memory, which has room for one
+# value, and fill the socket.
+_MOST_HELD_BYTES = 7 << 14
 # Copying, pickling and loading runs at some GB a second. Counting it bounds a batch in memory as well as in time.
 SECONDS_PER_BYTE = 1e-9
 
+# Arguments count for more, so that a batch of them fits into one receive, and large ones travel alone.
+_SECONDS_PER_ARGUMENT_BYTE = BATCH_SECONDS / LARGE_BYTES
 _LOADING_SECONDS_PER_BYTE = 2e-8  # a closure of 600 bytes takes 12 µs
 
 _WAKE_UP_SECONDS = 5e-5  # a batch that takes less is not worth waking another worker, which takes about as long
@@ -121,6 +126,6 @@ def put_back(queue: deque[WorkItem], items: list[WorkItem]) -> None:
 
 def _expected_seconds(known: float, item: WorkItem) -> float:
     arguments = item.packed[1]
-    if item.profiled or isinstance(arguments, (PickleBuffers, UnpickledArguments)):
+    if item.profiled or isinstance(arguments, UnpickledArguments) or len(arguments) > _MOST_HELD_BYTES:
         return _UNKNOWN_SECONDS
-    return known + len(arguments) * SECONDS_PER_BYTE
+    return known + min(len(arguments), LARGE_BYTES) * _SECONDS_PER_ARGUMENT_BYTE

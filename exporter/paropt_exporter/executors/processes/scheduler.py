@@ -89,7 +89,7 @@ class Send(NamedTuple):
     first_number: int
     items: list[WorkItem]
     single: bool
-    shares_result: bool  # whether its result may be put into shared memory: no other task's can be there
+    shares_memory: bool  # whether its values may be put into shared memory: no other task's can be there
 
 
 _make_send = tuple.__new__  # which Send's constructor calls, at a quarter of its cost

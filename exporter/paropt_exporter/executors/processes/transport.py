@@ -18,6 +18,7 @@ from paropt_exporter.executors.worker import forkserver, mp_context, payload, wi
 from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
 
+_SOCKET_BYTES = 1 << 20  # that are sent before the other side reads, as far as the system allows
 _PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 
 Frame = tuple[Any, bytes | bytearray]
@@ -45,6 +46,8 @@ class WorkerConnection:
         try:
             self._socket, theirs = socket.socketpair()
             with theirs:
+                for each in (self._socket, theirs):
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
                 theirs.setblocking(True)  # `socket.setdefaulttimeout` of the program would not suit the worker
                 self._claims = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
                 self._open.append(self._claims)
@@ -108,37 +111,43 @@ class WorkerConnection:
 
     def offer(self, count: int) -> None:
         """Let the worker claim `count` tasks. Comes before the batch, since no task runs without a claim."""
-        os.eventfd_write(self._claims, count)
+        try:
+            os.eventfd_write(self._claims, count)
+        except BlockingIOError:  # it is full, since a task has written to it
+            self.dismiss()
 
     def withdraw_claims(self) -> int:
-        """Take back the claims of all tasks that the worker has not begun, the last ones; return their number."""
+        """Take back the claims of all tasks that the worker has not begun, the last ones; return their number.
+
+        Return 0 if there are more claims than tasks, since a task has written to them: any task may have begun.
+        """
         os.set_blocking(self._claims, False)  # a task may have changed it in the worker, which shares the description
         count = 0
-        while wire.claim_task(self._claims):
+        while count <= wire.MOST_TASKS and wire.claim_task(self._claims):
             count += 1
-        return count
+        return count if count <= wire.MOST_TASKS else 0
 
     def send_batch(self, number: int, tasks: list[payload.Queued]) -> bool:
         """Send a batch and its first task's number; return False if the worker's thread has to `flush` the rest."""
         body = marshal.dumps((number, [(self._shorten(function), arguments) for function, arguments in tasks]))
         return self._send([wire.MESSAGE.pack(len(body), wire.BATCH), body])
 
-    def send_task(self, number: int, task: payload.Packed, *, profiled: bool, shares_result: bool) -> bool:
+    def send_task(self, number: int, task: payload.Packed, *, profiled: bool, shares_memory: bool) -> bool:
         """Send one task; return False as `send_batch` does.
 
-        Its reply comes through the socket, and a large result through shared memory if the task `shares_result`.
+        Its reply comes through the socket. If it `shares_memory`, large arguments and a large result travel there.
         """
         function, arguments = self._shorten(task[0]), task[1]
         if isinstance(arguments, tuple):
             form, rest = wire.MARSHALLED, marshal.dumps(arguments)
         elif isinstance(arguments, bytes):
             form, rest = wire.PICKLED, arguments
-        elif (memory := self._memory) is not None and memory.write(arguments.parts):
+        elif shares_memory and (memory := self._memory) is not None and memory.write(arguments.parts):
             form, rest = wire.IN_MEMORY, wire.SIZE.pack(len(arguments))
         else:
             form, rest = wire.PICKLED, arguments.join()
         head = wire.MESSAGE.pack(wire.ONE.size + len(function) + len(rest), wire.TASK)
-        return self._send([head + wire.ONE.pack(number, len(function), profiled, shares_result, form) + function, rest])
+        return self._send([head + wire.ONE.pack(number, len(function), profiled, shares_memory, form) + function, rest])
 
     def _shorten(self, function: bytes) -> bytes:
         """Return a pickled function, or nothing if it is large and the last large one that was sent."""

@@ -32,6 +32,7 @@ ONCE, LATEST, AFRESH = b"1", b"2", b"0"
 CHUNK = b"c"  # precedes these marks: the function is called for each item of a chunk
 _PLAIN = frozenset({int, float, complex, bool, NoneType})  # types that marshal handles at less cost
 _TEXTS = frozenset({str, bytes})
+_SELF_CONTAINED = _PLAIN | _TEXTS  # a pickle of these refers to no definitions
 _LONGEST_PLAIN = 1 << 10  # longer texts are not copied once more
 _MOST_QUEUED_BYTES = 1 << 26  # of pickled arguments in a queue, if all tasks' are as large as the present one's
 
@@ -189,13 +190,15 @@ class Packer:
     def _pickle_arguments(
         self, arguments: tuple[Any, ...], keywords: dict[str, Any], *, large: bool
     ) -> bytes | PickleBuffers:
+        if not large and not keywords and _SELF_CONTAINED.issuperset(map(type, arguments)):
+            return share_large(pickle.dumps((arguments, keywords), _PROTOCOL))
         if large and not self._modules:
             try:
                 pieces = PickleBuffers((arguments, keywords))
             except Exception:  # noqa: BLE001 -- user code runs in here; the fallback takes more types, or raises the error
                 return share_large(self._dumps((arguments, keywords)))
             if _MAIN not in pieces and not _has_connections(pieces):
-                return pieces
+                return pieces if len(pieces) >= LARGE_BYTES else pieces.join()  # a list of numbers has a short pickle
         return share_large(self._dumps((arguments, keywords)))
 
     def _pack_function(self, function: Callable[..., Any]) -> bytes:

@@ -28,6 +28,7 @@ MEMORY_MARK = 0x80  # added to a reply's kind: the body is in shared memory, and
 
 MOST_TASKS = 1000  # that a worker may hold, so that their results fit into the pipe
 CHUNK_BYTES = 1 << 16
+LONGEST_BODY_BYTES = 1 << 47  # the address space of a process
 RESULTS_BYTES = 1 << 18  # of the results pipe; Linux grants a user 64 MB of pipes
 
 _UNREFERENCED = 2  # marshal's version: from the third on, an object may refer to an earlier one, here in another item
@@ -87,7 +88,10 @@ class Assembler:
         return [(self._head, body)]
 
     def split(self, received: bytes) -> Frames:
-        """Split received bytes into frames; return the complete ones as header fields and body."""
+        """Split received bytes into frames; return the complete ones as header fields and body.
+
+        Raises ValueError for a body that no process could send, rather than wait for it.
+        """
         pending = self._pending + received if self._pending else received
         frames: Frames = []
         header, size, start = self._header, self._header.size, 0
@@ -95,6 +99,8 @@ class Assembler:
             head = header.unpack_from(pending, start)
             end = start + size + head[0]
             if end > len(pending):
+                if head[0] > LONGEST_BODY_BYTES:
+                    raise ValueError("a task has written to the socket between its worker and the pool")
                 if head[0] > CHUNK_BYTES:
                     self._head, self._length = head, head[0]
                     self._filled = len(pending) - start - size
