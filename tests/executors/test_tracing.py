@@ -309,6 +309,32 @@ def test_moves_of_thousands_of_folders_are_not_traceable(pool: CommandPool, tmp_
 
 
 @traces
+def test_pipe_in_place_of_a_program_holds_no_tracer(pool: CommandPool, tmp_path: Path) -> None:
+    _, found = trace(pool, shell("mkfifo pipe; chmod +x pipe; ./pipe; echo $?"), cwd=tmp_path)
+    assert found.paths[os.fsencode(tmp_path / "pipe")].is_used(WRITE) and found.problems == ()
+
+
+def test_thread_that_a_file_system_holds_is_left_alone() -> None:
+    script = """
+import threading
+from types import SimpleNamespace
+from paropt_exporter.executors.supervisor import tracer_thread
+tracer_thread._HELD_SECONDS = 0.0
+answer = threading.Lock()
+answer.acquire()
+thread = tracer_thread.TracerThread(SimpleNamespace(serve=answer.acquire, stop=lambda: None))
+thread.start()
+try:
+    thread.write(1)
+except OSError as error:
+    print(error.strerror)
+thread.close()
+"""
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert printed.stdout == "a file system does not answer\n"
+
+
+@traces
 @pytest.mark.parametrize("folders", [300, 1900])
 def test_path_of_too_many_folders_is_a_problem(pool: CommandPool, tmp_path: Path, folders: int) -> None:
     script = f"import os\ntry: os.mkdir('/missing' + '/a' * {folders})\nexcept FileNotFoundError: print('missing')"

@@ -47,6 +47,7 @@ _LARGEST_DIGESTED_BYTES = 1 << 24
 _FIRST_LINE_BYTES = 256  # of a script, as the kernel reads it
 _RENAME_EXCHANGE = 2
 _PLAIN_OPEN_FLAGS = os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # and O_RDONLY, which is 0
+_OWN_OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # of the tracer, which waits for no pipe
 _RESOLVE_IN_ROOT = 0x10
 _CLONE_NEW_MOUNTS = 0x00020000
 _SET_USER, _SET_GROUP = 0o4000, 0o2000
@@ -461,8 +462,7 @@ def _compute_digest(path: bytes, state: Any) -> str | None:
     import hashlib  # here: few commands write a file that they have used
 
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
+        with open(os.open(path, _OWN_OPEN_FLAGS), "rb", buffering=0) as file:
             digest = hashlib.sha256(file.read(state[0] + 1)).hexdigest()
     except OSError:
         return None
@@ -473,8 +473,8 @@ def _find_own_interpreter(path: bytes, entry: list[Any] | None) -> bytes | None:
     """Return the interpreter of a script that the command made, which may be gone when the command ends."""
     if entry is None or not entry[0] & WRITE:
         return None
-    with open(path, "rb") as file:
-        line = file.read(_FIRST_LINE_BYTES).partition(b"\n")[0]
+    with open(os.open(path, _OWN_OPEN_FLAGS), "rb", buffering=0) as file:
+        line = (file.read(_FIRST_LINE_BYTES) or b"").partition(b"\n")[0]  # None: a pipe that is empty
     words = line[2:].split()
     return tidy(words[0]) if line[:2] == b"#!" and words and words[0][:1] == b"/" else None
 
