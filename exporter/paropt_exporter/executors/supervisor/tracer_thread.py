@@ -7,8 +7,8 @@
 
 The thread blocks in the receive call: polling first would add a quarter to the cost of a call. Guarantee: only the
 thread uses the tracer from `start` until it has ended. If a file system that does not answer holds the thread at the
-end of the command, it is left alone: the supervisor has other commands. All of the tracer's paths are absolute, since the supervisor
-changes its current folder when it starts commands.
+end of the command, it is left alone: the supervisor has other commands. All of the tracer's paths are absolute, since
+the supervisor changes its current folder when it starts commands.
 """
 
 from __future__ import annotations
