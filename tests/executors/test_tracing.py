@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import marshal
 import mmap
 import os
 import resource
@@ -25,6 +26,7 @@ import pytest
 from paropt_exporter.events import Result
 from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
 from paropt_exporter.executors.commands.traces import Access, Trace, merge_traces
+from paropt_exporter.executors.supervisor import tracing
 from paropt_exporter.executors.supervisor.seccomp import (
     CALLS,
     Forbidden,
@@ -421,6 +423,26 @@ second = socket.socket(getattr(socket, family), getattr(socket, kind))
 second.connect(address)
 second.send(b"x")
 """
+
+
+def test_names_of_all_listed_folders_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_MOST_ALL_NAMES", 5)
+    kernel = SimpleNamespace(build_places=lambda _: {}, prefer_same_core=lambda _: None)
+    tracer = tracing.Tracer(cast("Kernel", kernel), -1)
+    problems = []
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        folder.mkdir()
+        for name in "abc":
+            (folder / name).touch()
+        opened = os.open(folder, os.O_RDONLY)
+        call = SimpleNamespace(name="getdents64", pid=os.getpid(), arguments=(opened,))
+        tracer.HANDLERS["getdents64"](tracer, cast("Notification", call))
+        os.close(opened)
+        written = os.memfd_create("trace")
+        tracer.write(written)
+        problems.append(marshal.loads(os.pread(written, 1 << 20, 0))["problems"])
+        os.close(written)
+    assert problems == [[], ["it lists folders of more than 5 files in all"]]
 
 
 def test_known_server_is_not_looked_for_among_all_sockets_again() -> None:

@@ -16,6 +16,7 @@ import marshal
 import os
 import time
 from _struct import unpack_from
+from itertools import islice
 
 from paropt_exporter.executors.supervisor.link_walk import (
     LinkWalk,
@@ -41,6 +42,7 @@ BEFORE = 4  # how far the bits of such a read are shifted
 _MOST_PATHS = 100_000
 _MOST_FOLDERS = 200  # of a path: the exporter looks at each of them, and remembers the way to each
 _MOST_NAMES = 50_000  # of one folder
+_MOST_ALL_NAMES = 1_000_000  # of all folders, 100 bytes each
 _MOST_LINKS = 40  # as the kernel
 _MOST_MOVES = 1_000
 _LARGEST_DIGESTED_BYTES = 1 << 24
@@ -99,6 +101,7 @@ class Tracer:
         self._kernel = kernel
         self._listener = listener
         self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names, digest
+        self._all_names = 0  # that were listed
         self._listed: dict[bytes, int] = {}  # by folder: the time of its last change when its names were noted
         # Absolute paths, of which further calls add nothing until the command changes a link.
         self._noted: dict[int, set[bytes]] = {STAT: set(), READ: set()}
@@ -418,9 +421,14 @@ class Tracer:
             self._note_place(folder.rstrip(b"/") + b"/" + name, STAT)
 
     def _list_names(self, path: bytes) -> list[bytes]:
-        names = os.listdir(path)
+        with os.scandir(path) as listing:  # a list of all names has no bound
+            names = [entry.name for entry in islice(listing, _MOST_NAMES + 1)]
+        self._all_names += len(names)
         if len(names) > _MOST_NAMES:
             self._add_problem(f"it lists a folder of more than {_MOST_NAMES:,} files")
+            return []
+        if self._all_names > _MOST_ALL_NAMES:
+            self._add_problem(f"it lists folders of more than {_MOST_ALL_NAMES:,} files in all")
             return []
         return sorted(names)
 
