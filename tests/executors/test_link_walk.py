@@ -18,6 +18,18 @@ def test_path_of_thousands_of_folders_has_a_place(tmp_path: Path) -> None:
     assert links == [top + b"/link"]
 
 
+def test_links_that_multiply_are_followed_no_further_than_by_the_kernel(tmp_path: Path) -> None:
+    links: list[bytes] = []
+    walk, top = LinkWalk(links.append), os.fsencode(tmp_path)
+    for number in range(40):
+        place = tmp_path / f"l{number}"
+        place.symlink_to(f"l{number - 1}/l{number - 1}" if number else ".")
+        walk.note_change(os.fsencode(place), is_new_link=True)  # so that their places are not remembered
+    walk.find_place(top + b"/l39/a")
+    assert len(links) == 40
+    assert walk.find_place(top + b"/l4/a") == top + b"/a"
+
+
 def test_paths_of_many_folders_take_bounded_memory() -> None:
     walk = LinkWalk(lambda _: None)
     tracemalloc.start(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import marshal
 import mmap
 import os
 import resource
@@ -17,13 +18,24 @@ import sysconfig
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from paropt_exporter.events import Result
 from paropt_exporter.executors.commands.command_pool import CommandOutcome, CommandPool
 from paropt_exporter.executors.commands.traces import Access, Trace, merge_traces
-from paropt_exporter.executors.supervisor.seccomp import CALLS, Forbidden, Kernel, explain_refusal, find_refusal
+from paropt_exporter.executors.supervisor import tracing
+from paropt_exporter.executors.supervisor.seccomp import (
+    CALLS,
+    Forbidden,
+    Kernel,
+    Notification,
+    explain_refusal,
+    find_refusal,
+)
+from paropt_exporter.executors.supervisor.traced_servers import TracedServers
 from paropt_exporter.executors.supervisor.tracing import (
     BEFORE,
     LIST,
@@ -309,6 +321,32 @@ def test_moves_of_thousands_of_folders_are_not_traceable(pool: CommandPool, tmp_
 
 
 @traces
+def test_pipe_in_place_of_a_program_holds_no_tracer(pool: CommandPool, tmp_path: Path) -> None:
+    _, found = trace(pool, shell("mkfifo pipe; chmod +x pipe; ./pipe; echo $?"), cwd=tmp_path)
+    assert found.paths[os.fsencode(tmp_path / "pipe")].is_used(WRITE) and found.problems == ()
+
+
+def test_thread_that_a_file_system_holds_is_left_alone() -> None:
+    script = """
+import threading
+from types import SimpleNamespace
+from paropt_exporter.executors.supervisor import tracer_thread
+tracer_thread._HELD_SECONDS = 0.0
+answer = threading.Lock()
+answer.acquire()
+thread = tracer_thread.TracerThread(SimpleNamespace(serve=answer.acquire, stop=lambda: None))
+thread.start()
+try:
+    thread.write(1)
+except OSError as error:
+    print(error.strerror)
+thread.close()
+"""
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert printed.stdout == "a file system does not answer\n"
+
+
+@traces
 @pytest.mark.parametrize("folders", [300, 1900])
 def test_path_of_too_many_folders_is_a_problem(pool: CommandPool, tmp_path: Path, folders: int) -> None:
     script = f"import os\ntry: os.mkdir('/missing' + '/a' * {folders})\nexcept FileNotFoundError: print('missing')"
@@ -385,6 +423,53 @@ second = socket.socket(getattr(socket, family), getattr(socket, kind))
 second.connect(address)
 second.send(b"x")
 """
+
+
+def test_names_of_all_listed_folders_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_MOST_ALL_NAMES", 5)
+    kernel = SimpleNamespace(build_places=lambda _: {}, prefer_same_core=lambda _: None)
+    tracer = tracing.Tracer(cast("Kernel", kernel), -1)
+    problems = []
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        folder.mkdir()
+        for name in "abc":
+            (folder / name).touch()
+        opened = os.open(folder, os.O_RDONLY)
+        call = SimpleNamespace(name="getdents64", pid=os.getpid(), arguments=(opened,))
+        tracer.HANDLERS["getdents64"](tracer, cast("Notification", call))
+        os.close(opened)
+        written = os.memfd_create("trace")
+        tracer.write(written)
+        problems.append(marshal.loads(os.pread(written, 1 << 20, 0))["problems"])
+        os.close(written)
+    assert problems == [[], ["it lists folders of more than 5 files in all"]]
+
+
+def test_known_server_is_not_looked_for_among_all_sockets_again() -> None:
+    """With 900 sockets that it had bound, each connection of a command took 17 ms."""
+    looked: list[int] = []
+    with socket.socket() as own, socket.socket() as other:
+        for each in (own, other):
+            each.bind(("127.0.0.1", 0))
+
+        def copy_descriptor(_process: int, descriptor: int) -> int:
+            looked.append(descriptor)
+            return os.dup(descriptor)
+
+        address = struct.pack("=H", socket.AF_INET) + struct.pack(">H4s8x", 9, socket.inet_aton("127.0.0.1"))
+        unbound = address[:2] + bytes(2) + address[4:]
+        kernel = SimpleNamespace(copy_descriptor=copy_descriptor, read_bytes=lambda _pid, place, _size: place)
+        servers = TracedServers(cast("Kernel", kernel), note_absence=print, note_write=print)
+        for name, descriptor, sent in (
+            ("bind", own.fileno(), unbound),
+            ("bind", other.fileno(), unbound),
+            ("connect", 0, address),
+            ("connect", 0, address),
+        ):
+            call = SimpleNamespace(pid=os.getpid(), arguments=(descriptor, sent, len(sent)))
+            servers.HANDLERS[name](servers, cast("Notification", call))
+    assert [*servers.names] == ["port 9 of this host"]
+    assert len(looked) == 2
 
 
 @traces

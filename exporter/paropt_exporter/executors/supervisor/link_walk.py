@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MOST_LINKS = 40  # as the kernel
+_MOST_LINKS = 40  # of a path, as the kernel
 _MOST_KNOWN_BYTES = 1 << 24  # of paths, before all are forgotten: a path of 2,000 folders takes 8 MB
 _AT_FDCWD = -100
 _PROCESSES = b"/proc"
@@ -31,13 +31,15 @@ class LinkWalk:
         self._known_bytes = 0
         self._links: set[bytes] = set()
         self._changed: set[bytes] = set()
+        self._followed = 0  # links of the present path
 
     def find_place(self, path: bytes) -> bytes:
         """Return the place of an absolute path without "." in it. If its last part is a link, it is not followed."""
+        self._followed = 0
         folder, _, name = path.rpartition(b"/")
         if name == b"..":
-            return self._find_folder(path, 0)[0] or b"/"
-        return self._find_folder(folder, 0)[0] + b"/" + name
+            return self._find_folder(path)[0] or b"/"
+        return self._find_folder(folder)[0] + b"/" + name
 
     def note_change(self, place: bytes, *, is_new_link: bool) -> bool:
         """Note that the command removes a place, or puts a link or a moved folder there.
@@ -50,7 +52,7 @@ class LinkWalk:
         self._forget()
         return True
 
-    def _find_folder(self, folder: bytes, links: int) -> tuple[bytes, bool]:
+    def _find_folder(self, folder: bytes) -> tuple[bytes, bool]:
         """Return the place of a folder, and whether it lasts. Links after the 40th are not followed."""
         known = self._known.get(folder)
         if known is not None:
@@ -64,13 +66,13 @@ class LinkWalk:
         while names:
             name = names.pop()
             folder += b"/" + name
-            place, step_lasts = self._step(place, name, links)
+            place, step_lasts = self._step(place, name)
             lasts = lasts and step_lasts
             if lasts:
                 self._remember(folder, place)
         return place, lasts
 
-    def _step(self, place: bytes, name: bytes, links: int) -> tuple[bytes, bool]:
+    def _step(self, place: bytes, name: bytes) -> tuple[bytes, bool]:
         """Return the place of a name in the folder at a place, and whether it lasts."""
         if name == b"..":
             # The rest of the path after `..` is not noted, but leaving a process's folder for its parent is.
@@ -78,11 +80,14 @@ class LinkWalk:
         place += b"/" + name
         lasts = place not in self._changed
         target = None if place.startswith(_PROCESSES + b"/") else read_link(place)
-        if target is None or links >= _MOST_LINKS:
+        if target is None:
             return place, lasts
+        if self._followed == _MOST_LINKS:  # the call fails, but not each path through this place
+            return place, False
+        self._followed += 1
         self._links.add(place)
         self._report(place)
-        place, target_lasts = self._find_folder(join(place, target), links + 1)
+        place, target_lasts = self._find_folder(join(place, target))
         return place, lasts and target_lasts
 
     def _remember(self, folder: bytes, place: bytes) -> None:

@@ -6,13 +6,16 @@
     finish: signals until it has ended -----> the signal interrupts the receiving
 
 The thread blocks in the receive call: polling first would add a quarter to the cost of a call. Guarantee: only the
-thread uses the tracer from `start` until `finish` returns. All of the tracer's paths are absolute, since the supervisor
-changes its current folder when it starts commands.
+thread uses the tracer from `start` until it has ended. If a file system that does not answer holds the thread at the
+end of the command, it is left alone: the supervisor has other commands. All of the tracer's paths are absolute, since
+the supervisor changes its current folder when it starts commands.
 """
 
 from __future__ import annotations
 
 import _thread
+import errno
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,12 +28,15 @@ else:
 _WAKE_UP = signal.SIGUSR2  # the supervisor uses it for nothing else
 _SIGNAL_SECONDS = 0.002  # between two signals: a signal that arrives just before the receive call does not interrupt it
 
+_HELD_SECONDS = 2.0  # how long the supervisor waits for the thread at the end of a command
+
 
 class TracerThread:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._identifier = 0
         self._finishing = False
+        self._is_held = False
         self._running, self._released = _thread.allocate_lock(), _thread.allocate_lock()
 
     def start(self) -> None:
@@ -51,12 +57,15 @@ class TracerThread:
     def write(self, descriptor: int) -> None:
         """Write the trace, after all processes of the command have ended. Raises OSError."""
         self._finish()
+        if self._is_held:
+            raise OSError(errno.ETIMEDOUT, "a file system does not answer")
         self._tracer.write(descriptor)
 
     def close(self) -> None:
         """End the thread. From then on, calls of processes that are still running fail."""
         self._finish()
-        self._tracer.close()
+        if not self._is_held:
+            self._tracer.close()
 
     def _serve(self) -> None:
         try:
@@ -72,6 +81,10 @@ class TracerThread:
             return
         self._finishing = True
         self._tracer.stop()
+        held_at = time.monotonic() + _HELD_SECONDS
         while not self._running.acquire(timeout=_SIGNAL_SECONDS):
+            if time.monotonic() >= held_at:
+                self._is_held = True
+                return
             signal.pthread_kill(self._identifier, _WAKE_UP)
         self._released.release()

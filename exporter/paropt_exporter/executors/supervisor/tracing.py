@@ -16,6 +16,7 @@ import marshal
 import os
 import time
 from _struct import unpack_from
+from itertools import islice
 
 from paropt_exporter.executors.supervisor.link_walk import (
     LinkWalk,
@@ -41,12 +42,14 @@ BEFORE = 4  # how far the bits of such a read are shifted
 _MOST_PATHS = 100_000
 _MOST_FOLDERS = 200  # of a path: the exporter looks at each of them, and remembers the way to each
 _MOST_NAMES = 50_000  # of one folder
+_MOST_ALL_NAMES = 1_000_000  # of all folders, 100 bytes each
 _MOST_LINKS = 40  # as the kernel
 _MOST_MOVES = 1_000
 _LARGEST_DIGESTED_BYTES = 1 << 24
 _FIRST_LINE_BYTES = 256  # of a script, as the kernel reads it
 _RENAME_EXCHANGE = 2
 _PLAIN_OPEN_FLAGS = os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # and O_RDONLY, which is 0
+_OWN_OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # of the tracer, which waits for no pipe
 _RESOLVE_IN_ROOT = 0x10
 _CLONE_NEW_MOUNTS = 0x00020000
 _SET_USER, _SET_GROUP = 0o4000, 0o2000
@@ -98,6 +101,7 @@ class Tracer:
         self._kernel = kernel
         self._listener = listener
         self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names, digest
+        self._all_names = 0  # that were listed
         self._listed: dict[bytes, int] = {}  # by folder: the time of its last change when its names were noted
         # Absolute paths, of which further calls add nothing until the command changes a link.
         self._noted: dict[int, set[bytes]] = {STAT: set(), READ: set()}
@@ -417,9 +421,14 @@ class Tracer:
             self._note_place(folder.rstrip(b"/") + b"/" + name, STAT)
 
     def _list_names(self, path: bytes) -> list[bytes]:
-        names = os.listdir(path)
+        with os.scandir(path) as listing:  # a list of all names has no bound
+            names = [entry.name for entry in islice(listing, _MOST_NAMES + 1)]
+        self._all_names += len(names)
         if len(names) > _MOST_NAMES:
             self._add_problem(f"it lists a folder of more than {_MOST_NAMES:,} files")
+            return []
+        if self._all_names > _MOST_ALL_NAMES:
+            self._add_problem(f"it lists folders of more than {_MOST_ALL_NAMES:,} files in all")
             return []
         return sorted(names)
 
@@ -461,8 +470,7 @@ def _compute_digest(path: bytes, state: Any) -> str | None:
     import hashlib  # here: few commands write a file that they have used
 
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
+        with open(os.open(path, _OWN_OPEN_FLAGS), "rb", buffering=0) as file:
             digest = hashlib.sha256(file.read(state[0] + 1)).hexdigest()
     except OSError:
         return None
@@ -473,8 +481,8 @@ def _find_own_interpreter(path: bytes, entry: list[Any] | None) -> bytes | None:
     """Return the interpreter of a script that the command made, which may be gone when the command ends."""
     if entry is None or not entry[0] & WRITE:
         return None
-    with open(path, "rb") as file:
-        line = file.read(_FIRST_LINE_BYTES).partition(b"\n")[0]
+    with open(os.open(path, _OWN_OPEN_FLAGS), "rb", buffering=0) as file:
+        line = (file.read(_FIRST_LINE_BYTES) or b"").partition(b"\n")[0]  # None: a pipe that is empty
     words = line[2:].split()
     return tidy(words[0]) if line[:2] == b"#!" and words and words[0][:1] == b"/" else None
 
