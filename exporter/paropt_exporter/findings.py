@@ -113,6 +113,7 @@ _SUBTEST_SUMMED_UP = re.compile(
 )
 _MESSAGE = re.compile(r"^E {2,}(\S.*)$")
 _SYNTAX_PLACE, _SYNTAX_MESSAGE = re.compile(r'^E +File "(.+)", line (\d+)$'), re.compile(r"^E {3}(\w+: .*)$")
+_CONFTEST = re.compile(r"^ImportError while loading conftest '(.+)'\.$")
 _SOURCE_LINE = re.compile(r"^(\S.*?):(\d+): ")
 _NOT_IN_A_TEST = re.compile(r"^ERROR (?:at (?:setup|teardown) of|collecting) ")
 _CAPTURED = re.compile(r"^-+ Captured \S.* -+$")
@@ -198,7 +199,8 @@ def _find_pytest_failures(lines: Sequence[str]) -> list[Finding]:
     sections = _read_sections(lines)
     summed_up = _read_summary(lines)
     if not summed_up:
-        return [_make_pytest_finding(section.title, section) for section in sections]
+        found = [_make_pytest_finding(section.title, section) for section in sections]
+        return found or _find_conftest_failure(lines)
     by_title: dict[str, deque[_Section]] = defaultdict(deque)
     for section in sections:
         by_title[section.title].append(section)
@@ -239,6 +241,18 @@ class _SummaryLine(Struct, frozen=True):
     test: str
     message: str = ""
     subtest: str = ""
+
+
+def _find_conftest_failure(lines: Sequence[str]) -> list[Finding]:
+    """Return the error of a conftest.py that can't be imported, after which no test runs."""
+    for number, line in enumerate(lines):
+        if conftest := _CONFTEST.match(line):
+            section = _Section(conftest[1])
+            for below in lines[number + 1 :]:
+                _read_section_line(below, section)
+            found = _make_pytest_finding(conftest[1], section)
+            return [Finding(message=found.message, path=found.path or conftest[1], line=found.line)]
+    return []
 
 
 def _find_title(line: _SummaryLine, known: Container[str]) -> str:

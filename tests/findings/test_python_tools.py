@@ -297,6 +297,13 @@ def test_code_that_pytest_cannot_compile_is_named_with_its_place(tmp_path: Path,
     assert (own.path, own.line) == (str(tmp_path / "test_c.py"), 3)
 
 
+def test_conftest_that_pytest_cannot_import_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("import os\nimport shop\n", encoding="utf-8")
+    assert choose_excerpt(run_pytest(tmp_path, code=4)) == [
+        "conftest.py:2: ModuleNotFoundError: No module named 'shop'"
+    ]
+
+
 def test_lines_that_a_failing_test_printed_are_no_findings(tmp_path: Path) -> None:
     body = 'def test_print():\n    print("app.py:3: error: not real")\n    assert False\n'
     (tmp_path / "test_c.py").write_text(body, encoding="utf-8")
