@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import defaultdict, deque
 from collections.abc import Container, Iterator, Sequence
 from enum import StrEnum
@@ -54,11 +55,15 @@ class Finding(Struct, frozen=True, kw_only=True):
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first `most` findings in an output (None: all); empty for tools that are not known here.
 
-    Known are pytest, unittest, doctest, go test, cargo test, vitest, jest, mocha and TAP (node --test, bats, prove),
-    then ruff, mypy, bandit, tsc, eslint and tools that write like them, and at last a limit of coverage, a wrong option
-    and a Python traceback.
+    Known are pre-commit with the tools in its hooks, pytest, unittest, doctest, go test, cargo test, vitest, jest,
+    mocha and TAP (node --test, bats, prove), then ruff, mypy, bandit, tsc, eslint and tools that write like them, and
+    at last a limit of coverage, a wrong option and a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
+    return tuple(islice(_find_failed_hooks(lines), most)) or _find_by_tool(lines, most)
+
+
+def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]:
     for parse in (
         _find_pytest_failures,
         _find_fatal_error,
@@ -98,6 +103,10 @@ def _choose_head_and_tail(lines: list[str]) -> list[str]:
         return lines
     return [*lines[:_HEAD_LINES], f"… {left} lines", *lines[-_TAIL_LINES:]]
 
+
+# pre-commit and prek
+_HOOK, _HOOK_FACT = re.compile(r"^- hook id: (\S+)$"), re.compile(r"^- (?:duration|exit code|files were modified)\b")
+_HOOK_ENDED = re.compile(r"(?<!\.)\.{3,}(?:\(.*\))?(?:Passed|Failed|Skipped)$")
 
 # pytest
 _SUMMARY = re.compile(r"^=+ short test summary info =+$")
@@ -192,6 +201,26 @@ _TAP_EXPECTED = re.compile(r" # (?:todo|skip)\b", re.IGNORECASE)  # a failure th
 _TAP_KEY = re.compile(r"^\s+(?P<key>error|message|location|failureType): (?P<value>.+)$")
 _TAP_BLOCK = frozenset({"|", "|-", ">", ">-"})  # YAML: the value stands in the next lines
 _TAP_LOCATION = re.compile(r"^(?P<path>.+):(?P<line>\d+):(?P<column>\d+)$")
+
+
+def _find_failed_hooks(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield the findings in the output of each failed hook; of an unknown tool, its first line."""
+    hooks: list[tuple[str, list[str]]] = []
+    is_inside = False
+    for line in lines:
+        if hook := _HOOK.match(line):
+            hooks.append((hook[1], []))
+            is_inside = True
+        elif is_inside and line.endswith(("Passed", "Failed", "Skipped")) and _HOOK_ENDED.search(line):
+            is_inside = False
+        elif is_inside and not _HOOK_FACT.match(line):
+            hooks[-1][1].append(line)
+    for name, output in hooks:
+        below = textwrap.dedent("\n".join(output)).splitlines()
+        if found := _find_by_tool(below, None):
+            yield from found
+        else:
+            yield Finding(message=next(filter(None, below), "failed or changed files"), rule=name)
 
 
 def _find_pytest_failures(lines: Sequence[str]) -> list[Finding]:

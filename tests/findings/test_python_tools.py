@@ -427,6 +427,36 @@ Found 3 errors in 1 file (checked 1 source file)
     ]
 
 
+def test_each_failed_hook_of_pre_commit_is_named() -> None:
+    """The excerpt had the first hook's dots and the last lines, or only the findings of a linter."""
+    output = """\
+trim trailing whitespace.................................................Failed
+- hook id: trailing-whitespace
+- exit code: 1
+- files were modified by this hook
+
+Fixing a.py
+
+check yaml...........................................(no files to check)Skipped
+mypy.....................................................................Failed
+- hook id: mypy
+- exit code: 1
+
+a.py:1: error: Incompatible types in assignment  [assignment]
+Found 1 error in 1 file (checked 1 source file)
+
+end of files.............................................................Failed
+- hook id: end-of-file-fixer
+- files were modified by this hook
+ruff.....................................................................Passed
+"""
+    assert choose_excerpt(output) == [
+        "Fixing a.py [trailing-whitespace]",
+        "a.py:1: Incompatible types in assignment [assignment]",
+        "failed or changed files [end-of-file-fixer]",
+    ]
+
+
 def test_annotations_for_github_are_read() -> None:
     output = """\
 ::error title=ruff (F401),file=/work/a.py,line=1,col=8,endLine=1,endColumn=10::a.py:1:8: F401 `os` unused%0A  help: `os`
