@@ -115,10 +115,9 @@ _ANY_PART = re.compile(r"^=+ .+ =+$")
 _SECTION = re.compile(r"^_{3,} (.+?) _{3,}$")
 _SUMMED_UP = re.compile(r"^(?:FAILED|ERROR) (?P<test>[^\[]+?(?:\[.*?\])?)(?: - (?P<message>.*))?$")
 # Of a subtest: SUBFAILED[text] (key=value) test_a.py::test - message. The plug-in pytest-subtests has the word second.
-_DESCRIPTION = r"(?P<subtest>(?:\[.*?\])?(?: ?\(.*?\))?)"
+_SUBTEST = r"(?P<{}>[\[(].*?[\])])"
 _SUBTEST_SUMMED_UP = re.compile(
-    rf"^(?:SUBFAILED{_DESCRIPTION}|{_DESCRIPTION.replace('subtest', 'first')} SUBFAIL)"
-    r" (?P<test>[^\[(]+?::[^\[]+?(?:\[.*?\])?)(?: - (?P<message>.*))?$"
+    rf"^(?:SUBFAILED{_SUBTEST.format('after')}|{_SUBTEST.format('before')} SUBFAIL) (?P<test>[^\s:]+::.*)$"
 )
 _MESSAGE = re.compile(r"^E {2,}(\S.*)$")
 _SYNTAX_PLACE, _SYNTAX_MESSAGE = re.compile(r'^E +File "(.+)", line (\d+)$'), re.compile(r"^E {3}(\w+: .*)$")
@@ -380,10 +379,10 @@ def _read_summary(lines: Sequence[str]) -> list[_SummaryLine]:
         return []
     found = []
     for line in lines[starts[-1] + 1 :]:
-        if (subtest := _SUBTEST_SUMMED_UP.match(line)) and (description := subtest["subtest"] or subtest["first"]):
-            found.append(_SummaryLine(subtest["test"], subtest["message"] or "", description))
-        elif summed_up := _SUMMED_UP.match(line):
-            found.append(_SummaryLine(summed_up["test"], summed_up["message"] or ""))
+        subtest = _SUBTEST_SUMMED_UP.match(line)
+        if match := _SUMMED_UP.match(f"FAILED {subtest['test']}" if subtest else line):
+            name = (subtest["after"] or subtest["before"]) if subtest else ""
+            found.append(_SummaryLine(match["test"], match["message"] or "", name))
     return found
 
 
