@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import defaultdict, deque
 from collections.abc import Container, Iterator, Sequence
 from enum import StrEnum
@@ -54,11 +55,15 @@ class Finding(Struct, frozen=True, kw_only=True):
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first `most` findings in an output (None: all); empty for tools that are not known here.
 
-    Known are pytest, unittest, doctest, go test, cargo test, vitest, jest, mocha and TAP (node --test, bats, prove),
-    then ruff, mypy, bandit, tsc, eslint and tools that write like them, and at last a limit of coverage, a wrong option
-    and a Python traceback.
+    Known are pre-commit with the tools in its hooks, pytest, unittest, doctest, go test, cargo test, vitest, jest,
+    mocha and TAP (node --test, bats, prove), then ruff, mypy, bandit, tsc, eslint and tools that write like them, and
+    at last a limit of coverage, a wrong option and a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
+    return tuple(islice(_find_failed_hooks(lines), most)) or _find_by_tool(lines, most)
+
+
+def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]:
     for parse in (
         _find_pytest_failures,
         _find_fatal_error,
@@ -99,6 +104,10 @@ def _choose_head_and_tail(lines: list[str]) -> list[str]:
     return [*lines[:_HEAD_LINES], f"… {left} lines", *lines[-_TAIL_LINES:]]
 
 
+# pre-commit and prek
+_HOOK, _HOOK_FACT = re.compile(r"^- hook id: (\S+)$"), re.compile(r"^- (?:duration|exit code|files were modified)\b")
+_HOOK_ENDED = re.compile(r"(?<!\.)\.{3,}(?:\(.*\))?(?:Passed|Failed|Skipped)$")
+
 # pytest
 _SUMMARY = re.compile(r"^=+ short test summary info =+$")
 _PART = re.compile(r"^=+ (?:ERRORS|FAILURES) =+$")
@@ -106,13 +115,13 @@ _ANY_PART = re.compile(r"^=+ .+ =+$")
 _SECTION = re.compile(r"^_{3,} (.+?) _{3,}$")
 _SUMMED_UP = re.compile(r"^(?:FAILED|ERROR) (?P<test>[^\[]+?(?:\[.*?\])?)(?: - (?P<message>.*))?$")
 # Of a subtest: SUBFAILED[text] (key=value) test_a.py::test - message. The plug-in pytest-subtests has the word second.
-_DESCRIPTION = r"(?P<subtest>(?:\[.*?\])?(?: ?\(.*?\))?)"
+_SUBTEST = r"(?P<{}>[\[(].*?[\])])"
 _SUBTEST_SUMMED_UP = re.compile(
-    rf"^(?:SUBFAILED{_DESCRIPTION}|{_DESCRIPTION.replace('subtest', 'first')} SUBFAIL)"
-    r" (?P<test>[^\[(]+?::[^\[]+?(?:\[.*?\])?)(?: - (?P<message>.*))?$"
+    rf"^(?:SUBFAILED{_SUBTEST.format('after')}|{_SUBTEST.format('before')} SUBFAIL) (?P<test>[^\s:]+::.*)$"
 )
 _MESSAGE = re.compile(r"^E {2,}(\S.*)$")
 _SYNTAX_PLACE, _SYNTAX_MESSAGE = re.compile(r'^E +File "(.+)", line (\d+)$'), re.compile(r"^E {3}(\w+: .*)$")
+_CONFTEST = re.compile(r"^ImportError while loading conftest '(.+)'\.$")
 _SOURCE_LINE = re.compile(r"^(\S.*?):(\d+): ")
 _NOT_IN_A_TEST = re.compile(r"^ERROR (?:at (?:setup|teardown) of|collecting) ")
 _CAPTURED = re.compile(r"^-+ Captured \S.* -+$")
@@ -193,12 +202,33 @@ _TAP_BLOCK = frozenset({"|", "|-", ">", ">-"})  # YAML: the value stands in the 
 _TAP_LOCATION = re.compile(r"^(?P<path>.+):(?P<line>\d+):(?P<column>\d+)$")
 
 
+def _find_failed_hooks(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield the findings in the output of each failed hook; of an unknown tool, its first line."""
+    hooks: list[tuple[str, list[str]]] = []
+    is_inside = False
+    for line in lines:
+        if hook := _HOOK.match(line):
+            hooks.append((hook[1], []))
+            is_inside = True
+        elif is_inside and line.endswith(("Passed", "Failed", "Skipped")) and _HOOK_ENDED.search(line):
+            is_inside = False
+        elif is_inside and not _HOOK_FACT.match(line):
+            hooks[-1][1].append(line)
+    for name, output in hooks:
+        below = textwrap.dedent("\n".join(output)).splitlines()
+        if found := _find_by_tool(below, None):
+            yield from found
+        else:
+            yield Finding(message=next(filter(None, below), "failed or changed files"), rule=name)
+
+
 def _find_pytest_failures(lines: Sequence[str]) -> list[Finding]:
     """Return a finding for each failed test, failed subtest and error; none if this is not pytest's output."""
     sections = _read_sections(lines)
     summed_up = _read_summary(lines)
     if not summed_up:
-        return [_make_pytest_finding(section.title, section) for section in sections]
+        found = [_make_pytest_finding(section.title, section) for section in sections]
+        return found or _find_conftest_failure(lines)
     by_title: dict[str, deque[_Section]] = defaultdict(deque)
     for section in sections:
         by_title[section.title].append(section)
@@ -239,6 +269,18 @@ class _SummaryLine(Struct, frozen=True):
     test: str
     message: str = ""
     subtest: str = ""
+
+
+def _find_conftest_failure(lines: Sequence[str]) -> list[Finding]:
+    """Return the error of a conftest.py that can't be imported, after which no test runs."""
+    for number, line in enumerate(lines):
+        if conftest := _CONFTEST.match(line):
+            section = _Section(conftest[1])
+            for below in lines[number + 1 :]:
+                _read_section_line(below, section)
+            found = _make_pytest_finding(conftest[1], section)
+            return [Finding(message=found.message, path=found.path or conftest[1], line=found.line)]
+    return []
 
 
 def _find_title(line: _SummaryLine, known: Container[str]) -> str:
@@ -337,10 +379,10 @@ def _read_summary(lines: Sequence[str]) -> list[_SummaryLine]:
         return []
     found = []
     for line in lines[starts[-1] + 1 :]:
-        if (subtest := _SUBTEST_SUMMED_UP.match(line)) and (description := subtest["subtest"] or subtest["first"]):
-            found.append(_SummaryLine(subtest["test"], subtest["message"] or "", description))
-        elif summed_up := _SUMMED_UP.match(line):
-            found.append(_SummaryLine(summed_up["test"], summed_up["message"] or ""))
+        subtest = _SUBTEST_SUMMED_UP.match(line)
+        if match := _SUMMED_UP.match(f"FAILED {subtest['test']}" if subtest else line):
+            name = (subtest["after"] or subtest["before"]) if subtest else ""
+            found.append(_SummaryLine(match["test"], match["message"] or "", name))
     return found
 
 

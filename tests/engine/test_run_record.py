@@ -272,6 +272,16 @@ def test_splitting_the_longest_task_is_advised_if_the_lane_waits_for_it(kind: st
     assert advice(kind, *tasks, planned=lane(*stages, workers=3), name="b") == ""
 
 
+@pytest.mark.parametrize(("items", "advised"), [(("a.py",), True), (("a.py", "b.py"), False)])
+def test_splitting_a_batch_of_several_items_is_not_advised(items: tuple[str, ...], advised: bool) -> None:
+    """The first run of a suite told its user to split the longest task, which the next run cuts by itself."""
+    first, second = stage("a", tasks=2).tasks
+    batches = (replace(first, items=items), replace(second, items=("c.py",)))
+    tasks = (*rounds(1, 1, seconds=6.0, name="a"), replace(rounds(1, 1, seconds=1.0, name="a")[0], task=1))
+    planned = lane(replace(stage("a"), tasks=batches), workers=2)
+    assert bool(advice("uneven", *tasks, planned=planned, name="a")) == advised
+
+
 def test_splitting_a_task_that_computes_is_not_advised_on_full_cores() -> None:
     tasks = (*rounds(1, 1, seconds=4.0, cpu=4.0, name="a"), *rounds(2, 1, seconds=2.0, cpu=2.0, name="b"))
     stages = (whole("a", CALL), stage("b", tasks=2))

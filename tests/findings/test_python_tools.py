@@ -297,6 +297,13 @@ def test_code_that_pytest_cannot_compile_is_named_with_its_place(tmp_path: Path,
     assert (own.path, own.line) == (str(tmp_path / "test_c.py"), 3)
 
 
+def test_conftest_that_pytest_cannot_import_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("import os\nimport shop\n", encoding="utf-8")
+    assert choose_excerpt(run_pytest(tmp_path, code=4)) == [
+        "conftest.py:2: ModuleNotFoundError: No module named 'shop'"
+    ]
+
+
 def test_lines_that_a_failing_test_printed_are_no_findings(tmp_path: Path) -> None:
     body = 'def test_print():\n    print("app.py:3: error: not real")\n    assert False\n'
     (tmp_path / "test_c.py").write_text(body, encoding="utf-8")
@@ -417,6 +424,36 @@ Found 3 errors in 1 file (checked 1 source file)
         'src/a.py:1: Returning Any from function declared to return "CertParamType | None" [no-any-return]',
         'src/a.py:2: Unused "type: ignore" comment [unused-ignore]',
         "src/a.py:3: No rule",
+    ]
+
+
+def test_each_failed_hook_of_pre_commit_is_named() -> None:
+    """The excerpt had the first hook's dots and the last lines, or only the findings of a linter."""
+    output = """\
+trim trailing whitespace.................................................Failed
+- hook id: trailing-whitespace
+- exit code: 1
+- files were modified by this hook
+
+Fixing a.py
+
+check yaml...........................................(no files to check)Skipped
+mypy.....................................................................Failed
+- hook id: mypy
+- exit code: 1
+
+a.py:1: error: Incompatible types in assignment  [assignment]
+Found 1 error in 1 file (checked 1 source file)
+
+end of files.............................................................Failed
+- hook id: end-of-file-fixer
+- files were modified by this hook
+ruff.....................................................................Passed
+"""
+    assert choose_excerpt(output) == [
+        "Fixing a.py [trailing-whitespace]",
+        "a.py:1: Incompatible types in assignment [assignment]",
+        "failed or changed files [end-of-file-fixer]",
     ]
 
 

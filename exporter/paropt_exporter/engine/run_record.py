@@ -346,6 +346,8 @@ def _try_split(found: Bottleneck, run: RecordedRun) -> str:
     whole = run.tasks[longest]
     start_seconds = 0.0
     if sum(each.stage == whole.stage for each in run.tasks) > 1:
+        if _is_batch(run, whole.stage):
+            return ""  # the next run cuts batches by their items' durations
         target = "its longest task" if found.stage else f"the longest task of {whole.stage}"
         split = f"split {target} in two"
     else:
@@ -360,6 +362,13 @@ def _try_split(found: Bottleneck, run: RecordedRun) -> str:
     # An adaptive lane gives the second half a worker.
     size = run.size if run.plan.workers.fixed else run.size + 1
     return _format_if_faster(split, tasks, run, size)
+
+
+def _is_batch(run: RecordedRun, stage: str) -> bool:
+    """Return whether the longest task of a stage was a batch of several items."""
+    longest = max((each for each in run.timings if each.stage == stage), key=lambda each: each.duration_seconds)
+    planned = (task for each in run.plan.stages if each.name == stage for task in each.tasks)
+    return any(task.index == longest.task and len(task.items or ()) > 1 for task in planned)
 
 
 def _format_if_faster(change: str, tasks: Sequence[RecordedTask], run: RecordedRun, size: int) -> str:
