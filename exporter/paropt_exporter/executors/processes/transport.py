@@ -166,11 +166,15 @@ class WorkerConnection:
         except OSError:
             self.dismiss()  # usually it has died; otherwise it exits without these tasks, and others get them
             return True
+        whole = (
+            True  # not by the outbox: the worker may have replied by now, and its thread sent part of the next batch
+        )
         for part in parts:
             if sent < len(part):
                 self._outbox.append(memoryview(part)[sent:])
+                whole = False
             sent = max(0, sent - len(part))
-        return not self._outbox
+        return whole
 
     def flush(self) -> bool:
         """Send more of a batch that did not fit; return whether all of it is sent. `wait` watches for room."""
