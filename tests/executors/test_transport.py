@@ -26,7 +26,7 @@ class _Socket:
 
 
 def test_batch_was_sent_whole_though_the_next_one_waits_for_room_by_then() -> None:
-    """The worker's thread would take the rest of the next batch for sent, once it was told of it a second time."""
+    """A second note of a blocked process may come after the rest was sent, and hide that of another batch."""
     connection = WorkerConnection(lifetime.FORK_SERVERS)
     wholes = []
 
