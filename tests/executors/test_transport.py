@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Callable
+from functools import partial
 from socket import socket
+from types import FrameType
 from typing import Any
 
 from paropt_exporter.executors import lifetime
@@ -39,3 +43,42 @@ def test_batch_was_sent_whole_though_the_next_one_waits_for_room_by_then() -> No
     wholes.append(connection.send_task(0, (b"function", ()), profiled=False, shares_memory=False))
     connection.close()
     assert wholes == [False, True]
+
+
+def interrupted_in_offer(place: int, call: Callable[[], object]) -> bool:
+    """Make a call and raise KeyboardInterrupt before instruction number `place` of `offer`; False if it has fewer."""
+    passed = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal passed
+        if frame.f_code is not WorkerConnection.offer.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        passed += event == "opcode"
+        if event == "opcode" and passed == place:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_interrupt_of_an_offer_comes_before_the_claims_or_after_their_note() -> None:
+    """In between, the pool took tasks that had run for unclaimed ones, and ran them again."""
+    connection = WorkerConnection(lifetime.FORK_SERVERS)
+    seen = set()
+    for place in itertools.count(1):
+        noted: list[None] = []
+        interrupted = interrupted_in_offer(place, partial(connection.offer, 3, partial(noted.append, None)))
+        seen.add((connection.withdraw_claims(), len(noted)))
+        if not interrupted:
+            break
+    connection.close()
+    assert seen == {(0, 0), (3, 1)}

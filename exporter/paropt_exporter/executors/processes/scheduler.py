@@ -48,7 +48,8 @@ import math
 import signal
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paropt_exporter.executors.base import check_size
@@ -81,7 +82,7 @@ _OFFERED: list[WorkItem] = []  # stays empty
 class Send(NamedTuple):
     """A batch for a process. `single`: the one task is a batch of its own, and its reply finishes the batch.
 
-    Its claims are offered before the lock is released, see `Scheduler.note_offered`; it is sent afterwards.
+    Its claims are offered before the lock is released, see `Scheduler.build_offer_note`; it is sent afterwards.
     """
 
     process: WorkerProcess
@@ -297,9 +298,12 @@ class Scheduler:
             return []
         return self.give_next_batch(process, now, sender)
 
-    def note_offered(self, batch: Send) -> None:
-        """Note that the process may claim the batch's tasks: from here on its claims tell which ones it has begun."""
-        batch.process.sending[batch.sender] = _OFFERED
+    def build_offer_note(self, batch: Send) -> Callable[[], None]:
+        """Return the function, written in C, that notes that the process may claim the batch's tasks.
+
+        From its call on the process's claims tell which tasks it has begun.
+        """
+        return partial(batch.process.sending.__setitem__, batch.sender, _OFFERED)
 
     def note_blocked(self, process: WorkerProcess) -> None:
         """Note that a part of a batch did not fit into the socket: the worker's thread is to send it."""
