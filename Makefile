@@ -128,7 +128,7 @@ soak: $(READY) ## minutes of random faults over everything at once, replayed by 
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/cpython_suite.py
 
-fuzz: $(READY) ## 100,000 mutated requests, and 10,000 mutated configs of each kind; `FUZZ="--seed 7"` repeats a run
+fuzz: $(READY) ## 100,000 mutated requests, and 10,000 mutated configs and foreign texts of each kind; `FUZZ="--seed 7"` repeats a run
 	$(BIN)/python benchmarks/fuzz.py $(FUZZ)
 
 mutants: $(READY) tools ## how many faults in the alert rules their promtool tests notice

@@ -1,4 +1,4 @@
-"""Mutated requests, configs, web configs and host configs: each gets an answer or a clear error, whatever is in it.
+"""Mutated requests, configs and texts of other programs: each gets an answer or a clear error, whatever is in it.
 
 Usage: python benchmarks/fuzz.py [--seed N] [--requests N] [--configs N]. The seed is printed and gives the same inputs
 again. Exits with 1 after a wrong answer, and saves its input in build/fuzz. Wrong are: a status of 5xx other than
@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import FrameType
 
@@ -30,6 +30,7 @@ import psutil
 import trustme
 import yaml
 
+import fuzz_texts
 from paropt_exporter import config as configs
 from paropt_exporter.config.host_config import load_host_config
 from paropt_exporter.errors import ConfigError, UsageError
@@ -161,14 +162,18 @@ def main() -> int:
 def list_kinds(seed: int, *, requests: int, count: int) -> list[tuple[str, Callable[[], str]]]:
     """Return the kinds of inputs, each with a function that tries them and returns figures, or raises WrongAnswer."""
     hashed = bcrypt.hashpw(b"s3cret", b"$2b$04$" + b"a" * 21 + b"e").decode()  # the same for each seed
-    files = (
-        ("configs", CONFIG, try_config),
-        ("web configs", WEB_CONFIG.replace("HASH", hashed), try_web_config),
-        ("host configs", HOST_CONFIG, try_host_config),
+    files: tuple[fuzz_texts.Kind, ...] = (
+        ("configs", partial(mutate_document, CONFIG), try_config),
+        ("web configs", partial(mutate_document, WEB_CONFIG.replace("HASH", hashed)), try_web_config),
+        ("host configs", partial(mutate_document, HOST_CONFIG), try_host_config),
+        *fuzz_texts.list_texts(partial(mutate_bytes, parts=TEXT_PARTS)),
     )
     endpoints = (("plain", ""), ("protected", f"basic_auth_users: {{ops: {hashed}}}"))
     return [
-        *((kind, partial(fuzz_files, f"{seed} {kind}", base, try_one, count=count)) for kind, base, try_one in files),
+        *(
+            (kind, partial(fuzz_files, f"{seed} {kind}", mutate, try_one, count=count))
+            for kind, mutate, try_one in files
+        ),
         *(
             (f"requests to a {kind} endpoint", partial(fuzz_endpoint, f"{seed} {kind}", text, count=requests // 2))
             for kind, text in endpoints
@@ -187,15 +192,22 @@ def write_certificates(folder: Path) -> None:
 # Files:
 
 
-def fuzz_files(seed: str, base: str, try_one: Callable[[Path], str], *, count: int, failures: Path = FAILURES) -> str:
+def fuzz_files(
+    seed: str,
+    mutate: Callable[[random.Random], bytes],
+    try_one: Callable[[Path], str],
+    *,
+    count: int,
+    failures: Path = FAILURES,
+) -> str:
     """Try so many changed files. Return the figures. Raises WrongAnswer, with the files saved."""
     rng, endings, slowest, wrong = random.Random(seed), Counter[str](), 0.0, list[str]()
-    tree, memory = yaml.safe_load(base), Memory(psutil.Process())
+    memory = Memory(psutil.Process())
     with tempfile.TemporaryDirectory(prefix="paropt-fuzz-") as folder:
         write_certificates(Path(folder))
         path = Path(folder) / "fuzzed.yml"
         for number in range(count):
-            content = mutate_bytes(base.encode(), rng, TEXT_PARTS) if rng.random() < 0.5 else mutate_tree(tree, rng)
+            content = mutate(rng)
             path.write_bytes(content)
             path.chmod(0o600)
             began = time.monotonic()
@@ -400,6 +412,14 @@ def mutate_bytes(base: bytes, rng: random.Random, parts: Sequence[bytes]) -> byt
             case _:
                 content = content[:at] if rng.random() < 0.2 else content[at:] + content[:at]
     return bytes(content)
+
+
+def mutate_document(base: str, rng: random.Random) -> bytes:
+    """Return a YAML text after changes of its bytes or of its values."""
+    return mutate_bytes(base.encode(), rng, TEXT_PARTS) if rng.random() < 0.5 else mutate_tree(load_yaml(base), rng)
+
+
+load_yaml = lru_cache(yaml.safe_load)
 
 
 def mutate_tree(tree: object, rng: random.Random) -> bytes:

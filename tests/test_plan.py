@@ -216,6 +216,16 @@ def test_unknown_duration_counts_as_the_median_of_the_known(tmp_path: Path) -> N
     assert {stage.remaining_seconds for stage in plan.build_plan(read, "standard").stages} == {1.0}
 
 
+@pytest.mark.parametrize(("failed_after", "remaining"), [(30.0, 30), (0.1, 2)])
+def test_stage_that_never_succeeded_counts_at_least_as_long_as_its_failures(
+    tmp_path: Path, failed_after: float, remaining: float
+) -> None:
+    earlier = plan.EarlierRuns(seconds={"a": 1.0, "b": 2.0, "c": 9.0}, failure_seconds={"d": failed_after})
+    built = plan.build_plan(configs.read(tmp_path, _chain(a="", b="", c="", d="")), "standard", earlier=earlier)
+    found = {stage.name: stage for stage in built.stages}["d"]
+    assert (found.remaining_seconds, found.expected_seconds) == (remaining, None)
+
+
 def test_chain_of_thousands_is_no_recursion(tmp_path: Path) -> None:
     names = {f"s{n}": f"s{n - 1}" if n else "" for n in range(3000)}
     assert plan.build_plan(configs.read(tmp_path, _chain(**names)), "standard").stages[0].remaining_seconds == 3000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from enum import StrEnum
 from itertools import islice, pairwise
 
@@ -54,14 +54,16 @@ class Finding(Struct, frozen=True, kw_only=True):
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first `most` findings in an output (None: all); empty for tools that are not known here.
 
-    Known are pytest, unittest, go test, cargo test, vitest, jest, mocha and TAP (node --test, bats, prove), then ruff,
-    mypy, bandit, tsc, eslint and tools that write like them, and at last coverage's limit and a Python traceback.
+    Known are pytest, unittest, doctest, go test, cargo test, vitest, jest, mocha and TAP (node --test, bats, prove),
+    then ruff, mypy, bandit, tsc, eslint and tools that write like them, and at last a limit of coverage, a wrong option
+    and a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     for parse in (
         _find_pytest_failures,
         _find_fatal_error,
         _find_unittest_failures,
+        _find_doctest_failures,
         _find_go_failures,
         _find_cargo_failures,
         _find_vitest_failures,
@@ -70,7 +72,7 @@ def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
         _find_node_failures,
         _find_tap_failures,
         _find_linter_findings,
-        _find_low_coverage,
+        _find_sentence,
         _find_traceback,
     ):
         if found := tuple(islice(parse(lines), most)):
@@ -110,27 +112,36 @@ _SUBTEST_SUMMED_UP = re.compile(
     r" (?P<test>[^\[(]+?::[^\[]+?(?:\[.*?\])?)(?: - (?P<message>.*))?$"
 )
 _MESSAGE = re.compile(r"^E {2,}(\S.*)$")
+_SYNTAX_PLACE, _SYNTAX_MESSAGE = re.compile(r'^E +File "(.+)", line (\d+)$'), re.compile(r"^E {3}(\w+: .*)$")
 _SOURCE_LINE = re.compile(r"^(\S.*?):(\d+): ")
 _NOT_IN_A_TEST = re.compile(r"^ERROR (?:at (?:setup|teardown) of|collecting) ")
 _CAPTURED = re.compile(r"^-+ Captured \S.* -+$")
 _LEVEL_OF_GROUP = re.compile(r"^ +\| ")  # exceptions of a group are indented behind a line
 _GROUP_BEGINS, _SECOND_IN_GROUP = re.compile(r"^ +\+-\+-+ 1 -+$"), re.compile(r"^ +\+-+ 2 -+$")
 _CUT_MESSAGE = "..."
+_MOST_COMPARED = 100  # sections with each failure; both are in the same order
+_DOCTEST = "[doctest] "  # before the title of a section
 _WIDTH_TOLERANCE = 2  # characters: a heading has two sides of the same length
+
+# doctest: its own output, and a section of pytest, which numbers the lines of an example
+_FAILED_EXAMPLE = re.compile(r'^File "(?P<path>.+)", line (?P<line>\d+), in \S+$')
+_EXAMPLE, _EXAMPLE_HEADING = re.compile(r"^\d{3,} +>>> (.+)$"), "Failed example:"
+_EXCEPTION, _EXCEPTION_HEADING = "UNEXPECTED EXCEPTION: ", "Exception raised:"
 
 # unittest and tracebacks
 _RULER, _THIN_RULER = "=" * 70, "-" * 70
-_HEADER = re.compile(r"^(?:FAIL|ERROR): (\S+)(?: \((.+?)\))?(?: (.+))?$")
+_HEADER = re.compile(r"^(?:FAIL|ERROR|UNEXPECTED SUCCESS): (\S+)(?: \((.+?)\))?(?: (.+))?$")
 _TRACEBACK = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^\s*File "(.+)", line (\d+)')
 # Frames of the standard library and of packages
 _INSTALLED = re.compile(r"/lib/python\d|/(?:site|dist)-packages/|^<frozen |/bin/py\.?test$")
-# of pytest-cov and of coverage report
-_LOW_COVERAGE = re.compile(
-    r"^(?:FAIL |ERROR: )?(?P<message>Required test coverage of .* not reached.*|Coverage failure: .+)$"
+# A coverage below its limit, of pytest-cov and of coverage report, and a wrong option, of argparse
+_SENTENCE = re.compile(
+    r"^(?:FAIL |ERROR: )?(?P<message>Required test coverage of .* not reached.*|Coverage failure: .+"
+    r"|[\w.-]+: error: (?:unrecognized arguments|the following arguments are required|argument |invalid choice).*)$"
 )
 # Python's faulthandler at a crash, and pytest-timeout with `timeout_method = thread`, which ends the process
-_FATAL = re.compile(r"^Fatal Python error: (?P<message>.+)$")
+_FATAL = re.compile(r"Fatal Python error: (?P<message>.+)$")  # in the line of pytest's dots
 _CRASHED_THREAD = re.compile(r"^Current thread 0x\w+.* \(most recent call first\):$")
 _TIMED_OUT = re.compile(r"^\++ Timeout \++$")
 _STACK = re.compile(r"^~+ Stack of (?P<thread>.+?) \(\d+\) ~+$")
@@ -191,11 +202,13 @@ def _find_pytest_failures(lines: Sequence[str]) -> list[Finding]:
     by_title: dict[str, deque[_Section]] = defaultdict(deque)
     for section in sections:
         by_title[section.title].append(section)
+    titles = [_find_title(each, by_title) for each in summed_up]
+    taken = {*titles}
+    untitled = [section for section in sections if section.title not in taken]
     with_subtests = {each.test for each in summed_up if each.subtest}  # their failed subtests tell more
     found = []
-    for each in summed_up:
-        fitting = by_title[f"{_make_title(each.test)} {each.subtest}".rstrip()]
-        section = fitting.popleft() if fitting else _take_line_of_failure(by_title[""], each)
+    for each, title in zip(summed_up, titles, strict=True):
+        section = by_title[title].popleft() if by_title[title] else _take_untitled_section(untitled, each)
         if each.subtest or each.test not in with_subtests or not each.message.startswith(_HAS_FAILED_SUBTESTS):
             found.append(_make_pytest_finding(each.test, section, each))
     return found
@@ -218,6 +231,8 @@ class _Section(Struct):
     raised: dict[int, str] = field(default_factory=dict)
     in_frame: bool = False
     ended: bool = False
+    of_doctest: list[str] = field(default_factory=list)  # lines
+    syntax_place: tuple[str, int] | None = None  # of the code that can't be compiled
 
 
 class _SummaryLine(Struct, frozen=True):
@@ -226,11 +241,17 @@ class _SummaryLine(Struct, frozen=True):
     subtest: str = ""
 
 
-def _take_line_of_failure(left: deque[_Section], line: _SummaryLine) -> _Section:
-    """Take the line that `--tb=line` wrote about a failure; it has no title."""
+def _find_title(line: _SummaryLine, known: Container[str]) -> str:
+    """Return the title of a failure's section."""
+    of_doctest = _DOCTEST + line.test.partition("::")[2]
+    return of_doctest if of_doctest in known else f"{_make_title(line.test)} {line.subtest}".rstrip()
+
+
+def _take_untitled_section(left: list[_Section], line: _SummaryLine) -> _Section:
+    """Take the section with a failure's place and message: plugins choose titles, and `--tb=line` writes none."""
     file, beginning = line.test.partition("::")[0], line.message.removesuffix(_CUT_MESSAGE)
-    for section in left:
-        if _is_file(section.places[0][0], file) and section.message.startswith(beginning):
+    for section in left[:_MOST_COMPARED]:
+        if section.message.startswith(beginning) and any(_is_file(path, file) for path, _ in section.places):
             left.remove(section)
             return section
     return _Section(line.test)
@@ -239,16 +260,19 @@ def _take_line_of_failure(left: deque[_Section], line: _SummaryLine) -> _Section
 def _make_pytest_finding(test: str, section: _Section, line: _SummaryLine | None = None) -> Finding:
     file = test.partition("::")[0]
     places = section.places or section.frames
-    own = [(file, number) for path, number in places if _is_file(path, file)]
+    own = [place for place in places if _is_file(place[0], file)]
     others = [place for place in places if not _INSTALLED.search(place[0])]
-    path, number = next(reversed(own or others or places), (None, None))
+    kept = [section.syntax_place] if section.syntax_place else own or others or places
+    # Of several failed examples of a doctest, the first one is described.
+    path, number = next(iter(kept if section.of_doctest else reversed(kept)), (None, None))
     # The section's message is complete; the summary's is cut to the width of a terminal.
-    message = section.message or ": ".join(section.raised.values()) or (line.message if line else "") or "failed"
+    raised = _describe_example(section.of_doctest) or ": ".join(section.raised.values())
+    message = section.message or raised or (line.message if line else "") or "failed"
     return Finding(message=message, path=path, line=number, test=f"{test} {line.subtest if line else ''}".rstrip())
 
 
-def _is_file(path: str, relative: str) -> bool:
-    return path == relative or path.endswith(f"/{relative}")
+def _is_file(path: str, file: str) -> bool:
+    return path == file or path.endswith(f"/{file}")
 
 
 def _read_sections(lines: Sequence[str]) -> list[_Section]:
@@ -274,8 +298,16 @@ def _read_sections(lines: Sequence[str]) -> list[_Section]:
 def _read_section_line(line: str, section: _Section) -> None:
     if section.ended:
         return
+    if section.title.startswith(_DOCTEST):
+        section.of_doctest.append(line)
     if _CAPTURED.match(line) or _SECOND_IN_GROUP.match(line):
         section.ended = True  # the tests' own output may look like messages and places
+    elif not section.message and (syntax := _SYNTAX_PLACE.match(line)):
+        section.syntax_place = (syntax[1], int(syntax[2]))
+    elif section.syntax_place and not section.message:
+        if message := _SYNTAX_MESSAGE.match(line):
+            path, number = section.syntax_place
+            section.message = f"{message[1]} ({path.rpartition('/')[2]}, line {number})"  # as Python's own text
     elif not section.message and (message := _MESSAGE.match(line)):
         section.message = message[1]
     elif place := _SOURCE_LINE.match(line):
@@ -321,20 +353,59 @@ def _make_title(test: str) -> str:
     return function.replace("::", ".") + bracket + parameters
 
 
+def _describe_example(lines: Sequence[str]) -> str:
+    """Return the first failed example of a doctest, with its results or its exception; "" without one."""
+    example = ""
+    for number, line in enumerate(lines):
+        below = lines[number + 1].strip() if number + 1 < len(lines) else ""
+        if numbered := _EXAMPLE.match(line):
+            example = numbered[1]
+        elif line == _EXAMPLE_HEADING:
+            example = below
+        elif line.startswith(_EXCEPTION):
+            return f"{example}: {line.removeprefix(_EXCEPTION)}"
+        elif line == _EXCEPTION_HEADING:
+            return f"{example}: {_read_traceback([each.removeprefix('    ') for each in lines[number:]])[2]}"
+        elif line in ("Expected:", "Expected nothing"):
+            at = next((at for at in range(number, len(lines)) if lines[at] in ("Got:", "Got nothing")), None)
+            got = lines[at + 1].strip() if at is not None and lines[at + 1 :] and lines[at] == "Got:" else "nothing"
+            return f"{example}: expected {below if line == 'Expected:' else 'nothing'}, got {got}"
+    return f"{example}: failed" if example else ""
+
+
+def _find_doctest_failures(lines: Sequence[str]) -> list[Finding]:
+    """Return a finding for each failed example of `python -m doctest`."""
+    starts = [
+        number
+        for number, (line, below) in enumerate(pairwise(lines))
+        if below == _EXAMPLE_HEADING and _FAILED_EXAMPLE.match(line)
+    ]
+    found = []
+    for start, end in pairwise([*starts, len(lines)]):
+        if place := _FAILED_EXAMPLE.match(lines[start]):
+            message = _describe_example(lines[start:end])
+            found.append(Finding(message=message, path=place["path"], line=int(place["line"])))
+    return found
+
+
 def _find_unittest_failures(lines: Sequence[str]) -> list[Finding]:
     """Return a finding for each failed test of unittest."""
     starts = [number + 1 for number, line in enumerate(lines[:-1]) if line == _RULER]
     found = []
     for start, end in pairwise([*starts, len(lines)]):
         if header := _HEADER.match(lines[start]):
-            found.append(_make_unittest_finding(header, lines[start + 2 : end]))
+            found.append(_make_unittest_finding(header, lines[start + 1 : end]))
     return found
 
 
 def _make_unittest_finding(header: re.Match[str], lines: Sequence[str]) -> Finding:
+    """Return the finding in the lines below a header: the first line of a docstring, and a traceback between rulers."""
     name, qualified, parameters = header.groups()
-    block = lines[: lines.index(_THIN_RULER)] if _THIN_RULER in lines else lines
-    path, line, message = _read_traceback(block)
+    rulers = [number for number, line in enumerate(lines) if line == _THIN_RULER]
+    begin, end = [*rulers, len(lines), len(lines)][:2]
+    path, line, message = _read_traceback(lines[begin + 1 : end])
+    if header[0].startswith("UNEXPECTED"):
+        message = "unexpected success"
     test = qualified if qualified and "." in qualified else f"{qualified}.{name}" if qualified else name
     return Finding(
         message=message or "failed", path=path, line=line, test=f"{test} {parameters}" if parameters else test
@@ -344,7 +415,7 @@ def _make_unittest_finding(header: re.Match[str], lines: Sequence[str]) -> Findi
 def _find_fatal_error(lines: Sequence[str]) -> list[Finding]:
     """Return the crash of an interpreter, or the timeout that ended it, with the project's innermost place."""
     for number, line in enumerate(lines):
-        if fatal := _FATAL.match(line):
+        if fatal := _FATAL.search(line):
             begin = next((at for at, each in enumerate(lines) if at > number and _CRASHED_THREAD.match(each)), number)
             places = _take_frames(lines[begin + 1 :])  # the innermost one comes first
             return [_make_crash_finding(fatal["message"], places)]
@@ -372,9 +443,9 @@ def _make_crash_finding(message: str, places: Sequence[tuple[str, int]]) -> Find
     return Finding(message=message, path=path, line=line)
 
 
-def _find_low_coverage(lines: Sequence[str]) -> list[Finding]:
-    """Return the sentence about a coverage below its limit, which fails a run without a failed test."""
-    matches = filter(None, map(_LOW_COVERAGE.match, lines))
+def _find_sentence(lines: Sequence[str]) -> list[Finding]:
+    """Return the sentence with the reason of a tool that found no fault at a place."""
+    matches = filter(None, map(_SENTENCE.match, lines))
     return [Finding(message=match["message"]) for match in islice(matches, 1)]
 
 
@@ -392,17 +463,14 @@ def _read_traceback(lines: Sequence[str]) -> tuple[str | None, int | None, str]:
 
     The frame is the innermost one outside of the standard library and of installed packages, if there is one.
     """
-    places: list[tuple[str | None, int | None]] = [(None, None)]
-    message, in_frame = "", False
+    section = _Section("")
     for text in lines:
-        if frame := _FRAME.match(text):
-            places.append((frame[1], int(frame[2])))
-            in_frame = True
-        elif in_frame and text and not text.startswith(" "):
-            message, in_frame = text, False
-    own = [place for place in places[1:] if not _INSTALLED.search(str(place[0]))]
-    path, line = (own or places)[-1]
-    return path, line, message
+        if _SECOND_IN_GROUP.match(text):
+            break
+        _read_line_of_traceback(text, section)
+    own = [place for place in section.frames if not _INSTALLED.search(place[0])]
+    path, line = next(reversed(own or section.frames), (None, None))
+    return path, line, ": ".join(section.raised.values())
 
 
 def _find_go_failures(lines: Sequence[str]) -> list[Finding]:

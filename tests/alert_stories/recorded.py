@@ -61,8 +61,8 @@ def _windows() -> Iterator[Stored]:
         "violations": recording.name_host_increase(families.SLA_VIOLATIONS, RECORDED.window),
     }
     for what, (first, second) in counters.items():
-        # 2 + 3 a minute; sums of windows that follow each other, at a time that is a multiple of them: one more.
-        spans = {"5m": 25, "30m": 7 * 25, "1h": 13 * 25, "2h": 25 * 25, "6h": 73 * 25}
+        # 2 + 3 a minute; sums of the windows of each minute, at a whole minute: one more.
+        spans = {"5m": 25, "30m": 31 * 5, "1h": 61 * 5, "2h": 121 * 5, "6h": 361 * 5}
         yield Stored(
             name=f"{what} are counted over hosts and stages, across a restart",
             every="5m",
@@ -89,9 +89,9 @@ def _windows() -> Iterator[Stored]:
             ("10h", recording.select_tasks(RECORDED, "5m"), _LANE_LEVEL, 15),
             ("10h", recording.select_run_seconds(RECORDED, "5m"), _LANE_LEVEL, 200),
             ("10h", recording.select_runs(RECORDED, "5m"), _LANE_LEVEL, 5),
-            ("10h", recording.select_tasks(RECORDED, "6h"), _LANE_LEVEL, 73 * 15),
-            ("10h", recording.select_run_seconds(RECORDED, "6h"), _LANE_LEVEL, 73 * 200),
-            ("10h", recording.select_runs(RECORDED, "6h"), _LANE_LEVEL, 73 * 5),
+            ("10h", recording.select_tasks(RECORDED, "6h"), _LANE_LEVEL, 361 * 3),
+            ("10h", recording.select_run_seconds(RECORDED, "6h"), _LANE_LEVEL, 361 * 40),
+            ("10h", recording.select_runs(RECORDED, "6h"), _LANE_LEVEL, 361),
         ),
     )
 
@@ -131,14 +131,14 @@ def _long() -> Iterator[Stored]:
         ),
     )
     yield Stored(
-        name="hours and days are the sum of their windows",
+        name="hours are the sum of their windows, days of their hours",
         step="5m",
         every="1h",
         given={format_series(_stored(select, "5m"), _LANE_LEVEL): "2x900" for select in (*_BUDGET, *_THROUGHPUT)},
         then=(
-            *(("73h", _stored(select, "1d"), _LANE_LEVEL, 2 * 289) for select in _BUDGET),
-            *(("73h", _stored(select, "3d"), _LANE_LEVEL, 2 * 865) for select in _BUDGET),
-            *(("73h", _stored(select, "1h"), _LANE_LEVEL, 2 * 13) for select in _THROUGHPUT),
+            *(("73h", _stored(select, "1d"), _LANE_LEVEL, 25 * 24.4) for select in _BUDGET),
+            *(("73h", _stored(select, "3d"), _LANE_LEVEL, 73 * 24.4) for select in _BUDGET),
+            *(("73h", _stored(select, "1h"), _LANE_LEVEL, 24.4) for select in _THROUGHPUT),
         ),
     )
 

@@ -431,6 +431,18 @@ def test_stubs_are_proposed_inputs_if_there_are_some(typed_project: Path) -> Non
     assert _cached_stages(typed_project)["type_checking"] == ("**/*.py", "**/*.pyi")
 
 
+def test_notebooks_and_settings_of_subfolders_are_proposed_inputs_if_there_are_some(typed_project: Path) -> None:
+    """ruff reads both: after a change of tests/ruff.toml the stage was still cached."""
+    (typed_project / "tests/ruff.toml").touch()
+    (typed_project / "lib/core").mkdir(parents=True)
+    (typed_project / "lib/core/pyproject.toml").touch()
+    (typed_project / "one.ipynb").touch()
+    _init(typed_project)
+    _take_proposals(typed_project / "paropt.yml")
+    expected = ("**/*.py", "**/*.ipynb", "*/**/pyproject.toml", "*/**/ruff.toml")
+    assert _cached_stages(typed_project)["quality_gates"] == expected
+
+
 def test_proposed_tests_depend_on_files_that_git_does_not_ignore(typed_project: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=typed_project, check=True, env={"PATH": os.defpath})
     _init(typed_project)

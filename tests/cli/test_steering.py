@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -95,16 +95,16 @@ def test_exporter_that_does_not_answer_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "expected"),
     [
-        {"pid": 1, "lane": ["x"], "pools": [{}, 7, None], "mode": "pin", "size": {}},
-        {"pid": 1, "lane": None, "pools": [[["deep"]]], "mode": ["pin"]},
-        {"pid": True, "lane": "x", "pools": []},
-        {"pid": "1", "lane": "x", "pools": []},
-        {},
+        ({"pid": 1, "lane": ["x"], "pools": [{}, 7, None], "mode": "pin", "size": {}}, "lane ['x'] pinned at {}"),
+        ({"pid": 1, "lane": None, "pools": [[["deep"]]], "mode": ["pin"]}, "lane None sizes itself again"),
+        ({"pid": True, "lane": "x", "pools": []}, "lane x sizes itself again"),
+        ({"pid": "1", "lane": "x", "pools": []}, "its answer makes no sense"),
+        ({}, "its answer makes no sense"),
     ],
 )
-def test_strange_answers_are_no_internal_error(tmp_path: Path, answer: dict[str, object]) -> None:
+def test_strange_answers_are_no_internal_error(tmp_path: Path, answer: dict[str, object], expected: str) -> None:
     folder = tmp_path / ".paropt/control"
     folder.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -123,7 +123,12 @@ def test_strange_answers_are_no_internal_error(tmp_path: Path, answer: dict[str,
 
         server = threading.Thread(target=serve, daemon=True)
         server.start()
-        with suppress(UsageError):
-            steering.run(tmp_path, ControlRequest(command="pin", size=2), lane=None, pid=None, stdout=io.StringIO())
+        stdout = io.StringIO()
+        try:
+            steering.run(tmp_path, ControlRequest(command="pin", size=2), lane=None, pid=None, stdout=stdout)
+            found = stdout.getvalue()
+        except UsageError as error:
+            found = str(error)
         listener.shutdown(socket.SHUT_RDWR)
         server.join(10)
+    assert expected in found

@@ -125,6 +125,18 @@ def test_second_tool_replaces_a_missing_first_and_the_note_stays(project: Path) 
     assert any("the project uses mypy" in note for note in detected.notes)
 
 
+def test_program_outside_of_the_virtual_environment_that_imports_packages_is_noted(project: Path) -> None:
+    """A mypy or pytest of pipx found none of the project's packages, and the stage failed for each of them."""
+    _install(project.parent / "bin", "mypy", "pytest")
+    _install(project / ".venv/bin", "python")
+    _write(project, mypy_dot_ini="[mypy]\n", tests__test_one_dot_py="", _dot_venv__pyvenv_dot_cfg="")
+    note = "is not in the virtual environment, so it does not find the packages there: install it there"
+    notes = detect_stages(project).notes
+    assert f"type_checking: mypy {note}" in notes and f"unit_tests: pytest {note}" in notes
+    _install(project / ".venv/bin", "mypy", "pytest")
+    assert not any(note in each for each in detect_stages(project).notes)
+
+
 @pytest.mark.parametrize("folder", [".venv", "venv"])
 def test_tools_of_the_projects_virtual_environment_are_named_without_a_path(project: Path, folder: str) -> None:
     _install(project / folder / "bin", "ruff")

@@ -418,6 +418,30 @@ def test_variables_and_folder_of_tox_come_from_its_base_environment() -> None:
     assert (found.folder, found.env) == ("tests", (("PYTHONPATH", ".."),))
 
 
+def test_references_of_tox_to_other_sections_are_followed() -> None:
+    """Commands with a reference were left out, and a note had the reference itself as the command to add."""
+    text = (
+        "[base]\nrunner = pytest -W error\nenv =\n    A = 1\n"
+        "[testenv]\nsetenv = {[base]env}\ncommands_pre =\n    {[testenv:build]commands}\n"
+        "commands =\n    {[base]runner} tests {posargs}\n"
+        "[testenv:build]\ncommands = python build.py\n[testenv:lint]\ncommands =\n    {[testenv:types]commands}\n"
+        "    ruff check src\n[testenv:types]\ncommands =\n    mypy src\n    mypy tests\n"
+        "[testenv:loop]\ncommands = {[testenv:loop]commands} {[nowhere]x}\n"
+    )
+    found = _find({"tox.ini": text})
+    (tests,) = found.find_tests()
+    assert (tests.words, tests.env, tests.before) == (
+        ("pytest", "-W", "error", "tests"),
+        (("A", "1"),),
+        "python build.py",
+    )
+    assert [each.words for each in found.commands if each.group == "lint"] == [
+        ("mypy", "src"),
+        ("mypy", "tests"),
+        ("ruff", "check", "src"),
+    ]
+
+
 def test_paths_in_variables_of_tox_are_relative_to_the_folder_of_the_command() -> None:
     """django-silk has PYTHONPATH={toxinidir}:{toxinidir} and runs pytest in a folder: it became `:`."""
     paths = "{toxinidir}:{toxinidir}/src"

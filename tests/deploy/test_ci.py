@@ -110,8 +110,16 @@ def test_only_the_default_branch_is_pushed(tmp_path: Path, gateway: str) -> None
         assert ran(script, tmp_path, PUSHGATEWAY_URL=gateway, **{**variables, "CI_COMMIT_BRANCH": branch}) == 0
     assert not [key for key in projects.scraped(f"{gateway}/metrics") if key[0].startswith("paropt_")]
     (step,) = (step for step in STEPS if step.get("name") == "lane")
-    (condition, *_) = step["env"]["PUSHGATEWAY_URL"].split(" && ")
-    assert condition == "${{ github.ref_name == github.event.repository.default_branch"
+    for name in ("PUSHGATEWAY_URL", "PUSHGATEWAY_PASSWORD"):
+        (condition, *_) = step["env"][name].split(" && ")
+        assert condition == "${{ github.ref_name == github.event.repository.default_branch"
+
+
+def test_stages_of_other_branches_have_no_password_of_the_gateway(tmp_path: Path) -> None:
+    projects.write(tmp_path, 'name: good, run: "test -z \\"$PUSHGATEWAY_PASSWORD\\"", shell: true')
+    script, variables = LANES["gitlab"]
+    secret = {"PUSHGATEWAY_URL": "http://127.0.0.1:1", "PUSHGATEWAY_PASSWORD": "s3cret"}
+    assert ran(script, tmp_path, **secret, **{**variables, "CI_COMMIT_BRANCH": "feature"}) == 0
 
 
 @every_lane

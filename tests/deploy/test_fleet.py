@@ -55,6 +55,12 @@ def test_promtool_accepts_the_example_with_its_rules_and_targets(name: str, tmp_
     assert refusal(program("promtool"), "check", "config", *agent, tmp_path / name) == ""
 
 
+@pytest.mark.parametrize("name", [name for name, rules in RULES.items() if rules])
+def test_alerts_of_an_example_reach_an_alertmanager(name: str) -> None:
+    config = load_yaml((FOLDER / name).read_text())
+    assert config["alerting"]["alertmanagers"]
+
+
 @pytest.mark.parametrize("options", [Options(), Options(selector='job="ci"', rate_window="10m")])
 def test_promtool_accepts_the_rules_of_a_fleet(options: Options, tmp_path: Path) -> None:
     for path, text in rule_files.render_fleet_rules(options).items():

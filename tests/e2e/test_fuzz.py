@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_wrong_ending_of_a_config_is_noticed_and_its_input_is_saved(
         raise KeyError("a bug")
 
     with pytest.raises(fuzz.WrongAnswer, match="KeyError"):
-        fuzz.fuzz_files("1", fuzz.CONFIG, fail, count=5, failures=saved)
+        fuzz.fuzz_files("1", partial(fuzz.mutate_document, fuzz.CONFIG), fail, count=5, failures=saved)
     assert len([*saved.iterdir()]) == 5
 
 

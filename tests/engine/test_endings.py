@@ -188,6 +188,14 @@ def test_task_that_cannot_be_started_fails_alone() -> None:
     assert stages_of(engine.execute()) == {"refused": ("error", why), "other": ("success", "")}
 
 
+def test_message_counts_all_failed_tasks_whatever_their_results_are() -> None:
+    """Of a killed pytest and four failing ones it said "and 1 more", beside those of the same kind."""
+    killed = Script(result=Result.ERROR, message="killed by SIGSEGV (11)")
+    scripts = [Script(result=Result.FAILURE, message="exit 1"), killed, Script(result=Result.TIMEOUT), Script()]
+    record = Bench(plan(stage("tests", tasks=4)), {"tests": scripts}).run()
+    assert record.stages[0].message == "killed by SIGSEGV (11) (and 2 more)"
+
+
 def test_long_message_is_cut_and_its_length_named(root: Path) -> None:
     _, recorder = run(root, calls("s", ["long_message"]))
     (task,) = recorder.of(TaskRecord)

@@ -309,6 +309,15 @@ def test_moves_of_thousands_of_folders_are_not_traceable(pool: CommandPool, tmp_
 
 
 @traces
+@pytest.mark.parametrize("folders", [300, 1900])
+def test_path_of_too_many_folders_is_a_problem(pool: CommandPool, tmp_path: Path, folders: int) -> None:
+    script = f"import os\ntry: os.mkdir('/missing' + '/a' * {folders})\nexcept FileNotFoundError: print('missing')"
+    outcome, found = trace(pool, python(script), cwd=tmp_path)
+    assert outcome.output == "missing\n"
+    assert found.problems == ("it uses a path of more than 200 folders",)
+
+
+@traces
 def test_steps_of_a_task_have_one_trace(pool: CommandPool, tmp_path: Path) -> None:
     _, found = trace(pool, shell("echo 1 > made"), shell("cat made"), cwd=tmp_path)
     made = found.paths[os.fsencode(tmp_path / "made")]

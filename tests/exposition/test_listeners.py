@@ -159,7 +159,9 @@ def test_systemds_socket_may_be_one_to_the_host_of_a_virtual_machine() -> None:
 
 
 def test_every_address_given_is_listened_on(exit_stack: ExitStack) -> None:
-    for address in open_all(exit_stack, "127.0.0.1:0", "localhost:0"):
+    opened = open_all(exit_stack, "127.0.0.1:0", "127.0.0.2:0")
+    assert [address.rpartition(":")[0] for address in opened] == ["127.0.0.1", "127.0.0.2"]
+    for address in opened:
         socket.create_connection(parse_address(address)).close()
 
 

@@ -167,9 +167,9 @@ def test_other_tracebacks_of_pytest_give_each_test_its_own_line(tmp_path: Path, 
     (tmp_path / "test_a.py").write_text(body, encoding="utf-8")
     (tmp_path / "test_b.py").write_text("def test_b():\n    assert 1 == 2\n", encoding="utf-8")
     found = {each.test: (each.path, each.line) for each in find_findings(run_pytest(tmp_path, f"--tb={style}"))}
-    failed = found["test_b.py::test_b"]
-    assert (str(failed[0]).rpartition("/")[2], failed[1]) == ("test_b.py", 2)
-    assert found["test_a.py::test_a"] == (("test_a.py", 4) if style == "native" else (None, None))
+    assert found["test_b.py::test_b"] == (str(tmp_path / "test_b.py"), 2)
+    expected = (str(tmp_path / "test_a.py"), 4) if style == "native" else (None, None)
+    assert found["test_a.py::test_a"] == expected
 
 
 def test_group_of_exceptions_is_named_with_its_first_one_and_its_line(tmp_path: Path) -> None:
@@ -178,7 +178,52 @@ def test_group_of_exceptions_is_named_with_its_first_one_and_its_line(tmp_path: 
     (tmp_path / "test_g.py").write_text(body, encoding="utf-8")
     (found,) = find_findings(run_pytest(tmp_path))
     assert found.text == "test_g.py::test_group: ExceptionGroup: tasks (2 sub-exceptions): ValueError: inner"
-    assert (found.path, found.line) == ("test_g.py", 1)
+    assert (found.path, found.line) == (str(tmp_path / "test_g.py"), 1)
+
+
+@pytest.fixture
+def doctests_folder(tmp_path: Path) -> Path:
+    body = 'def double(n):\n    """\n    >>> double(1)\n    2\n    >>> double(2)\n    4\n    """\n    return 3\n'
+    body += 'def halve(n):\n    """\n    >>> halve(1)\n    """\n    return n / 0\n'
+    (tmp_path / "shop.py").write_text(body, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("flags", [(), ("--tb=short",), ("--doctest-continue-on-failure",)])
+def test_doctests_of_pytest_are_named_with_example_and_line(doctests_folder: Path, flags: tuple[str, ...]) -> None:
+    """They were "failed", without a place: the title of their section is not their id."""
+    path = str(doctests_folder / "shop.py")
+    assert find_findings(run_pytest(doctests_folder, "--doctest-modules", "shop.py", *flags)) == (
+        Finding(message="double(1): expected 2, got 3", path=path, line=3, test="shop.py::shop.double"),
+        Finding(
+            message="halve(1): ZeroDivisionError('division by zero')",
+            path=path,
+            line=11,
+            test="shop.py::shop.halve",
+        ),
+    )
+
+
+def test_items_of_a_plugin_have_message_and_line_whatever_their_title_is(tmp_path: Path) -> None:
+    body = "import pytest\n\nclass Item(pytest.Item):\n    def runtest(self):\n        assert 0, 'x' * 90\n"
+    body += (
+        "    def reportinfo(self): return self.path, 0, 'a case'\n\nclass File(pytest.File):\n    def collect(self):\n"
+    )
+    body += "        yield Item.from_parent(self, name='one')\n\ndef pytest_collect_file(file_path, parent):\n"
+    body += "    return File.from_parent(parent, path=file_path) if file_path.name == 'conftest.py' else None\n"
+    (tmp_path / "conftest.py").write_text(body, encoding="utf-8")
+    (found,) = find_findings(run_pytest(tmp_path))
+    assert found.text == "conftest.py::one: AssertionError: " + "x" * 90
+    assert (found.path, found.line) == ("conftest.py", 5)
+
+
+def test_doctests_of_python_are_named_with_example_and_line(doctests_folder: Path) -> None:
+    path = str(doctests_folder / "shop.py")
+    assert choose_excerpt(run(doctests_folder, "doctest", path)) == [
+        f"{path}:3: double(1): expected 2, got 3",
+        f"{path}:5: double(2): expected 4, got 3",
+        f"{path}:11: halve(1): ZeroDivisionError: division by zero",
+    ]
 
 
 def test_output_of_a_failing_test_gives_no_place_and_hides_no_other_test(tmp_path: Path) -> None:
@@ -189,7 +234,8 @@ def test_output_of_a_failing_test_gives_no_place_and_hides_no_other_test(tmp_pat
 
 def test_crash_of_the_interpreter_is_named_with_the_line_of_the_project(tmp_path: Path) -> None:
     """The excerpt showed the outermost frames, which are pytest's."""
-    body = "import os, signal\n\ndef crash(): os.kill(os.getpid(), signal.SIGSEGV)\n\ndef test_f(): crash()\n"
+    body = "import os, signal\n\ndef crash(): os.kill(os.getpid(), signal.SIGSEGV)\n\n"
+    body += "def test_e(): pass\n\ndef test_f(): crash()\n"
     (tmp_path / "test_f.py").write_text(body, encoding="utf-8")
     output = run_pytest(tmp_path, code=-signal.SIGSEGV)
     assert choose_excerpt(output) == [f"{tmp_path / 'test_f.py'}:3: Segmentation fault"]
@@ -206,9 +252,10 @@ def test_crash_of_the_interpreter_is_named_with_the_line_of_the_project(tmp_path
             "ERROR: Coverage failure: total of 75 is less than fail-under=100",
             "Coverage failure: total of 75 is less than fail-under=100",
         ),
+        ("pytest: error: unrecognized arguments: --cov", "pytest: error: unrecognized arguments: --cov"),
     ],
 )
-def test_coverage_below_its_limit_is_named_rather_than_the_ends_of_the_output(line: str, found: str) -> None:
+def test_sentence_with_the_reason_is_shown_rather_than_the_ends_of_the_output(line: str, found: str) -> None:
     assert choose_excerpt(f"....  [100%]\n\nName  Cover\nshop.py  75%\n{line}\n150 passed in 2.62s\n") == [found]
 
 
@@ -237,10 +284,37 @@ def test_pytest_that_cannot_import_a_module_names_the_missing_module(tmp_path: P
     assert (found.path, found.line) == ("test_b.py", 1)
 
 
+@pytest.mark.parametrize("style", ["long", "short"])
+def test_code_that_pytest_cannot_compile_is_named_with_its_place(tmp_path: Path, style: str) -> None:
+    """The message was `File "shop.py", line 2`, and the place was the line of the import."""
+    (tmp_path / "shop.py").write_text("x = 1\ny = (\n", encoding="utf-8")
+    (tmp_path / "test_b.py").write_text("import os\n\nimport shop\n", encoding="utf-8")
+    (tmp_path / "test_c.py").write_text("def test_c():\n  x = 1\n   y = 2\n", encoding="utf-8")
+    imported, own = find_findings(run_pytest(tmp_path, f"--tb={style}"))
+    assert imported.text == "test_b.py: SyntaxError: '(' was never closed (shop.py, line 2)"
+    assert (imported.path, imported.line) == (str(tmp_path / "shop.py"), 2)
+    assert own.text == "test_c.py: IndentationError: unexpected indent (test_c.py, line 3)"
+    assert (own.path, own.line) == (str(tmp_path / "test_c.py"), 3)
+
+
 def test_lines_that_a_failing_test_printed_are_no_findings(tmp_path: Path) -> None:
     body = 'def test_print():\n    print("app.py:3: error: not real")\n    assert False\n'
     (tmp_path / "test_c.py").write_text(body, encoding="utf-8")
     assert choose_excerpt(run_pytest(tmp_path)) == ["test_c.py::test_print: assert False"]
+
+
+def test_unittest_names_tests_with_docstrings_groups_and_unexpected_successes(tmp_path: Path) -> None:
+    """With a docstring, or a group, a test was "failed", without a place."""
+    body = "import unittest\n\nclass T(unittest.TestCase):\n    def test_doc(self):\n        'Adding works.'\n"
+    body += "        self.assertEqual(1, 2)\n    def test_group(self):\n"
+    body += "        raise ExceptionGroup('g', [ValueError('x'), KeyError('y')])\n"
+    body += "    @unittest.expectedFailure\n    def test_passes(self): pass\n"
+    (tmp_path / "sums.py").write_text(body, encoding="utf-8")
+    assert {(found.test, found.message, found.line) for found in find_findings(run(tmp_path, "unittest", "sums"))} == {
+        ("sums.T.test_doc", "AssertionError: 1 != 2", 6),
+        ("sums.T.test_group", "ExceptionGroup: g (2 sub-exceptions): ValueError: x", 8),
+        ("sums.T.test_passes", "unexpected success", None),
+    }
 
 
 def test_unittest_names_each_test_with_the_exception_that_ended_it(tmp_path: Path) -> None:

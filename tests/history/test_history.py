@@ -19,7 +19,7 @@ import pytest
 from msgspec.structs import replace
 
 from paropt_exporter import families
-from paropt_exporter.engine.stage import compute_demand
+from paropt_exporter.engine.attempt import compute_demand
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, ItemRecord, Result, Scope, Shard, TaskRecord
 from paropt_exporter.history import History, database, repair
@@ -552,9 +552,12 @@ def test_stage_with_one_failing_task_of_many_has_an_expected_duration(history: H
 
 
 def test_stage_that_failed_as_a_whole_has_no_expected_duration(history: History) -> None:
-    ended = replace(stage_ended("unit", "r1", result=Result.FAILURE), tasks=1, tasks_failed=1)
+    ended = replace(stage_ended("unit", "r1", result=Result.FAILURE), duration_seconds=7.0, tasks=1, tasks_failed=1)
     keep(history, run_started("r1", stages=("unit",)), ended, run_ended("r1", result=Result.FAILURE))
-    assert history.load_earlier_runs("standard").seconds == {}
+    earlier = history.load_earlier_runs("standard")
+    assert (earlier.seconds, earlier.failure_seconds) == ({}, {"unit": 7.0})
+    keep(history, run_started("r2", stages=("unit",)), stage_ended("unit", "r2"), run_ended("r2"))
+    assert history.load_earlier_runs("standard").failure_seconds == {}
 
 
 def test_item_durations_are_stored_and_deleted_with_the_tests_of_a_file(history: History) -> None:

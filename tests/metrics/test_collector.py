@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from paropt_exporter import AdaptiveWorkerPool, PoolCollector, ThreadPool
 
@@ -52,3 +52,11 @@ def test_pools_with_one_name_count_as_one() -> None:
         assert registry.get_sample_value("paropt_pool_tasks_submitted_total", place) == 4
         epochs = [statistics.epoch_timestamp_seconds for statistics in (other.statistics(), *pool.statistics())]
         assert registry.get_sample_value("paropt_pool_epoch_timestamp_seconds", place) == max(epochs)
+
+
+def test_names_that_are_no_valid_unicode_leave_the_rest_of_the_page() -> None:
+    registry = CollectorRegistry()
+    with ThreadPool(1, name="\udcff.csv") as pool:
+        registry.register(PoolCollector(pool, project="shop\udcff"))
+        page = generate_latest(registry).decode()
+    assert r'paropt_pool_size{pool="\\udcff.csv",project="shop\\udcff"} 1.0' in page

@@ -236,6 +236,52 @@ def test_a_lane_without_success_alerts_after_the_stage_that_fails(interval_minut
     assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
 
 
+@pytest.mark.parametrize("window", [None, "1m"])
+def test_checks_count_once_at_whatever_moment_between_two_scrapes_a_lane_ends(
+    window: str | None, tmp_path: Path
+) -> None:
+    """Lanes that run every five minutes, one for each 15 s in which they can end, and a scrape each minute.
+
+    Between the last scrape of a window and the first of the next window, four of them had no check at all.
+    """
+    step_seconds, interval_seconds, last_seconds = 15, 300, 5400
+    recorded = {f"lane:paropt_sla_checks:increase{span}": checks for span, checks in (("30m", 6), ("1h", 12))}
+    needed = ["instance_lane:paropt_sla_checks:increase5m", "lane:paropt_sla_checks:increase5m", *recorded]
+    texts = rule_files.render_rules(Options(rate_window=window)).values()
+    groups = [group for text in texts for group in load_yaml(text)["groups"]]
+    rules = [rule for group in groups for rule in group["rules"] if rule.get("record") in needed]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "lanes", "rules": rules}]}))
+    content = {
+        "rule_files": ["rules.yml"],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": f"{step_seconds}s",
+                "input_series": [
+                    {
+                        "series": f'paropt_sla_checks_total{{job="ci",project="shop",lane="{end}",stage="lint"}}',
+                        "values": " ".join(
+                            str((second - end) // interval_seconds + 1) if second % 60 == 30 else "_"
+                            for second in range(0, last_seconds + 1, step_seconds)
+                        ),
+                    }
+                    for end in range(0, interval_seconds, step_seconds)
+                ],
+                "promql_expr_test": [
+                    {
+                        "expr": f"count(abs({name} - {checks}) < 0.5)",
+                        "eval_time": f"{last_seconds}s",
+                        "exp_samples": [{"labels": "{}", "value": interval_seconds // step_seconds}],
+                    }
+                    for name, checks in recorded.items()
+                ],
+            }
+        ],
+    }
+    (tmp_path / "tests.yml").write_text(yaml.safe_dump(content))
+    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+
+
 def test_alerts_compare_and_never_test_absence() -> None:
     for rule in (rule for rule in RULES if "alert" in rule):
         assert re.search(r"[<>]|==", rule["expr"]), rule["expr"]

@@ -437,6 +437,27 @@ def test_runs_of_a_history_that_a_job_restores_from_a_cache_count_once(
     assert refresh_all(restarted) == before + 1
 
 
+@pytest.mark.parametrize("scraped", [True, False])
+def test_runs_that_checkouts_of_one_host_pass_on_by_a_cache_count_once(
+    folder: Path, tmp_path: Path, *, scraped: bool
+) -> None:
+    """Two runners take turns with the history of the main branch."""
+    cache, registry = tmp_path / "cache", Registry(folder)
+    for number, name in enumerate(("one", "other") * 3, 1):
+        history = tmp_path / name / ".paropt" / "history.db"
+        shutil.rmtree(history.parent, ignore_errors=True)
+        if cache.exists():
+            shutil.copytree(cache, history.parent)
+        if scraped:
+            refresh_all(registry)
+        registry.register(register(history, "fast"))
+        record_run(history, f"run-{number}", at=START + number)
+        if scraped:
+            assert refresh_all(registry) == number
+        shutil.copytree(history.parent, cache, dirs_exist_ok=True)
+    assert refresh_all(registry) == 6
+
+
 def test_checkout_that_was_moved_counts_once(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     places = [tmp_path / name for name in ("a", "b")]

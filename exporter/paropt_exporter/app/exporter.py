@@ -19,7 +19,8 @@ from paropt_exporter.app.live_data import HISTORY, LiveData
 from paropt_exporter.app.planning import Planner, share_jobserver
 from paropt_exporter.app.serve_link import ServeLink
 from paropt_exporter.engine.observers import Observer, Observers
-from paropt_exporter.engine.workers import PoolWorkers, get_pool_names
+from paropt_exporter.engine.pool_sizes import get_pool_names
+from paropt_exporter.engine.workers import PoolWorkers
 from paropt_exporter.errors import EXIT_FAILED, join_names
 from paropt_exporter.events import RunRecord
 from paropt_exporter.executors.base import PROFILES_NAME

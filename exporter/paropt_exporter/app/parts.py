@@ -20,7 +20,7 @@ from paropt_exporter.autoscaling.state import ControlState, Override
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config
 from paropt_exporter.config.host_config import HostConfig
-from paropt_exporter.engine.workers import get_pool_names
+from paropt_exporter.engine.pool_sizes import get_pool_names
 from paropt_exporter.errors import Interrupted, UsageError
 from paropt_exporter.events import QueryCounts, Strategy
 from paropt_exporter.executors import procfs

@@ -12,7 +12,7 @@ from paropt_exporter import plan as plans
 from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling.state import ADVISE, ControlState
 from paropt_exporter.config import Config
-from paropt_exporter.engine.workers import get_pool_names
+from paropt_exporter.engine.pool_sizes import get_pool_names
 from paropt_exporter.errors import NothingFailed, UsageError, format_count, join_names
 from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.history import History

@@ -11,7 +11,7 @@ from paropt_exporter import config as configs
 from paropt_exporter import descriptors
 from paropt_exporter import plan as plans
 from paropt_exporter.app.config_file import ConfigFile
-from paropt_exporter.clock import Clock, SystemClock
+from paropt_exporter.clock import SystemClock
 from paropt_exporter.config.host_config import load_host_config
 from paropt_exporter.config.lanes import AUTO, choose_lane
 from paropt_exporter.config.server_access import apply_host_config
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from paropt_exporter.events import Strategy
 
 
-def run_lane(request: Request, screen: Screen, clock: Clock | None = None) -> int:
+def run_lane(request: Request, screen: Screen) -> int:
     """Run the lane, serve its metrics, and return the exit code. Blocks until the end or a signal.
 
     Raises `ConfigError` and `UsageError` before anything runs.
     """
     descriptors.raise_limit()
-    clock = clock or SystemClock()
+    clock = SystemClock()
     repeats = request.every_seconds is not None or request.watch
     file = ConfigFile(request.config_path if repeats else None, clock)
     as_read = configs.load_config(request.config_path, root=request.root, environ=os.environ)

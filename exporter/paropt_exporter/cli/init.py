@@ -49,7 +49,8 @@ stages:
 """
 _LINTING = "quality_gates"  # changes of documents can't break other stages
 _SOURCE_READERS = frozenset({_LINTING, "type_checking"})  # linters and type checkers
-_SOURCES = ("**/*.py", "**/*.pyi")
+_SOURCES = ("**/*.py", "**/*.pyi", "**/*.ipynb")
+_SETTINGS_BELOW = ("*/**/pyproject.toml", "*/**/ruff.toml", "*/**/.ruff.toml")  # for the files in their folders
 _DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
 _EXAMPLE = """\
   - name: hello                  # no tool was found that is installed; put your own commands here
@@ -138,14 +139,14 @@ def render_config(detected: DetectedStages, root: Path) -> str:
 def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
     """Return the keys to propose for skipping unchanged stages, by stage.
 
-    Python's linters and type checkers read sources, and settings, which always count. Which files tests and build tools
-    read is not known, so all files count, without those that git ignores.
+    Python's linters and type checkers read sources and settings; those of the stage's own folder always count. Which
+    files tests and build tools read is not known, so all files count, without those that git ignores.
     """
     from paropt_exporter.config.detect import BUILD_TOOLS, SLOW_TOOLS
     from paropt_exporter.git import find_top_folder
     from paropt_exporter.input_files import InputPatterns
 
-    there = [pattern for pattern in _SOURCES if _has_files(InputPatterns((pattern,)), root)]
+    there = [pattern for pattern in _SOURCES + _SETTINGS_BELOW if _has_files(InputPatterns((pattern,)), root)]
     all_files = "cache: true" if find_top_folder(root) is not None else 'inputs: ["**"]'
     sources = "inputs: [" + ", ".join(f'"{pattern}"' for pattern in there or _SOURCES[:1]) + "]"
     commands = {stage.name: (stage.run, *(stage.steps or ())) for stage in stages}

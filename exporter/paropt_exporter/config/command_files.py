@@ -22,6 +22,7 @@ TASKFILES = ("Taskfile.yml", "taskfile.yml", "Taskfile.yaml", "taskfile.yaml", "
 _SCRIPTS = tuple((f"scripts/{name}{end}", name) for name in ("lint", "check", "test", "tests") for end in ("", ".sh"))
 PROCESSES = re.compile(r"(?:-n\s*|--numprocesses[= ]\s*)(auto|logical|[1-9]\d*)")
 
+_REFERENCE = re.compile(r"\{\[([^\]{}\n]+)\](\w+)\}")
 _FACTOR = re.compile(r"^([\w!{},.\[\]-]+):\s+")  # tox: `tests: pytest` holds for environments with the factor `tests`
 _POSARGS = re.compile(r"\{(?:pos)?args(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]{}]*\]posargs\}|(?<!\S)\[\](?!\S)")
 _ROOTS = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?")
@@ -175,18 +176,39 @@ def _fill_variables(line: str, variables: Mapping[str, str], depth: int = 0) -> 
 def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
     sections = parse_ini(text)
     base = sections.get("testenv", {})
+    fill = _ToxReferences(sections).fill
     for name, section in sections.items():
         if "commands" not in section:
             continue
         whole = ChainMap(section, base)  # a copy for each of many sections would take minutes
-        folder = _read_folder(whole.get("change_dir") or whole.get("changedir"))
-        env = _parse_tox_variables(whole.get("set_env") or whole.get("setenv") or "", folder)
-        before = "; ".join(filter(_prepares, _iter_tox_lines(whole.get("commands_pre", ""))))
-        for line in _iter_tox_lines(section["commands"]):
+        folder = _read_folder(fill(whole.get("change_dir") or whole.get("changedir") or ""))
+        env = _parse_tox_variables(fill(whole.get("set_env") or whole.get("setenv") or ""), folder)
+        before = "; ".join(filter(_prepares, _iter_tox_lines(fill(whole.get("commands_pre", "")))))
+        for line in _iter_tox_lines(fill(section["commands"])):
             factor = _FACTOR.match(line)
             group = factor[1] if factor else name.partition("testenv")[2].lstrip(":")
             text = _fill_tox_line(_FACTOR.sub("", line))
             yield CommandLine(text=text, group=group, folder=folder, env=env, before=before)
+
+
+class _ToxReferences:
+    """The values of other sections that tox's `{[section]key}` stands for."""
+
+    def __init__(self, sections: Mapping[str, Mapping[str, str]]) -> None:
+        self._sections = sections
+        self._known: dict[tuple[str, str], str] = {}
+
+    def fill(self, text: str) -> str:
+        """Replace references with their values, unless the text becomes too long."""
+        filled = _REFERENCE.sub(self._find, text)
+        return filled if len(filled) <= LONGEST_LINE else text
+
+    def _find(self, match: re.Match[str]) -> str:
+        place = match[1], match[2]
+        if place not in self._known:
+            self._known[place] = match[0]  # for a reference in its own value
+            self._known[place] = self.fill(self._sections.get(match[1], {}).get(match[2], match[0]).strip())
+        return self._known[place]
 
 
 def _prepares(line: str) -> bool:

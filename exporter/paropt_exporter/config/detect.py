@@ -39,6 +39,7 @@ _WATCHES = re.compile(r"(?<!\S)(?:--watch(?:All)?|watch|(?P<react>react-scripts 
 _WATCHES_NO_MORE = re.compile(r"--watch(?:All)?=false")  # whatever is before it
 _RUNS_IN_CI = re.compile(r"\bCI=\w")  # react-scripts watches unless this variable says that it runs in CI
 BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "bun", "make", "just", "task", "go", "cargo"})  # they may read any file
+_IMPORTS_PACKAGES = frozenset({"pytest", "mypy", "pylint"})
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
 # Variables for coverage, colours and installers, which don't affect tests.
 _OF_TOOLS = re.compile(
@@ -282,7 +283,15 @@ def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], li
             missing.append(tool)
         else:
             found += [(tool, *project.leave_out_environment(tool, arguments)) for arguments in calls]
-    return found, [_describe_missing_programs(missing)] if missing else []
+    outside = _describe_programs_outside(project, found)
+    return found, [_describe_missing_programs(missing), *outside] if missing else outside
+
+
+def _describe_programs_outside(project: Project, commands: Iterable[Words]) -> list[str]:
+    """Return a note on each program that imports packages, but is not in the project's virtual environment."""
+    names = dict.fromkeys(words[0] for words in commands if words[0] in _IMPORTS_PACKAGES)
+    what = "is not in the virtual environment, so it does not find the packages there: install it there"
+    return [f"{name} {what}" for name in names if not project.has_module("python", name)]
 
 
 def _describe_missing_programs(names: list[str]) -> str:
@@ -311,9 +320,10 @@ def _choose_tests(project: Project, kind: _BuiltInStage) -> tuple[list[Words], l
         return [], [_describe_missing_programs([program])]
     if _count_start(commands[0]) > 1 and not project.has_module(commands[0][0], "pytest"):
         return [], ["the project runs `python -m pytest`, but pytest is not in its virtual environment: install it"]
-    return commands, _describe_preparation(project) + _describe_other_tests(
-        project
-    ) if kind.name == "unit_tests" else []
+    if kind.name != "unit_tests":
+        return commands, []
+    outside = _describe_programs_outside(project, commands)
+    return commands, outside + _describe_preparation(project) + _describe_other_tests(project)
 
 
 def _describe_preparation(project: Project) -> list[str]:

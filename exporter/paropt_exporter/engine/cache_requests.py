@@ -8,10 +8,11 @@ from functools import partial
 from msgspec import Struct
 
 from paropt_exporter.clock import Clock
+from paropt_exporter.engine.attempt import Attempt
 from paropt_exporter.engine.inbox import Inbox
 from paropt_exporter.engine.interfaces import StageCache, StageLookup
 from paropt_exporter.engine.open_stages import OpenStages
-from paropt_exporter.engine.stage import Attempt, StageState
+from paropt_exporter.engine.stage import StageState
 from paropt_exporter.events import TaskRecord
 
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
+from paropt_exporter.engine.attempt import Attempt, Ready
 from paropt_exporter.engine.cache_requests import CacheRequests, Kept, LookedUp
 from paropt_exporter.engine.flaky_attempts import is_known_flaky
 from paropt_exporter.engine.inbox import Inbox, Timers
@@ -32,7 +33,7 @@ from paropt_exporter.engine.open_stages import OpenStages, measure_backlog
 from paropt_exporter.engine.outcome import build_not_started
 from paropt_exporter.engine.resources import Resources
 from paropt_exporter.engine.run_record import AttemptTotals, RecordedRun, RunEnd, build_run_record
-from paropt_exporter.engine.stage import Attempt, Ready, StageState
+from paropt_exporter.engine.stage import StageState
 from paropt_exporter.engine.task_scheduler import TaskScheduler
 from paropt_exporter.engine.time_limits import TERM_GRACE_SECONDS, AttemptEnds, SlaWatches
 from paropt_exporter.errors import describe

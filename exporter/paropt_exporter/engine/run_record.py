@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter.engine.attempt import build_timing, compute_alone_seconds
 from paropt_exporter.engine.interfaces import Stop
-from paropt_exporter.engine.stage import build_timing, compute_alone_seconds
 from paropt_exporter.errors import format_count
 from paropt_exporter.events import Bottleneck, PoolUse, Result, RunRecord, StageRecord, Strategy, TaskRecord, TaskTiming
 from paropt_exporter.plan import Plan, start_up

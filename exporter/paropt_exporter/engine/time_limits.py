@@ -6,8 +6,9 @@ import weakref
 from collections.abc import Callable
 
 from paropt_exporter.clock import Clock
+from paropt_exporter.engine.attempt import Attempt
 from paropt_exporter.engine.inbox import Timers
-from paropt_exporter.engine.stage import Attempt, StageState
+from paropt_exporter.engine.stage import StageState
 from paropt_exporter.events import Result, SlaRecord
 from paropt_exporter.sla import Watch
 

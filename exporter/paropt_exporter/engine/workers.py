@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paropt_exporter import host
 from paropt_exporter.engine.outcome import Outcome, read_future
+from paropt_exporter.engine.pool_sizes import PoolSizes
 from paropt_exporter.engine.pool_uses import PoolUses
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.errors import TaskStopped, join_names
-from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Scope, Strategy
+from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Scope
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
 from paropt_exporter.executors.commands.command_pool import CommandPool
@@ -52,9 +52,6 @@ log = logging.getLogger(__name__)
 
 _OUTPUT_CHUNK_BYTES = 1 << 16
 _WORKERS_END_SECONDS = 3.0  # an idle worker exits within 50 ms, unless an exit handler of a call takes longer
-
-# with dask, this is for the calls of stages with `local: true`
-_ROUTED = (Strategy.HYBRID, Strategy.ADAPTIVE, Strategy.DASK)
 
 
 class ItemBatch(Struct, frozen=True, kw_only=True):
@@ -100,50 +97,19 @@ class _RunState:
 
     def __init__(self, plan: Plan, size: int) -> None:
         self.plan = plan
+        self.sizes = PoolSizes(plan)
         self.size = size
         self.reason = "plan"
         self.tasks: Mapping[str, int] | None = None
-        self.pools = get_pool_names(plan)
-        stages = {name: _list_stages_for(plan, name) for name in self.pools}
-        self.most = {name: max(1, sum(len(stage.tasks) for stage in own)) for name, own in stages.items()}
-        self._tasks_by_slots = {  # by pool: (slots, tasks) of its stages, with the fewest slots first
-            name: tuple(sorted((stage.slots, len(stage.tasks)) for stage in own)) for name, own in stages.items()
-        }
-        # the lane's size is the cluster's; pools on this host are bounded by its own cores
-        if plan.strategy is Strategy.DASK:
-            here = self.most.keys() - {DASK}
-            self.most |= {name: min(self.most[name], host.count_cpu_workers()) for name in here}
         self.lacks_processes = False  # whether the system has refused a process pool
         self.attempts: Counter[str] = Counter()  # started attempts, by the label of their task
-        self.own_environment = None if THREADS in self.pools else copy_environment()  # None if tasks can change it
+        # None if tasks can change it
+        self.own_environment = None if THREADS in self.sizes.pools else copy_environment()
         self.environments: dict[str, Mapping[str, str]] = {}  # of commands, by stage
         self.output_files: dict[str, OutputFile] = {}  # by stage
 
-    def is_optional(self, name: str) -> bool:
-        """Return whether the pool is created only when a task is routed to it: a lane may never need processes."""
-        return name == PROCESSES and self.plan.strategy in _ROUTED
-
-    def get_pool_sizes(self, size: int) -> dict[str, int]:
-        """Return how many slots of a lane of `size` the tasks of each pool could take."""
-        widest = {name: max((slots for slots, _ in self._tasks_by_slots[name]), default=1) for name in self.pools}
-        return {name: min(size, self.most[name] * widest[name]) for name in self.pools}
-
     def get_pool_target(self, name: str) -> int:
-        most = self._count_busy_workers(name, self.size)
-        if self.tasks is not None:
-            return max(1, min(most, self.tasks.get(name, 1)))
-        # Before the controller's first step, a routed call that computes may get as many processes as there are cores.
-        return min(most, host.count_cpu_workers()) if self.is_optional(name) and not self.plan.workers.fixed else most
-
-    def _count_busy_workers(self, name: str, size: int) -> int:
-        """Return how many workers of a pool can be busy in a lane of `size` slots, at least 1."""
-        if name == DASK:  # its size is in slots, since the cluster places tasks that take several
-            return max(1, min(size, sum(slots * tasks for slots, tasks in self._tasks_by_slots[name])))
-        count = 0
-        for slots, tasks in self._tasks_by_slots[name]:
-            fit = min(tasks, size // slots)
-            count, size = count + fit, size - fit * slots
-        return max(1, min(count, self.most[name]))
+        return self.sizes.get_target(name, self.size, self.tasks)
 
 
 class OutputLogs(Protocol):
@@ -193,12 +159,12 @@ class PoolWorkers:
         """Create or resize the pools that `plan` needs at its start size."""
         run = self._run = _RunState(plan, size)
         self._uses.clear()
-        if not CALL_POOLS.isdisjoint(run.pools):
+        if not CALL_POOLS.isdisjoint(run.sizes.pools):
             self._start_supervisor()
             self._load_routing()
         if self._routing is not None:
             self._routing.prepare(plan)
-        needed = [name for name in run.pools if name in self._pools or not run.is_optional(name)]
+        needed = [name for name in run.sizes.pools if name in self._pools or not run.sizes.is_optional(name)]
         missing = [name for name in needed if name not in self._pools]
         # each pool gets one worker before any gets more, since the system may have only a few threads left
         if len(missing) > 1:
@@ -208,7 +174,7 @@ class PoolWorkers:
             self._make_pool(name, run.get_pool_target(name))
         for name in needed:
             self._get_pool(name)
-        if self._remote is not None and DASK in run.pools:
+        if self._remote is not None and DASK in run.sizes.pools:
             self._remote.begin_run(_list_programs(plan))
 
     def _load_routing(self) -> None:
@@ -246,7 +212,7 @@ class PoolWorkers:
 
     def get_pool_sizes(self, size: int) -> Mapping[str, int]:
         """Return how many slots of a lane of `size` the tasks of each pool of the plan could take."""
-        return {} if self._run is None else self._run.get_pool_sizes(size)
+        return {} if self._run is None else self._run.sizes.get_pool_sizes(size)
 
     def get_targets(self) -> Mapping[str, int]:
         """Return the target of each pool that this run has used so far."""
@@ -478,7 +444,7 @@ class PoolWorkers:
             self._get_pool(name)
             return name, self._call_pools[name]
         except (RuntimeError, OSError) as error:  # the system has no resources for a process pool
-            if not run.is_optional(name) or THREADS not in self._pools:
+            if not run.sizes.is_optional(name) or THREADS not in self._pools:
                 raise
             if not run.lacks_processes:  # log it once: the engine asks before each start of a task
                 log.warning("no processes for calls: they stay in threads", extra={"err": str(error)})
@@ -533,14 +499,6 @@ class PoolWorkers:
         self._uses.note_size(name, pool, size, reason)
 
 
-def get_pool_names(plan: Plan) -> tuple[str, ...]:
-    """Return the names of the pools on which a plan's tasks may run."""
-    names = {stage.pool for stage in plan.stages}
-    if plan.strategy in _ROUTED and names & CALL_POOLS:
-        names |= CALL_POOLS
-    return tuple(sorted(names))
-
-
 def _build_batch(stage: PlannedStage, task: PlannedTask, report: Path | None) -> ItemBatch | None:
     if not task.items:
         return None
@@ -574,12 +532,6 @@ def _log_left_processes(label: str, future: Future[CallOutcome]) -> None:
     left = getattr(error, "left", ()) if error is not None else getattr(future.result(), "left", ())
     if left:
         log.warning("a call left processes behind: ended", extra={"task": label, "processes": join_names(left)})
-
-
-def _list_stages_for(plan: Plan, pool: str) -> tuple[PlannedStage, ...]:
-    """Return the stages of the plan whose tasks may be in `pool`."""
-    pools = CALL_POOLS if pool in CALL_POOLS and plan.strategy in _ROUTED else {pool}
-    return tuple(stage for stage in plan.stages if stage.pool in pools)
 
 
 def _create_call_pool(name: str, size: int) -> CallPool:

@@ -154,6 +154,15 @@ def has_held_run(connection: sqlite3.Connection, project: str, run: LastRun) -> 
     return connection.execute(other, (project, run.sequence)).fetchone() is None
 
 
+def load_run_ids(connection: sqlite3.Connection, project: str, *, after: int, limit: int) -> tuple[str, ...]:
+    """Return the ids of the project's last runs with a sequence above `after`, at most `limit` of each lane."""
+    query = "SELECT run_id FROM runs WHERE project = ? AND lane = ? AND sequence > ? ORDER BY sequence DESC LIMIT ?"
+    lanes = retention.list_lanes(connection, project)  # each has an index of its runs
+    return tuple(
+        to_text(run_id) for lane in lanes for (run_id,) in connection.execute(query, (project, lane, after, limit))
+    )
+
+
 def has_run_from_before(connection: sqlite3.Connection, project: str, run: LastRun) -> bool:
     """Return whether the project has a run that began before this one, by the wall clock."""
     query = "SELECT 1 FROM runs WHERE project = ? AND started_ts < ? LIMIT 1"
@@ -168,8 +177,10 @@ def find_unended_runs(connection: sqlite3.Connection, project: str) -> list[str]
 
 def load_earlier_runs(connection: sqlite3.Connection, project: str, lane: str) -> EarlierRuns:
     """Return the measurements of a lane's stages and items that its plan depends on."""
+    seconds = _load_expected_seconds(connection, project, lane)
     return EarlierRuns(
-        seconds=_load_expected_seconds(connection, project, lane),
+        seconds=seconds,
+        failure_seconds=_load_failure_seconds(connection, project, lane, unless=seconds),
         task_seconds=_load_mean_task_seconds(connection, project, lane),
         items=_load_known_items(connection, project),
         cpu_demands=load_cpu_demands(connection, project, lane),
@@ -200,6 +211,17 @@ def _load_mostly_successful_durations(
     )
     """
     return _collect_seconds(_iter_last_ends(connection, project, lane, condition, stages=stages, limit=EXPECTED_RUNS))
+
+
+def _load_failure_seconds(
+    connection: sqlite3.Connection, project: str, lane: str, *, unless: Collection[str]
+) -> Mapping[str, float]:
+    """Return for each other stage the median duration in seconds of its last failed whole runs."""
+    stages = _find_stages(connection, project, lane) - {*unless}
+    ends = _iter_last_ends(
+        connection, project, lane, "stages.result = 'failure' AND merged", stages=stages, limit=EXPECTED_RUNS
+    )
+    return {stage: compute_median(values) for stage, values in _collect_seconds(ends).items()}
 
 
 def load_stage_durations(

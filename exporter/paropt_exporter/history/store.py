@@ -172,6 +172,7 @@ class History:
     load_last_run = _read(queries.load_last_run)
     load_sequences = _read(queries.load_sequences)
     has_held_run = _read(queries.has_held_run)
+    load_run_ids = _read(queries.load_run_ids)
     has_run_from_before = _read(queries.has_run_from_before)
     load_stage_cpu_totals = _read(queries.load_stage_cpu_totals)
     load_shown_cpu = _read(queries.load_shown_cpu)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.families import BUCKETS_SECONDS, Family, Kind
+from paropt_exporter.terminal import to_unicode
 
 if TYPE_CHECKING:
     from paropt_exporter.metrics.client import Metric
@@ -81,10 +82,14 @@ class Page:
         return self._texts.get(family, {}).values()
 
     def iter_metrics(self, families: Iterable[Family]) -> Iterator[Metric]:
-        """Yield the series as prometheus_client's objects, for a program's own registry."""
+        """Yield the series as prometheus_client's objects, for a program's own registry.
+
+        A program may name a pool after a file: a name that is not UTF-8 would cost it the whole page.
+        """
         for family in families:
             if values := self._values.get(family):
-                yield _build_metric(family, {(self._project, *labels): value for labels, value in values.items()})
+                named = {tuple(map(to_unicode, (self._project, *each))): value for each, value in values.items()}
+                yield _build_metric(family, named)
 
     def write_changed(self) -> None:
         """Format all changed series now, so that the next `format_page` is fast."""

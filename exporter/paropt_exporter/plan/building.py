@@ -61,14 +61,15 @@ class PlanOptions(Struct, frozen=True, kw_only=True):
 class EarlierRuns(Struct, frozen=True, kw_only=True):
     """Measurements of a lane's stages in its earlier runs, by stage.
 
-    `seconds`, `task_seconds` and `fastest_task_seconds` are durations of the stage, its mean task and its fastest task.
-    `items` has the measurements of items, `cpu_demands` the CPU demand of a stage's tasks in cores; both decide how
-    many batches the items are cut into. `never_succeeded` has the stages that ran, without success. `flakiness` and
-    `open_failures` have the stages that were flaky, and those that failed in the current state of the files,
-    `tree_state`.
+    `seconds`, `task_seconds` and `fastest_task_seconds` are durations of the stage, its mean task and its fastest task;
+    stages that are not in `seconds` have durations of their failures in `failure_seconds`. `items` has the measurements
+    of items, `cpu_demands` the CPU demand of a stage's tasks in cores; both decide how many batches the items are cut
+    into. `never_succeeded` has the stages that ran, without success. `flakiness` and `open_failures` have the stages
+    that were flaky, and those that failed in the current state of the files, `tree_state`.
     """
 
     seconds: Mapping[str, float] = field(default_factory=dict)
+    failure_seconds: Mapping[str, float] = field(default_factory=dict)
     task_seconds: Mapping[str, float] = field(default_factory=dict)
     fastest_task_seconds: Mapping[str, float] = field(default_factory=dict)
     items: Mapping[str, KnownItems] = field(default_factory=dict)
@@ -199,6 +200,7 @@ def _add_earlier_runs(
         replace(
             stage,
             expected_seconds=seconds.get(stage.name),
+            failure_seconds=earlier.failure_seconds.get(stage.name),
             expected_task_seconds=task_seconds.get(stage.name),
             expected_cpu_demand=earlier.cpu_demands.get(stage.name),
             fastest_task_seconds=earlier.fastest_task_seconds.get(stage.name),

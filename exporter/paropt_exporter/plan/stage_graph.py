@@ -74,7 +74,9 @@ def _compute_remaining(stages: list[PlannedStage]) -> dict[str, float]:
 def _estimate_own_seconds(stage: PlannedStage, unknown: float) -> float:
     if stage.skip or stage.fault:
         return 0.0
-    return unknown if stage.expected_seconds is None else stage.expected_seconds
+    if stage.expected_seconds is not None:
+        return stage.expected_seconds
+    return max(unknown, stage.failure_seconds or 0.0)  # it may have failed at once, but hardly takes less
 
 
 def _sort_topologically(stages: Iterable[PlannedStage]) -> list[PlannedStage]:

@@ -53,8 +53,9 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     Each of its tasks holds `slots` and `memory_bytes` while it runs. The stage holds its `locks` (or everything, if
     `exclusive`) from the start of its first task to the end of its last attempt. `expected_seconds`,
     `expected_task_seconds` and `fastest_task_seconds` are durations from the history (None: unknown) of the stage, its
-    mean task and its fastest task, and `expected_cpu_demand` is the cores that a task wanted (None: unknown).
-    `remaining_seconds` is the longest path from its start to the run's end.
+    mean task and its fastest task; `failure_seconds` is that of its failures if its own is unknown, and
+    `expected_cpu_demand` is the cores that a task wanted (None: unknown). `remaining_seconds` is the longest path from
+    its start to the run's end.
 
     `template`: the commands with `{items}`, if its tasks are batches. `junit`: request a report with a result for each
     item. `scope`: which part of its work this run does; limits apply only to all of it. `never_succeeded`: it ran
@@ -93,6 +94,7 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     slots: int = 1
     expected_seconds: float | None = None
+    failure_seconds: float | None = None
     expected_task_seconds: float | None = None
     expected_cpu_demand: float | None = None
     fastest_task_seconds: float | None = None

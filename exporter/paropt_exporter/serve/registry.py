@@ -37,6 +37,7 @@ _TICK_NANOSECONDS = 50_000_000
 _BUCKETS = len(families.BUCKETS_SECONDS) + 1
 _KEPT_SECONDS = 7 * 86_400.0  # how long a registration outlives its history, which may be on a disk that is not mounted
 _MOST_DELETED = 100  # checkouts of a project: each takes 100 KB of memory, and 0.1 ms of each page after a run
+_MOST_RUN_IDS = 1000  # of a checkout, by which a copy of its runs is known
 _TRIES = 3  # to read a history without a log that a run changes meanwhile
 
 _Stamp = (
@@ -101,6 +102,7 @@ class RegisteredProject:
         self._past = Totals()  # to add: the totals of earlier histories, minus those from before it joined others
         self.joined_after: LastRun | None = None
         self.before = Totals()
+        self._run_ids: dict[str, None] = {}  # of its last runs that count
 
     @classmethod
     def restore(cls, stored: _StoredProject, *, is_missing: bool) -> RegisteredProject:
@@ -153,20 +155,21 @@ class RegisteredProject:
         self.fault = fault
 
     def read_before_run(self, checkouts: Iterable[RegisteredProject]) -> None:
-        """Read the history at the start of a run, if it is another one than before. Never raises.
+        """Read the history at the start of a run, if it has other runs than before. Never raises.
 
-        If it is an earlier state, as a CI job restores it from a cache, only this run and later ones count.
+        If it is an earlier state, as a CI job restores it from a cache, or has runs of another checkout, only this run
+        and later ones count.
         """
-        path, known = Path(self.registration.history), self.values.last_run
+        path = Path(self.registration.history)
         stamp = _stamp(path)
-        if known is None or stamp is None or stamp == self._stamp:
+        if stamp is None or stamp == self._stamp:
             return
         try:
             with closing(_open_history(path, self.registration.project)) as history:
-                is_same = history.has_held_run(known)
+                is_known = history.load_last_run() == self.values.last_run
         except (HistoryError, OSError):  # the next page reports it
             return
-        if not is_same:
+        if not is_known:
             self.refresh(checkouts)
 
     def _read(self, path: Path, checkouts: Iterable[RegisteredProject]) -> bool:
@@ -177,23 +180,34 @@ class RegisteredProject:
             self._stamp = None
             return False
         values = found.values
-        if not found.is_same:
+        has_others = found.is_same and known is not None and self._has_runs_of_others(found.run_ids, checkouts)
+        if has_others or not found.is_same:
             self._past = self.values.totals
         if self.was_left_out:
             self._past = Totals()  # nothing of it is in the sum
         if values.last_run is not None and (
             self.was_left_out
             or found.is_earlier
+            or has_others
             or (not found.is_same and self._is_copy(path, values.last_run, checkouts))
         ):
             self.joined_after, self.before, self.must_store = values.last_run, values.totals, True
             self._past = sum_totals((self._past, _negate(values.totals)))
+        else:
+            self._run_ids |= dict.fromkeys(found.run_ids)
+            for run_id in tuple(self._run_ids)[:-_MOST_RUN_IDS]:
+                del self._run_ids[run_id]
         self.values, self._stamp = _add_past(values, self._past), found.stamp
         self.is_known, self.was_left_out = True, False
         if self.missing_since_timestamp_seconds:
             self.missing_since_timestamp_seconds, self.must_store = 0.0, True
         self.revision += 1
         return known is None or not found.is_same
+
+    def _has_runs_of_others(self, run_ids: Iterable[str], checkouts: Iterable[RegisteredProject]) -> bool:
+        """Return whether another checkout has had one of these runs: a cache has brought it here, or there."""
+        others = [each._run_ids for each in checkouts if each is not self]
+        return any(run_id in known for run_id in run_ids for known in others)
 
     def will_count(self) -> bool:
         """Return whether the runs of this checkout are in the sum, or will be with the next page."""
@@ -212,6 +226,7 @@ class RegisteredProject:
         both = (earlier.values, self.values)
         self.values = replace(self.values, totals=totals, last=merge_last(both), shown_cpu=sum_shown_cpu(both))
         self.ended = keep_counters(earlier.ended, self.ended)
+        self._run_ids = {**earlier._run_ids, **self._run_ids}
         lanes = {lane.lane: lane for lane in (*earlier.registration.lanes, *self.registration.lanes)}
         bounds = {**earlier.registration.bounds, **self.registration.bounds}
         self.registration = replace(self.registration, lanes=tuple(lanes.values()), bounds=bounds)
@@ -324,13 +339,15 @@ def _is_deleted(path: str | Path) -> bool:
 class _Reading(Struct, frozen=True, kw_only=True):
     """The values of one moment, and the history's stamp then.
 
-    `is_same`: it has held the run that was known. `is_earlier`: it has not, but runs from before it.
+    `is_same`: it has held the run that was known. `is_earlier`: it has not, but runs from before it. `run_ids`: the ids
+    of its last runs, without those up to the known one.
     """
 
     values: StoredValues
     stamp: _Stamp
     is_same: bool
     is_earlier: bool
+    run_ids: tuple[str, ...]
 
 
 def _read_unchanged(path: Path, project: str, known: LastRun | None) -> _Reading | None:
@@ -351,10 +368,12 @@ def _read_unchanged(path: Path, project: str, known: LastRun | None) -> _Reading
             )
             is_same = known is None or history.has_held_run(known)
             is_earlier = known is not None and not is_same and history.has_run_from_before(known)
-        after = _stamp(path)
-        if after == before or _has_kept_log(before, after) or (is_same and not left):
-            stamp = after if after == before and _is_old(path) else None
-            return _Reading(values=values, stamp=stamp, is_same=is_same, is_earlier=is_earlier)
+            after = known.sequence if known is not None and is_same else 0
+            run_ids = history.load_run_ids(after=after, limit=_MOST_RUN_IDS)
+        now = _stamp(path)
+        if now == before or _has_kept_log(before, now) or (is_same and not left):
+            stamp = now if now == before and _is_old(path) else None
+            return _Reading(values=values, stamp=stamp, is_same=is_same, is_earlier=is_earlier, run_ids=run_ids)
     return None
 
 

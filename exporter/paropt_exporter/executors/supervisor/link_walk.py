@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MOST_LINKS = 40  # as the kernel
+_MOST_KNOWN_BYTES = 1 << 24  # of paths, before all are forgotten: a path of 2,000 folders takes 8 MB
 _AT_FDCWD = -100
 _PROCESSES = b"/proc"
 _FOLDER_LINKS = (b"cwd", b"root")
@@ -27,6 +28,7 @@ class LinkWalk:
     def __init__(self, report: Callable[[bytes], None]) -> None:
         self._report = report
         self._known: dict[bytes, bytes] = {b"": b""}
+        self._known_bytes = 0
         self._links: set[bytes] = set()
         self._changed: set[bytes] = set()
 
@@ -45,7 +47,7 @@ class LinkWalk:
         if not is_new_link and place not in self._links:
             return False
         self._changed.add(place)
-        self._known = {b"": b""}
+        self._forget()
         return True
 
     def _find_folder(self, folder: bytes, links: int) -> tuple[bytes, bool]:
@@ -53,23 +55,44 @@ class LinkWalk:
         known = self._known.get(folder)
         if known is not None:
             return known, True
-        parent, _, name = folder.rpartition(b"/")
-        place, lasts = self._find_folder(parent, links)
+        names = []
+        while known is None:
+            folder, _, name = folder.rpartition(b"/")
+            names.append(name)
+            known = self._known.get(folder)
+        place, lasts = known, True
+        while names:
+            name = names.pop()
+            folder += b"/" + name
+            place, step_lasts = self._step(place, name, links)
+            lasts = lasts and step_lasts
+            if lasts:
+                self._remember(folder, place)
+        return place, lasts
+
+    def _step(self, place: bytes, name: bytes, links: int) -> tuple[bytes, bool]:
+        """Return the place of a name in the folder at a place, and whether it lasts."""
         if name == b"..":
             # The rest of the path after `..` is not noted, but leaving a process's folder for its parent is.
-            place = place if leads_through_process(place + b"/..") else place.rpartition(b"/")[0]
-        else:
-            place += b"/" + name
-            lasts = lasts and place not in self._changed
-            target = None if place.startswith(_PROCESSES + b"/") else read_link(place)
-            if target is not None and links < _MOST_LINKS:
-                self._links.add(place)
-                self._report(place)
-                place, target_lasts = self._find_folder(join(place, target), links + 1)
-                lasts = lasts and target_lasts
-        if lasts:
-            self._known[folder] = place
-        return place, lasts
+            return place if leads_through_process(place + b"/..") else place.rpartition(b"/")[0], True
+        place += b"/" + name
+        lasts = place not in self._changed
+        target = None if place.startswith(_PROCESSES + b"/") else read_link(place)
+        if target is None or links >= _MOST_LINKS:
+            return place, lasts
+        self._links.add(place)
+        self._report(place)
+        place, target_lasts = self._find_folder(join(place, target), links + 1)
+        return place, lasts and target_lasts
+
+    def _remember(self, folder: bytes, place: bytes) -> None:
+        self._known_bytes += len(folder) + len(place)
+        if self._known_bytes > _MOST_KNOWN_BYTES:
+            self._forget()
+        self._known[folder] = place
+
+    def _forget(self) -> None:
+        self._known, self._known_bytes = {b"": b""}, 0
 
 
 def read_link(place: bytes) -> bytes | None:

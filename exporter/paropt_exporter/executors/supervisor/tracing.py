@@ -39,6 +39,7 @@ STAT, READ, LIST, WRITE = 1, 2, 4, 8
 BEFORE = 4  # how far the bits of such a read are shifted
 
 _MOST_PATHS = 100_000
+_MOST_FOLDERS = 200  # of a path: the exporter looks at each of them, and remembers the way to each
 _MOST_NAMES = 50_000  # of one folder
 _MOST_LINKS = 40  # as the kernel
 _MOST_MOVES = 1_000
@@ -352,6 +353,9 @@ class Tracer:
             if path is None:
                 return
             place = self._walk.find_place(path)
+            if place.count(b"/") > _MOST_FOLDERS:
+                self._add_problem(f"it uses a path of more than {_MOST_FOLDERS} folders")
+                return
             if kind != STAT and (target := read_process_link(place)) is not None:
                 place = target
                 if target.endswith(_DELETED):

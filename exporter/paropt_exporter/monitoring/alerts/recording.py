@@ -3,8 +3,11 @@
     raw counters --increase over one window--> hosts' lanes --> lanes --sum over 1h .. 30d of such windows--> alerts
                                                     '--> panels
 
-Windows follow each other without a gap, so their sum is the increase over the whole span. After the first step,
-50,000 stages of 500 hosts are 500 series. Names derive from the metric families: `level:metric:operations`.
+An increase leaves out what happens between the last sample of its window and the first sample of the next window. If
+windows followed each other, a lane that runs every five minutes might always end there, and would have no checks. So a
+window is recorded each minute: each moment is in as many windows as one has minutes, or in one fewer, and their sum is
+divided by that number. After the first step, 50,000 stages of 500 hosts are 500 series. Names derive from the metric
+families: `level:metric:operations`.
 
 Of a fleet that several Prometheus servers scrape, each has a part of the hosts, below a global one:
 
@@ -29,9 +32,10 @@ from paropt_exporter.monitoring.alerts.rules import Group, Recording
 from paropt_exporter.monitoring.alerts.selectors import BRIDGE, FAILED, WITHOUT_REPLICA, SeriesSelector
 from paropt_exporter.monitoring.options import Options
 
-SHORTEST_SPAN = "5m"  # the shortest of the budget's pairs; a longer rate window replaces it
-HOUR = "1h"  # weeks and months are sums of hours
-BUDGET_SPANS = ("30m", HOUR, "2h", "6h", "1d", "3d")
+SHORTEST_SPAN = "5m"  # the shortest of the budget's pairs; a longer rate window replaces it, a shorter one does not
+HOUR = "1h"  # days, weeks and months are sums of hours
+BUDGET_SPANS_OF_DAYS = ("1d", "3d")
+BUDGET_SPANS = ("30m", HOUR, "2h", "6h", *BUDGET_SPANS_OF_DAYS)
 BUDGET_PERIOD = "30d"
 THROUGHPUT_SPAN, THROUGHPUT_PAST = "6h", "7d"
 # The inputs of throughput: tasks, the duration of runs, and their number. All three are of the same runs.
@@ -42,7 +46,7 @@ PARTS_FILE, GLOBAL_FILE = "paropt-parts.yml", "paropt-global.yml"
 _LANE = "lane:"
 _FLEET = "fleet:"
 _GLOBAL = "global_"
-_FLEET_INTERVAL = "1m"
+_INTERVAL, _INTERVAL_SECONDS = "1m", 60.0  # of recordings of windows
 _INTERVALS = f"{_FLEET}{families.RUN_INTERVAL.name}:max"
 
 
@@ -53,11 +57,11 @@ def build_recording_groups(options: Options) -> tuple[Group, ...]:
         Group(name="paropt-pools-recording", rules=(_record_utilization(series),)),
         Group(
             name="paropt-lanes-recording",
-            interval="1m",
+            interval=_INTERVAL,
             rules=(*_iter_budget_rules(series), *_iter_throughput_rules(series)),
         ),
         Group(name="paropt-lanes-recording-long", interval="2m", rules=tuple(_iter_long_rules(series))),
-        Group(name="paropt-stages-recording", interval="1m", rules=tuple(_iter_fault_rules(series))),
+        Group(name="paropt-stages-recording", interval=_INTERVAL, rules=tuple(_iter_fault_rules(series))),
     )
 
 
@@ -108,9 +112,14 @@ def is_longer(span: str, than: str) -> bool:
     return parse_duration(span) > parse_duration(than)
 
 
-def name_host_increase(family: Family, window: str) -> str:
+def choose_lane_window(rate_window: str) -> str:
+    """Return the window of the recordings of lanes. Of shorter ones, too few would overlap."""
+    return rate_window if is_longer(rate_window, SHORTEST_SPAN) else SHORTEST_SPAN
+
+
+def name_host_increase(family: Family, rate_window: str) -> str:
     """Return the name of the recorded increase of a lane and instance over one window."""
-    return f"instance_lane:{_strip_total(family)}:increase{window}"
+    return f"instance_lane:{_strip_total(family)}:increase{choose_lane_window(rate_window)}"
 
 
 def name_faults(family: Family, window: str) -> str:
@@ -135,11 +144,14 @@ def _record_utilization(series: SeriesSelector) -> Recording:
 
 
 def _iter_budget_rules(series: SeriesSelector) -> Iterator[Recording]:
-    spans = (SHORTEST_SPAN, *BUDGET_SPANS) if is_longer(SHORTEST_SPAN, series.window) else BUDGET_SPANS
     for family in (families.SLA_CHECKS, families.SLA_VIOLATIONS):
         yield _record_host_increase(series, family)
         yield _record_sum_of_hosts(series, family)
-        yield from (_record_sum(series, family, span) for span in spans if is_longer(span, series.window))
+        for span in BUDGET_SPANS:
+            if span in BUDGET_SPANS_OF_DAYS:
+                yield _record_sum_of_hours(series, family, span)
+            elif is_longer(span, series.window):
+                yield _record_sum(series, family, span)
 
 
 def _iter_throughput_rules(series: SeriesSelector) -> Iterator[Recording]:
@@ -150,9 +162,9 @@ def _iter_throughput_rules(series: SeriesSelector) -> Iterator[Recording]:
 
 def _iter_long_rules(series: SeriesSelector) -> Iterator[Recording]:
     for family in (families.SLA_CHECKS, families.SLA_VIOLATIONS):
-        yield _record_sum(series, family, BUDGET_PERIOD, step=HOUR)
+        yield _record_sum_of_hours(series, family, BUDGET_PERIOD)
     for family, part in _WORK:
-        yield _record_sum(series, family, THROUGHPUT_PAST, part=part, step=HOUR)
+        yield _record_sum_of_hours(series, family, THROUGHPUT_PAST, part=part)
 
 
 def _iter_fault_rules(series: SeriesSelector) -> Iterator[Recording]:
@@ -173,7 +185,7 @@ def _record_fault(series: SeriesSelector, family: Family, **kind: str) -> Record
 def _record_host_increase(series: SeriesSelector, family: Family) -> Recording:
     """Record the increase over one window of raw samples, for each instance, summed over a lane's stages."""
     dropped = ", ".join(label for label in family.labels if label != "lane")
-    increase = series.increase(family, series.window)
+    increase = series.increase(family, choose_lane_window(series.window))
     return Recording(
         record=name_host_increase(family, series.window), expr=f"sum without ({dropped}) (\n  {increase}\n)"
     )
@@ -181,28 +193,38 @@ def _record_host_increase(series: SeriesSelector, family: Family) -> Recording:
 
 def _record_sum_of_hosts(series: SeriesSelector, family: Family) -> Recording:
     hosts = series.select_recorded(name_host_increase(family, series.window), per_replica=True)
-    return Recording(record=_name_lane_increase(family, series.window), expr=f"sum {WITHOUT_REPLICA} ({hosts})")
+    return Recording(
+        record=_name_lane_increase(family, choose_lane_window(series.window)), expr=f"sum {WITHOUT_REPLICA} ({hosts})"
+    )
 
 
 def _record_lane_increase(series: SeriesSelector, family: Family, *, part: str) -> Recording:
     """Record the increase over one window of raw samples, summed over replicas."""
-    increase = series.increase(family, series.window, part=part)
+    window = choose_lane_window(series.window)
+    increase = series.increase(family, window, part=part)
+    return Recording(record=_name_lane_increase(family, window, part), expr=f"sum {WITHOUT_REPLICA} (\n  {increase}\n)")
+
+
+def _record_sum(series: SeriesSelector, family: Family, span: str, *, part: str = "") -> Recording:
+    """Record the increase over a span from the windows of each minute."""
+    window = choose_lane_window(series.window)
+    increase = series.select_recorded(_name_lane_increase(family, window, part))
+    overlapping = parse_duration(window) / _INTERVAL_SECONDS
     return Recording(
-        record=_name_lane_increase(family, series.window, part), expr=f"sum {WITHOUT_REPLICA} (\n  {increase}\n)"
+        record=_name_lane_increase(family, span, part),
+        expr=f"sum_over_time({increase}[{span}:{_INTERVAL}]) / {overlapping:g}",
     )
 
 
-def _record_sum(series: SeriesSelector, family: Family, span: str, *, part: str = "", step: str = "") -> Recording:
-    """Record the increase over a span as the sum of consecutive increases over `step`."""
-    step = step or series.window
-    shorter = series.select_recorded(_name_lane_increase(family, step, part))
-    return Recording(record=_name_lane_increase(family, span, part), expr=f"sum_over_time({shorter}[{span}:{step}])")
+def _record_sum_of_hours(series: SeriesSelector, family: Family, span: str, *, part: str = "") -> Recording:
+    hour = series.select_recorded(_name_lane_increase(family, HOUR, part))
+    return Recording(record=_name_lane_increase(family, span, part), expr=f"sum_over_time({hour}[{span}:{HOUR}])")
 
 
 def build_parts_groups(options: Options) -> tuple[Group, ...]:
     """Return the rules of a server that scrapes one part of the hosts."""
     series = SeriesSelector(options)
-    return (Group(name="paropt-parts-recording", interval=_FLEET_INTERVAL, rules=tuple(_iter_part_rules(series))),)
+    return (Group(name="paropt-parts-recording", interval=_INTERVAL, rules=tuple(_iter_part_rules(series))),)
 
 
 def build_global_groups(options: Options) -> tuple[Group, ...]:
@@ -215,7 +237,7 @@ def build_global_groups(options: Options) -> tuple[Group, ...]:
     return (
         Group(
             name="paropt-global-recording",
-            interval=_FLEET_INTERVAL,
+            interval=_INTERVAL,
             rules=(*(_merge_parts(name) for name in dict.fromkeys([*records, *parts])), *_iter_ratios(series)),
         ),
     )

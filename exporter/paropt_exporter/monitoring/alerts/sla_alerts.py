@@ -392,8 +392,9 @@ def _build_burn_condition(series: SeriesSelector, rate: str, long: str, short: s
     It excludes lanes that run less than twice in the short span, where single runs would decide: pairs with longer
     spans cover them. `keep` bridges short spans without checks.
     """
-    if not recording.is_longer(short, series.window):
-        short = series.window  # also for 300s in place of 5m: no rule records both
+    window = recording.choose_lane_window(series.window)
+    if not recording.is_longer(short, window):
+        short = window  # also for 1800s in place of 30m: no rule records both
 
     def burns_fast(span: str) -> str:
         ratio = f"{recording.select_violations(series, span)} / {recording.select_checks(series, span)}"
