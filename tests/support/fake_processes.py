@@ -144,8 +144,9 @@ class FakePool:
     def stop(self, item: WorkItem) -> Thread:
         scheduler, error = self.scheduler, TaskStopped("stop")
         process = scheduler.find_process(item.future)
-        unclaimed = 0 if process is None else process.connection.withdraw_claims()
-        stopped, actions = scheduler.stop(item.future, error, unclaimed=unclaimed, grace_seconds=1.0)
+        if process is not None:
+            scheduler.requeue_unclaimed(process, process.connection.withdraw_claims())
+        stopped, actions = scheduler.stop(item.future, error, 1.0)
         yield False
         yield from self._finish(actions)
         if stopped is None:
