@@ -153,6 +153,11 @@ class FakePool:
             item.future.force_exception(error)
         yield from self._dispatch(next(self._senders))
 
+    def interrupt_withdrawal(self, process: WorkerProcess) -> None:
+        """Withdraw the claims of a process, and let an interrupt come before their tasks are queued again."""
+        process.connection.withdraw_claims()
+        self._begin(self.scheduler.note_unsure(process))
+
     def close(self, *, cancel_futures: bool = False) -> Thread:
         if cancel_futures:
             for process in self.scheduler.list_holders():

@@ -387,10 +387,9 @@ class Scheduler:
 
         `unclaimed`: the claims that it left. `forked`: whether there was a process at all.
         """
+        self.requeue_unclaimed(process, unclaimed)
         if process.tasks.is_unsure:
             put_back(self.queue, process.tasks.take_back_unbegun())
-        else:
-            self.requeue_unclaimed(process, unclaimed)
         worker, lost = process.worker, list(process.tasks.assigned.values())
         if lost or (forked and not process.dismissed):
             self._counters.deaths[_death_cause(process, code)] += 1
@@ -464,7 +463,8 @@ class Scheduler:
             return (False if ended else None), []
         # Only the task that was claimed last can be running. Earlier ones have ended, though their results were not
         # read yet: killing the process would hit another task.
-        if number < process.tasks.next_number - 1 or not future.fail_on_exit(error):
+        may_run = number == process.tasks.next_number - 1 and not process.tasks.is_unsure
+        if not may_run or not future.fail_on_exit(error):
             return False, []
         process.stopping = future
         return True, [Kill(process, grace_seconds)]
