@@ -502,6 +502,10 @@ def test_build_with_its_own_jobs_gets_a_warning_under_a_jobserver(
         ("sh pytest -p no:cov {items}", "--cov shop", []),
         ("sh pytest {items}", "--cov-report=term", []),
         ("sh pytest-like {items}", "--cov", []),
+        ("sh pytest --basetemp tmp/{item} {item}", "", []),
+        ("sh pytest --basetemp=tmp {item}", "", ["the folder of --basetemp"]),
+        ("COVERAGE_FILE=.coverage.$$ sh pytest --basetemp=/tmp/$$ {items}", "--cov", []),
+        ("COVERAGE_FILE=coverage sh pytest {items}", "--cov", ["coverage to the same file"]),
     ],
 )
 def test_pytest_options_that_batches_would_share_get_a_warning(
@@ -511,7 +515,7 @@ def test_pytest_options_that_batches_would_share_get_a_warning(
     (tmp_path / "pyproject.toml").write_text(f"[tool.pytest.ini_options]\naddopts = '{addopts}'\n")
     (tmp_path / "pytest").touch()
     (tmp_path / "pytest-like").touch()
-    code, _, err = _check(tmp_path, configs.stage(run=f"'{run}'", items="{list: [a.py, b.py]}"))
+    code, _, err = _check(tmp_path, configs.stage(run=f"'{run}'", shell="true", items="{list: [a.py, b.py]}"))
     assert code == 0
     assert [text for text in ("coverage to the same file", "the folder of --basetemp") if text in err] == told
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -416,6 +417,16 @@ def test_variables_and_folder_of_tox_come_from_its_base_environment() -> None:
     text = f"{base}[testenv:unit]\ncommands = pytest\n"
     (found,) = _find({"tox.ini": text}).find_tests()
     assert (found.folder, found.env) == ("tests", (("PYTHONPATH", ".."),))
+
+
+def test_many_references_of_tox_to_a_long_text_cost_little_memory() -> None:
+    text = f"[testenv]\ncommands = pytest {'{[a]x} ' * 10_000}\n[a]\nx = {'y' * 9_000}\n"
+    tracemalloc.start(1)
+    try:
+        _read("tox.ini", text)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_references_of_tox_to_other_sections_are_followed() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from paropt_exporter.errors import TaskStopped
-from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.future import TaskFuture, get_label
 from support.pool_tasks import HANG_SECONDS
 from support.processes import run_in_forked_child
 
@@ -102,3 +102,23 @@ def test_task_whose_claim_was_interrupted_can_be_cancelled() -> None:
         future.start_running(1.0)
     future.reset_to_pending()
     assert future.cancel()
+
+
+class _Nameless(type):
+    """The type of classes whose names can't be read."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name == "__qualname__":
+            raise RuntimeError(name)
+        return super().__getattribute__(name)
+
+
+class _NamelessList(list[int], metaclass=_Nameless):
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "label"), [(_NamelessList().append, "builtin_function_or_method"), (_NamelessList(), "_NamelessList")]
+)
+def test_label_of_a_callable_whose_class_hides_its_name(function: Callable[..., Any], label: str) -> None:
+    assert get_label(function) == label

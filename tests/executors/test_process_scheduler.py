@@ -362,6 +362,32 @@ def test_tasks_of_an_interrupted_submit_are_not_taken_for_claimed_ones() -> None
     pool.check()
 
 
+def test_interrupted_withdrawal_of_claims_costs_a_worker_and_no_task() -> None:
+    pool = ready_pool(1)
+    submit(pool, PREFETCH_TASKS + 1)
+    pool.step_into(pool.process_of(), task=3)
+    (process,) = pool.scheduler.iter_processes()
+    pool.interrupt_withdrawal(process)
+    pool.run(pool.stop(pool.items[PREFETCH_TASKS]))
+    assert not pool.process_of().ended
+    pool.settle_down()
+    pool.check()
+    assert pool.started == 2
+    assert [item.future.exception(0) for item in pool.items[:PREFETCH_TASKS]] == [None] * PREFETCH_TASKS
+
+
+def test_process_with_unknown_claims_that_dies_loses_only_the_task_that_it_ran() -> None:
+    pool = ready_pool(1)
+    submit(pool, PREFETCH_TASKS + 1)
+    running = pool.step_into(pool.process_of(), task=3)
+    (process,) = pool.scheduler.iter_processes()
+    pool.interrupt_withdrawal(process)
+    pool.process_of().end(-9)
+    pool.settle_down()
+    pool.check()
+    assert [item for item in pool.items if item.future.exception(0) is not None] == [running]
+
+
 def test_slow_batch_is_noticed_after_a_death_with_a_single_task() -> None:
     pool = ready_pool(1)
     submit(pool, 1)

@@ -20,6 +20,7 @@ import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
+from functools import partial
 from pathlib import Path
 from types import FrameType, FunctionType
 from typing import Any
@@ -1176,6 +1177,30 @@ def test_interrupted_shutdown_that_cancels_loses_no_task(tmp_path: Path) -> None
         assert wait(futures, HANG_SECONDS).not_done == set(), line
         line += 3  # each takes a third of a second on a busy machine
     assert line > 20
+
+
+def read_or_return(path: Path | None) -> None:
+    if path is not None:
+        path.read_text()
+
+
+@pytest.mark.parametrize("place", [0, 2], ids=["running", "not begun"])
+def test_interrupted_stop_loses_no_other_task(tmp_path: Path, place: int) -> None:
+    """The claims that it had withdrawn were lost: tasks that the worker held waited for as long as the pool lived."""
+    line, interrupted = 1, True
+    while interrupted:
+        fifo = make_fifo(tmp_path, str(line))
+        with ProcessPool(1) as pool:
+            wait([pool.submit(read_or_return, None) for _ in range(200)])  # known to be short: a worker holds several
+            futures = [pool.submit(read_or_return, path) for path in (fifo, None, None, None)]
+            with open_fifo(fifo):
+                stop = partial(pool.stop, futures[place], TaskStopped("stop"))
+                interrupted = interrupted_at(line, stop, processes)
+            assert wait(futures, HANG_SECONDS).not_done == set(), line
+            errors = [future.exception() for number, future in enumerate(futures) if number != place]
+            assert errors == [None] * 3, line
+        line += 3
+    assert line > 40
 
 
 def test_interrupted_resize_adds_its_workers_later() -> None:

@@ -59,8 +59,9 @@ class FakeProcess:
     code: int | None = None  # how it ended
     ended: bool = False
 
-    def offer(self, count: int) -> None:
+    def offer(self, count: int, note: Callable[[], object]) -> None:
         self.claims += count
+        note()
 
     def withdraw_claims(self) -> int:
         claims, self.claims = self.claims, 0
@@ -143,13 +144,19 @@ class FakePool:
     def stop(self, item: WorkItem) -> Thread:
         scheduler, error = self.scheduler, TaskStopped("stop")
         process = scheduler.find_process(item.future)
-        unclaimed = 0 if process is None else process.connection.withdraw_claims()
-        stopped, actions = scheduler.stop(item.future, error, unclaimed=unclaimed, grace_seconds=1.0)
+        if process is not None:
+            scheduler.requeue_unclaimed(process, process.connection.withdraw_claims())
+        stopped, actions = scheduler.stop(item.future, error, 1.0)
         yield False
         yield from self._finish(actions)
         if stopped is None:
             item.future.force_exception(error)
         yield from self._dispatch(next(self._senders))
+
+    def interrupt_withdrawal(self, process: WorkerProcess) -> None:
+        """Withdraw the claims of a process, and let an interrupt come before their tasks are queued again."""
+        process.connection.withdraw_claims()
+        self._begin(self.scheduler.note_unsure(process))
 
     def close(self, *, cancel_futures: bool = False) -> Thread:
         if cancel_futures:
@@ -280,8 +287,7 @@ class FakePool:
             if isinstance(action, Send):
                 assert not action.process.worker.leaving, "a worker got tasks after it was to leave"
                 assert not _fake_of(action.process).dismissed, "a process got tasks after it was dismissed"
-                action.process.connection.offer(len(action.items))
-                self.scheduler.note_offered(action)
+                action.process.connection.offer(len(action.items), self.scheduler.build_offer_note(action))
             elif isinstance(action, Dismiss):
                 _fake_of(action.process).dismissed = True
                 self.woken.add(action.process.worker)

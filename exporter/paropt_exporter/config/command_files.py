@@ -199,7 +199,9 @@ class _ToxReferences:
         self._known: dict[tuple[str, str], str] = {}
 
     def fill(self, text: str) -> str:
-        """Replace references with their values, unless the text becomes too long."""
+        """Replace references with their values, unless the text is or becomes too long."""
+        if len(text) > LONGEST_LINE:  # its many references, filled, might not fit into the memory
+            return text
         filled = _REFERENCE.sub(self._find, text)
         return filled if len(filled) <= LONGEST_LINE else text
 

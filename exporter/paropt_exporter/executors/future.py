@@ -15,7 +15,6 @@ from concurrent.futures._base import (  # the states with which the library's wa
 )
 from functools import partial
 from time import sleep
-from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from paropt_exporter.cpu_demand import NO_SWITCHES
@@ -29,9 +28,9 @@ T = TypeVar("T")
 # A worker's measurement: worker, pid, started, ended, CPU and run delay in seconds, peak memory in bytes.
 Usage = tuple[str, int, float, float, float, float, int]
 
-_NAMED = frozenset({FunctionType, BuiltinFunctionType, type})  # of these, reading the name runs no code of the user
 _NEW, _STARTED, _SETTLING, _STOPPED = range(4)
 _CLAIM_TRIES, _CLAIM_SECONDS = 10_000, 1e-4  # a claim takes less than a microsecond, once its thread runs
+_read_type_name = vars(type)["__qualname__"].__get__  # runs no code of a metaclass
 _condition_lock = threading.RLock()  # guards: the creation of a future's condition and lists
 # Another thread may hold the lock during the fork.
 os.register_at_fork(after_in_child=_condition_lock._at_fork_reinit)  # type: ignore[attr-defined]  # as in the library
@@ -273,13 +272,14 @@ class TaskFuture(Future[T]):
 
 def get_label(function: Callable[..., Any]) -> str:
     """Return the label of a function's tasks in errors and listings. Never raises, though reading a proxy may."""
-    if type(function) in _NAMED and type(function.__qualname__) is str:
-        return function.__qualname__  # as almost always: without a call
-    name = _read_text(function, "__qualname__")
-    if name is not None:
+    try:
+        name = function.__qualname__  # as almost always: without a call
+    except Exception:  # noqa: BLE001 -- it has none, or this is code of the user, such as a proxy's
+        name = ""
+    if type(name) is str and name:
         return name
     inner = unwrap_partial(function)
-    return _read_text(inner, "__qualname__") or type(inner).__qualname__
+    return _read_text(inner, "__qualname__") or _read_type_name(type(inner))
 
 
 def get_module(function: Callable[..., Any]) -> str:

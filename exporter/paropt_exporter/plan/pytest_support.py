@@ -33,8 +33,12 @@ _ELSEWHERE = compile_later(
     r"(?<![\w.-])(?:sudo|doas|su|su-exec|gosu|runuser|setpriv|setuidgid|chpst|capsh|chroot|unshare|nsenter|bwrap|firejail"
     r"|docker|podman|nerdctl|systemd-run|systemd-nspawn|ssh|kubectl|flatpak-spawn|machinectl)(?![\w.-])"
 )
-_MEASURES_COVERAGE, _TEMPORARY_FOLDER = compile_later(r"(?<!\S)--cov(?![\w-])"), compile_later(r"(?<!\S)--basetemp\b")
-_MEASURES_NO_COVERAGE = compile_later(r"(?<!\S)(?:--no-cov(?!\S)|-p[ =]?no:(?:pytest_)?cov\b)")
+_OWN_NAME = r"[^\s;&|]*[{$]"  # of a file: the item or a variable of the shell is in it, such as $$
+_MEASURES_COVERAGE = compile_later(r"(?<!\S)--cov(?![\w-])")
+_SHARES_NO_COVERAGE = compile_later(
+    rf"(?<!\S)(?:--no-cov(?!\S)|-p[ =]?no:(?:pytest_)?cov\b)|\bCOVERAGE_FILE={_OWN_NAME}"
+)
+_TEMPORARY_FOLDER = compile_later(rf"(?<!\S)--basetemp(?![\w-]|[= ]{_OWN_NAME})")
 # Set by an outer exporter whose pytest runs this one: our pytest must not write to its report.
 _OUTER = compile_later(rf"'?--junitxml=[^\s']*/{FOLDER_PREFIX}[^\s']*'?")
 _SHELL_OPERATOR = compile_later(r"[;|`\n)]|(?<!>)&(?!>)")
@@ -43,7 +47,8 @@ _SHELL_OPERATOR = compile_later(r"[;|`\n)]|(?<!>)&(?!>)")
 def find_shared_options(command: str, folders: Iterable[Path], env: Mapping[str, str]) -> Iterator[str]:
     """Yield the options by which several pytests at once disturb each other: `--cov` and `--basetemp`.
 
-    They may be in the command, in PYTEST_ADDOPTS, or in pytest's configuration in one of the folders.
+    They may be in the command, in PYTEST_ADDOPTS, or in pytest's configuration in one of the folders. A name of its own
+    for each pytest's file or folder is no disturbance.
     """
     if not _PYTEST.search(command):
         return
@@ -51,7 +56,7 @@ def find_shared_options(command: str, folders: Iterable[Path], env: Mapping[str,
     with suppress(OSError):  # its options are unknown
         texts += [read_addopts(folder) for folder in folders]
     options = " ".join(texts)
-    if _MEASURES_COVERAGE.search(options) and not _MEASURES_NO_COVERAGE.search(options):
+    if _MEASURES_COVERAGE.search(options) and not _SHARES_NO_COVERAGE.search(options):
         yield "--cov"
     if _TEMPORARY_FOLDER.search(options):
         yield "--basetemp"

@@ -69,8 +69,7 @@ class ProcessManager:
         """Carry out the part of the actions that belongs under the lock, and return them for `_finish`."""
         for action in actions:
             if type(action) is Send:
-                action.process.connection.offer(len(action.items))
-                self.scheduler.note_offered(action)
+                action.process.connection.offer(len(action.items), self.scheduler.build_offer_note(action))
             elif isinstance(action, (Dismiss, Wake)):
                 self._notify((action,))
         return actions
@@ -128,6 +127,14 @@ class ProcessManager:
         with self.scheduler.lock:
             self._notify(self.scheduler.recover(get_ident()))
 
+    def _requeue_unclaimed(self, process: WorkerProcess) -> None:
+        """Put the tasks that a process has not begun in front of the queue, under the lock."""
+        try:
+            self.scheduler.requeue_unclaimed(process, process.connection.withdraw_claims())
+        except BaseException:  # an interrupt; raised again
+            self._notify(self.scheduler.note_unsure(process))
+            raise
+
     # Events from threads that submit
 
     def dispatch(self, item: WorkItem | None = None) -> None:
@@ -176,22 +183,32 @@ class ProcessManager:
         raise renew(self.scheduler.closed)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
-        with self.scheduler.lock:
-            process = self.scheduler.find_process(future)
-            unclaimed = 0 if process is None else process.connection.withdraw_claims()
-            stopped, actions = self.scheduler.stop(future, error, unclaimed=unclaimed, grace_seconds=grace_seconds)
-            queued = self.scheduler.find_queued(future) if stopped is None else None
-            if queued is not None:
-                self.scheduler.withdraw(queued)  # before its future is settled, no worker may begin it
-            # Otherwise it has ended, or another thread is about to submit it: under the lock, no worker begins it.
-            failed = queued is None and stopped is None and future.mark_failed(error)
-        self._finish(actions)
-        if queued is not None:
-            stopped = future.fail_queued(error)
+        process: WorkerProcess | None = None
+        queued: WorkItem | None = None
+        try:
             with self.scheduler.lock:
-                self.scheduler.count_unbegun(failed=False)
-        elif failed:
-            future.notify_waiters()
+                process = self.scheduler.find_process(future)
+                if process is not None:
+                    self._requeue_unclaimed(process)
+                stopped, actions = self.scheduler.stop(future, error, grace_seconds)
+                queued = self.scheduler.find_queued(future) if stopped is None else None
+                if queued is not None:
+                    self.scheduler.withdraw(queued)  # before its future is settled, no worker may begin it
+                # Otherwise it has ended, or another thread is about to submit it: under the lock, no worker begins it.
+                failed = queued is None and stopped is None and future.mark_failed(error)
+            self._finish(actions)
+            if queued is not None:
+                stopped = future.fail_queued(error)
+                with self.scheduler.lock:
+                    self.scheduler.count_unbegun(failed=False)
+            elif failed:
+                future.notify_waiters()
+        except BaseException:  # an interrupt; raised again
+            if process is not None and process.stopping is future:
+                end_process(process, grace_seconds)
+            if queued is not None:
+                future.fail_queued(error)
+            raise
         self.dispatch()
         return failed if stopped is None else stopped
 
@@ -214,7 +231,7 @@ class ProcessManager:
     def _give_next_batch(self, process: WorkerProcess, now: float) -> list[Action]:
         overloaded = self.scheduler.find_overloaded(process, now)
         if overloaded is not None:
-            self.scheduler.requeue_unclaimed(overloaded, overloaded.connection.withdraw_claims())
+            self._requeue_unclaimed(overloaded)
             wake(overloaded.worker)  # its thread settles those that have ended: the one that runs may take long
         return self._begin(self.scheduler.give_next_batch(process, now, get_ident()))
 
@@ -240,7 +257,7 @@ class ProcessManager:
     def take_from_slow(self, process: WorkerProcess) -> None:
         """Give the tasks that a slow process has not begun to others."""
         with self.scheduler.lock:
-            self.scheduler.requeue_unclaimed(process, process.connection.withdraw_claims())
+            self._requeue_unclaimed(process)
         self.dispatch()
 
     def note_exited(self, process: WorkerProcess, code: int | None, *, forked: bool) -> Exit:
@@ -309,7 +326,7 @@ class ProcessManager:
         with self.scheduler.lock:
             if cancel_futures:
                 for process in self.scheduler.list_holders():
-                    self.scheduler.requeue_unclaimed(process, process.connection.withdraw_claims())
+                    self._requeue_unclaimed(process)
             actions = self._begin(self.scheduler.close(RuntimeError(refusal), cancel_queued=cancel_futures))
         self._finish(actions)
 

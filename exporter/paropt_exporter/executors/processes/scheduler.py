@@ -31,8 +31,8 @@ Guarantees:
     and otherwise after 10 ms, or 100 ms if no worker is idle.
   * Batches reach a process in the order of their numbers: it gets no other batch while one is being sent.
   * A process gets no task after it was dismissed or while it is being stopped.
-  * An interrupt (Ctrl-C, no memory) of a thread that submits costs a process, which `recover` has replaced, and no
-    task.
+  * An interrupt (Ctrl-C, no memory) of a thread that submits or stops a task costs a process, which is replaced, and
+    no other task.
   * A worker that is starting is not dismissed until it is ready: the next resize may need it, and otherwise a series
     of resizes on a slow machine would have any number of processes starting and exiting.
   * The last worker that is ready is not dismissed for its number while others start: tasks would wait for these.
@@ -48,7 +48,8 @@ import math
 import signal
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paropt_exporter.executors.base import check_size
@@ -81,7 +82,7 @@ _OFFERED: list[WorkItem] = []  # stays empty
 class Send(NamedTuple):
     """A batch for a process. `single`: the one task is a batch of its own, and its reply finishes the batch.
 
-    Its claims are offered before the lock is released, see `Scheduler.note_offered`; it is sent afterwards.
+    Its claims are offered before the lock is released, see `Scheduler.build_offer_note`; it is sent afterwards.
     """
 
     process: WorkerProcess
@@ -297,9 +298,12 @@ class Scheduler:
             return []
         return self.give_next_batch(process, now, sender)
 
-    def note_offered(self, batch: Send) -> None:
-        """Note that the process may claim the batch's tasks: from here on its claims tell which ones it has begun."""
-        batch.process.sending[batch.sender] = _OFFERED
+    def build_offer_note(self, batch: Send) -> Callable[[], None]:
+        """Return the function, written in C, that notes that the process may claim the batch's tasks.
+
+        From its call on the process's claims tell which tasks it has begun.
+        """
+        return partial(batch.process.sending.__setitem__, batch.sender, _OFFERED)
 
     def note_blocked(self, process: WorkerProcess) -> None:
         """Note that a part of a batch did not fit into the socket: the worker's thread is to send it."""
@@ -384,6 +388,8 @@ class Scheduler:
         `unclaimed`: the claims that it left. `forked`: whether there was a process at all.
         """
         self.requeue_unclaimed(process, unclaimed)
+        if process.tasks.is_unsure:
+            put_back(self.queue, process.tasks.take_back_unbegun())
         worker, lost = process.worker, list(process.tasks.assigned.values())
         if lost or (forked and not process.dismissed):
             self._counters.deaths[_death_cause(process, code)] += 1
@@ -413,9 +419,24 @@ class Scheduler:
         """Put the last `unclaimed` tasks of a process in front of the queue. Its claims were withdrawn before."""
         self._take_back_unoffered(process)
         tasks = process.tasks
+        if tasks.is_unsure:
+            return
         tasks.slow = bool(tasks.batches)
         if tasks.assigned:
-            put_back(self.queue, tasks.take_back(tasks.next_number - unclaimed))
+            first = tasks.next_number - unclaimed
+            put_back(self.queue, tasks.list_from(first))
+            tasks.drop_from(first)
+
+    def note_unsure(self, process: WorkerProcess) -> list[Notice]:
+        """Note an interrupt while the claims of a process were withdrawn: how many there were is unknown.
+
+        So the process is dismissed. It finishes its task and exits; then those that it has not begun go to others.
+        """
+        tasks, queued = process.tasks, set(map(id, self.queue))
+        tasks.assigned = {number: item for number, item in tasks.assigned.items() if id(item) not in queued}
+        tasks.is_unsure = tasks.slow = process.dismissed = True
+        self._remove_idle(process)
+        return [Dismiss(process)]
 
     def find_queued(self, future: TaskFuture[Any]) -> WorkItem | None:
         """Return the queued task of a future that has not ended."""
@@ -428,9 +449,9 @@ class Scheduler:
         return next(found, None)
 
     def stop(
-        self, future: TaskFuture[Any], error: BaseException, *, unclaimed: int, grace_seconds: float
+        self, future: TaskFuture[Any], error: BaseException, grace_seconds: float
     ) -> tuple[bool | None, list[Action]]:
-        """Stop a task. `unclaimed`: of the process that `find_process` returned, whose claims were withdrawn.
+        """Stop a task, after its process has got its unclaimed tasks taken back.
 
         Return True and the action that ends its process if it runs, False if it has ended, None if it was not begun:
         then its future may be settled now.
@@ -440,12 +461,10 @@ class Scheduler:
         if process is None or number is None:
             ended = any(process.tasks.is_settling(future) for process in self.iter_processes())
             return (False if ended else None), []
-        self.requeue_unclaimed(process, unclaimed)
-        if number >= process.tasks.next_number:
-            return None, []
         # Only the task that was claimed last can be running. Earlier ones have ended, though their results were not
         # read yet: killing the process would hit another task.
-        if number < process.tasks.next_number - 1 or not future.fail_on_exit(error):
+        may_run = number == process.tasks.next_number - 1 and not process.tasks.is_unsure
+        if not may_run or not future.fail_on_exit(error):
             return False, []
         process.stopping = future
         return True, [Kill(process, grace_seconds)]

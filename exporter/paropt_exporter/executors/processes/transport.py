@@ -9,7 +9,9 @@ import os
 import select
 import socket
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from operator import call
 from typing import Any
 
 from paropt_exporter import descriptors
@@ -109,12 +111,17 @@ class WorkerConnection:
     def send_preparation(self, body: bytes) -> None:
         self._send([wire.MESSAGE.pack(len(body), wire.PREPARE), body])
 
-    def offer(self, count: int) -> None:
-        """Let the worker claim `count` tasks. Comes before the batch, since no task runs without a claim."""
+    def offer(self, count: int, note: Callable[[], object]) -> None:
+        """Let the worker claim `count` tasks, then call `note`. Comes before the batch: no task runs without a claim.
+
+        `note` must be a function written in C: then an interrupt comes before both or after both, never in between.
+        """
+        both: tuple[Callable[[], object], ...] = partial(os.eventfd_write, self._claims, count), note
         try:
-            os.eventfd_write(self._claims, count)
+            tuple(map(call, both))  # one step of the interpreter
         except BlockingIOError:  # it is full, since a task has written to it
             self.dismiss()
+            note()
 
     def withdraw_claims(self) -> int:
         """Take back the claims of all tasks that the worker has not begun, the last ones; return their number.
@@ -166,11 +173,15 @@ class WorkerConnection:
         except OSError:
             self.dismiss()  # usually it has died; otherwise it exits without these tasks, and others get them
             return True
+        whole = (
+            True  # not by the outbox: the worker may have replied by now, and its thread sent part of the next batch
+        )
         for part in parts:
             if sent < len(part):
                 self._outbox.append(memoryview(part)[sent:])
+                whole = False
             sent = max(0, sent - len(part))
-        return not self._outbox
+        return whole
 
     def flush(self) -> bool:
         """Send more of a batch that did not fit; return whether all of it is sent. `wait` watches for room."""

@@ -161,8 +161,8 @@ class AssignedTasks:
     """
 
     __slots__ = (
-        "assigned", "batch_seconds", "batches", "held_seconds", "held_tasks", "next_number", "settling", "slow",
-        "slow_seconds",
+        "assigned", "batch_seconds", "batches", "held_seconds", "held_tasks", "is_unsure", "next_number", "settling",
+        "slow", "slow_seconds",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -174,6 +174,7 @@ class AssignedTasks:
         self.batch_seconds = 0.0  # when the process began the oldest batch
         self.slow_seconds = 0.0  # when to take back unclaimed tasks, if the oldest batch is unfinished by then
         self.slow = False  # its unclaimed tasks were taken back: it gets no more until all batches are finished
+        self.is_unsure = False  # some of its claims were withdrawn, and it is unknown how many: until its exit
 
     def add_batch(self, items: list[WorkItem], expected_seconds: float, now: float) -> int:
         """Add the tasks of a batch; return the number of the first. An interrupt may leave it half done."""
@@ -211,11 +212,25 @@ class AssignedTasks:
     def _begin_batch(self, now: float) -> None:
         self.batch_seconds, self.slow_seconds = now, now + _SLOW_SECONDS
 
-    def take_back(self, first: int) -> list[WorkItem]:
-        """Remove and return the tasks from number `first` on. Their numbers are given again."""
-        items = [self.assigned.pop(number) for number in sorted(self.assigned) if number >= first]
+    def list_from(self, first: int) -> list[WorkItem]:
+        """Return the tasks from number `first` on."""
+        return [self.assigned[number] for number in sorted(self.assigned) if number >= first]
+
+    def drop_from(self, first: int) -> None:
+        """Remove the tasks from number `first` on. Their numbers are given again."""
+        self.assigned = {number: item for number, item in self.assigned.items() if number < first}
         self.next_number = first
         self.batches = deque(batch._replace(single=-1) if batch.single >= first else batch for batch in self.batches)
+
+    def take_back_unbegun(self) -> list[WorkItem]:
+        """Remove and return the tasks that a process which has ended had certainly not begun.
+
+        All results of ended tasks have been read. It was running the first of the others, unless it has finished all
+        batches.
+        """
+        first = min(self.assigned, default=0) + bool(self.batches)
+        items = self.list_from(first)
+        self.drop_from(first)
         return items
 
     def drop(self, items: list[WorkItem]) -> None:

@@ -1,0 +1,84 @@
+"""The connection to a worker process."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+from functools import partial
+from socket import socket
+from types import FrameType
+from typing import Any
+
+from paropt_exporter.executors import lifetime
+from paropt_exporter.executors.processes.transport import WorkerConnection
+
+
+class _Socket:
+    """A socket that calls a function after it has sent."""
+
+    def __init__(self, real: socket, then: Callable[[], object]) -> None:
+        self._real, self._then = real, then
+
+    def sendmsg(self, parts: list[bytes]) -> int:
+        sent = self._real.sendmsg(parts)
+        self._then()
+        return sent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def test_batch_was_sent_whole_though_the_next_one_waits_for_room_by_then() -> None:
+    """A second note of a blocked process may come after the rest was sent, and hide that of another batch."""
+    connection = WorkerConnection(lifetime.FORK_SERVERS)
+    wholes = []
+
+    def send_next_one() -> None:
+        connection._socket = real
+        wholes.append(connection.send_task(1, (b"function", bytes(1 << 24)), profiled=False, shares_memory=False))
+
+    real = connection._socket
+    connection._socket = _Socket(real, send_next_one)  # type: ignore[assignment]  # as far as it is used
+    wholes.append(connection.send_task(0, (b"function", ()), profiled=False, shares_memory=False))
+    connection.close()
+    assert wholes == [False, True]
+
+
+def interrupted_in_offer(place: int, call: Callable[[], object]) -> bool:
+    """Make a call and raise KeyboardInterrupt before instruction number `place` of `offer`; False if it has fewer."""
+    passed = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal passed
+        if frame.f_code is not WorkerConnection.offer.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        passed += event == "opcode"
+        if event == "opcode" and passed == place:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_interrupt_of_an_offer_comes_before_the_claims_or_after_their_note() -> None:
+    """In between, the pool took tasks that had run for unclaimed ones, and ran them again."""
+    connection = WorkerConnection(lifetime.FORK_SERVERS)
+    seen = set()
+    for place in itertools.count(1):
+        noted: list[None] = []
+        interrupted = interrupted_in_offer(place, partial(connection.offer, 3, partial(noted.append, None)))
+        seen.add((connection.withdraw_claims(), len(noted)))
+        if not interrupted:
+            break
+    connection.close()
+    assert seen == {(0, 0), (3, 1)}
