@@ -60,6 +60,7 @@ def interrupted_in_offer(place: int, call: Callable[[], object]) -> bool:
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # for Python 3.12, which looks for it in settrace only
     sys.settrace(trace)
     try:
         call()
