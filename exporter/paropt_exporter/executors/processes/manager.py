@@ -69,7 +69,8 @@ class ProcessManager:
         """Carry out the part of the actions that belongs under the lock, and return them for `_finish`."""
         for action in actions:
             if type(action) is Send:
-                action.process.connection.offer(len(action.items), self.scheduler.build_offer_note(action))
+                process = action.process
+                process.connection.offer(len(action.items), process.sending, action.sender)
             elif isinstance(action, (Dismiss, Wake)):
                 self._notify((action,))
         return actions

@@ -9,9 +9,8 @@ import os
 import select
 import socket
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from operator import call
 from typing import Any
 
 from paropt_exporter import descriptors
@@ -53,6 +52,7 @@ class WorkerConnection:
                 theirs.setblocking(True)  # `socket.setdefaulttimeout` of the program would not suit the worker
                 self._claims = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
                 self._open.append(self._claims)
+                self._write_claims = partial(os.eventfd_write, self._claims)
                 self._results, results = self._make_pipe()
                 self._status, status = self._make_pipe()
                 descriptors.check_reserve(self._status, status)
@@ -111,17 +111,18 @@ class WorkerConnection:
     def send_preparation(self, body: bytes) -> None:
         self._send([wire.MESSAGE.pack(len(body), wire.PREPARE), body])
 
-    def offer(self, count: int, note: Callable[[], object]) -> None:
-        """Let the worker claim `count` tasks, then call `note`. Comes before the batch: no task runs without a claim.
+    def offer(self, count: int, sending: dict[int, Any], sender: int) -> None:
+        """Let the worker claim `count` tasks, and note that in `sending`: the value of `sender` becomes None.
 
-        `note` must be a function written in C: then an interrupt comes before both or after both, never in between.
+        Comes before the batch, since no task runs without a claim. An interrupt comes before both or after both, never
+        in between.
         """
-        both: tuple[Callable[[], object], ...] = partial(os.eventfd_write, self._claims, count), note
         try:
-            tuple(map(call, both))  # one step of the interpreter
+            # The interpreter looks for signals after a call, not between an unpacking, which writes here, and a store.
+            (sending[sender],) = map(self._write_claims, (count,))
         except BlockingIOError:  # it is full, since a task has written to it
             self.dismiss()
-            note()
+            sending[sender] = None
 
     def withdraw_claims(self) -> int:
         """Take back the claims of all tasks that the worker has not begun, the last ones; return their number.

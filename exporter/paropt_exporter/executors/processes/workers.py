@@ -103,8 +103,8 @@ class WorkerProcess:
         self.pid, self.ready_seconds = 0, 0.0  # 0 until it is ready
         self.dismissed = False  # it gets no more tasks, and exits after those that it has
         self.stopping: TaskFuture[Any] | None = None  # the task whose stop ends the process
-        # The batches on their way, by the thread that sends: the tasks that are not offered yet, later none.
-        self.sending: dict[int, list[WorkItem]] = {}
+        # The batches on their way, by the thread that sends: the tasks while they are not offered yet, then None.
+        self.sending: dict[int, list[WorkItem] | None] = {}
         self.blocked = False  # a part of a batch waits for room in the socket
         self.cpu_base_seconds = 0.0  # the CPU time of its tree at its last reply
 
