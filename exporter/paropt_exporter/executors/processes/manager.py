@@ -110,9 +110,9 @@ class ProcessManager:
         """Send a batch; return the actions that follow."""
         process, sender, first, items, single, shares_memory = batch
         if single:
-            item = items[0]
-            task = self.packer.pickle_arguments(item.packed, item.future.label)
-            whole = process.connection.send_task(first, task, profiled=item.profiled, shares_memory=shares_memory)
+            future, packed, profiled, _, _ = items[0]
+            task = self.packer.pickle_arguments(packed, future.label)
+            whole = process.connection.send_task(first, task, profiled=profiled, shares_memory=shares_memory)
         else:
             whole = process.connection.send_batch(first, [item.packed for item in items])
         if not whole:

@@ -182,7 +182,7 @@ class Scheduler:
             waits = worker.failures and worker.process is None and not worker.leaving
             if waits and self.surplus > 0:
                 notices.append(self._release(worker))
-        self._note_idle()
+        self.needs_dispatch = self.closed is not None or bool(self.idle)
         return notices
 
     @property
@@ -228,7 +228,7 @@ class Scheduler:
                 self.idle.append(process)
                 break
             actions += batch
-        self._note_idle()
+        self.needs_dispatch = self.closed is not None or bool(self.idle)
         return [*actions, *self._watch(now)] if self._unwatched else actions
 
     def withdraw(self, item: WorkItem) -> bool:
@@ -602,9 +602,6 @@ class Scheduler:
 
     def _release_all(self) -> list[Notice]:
         return [self._release(worker) for worker in self.workers if not worker.leaving]
-
-    def _note_idle(self) -> None:
-        self.needs_dispatch = self.closed is not None or bool(self.idle)
 
     def _remove_idle(self, process: WorkerProcess) -> None:
         if process in self.idle:

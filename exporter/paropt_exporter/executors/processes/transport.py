@@ -9,7 +9,7 @@ import os
 import select
 import socket
 import weakref
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -96,14 +96,14 @@ class WorkerConnection:
         """Make `wait` return also when `descriptor` is readable."""
         self._poll.register(descriptor, select.POLLIN)
 
-    def wait(self, timeout_seconds: float | None) -> set[int]:
-        """Wait for data, or for room to send the rest of a batch; return the descriptors that are ready."""
-        return {which for which, _ in self._poll.poll(None if timeout_seconds is None else timeout_seconds * 1000)}
+    def wait(self, timeout_seconds: float | None) -> Mapping[int, int]:
+        """Wait for data, or for room to send the rest of a batch; return the descriptors that are ready, as keys."""
+        return dict(self._poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
 
-    def has_replies(self, descriptors: set[int]) -> bool:
+    def has_replies(self, descriptors: Container[int]) -> bool:
         return self._socket_descriptor in descriptors
 
-    def has_exited(self, descriptors: set[int]) -> bool:
+    def has_exited(self, descriptors: Container[int]) -> bool:
         return self._status in descriptors
 
     # Out
@@ -137,7 +137,11 @@ class WorkerConnection:
 
     def send_batch(self, number: int, tasks: list[payload.Queued]) -> bool:
         """Send a batch and its first task's number; return False if the worker's thread has to `flush` the rest."""
-        body = marshal.dumps((number, [(self._shorten(function), arguments) for function, arguments in tasks]))
+        shortened = [
+            (function if len(function) < LARGE_BYTES else self._shorten(function), arguments)
+            for function, arguments in tasks
+        ]
+        body = marshal.dumps((number, shortened))
         return self._send([wire.MESSAGE.pack(len(body), wire.BATCH), body])
 
     def send_task(self, number: int, task: payload.Packed, *, profiled: bool, shares_memory: bool) -> bool:
@@ -145,7 +149,8 @@ class WorkerConnection:
 
         Its reply comes through the socket. If it `shares_memory`, large arguments and a large result travel there.
         """
-        function, arguments = self._shorten(task[0]), task[1]
+        function, arguments = task
+        function = function if len(function) < LARGE_BYTES else self._shorten(function)
         if isinstance(arguments, tuple):
             form, rest = wire.MARSHALLED, marshal.dumps(arguments)
         elif isinstance(arguments, bytes):
@@ -158,9 +163,7 @@ class WorkerConnection:
         return self._send([head + wire.ONE.pack(number, len(function), profiled, shares_memory, form) + function, rest])
 
     def _shorten(self, function: bytes) -> bytes:
-        """Return a pickled function, or nothing if it is large and the last large one that was sent."""
-        if len(function) < LARGE_BYTES:
-            return function
+        """Return a large pickled function, or nothing if it is the last one that was sent."""
         if function is self._sent_function:
             return b""
         self._sent_function = function

@@ -186,7 +186,7 @@ class AssignedTasks:
         self.next_number += count
         if begins:
             self.slow = False
-            self._begin_batch(now)
+            self.batch_seconds, self.slow_seconds = now, now + _SLOW_SECONDS
         self.batches.append(_make_batch(Batch, (count, expected_seconds, first if count == 1 else -1)))
         self.held_tasks += count
         self.held_seconds += expected_seconds
@@ -205,12 +205,9 @@ class AssignedTasks:
         self.held_tasks -= count
         if self.batches:
             self.held_seconds -= expected_seconds
-            self._begin_batch(now)
+            self.batch_seconds, self.slow_seconds = now, now + _SLOW_SECONDS
         else:
             self.held_seconds = 0.0
-
-    def _begin_batch(self, now: float) -> None:
-        self.batch_seconds, self.slow_seconds = now, now + _SLOW_SECONDS
 
     def list_from(self, first: int) -> list[WorkItem]:
         """Return the tasks from number `first` on."""
