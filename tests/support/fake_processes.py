@@ -59,9 +59,9 @@ class FakeProcess:
     code: int | None = None  # how it ended
     ended: bool = False
 
-    def offer(self, count: int, note: Callable[[], object]) -> None:
+    def offer(self, count: int, sending: dict[int, list[WorkItem] | None], sender: int) -> None:
         self.claims += count
-        note()
+        sending[sender] = None
 
     def withdraw_claims(self) -> int:
         claims, self.claims = self.claims, 0
@@ -287,7 +287,7 @@ class FakePool:
             if isinstance(action, Send):
                 assert not action.process.worker.leaving, "a worker got tasks after it was to leave"
                 assert not _fake_of(action.process).dismissed, "a process got tasks after it was dismissed"
-                action.process.connection.offer(len(action.items), self.scheduler.build_offer_note(action))
+                action.process.connection.offer(len(action.items), action.process.sending, action.sender)
             elif isinstance(action, Dismiss):
                 _fake_of(action.process).dismissed = True
                 self.woken.add(action.process.worker)

@@ -69,7 +69,8 @@ class ProcessManager:
         """Carry out the part of the actions that belongs under the lock, and return them for `_finish`."""
         for action in actions:
             if type(action) is Send:
-                action.process.connection.offer(len(action.items), self.scheduler.build_offer_note(action))
+                process = action.process
+                process.connection.offer(len(action.items), process.sending, action.sender)
             elif isinstance(action, (Dismiss, Wake)):
                 self._notify((action,))
         return actions
@@ -109,9 +110,9 @@ class ProcessManager:
         """Send a batch; return the actions that follow."""
         process, sender, first, items, single, shares_memory = batch
         if single:
-            item = items[0]
-            task = self.packer.pickle_arguments(item.packed, item.future.label)
-            whole = process.connection.send_task(first, task, profiled=item.profiled, shares_memory=shares_memory)
+            future, packed, profiled, _, _ = items[0]
+            task = self.packer.pickle_arguments(packed, future.label)
+            whole = process.connection.send_task(first, task, profiled=profiled, shares_memory=shares_memory)
         else:
             whole = process.connection.send_batch(first, [item.packed for item in items])
         if not whole:

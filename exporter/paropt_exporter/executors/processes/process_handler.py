@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import select
+from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -131,7 +132,7 @@ class ProcessHandler:
             if self._manager.threads.group.get_retry_delay() == 0.0:
                 self._manager.start_workers()
 
-    def _wait(self) -> set[int]:
+    def _wait(self) -> Mapping[int, int]:
         timeout = self._get_due_delay()
         if timeout is None:
             timeout = self._manager.threads.group.get_retry_delay()

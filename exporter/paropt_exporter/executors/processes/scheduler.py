@@ -48,8 +48,7 @@ import math
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from functools import partial
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paropt_exporter.executors.base import check_size
@@ -76,13 +75,11 @@ _MOST_EARLY_EXITS = 3  # in a row before the worker was ready: its start is at f
 _KILLED = (-signal.SIGKILL, -signal.SIGTERM, None)  # the worker or its fork server was killed, perhaps from outside
 _MOST_FAILED_STARTS = 10  # in a row, over some 20 s, without a process or with one that was killed: it may pass
 
-_OFFERED: list[WorkItem] = []  # stays empty
-
 
 class Send(NamedTuple):
     """A batch for a process. `single`: the one task is a batch of its own, and its reply finishes the batch.
 
-    Its claims are offered before the lock is released, see `Scheduler.build_offer_note`; it is sent afterwards.
+    Its claims are offered before the lock is released, see `WorkerConnection.offer`; it is sent afterwards.
     """
 
     process: WorkerProcess
@@ -185,7 +182,7 @@ class Scheduler:
             waits = worker.failures and worker.process is None and not worker.leaving
             if waits and self.surplus > 0:
                 notices.append(self._release(worker))
-        self._note_idle()
+        self.needs_dispatch = self.closed is not None or bool(self.idle)
         return notices
 
     @property
@@ -231,7 +228,7 @@ class Scheduler:
                 self.idle.append(process)
                 break
             actions += batch
-        self._note_idle()
+        self.needs_dispatch = self.closed is not None or bool(self.idle)
         return [*actions, *self._watch(now)] if self._unwatched else actions
 
     def withdraw(self, item: WorkItem) -> bool:
@@ -297,13 +294,6 @@ class Scheduler:
         if not process.is_ready or process.tasks.batches or process in self.idle:
             return []
         return self.give_next_batch(process, now, sender)
-
-    def build_offer_note(self, batch: Send) -> Callable[[], None]:
-        """Return the function, written in C, that notes that the process may claim the batch's tasks.
-
-        From its call on the process's claims tell which tasks it has begun.
-        """
-        return partial(batch.process.sending.__setitem__, batch.sender, _OFFERED)
 
     def note_blocked(self, process: WorkerProcess) -> None:
         """Note that a part of a batch did not fit into the socket: the worker's thread is to send it."""
@@ -578,7 +568,7 @@ class Scheduler:
             if items:
                 process.tasks.drop(items)
                 put_back(self.queue, items)
-                process.sending[sender] = _OFFERED
+                process.sending[sender] = None
 
     def _may_assign(self, process: WorkerProcess) -> bool:
         return process.is_available and not self._is_used_up(process) and not self._is_surplus(process.worker)
@@ -612,9 +602,6 @@ class Scheduler:
 
     def _release_all(self) -> list[Notice]:
         return [self._release(worker) for worker in self.workers if not worker.leaving]
-
-    def _note_idle(self) -> None:
-        self.needs_dispatch = self.closed is not None or bool(self.idle)
 
     def _remove_idle(self, process: WorkerProcess) -> None:
         if process in self.idle:

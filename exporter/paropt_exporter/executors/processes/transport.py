@@ -9,9 +9,8 @@ import os
 import select
 import socket
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Container, Iterator, Mapping
 from functools import partial
-from operator import call
 from typing import Any
 
 from paropt_exporter import descriptors
@@ -53,6 +52,7 @@ class WorkerConnection:
                 theirs.setblocking(True)  # `socket.setdefaulttimeout` of the program would not suit the worker
                 self._claims = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
                 self._open.append(self._claims)
+                self._write_claims = partial(os.eventfd_write, self._claims)
                 self._results, results = self._make_pipe()
                 self._status, status = self._make_pipe()
                 descriptors.check_reserve(self._status, status)
@@ -96,14 +96,14 @@ class WorkerConnection:
         """Make `wait` return also when `descriptor` is readable."""
         self._poll.register(descriptor, select.POLLIN)
 
-    def wait(self, timeout_seconds: float | None) -> set[int]:
-        """Wait for data, or for room to send the rest of a batch; return the descriptors that are ready."""
-        return {which for which, _ in self._poll.poll(None if timeout_seconds is None else timeout_seconds * 1000)}
+    def wait(self, timeout_seconds: float | None) -> Mapping[int, int]:
+        """Wait for data, or for room to send the rest of a batch; return the descriptors that are ready, as keys."""
+        return dict(self._poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
 
-    def has_replies(self, descriptors: set[int]) -> bool:
+    def has_replies(self, descriptors: Container[int]) -> bool:
         return self._socket_descriptor in descriptors
 
-    def has_exited(self, descriptors: set[int]) -> bool:
+    def has_exited(self, descriptors: Container[int]) -> bool:
         return self._status in descriptors
 
     # Out
@@ -111,17 +111,18 @@ class WorkerConnection:
     def send_preparation(self, body: bytes) -> None:
         self._send([wire.MESSAGE.pack(len(body), wire.PREPARE), body])
 
-    def offer(self, count: int, note: Callable[[], object]) -> None:
-        """Let the worker claim `count` tasks, then call `note`. Comes before the batch: no task runs without a claim.
+    def offer(self, count: int, sending: dict[int, Any], sender: int) -> None:
+        """Let the worker claim `count` tasks, and note that in `sending`: the value of `sender` becomes None.
 
-        `note` must be a function written in C: then an interrupt comes before both or after both, never in between.
+        Comes before the batch, since no task runs without a claim. An interrupt comes before both or after both, never
+        in between.
         """
-        both: tuple[Callable[[], object], ...] = partial(os.eventfd_write, self._claims, count), note
         try:
-            tuple(map(call, both))  # one step of the interpreter
+            # The interpreter looks for signals after a call, not between an unpacking, which writes here, and a store.
+            (sending[sender],) = map(self._write_claims, (count,))
         except BlockingIOError:  # it is full, since a task has written to it
             self.dismiss()
-            note()
+            sending[sender] = None
 
     def withdraw_claims(self) -> int:
         """Take back the claims of all tasks that the worker has not begun, the last ones; return their number.
@@ -136,7 +137,11 @@ class WorkerConnection:
 
     def send_batch(self, number: int, tasks: list[payload.Queued]) -> bool:
         """Send a batch and its first task's number; return False if the worker's thread has to `flush` the rest."""
-        body = marshal.dumps((number, [(self._shorten(function), arguments) for function, arguments in tasks]))
+        shortened = [
+            (function if len(function) < LARGE_BYTES else self._shorten(function), arguments)
+            for function, arguments in tasks
+        ]
+        body = marshal.dumps((number, shortened))
         return self._send([wire.MESSAGE.pack(len(body), wire.BATCH), body])
 
     def send_task(self, number: int, task: payload.Packed, *, profiled: bool, shares_memory: bool) -> bool:
@@ -144,7 +149,8 @@ class WorkerConnection:
 
         Its reply comes through the socket. If it `shares_memory`, large arguments and a large result travel there.
         """
-        function, arguments = self._shorten(task[0]), task[1]
+        function, arguments = task
+        function = function if len(function) < LARGE_BYTES else self._shorten(function)
         if isinstance(arguments, tuple):
             form, rest = wire.MARSHALLED, marshal.dumps(arguments)
         elif isinstance(arguments, bytes):
@@ -157,9 +163,7 @@ class WorkerConnection:
         return self._send([head + wire.ONE.pack(number, len(function), profiled, shares_memory, form) + function, rest])
 
     def _shorten(self, function: bytes) -> bytes:
-        """Return a pickled function, or nothing if it is large and the last large one that was sent."""
-        if len(function) < LARGE_BYTES:
-            return function
+        """Return a large pickled function, or nothing if it is the last one that was sent."""
         if function is self._sent_function:
             return b""
         self._sent_function = function

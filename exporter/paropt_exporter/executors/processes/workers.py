@@ -103,8 +103,8 @@ class WorkerProcess:
         self.pid, self.ready_seconds = 0, 0.0  # 0 until it is ready
         self.dismissed = False  # it gets no more tasks, and exits after those that it has
         self.stopping: TaskFuture[Any] | None = None  # the task whose stop ends the process
-        # The batches on their way, by the thread that sends: the tasks that are not offered yet, later none.
-        self.sending: dict[int, list[WorkItem]] = {}
+        # The batches on their way, by the thread that sends: the tasks while they are not offered yet, then None.
+        self.sending: dict[int, list[WorkItem] | None] = {}
         self.blocked = False  # a part of a batch waits for room in the socket
         self.cpu_base_seconds = 0.0  # the CPU time of its tree at its last reply
 
@@ -186,7 +186,7 @@ class AssignedTasks:
         self.next_number += count
         if begins:
             self.slow = False
-            self._begin_batch(now)
+            self.batch_seconds, self.slow_seconds = now, now + _SLOW_SECONDS
         self.batches.append(_make_batch(Batch, (count, expected_seconds, first if count == 1 else -1)))
         self.held_tasks += count
         self.held_seconds += expected_seconds
@@ -205,12 +205,9 @@ class AssignedTasks:
         self.held_tasks -= count
         if self.batches:
             self.held_seconds -= expected_seconds
-            self._begin_batch(now)
+            self.batch_seconds, self.slow_seconds = now, now + _SLOW_SECONDS
         else:
             self.held_seconds = 0.0
-
-    def _begin_batch(self, now: float) -> None:
-        self.batch_seconds, self.slow_seconds = now, now + _SLOW_SECONDS
 
     def list_from(self, first: int) -> list[WorkItem]:
         """Return the tasks from number `first` on."""

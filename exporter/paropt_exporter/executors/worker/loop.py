@@ -160,7 +160,8 @@ class _Worker:
         outcome = self._run_task(function, arguments)
         if self._is_copy:
             os._exit(0)
-        kind, reply, started, ended = self._check_limit(outcome)
+        limit = _find_spent_limit()
+        kind, reply, started, ended = outcome if limit is None else self._fail_for_limit(outcome, limit)
         loading = self._take_loading_seconds()
         cpu = process_time() - cpu - loading
         delay, memory = 0.0, 0
@@ -241,11 +242,8 @@ class _Worker:
         if os.fstat(RESULTS).st_ino != self._results:
             raise OSError("a task has replaced the descriptor for results")
 
-    def _check_limit(self, outcome: Outcome) -> Outcome:
-        """Return the outcome of a task, which is an error if the worker can open no file any more."""
-        limit = _find_spent_limit()
-        if limit is None:
-            return outcome
+    def _fail_for_limit(self, outcome: Outcome, limit: int) -> Outcome:
+        """Return an error as the outcome of a task that has left its worker unable to open files."""
         self._is_spent = True
         error = OSError(errno.EMFILE, f"the task has set its process's limit on descriptors (RLIMIT_NOFILE) to {limit}")
         return wire.RAISED, payload.dump_error(error)[0], *outcome[2:]
