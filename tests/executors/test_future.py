@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -20,7 +20,7 @@ from support.processes import run_in_forked_child
 SECOND_WRITE = "self._state = RUNNING"  # of `start_running`, which notes the claim first
 
 
-@contextmanager
+@contextlib.contextmanager
 def act_before(function: Callable[..., Any], line: str, act: Callable[[], object]) -> Iterator[None]:
     """Call `act` in this thread once, before it executes a line of a function."""
     source, first = inspect.getsourcelines(function)
@@ -79,7 +79,7 @@ def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one()
         goes_on.wait(HANG_SECONDS)
 
     def use() -> None:
-        with act_before(vars(TaskFuture)["_condition"].fget, "self._own_condition = threading.Condition()", pause):
+        with act_before(vars(TaskFuture)["_condition"].fget, "self._own_lock = threading.RLock()", pause):
             TaskFuture[int]().cancel()
 
     thread = threading.Thread(target=use, daemon=True)
@@ -122,3 +122,36 @@ class _NamelessList(list[int], metaclass=_Nameless):
 )
 def test_label_of_a_callable_whose_class_hides_its_name(function: Callable[..., Any], label: str) -> None:
     assert get_label(function) == label
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda future: future.cancel(),
+        lambda future: future.result(0),
+        lambda future: future.exception(0),
+        lambda future: future.force_exception(ValueError()),
+        lambda future: future.fail_on_exit(ValueError()),
+    ],
+    ids=["cancel", "result", "exception", "stop", "stop of a running task"],
+)
+def test_interrupted_use_leaves_no_future_locked(use: Callable[[TaskFuture[int]], object]) -> None:
+    """Its worker waited for the future's lock, with that of the pool's scheduler."""
+    future: TaskFuture[int] = TaskFuture()
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code is threading.Condition.__enter__.__code__ and event == "return":
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with contextlib.suppress(KeyboardInterrupt, TimeoutError):
+            use(future)
+    finally:
+        sys.settrace(before)
+    worker = threading.Thread(target=future.start_running, args=(1.0,), daemon=True)
+    worker.start()
+    worker.join(HANG_SECONDS)
+    assert not worker.is_alive()

@@ -55,6 +55,7 @@ class TaskFuture(Future[T]):
     _result: Any = None
     _exception: BaseException | None = None
     _own_condition: threading.Condition | None = None
+    _own_lock: Any = None  # of the condition
     _waiters: Any = ()
     _done_callbacks: Any = ()
     _progress = _NEW
@@ -73,9 +74,16 @@ class TaskFuture(Future[T]):
             with _condition_lock:
                 if self._own_condition is None:
                     self._waiters, self._done_callbacks = [], []
-                    self._own_condition = threading.Condition()
+                    self._own_lock = threading.RLock()
+                    self._own_condition = threading.Condition(self._own_lock)
                 made = self._own_condition
         return made
+
+    @property
+    def _lock(self) -> Any:
+        """The condition's lock, for `with` in its place: an interrupt in `Condition.__enter__` leaves it locked."""
+        self._get_condition()
+        return self._own_lock
 
     if not TYPE_CHECKING:  # as_completed's protocol would refuse a property in place of the attribute in the type stubs
         _condition = property(_get_condition)
@@ -120,7 +128,7 @@ class TaskFuture(Future[T]):
         return self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def cancel(self) -> bool:
-        with self._condition:
+        with self._lock:
             if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
                 return True
             if self._state != PENDING or self._progress != _NEW:
@@ -140,7 +148,7 @@ class TaskFuture(Future[T]):
             self._state = RUNNING
             self.started_seconds = now
             return True
-        with condition:
+        with self._own_lock:
             if self._state == PENDING:
                 self._state = RUNNING
                 self.started_seconds = now
@@ -178,7 +186,7 @@ class TaskFuture(Future[T]):
     def mark_failed(self, error: BaseException) -> bool:
         """Do the part of `force_exception` that runs no user code. If it returns True, call `notify_waiters` next."""
         self._wait_for_claim()
-        with self._condition:
+        with self._lock:
             if self._state not in (PENDING, RUNNING) or self._progress in (_SETTLING, _STOPPED):
                 return False
             self._progress = _STOPPED
@@ -188,8 +196,8 @@ class TaskFuture(Future[T]):
 
     def notify_waiters(self) -> bool:
         """Notify waiting threads that the future has settled, and call its callbacks; return True."""
-        condition = self._condition
-        with condition:
+        condition = self._get_condition()
+        with self._own_lock:
             self._wake_waiters(condition)
         self._call_callbacks()
         return True
@@ -205,7 +213,7 @@ class TaskFuture(Future[T]):
         """Settle with `error`, whatever the task's outcome, once its worker has exited. Return False if the task has
         ended.
         """
-        with self._condition:
+        with self._lock:
             if self._state != RUNNING or self._progress in (_SETTLING, _STOPPED):
                 return False
             self._exit_error = error
@@ -213,7 +221,7 @@ class TaskFuture(Future[T]):
 
     def reset_to_pending(self) -> None:
         """Make a task pending again that a worker has claimed but not run, so that another worker can claim it."""
-        with self._condition:
+        with self._lock:
             if self._state in (PENDING, RUNNING):  # PENDING: an interrupt came during the claim
                 self._state, self.started_seconds = PENDING, None
                 self._progress = _NEW
@@ -224,13 +232,13 @@ class TaskFuture(Future[T]):
         The wait is bounded, in case a signal handler or finalizer stops a task which its own thread is claiming.
         """
         for _ in range(_CLAIM_TRIES):
-            with self._condition:
+            with self._lock:
                 if self._state != PENDING or self._progress != _STARTED:
                     return
             sleep(_CLAIM_SECONDS)
 
     def _settle_shared(self, condition: threading.Condition, result: T | None, error: BaseException | None) -> bool:
-        with condition:
+        with self._own_lock:
             if self._state != RUNNING:
                 return False
             fails = self._exit_error is not None
@@ -261,7 +269,7 @@ class TaskFuture(Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         condition = self._get_condition()
-        with condition:
+        with self._own_lock:
             if self._state in (PENDING, RUNNING):
                 condition.wait(timeout)
             if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
