@@ -211,7 +211,7 @@ def order(folder: Path, pid: int, chance: random.Random) -> list[str]:
 
 
 def read_history(folder: Path, chance: random.Random) -> list[str]:
-    """Run a command that reads; `history` ends with 1 if the throughput has fallen, `explain` with 2 in the beginning."""
+    """Run a command that reads; `history` ends with 1 if the throughput has fallen, `explain` with 2 at first."""
     faults = find_faults(folder, chance.choice(READERS), allowed=(0, 1))
     return [fault for fault in faults if "no decision yet" not in fault]
 
