@@ -410,6 +410,13 @@ def test_history_that_is_replaced_by_a_siblings_copy_counts_the_siblings_runs_on
     assert refresh_all(Registry(folder)) == restarted + 1
 
 
+def restore(history: Path, cache: Path) -> None:
+    """Replace the folder of a history by the cached one, if there is one, as a job of CI does."""
+    shutil.rmtree(history.parent, ignore_errors=True)
+    if cache.exists():
+        shutil.copytree(cache, history.parent)
+
+
 @pytest.mark.parametrize("scraped", [True, False])
 def test_runs_of_a_history_that_a_job_restores_from_a_cache_count_once(
     folder: Path, tmp_path: Path, *, scraped: bool
@@ -418,9 +425,7 @@ def test_runs_of_a_history_that_a_job_restores_from_a_cache_count_once(
     history, cache = tmp_path / "work" / ".paropt" / "history.db", tmp_path / "cache"
     registry = Registry(folder)
     for number, saves in enumerate((True, True, False, False, True, False), 1):
-        shutil.rmtree(history.parent, ignore_errors=True)
-        if cache.exists():
-            shutil.copytree(cache, history.parent)
+        restore(history, cache)
         if scraped:
             refresh_all(registry)
         registry.register(register(history, "fast"))
@@ -429,8 +434,7 @@ def test_runs_of_a_history_that_a_job_restores_from_a_cache_count_once(
             shutil.copytree(history.parent, cache, dirs_exist_ok=True)
         assert refresh_all(registry) == number
 
-    shutil.rmtree(history.parent)
-    shutil.copytree(cache, history.parent)
+    restore(history, cache)
     restarted = Registry(folder)
     before = refresh_all(restarted)
     record_run(history, "after-the-restart", at=START + 10)
@@ -445,9 +449,7 @@ def test_runs_that_checkouts_of_one_host_pass_on_by_a_cache_count_once(
     cache, registry = tmp_path / "cache", Registry(folder)
     for number, name in enumerate(("one", "other") * 3, 1):
         history = tmp_path / name / ".paropt" / "history.db"
-        shutil.rmtree(history.parent, ignore_errors=True)
-        if cache.exists():
-            shutil.copytree(cache, history.parent)
+        restore(history, cache)
         if scraped:
             refresh_all(registry)
         registry.register(register(history, "fast"))

@@ -177,9 +177,8 @@ class WorkerConnection:
         except OSError:
             self.dismiss()  # usually it has died; otherwise it exits without these tasks, and others get them
             return True
-        whole = (
-            True  # not by the outbox: the worker may have replied by now, and its thread sent part of the next batch
-        )
+        # Not by the outbox: the worker may have replied by now, and its thread sent part of the next batch.
+        whole = True
         for part in parts:
             if sent < len(part):
                 self._outbox.append(memoryview(part)[sent:])
