@@ -212,6 +212,20 @@ def test_unknown_run_lists_the_known_ones(history: History) -> None:
         printed(history, compare=("run-7", "run-0"))
 
 
+def test_latest_runs_are_found_without_their_ids(history: History) -> None:
+    docs = {"lane": "docs", "at": START + 300}
+    history.observe_all((run_started("run-3", **docs), run_ended("run-3", **docs)))
+    history.observe(run_started("run-4", at=START + 360))  # still running
+    assert printed(history, run_id="latest") == printed(history, run_id="run-3")
+    assert printed(history, lane="standard", run_id="latest") == printed(history, run_id="run-2")
+    assert printed(history, compare=("latest~2", "latest~1")) == printed(history, compare=("run-1", "run-2"))
+
+
+def test_no_run_is_as_far_back_as_asked(history: History) -> None:
+    with pytest.raises(UsageError, match=r"latest~3.*run-0, run-1, run-2"):
+        printed(history, run_id="latest~3")
+
+
 def test_run_of_an_empty_history_says_that_there_is_none(tmp_path: Path) -> None:
     empty = History(tmp_path / "empty.db", project="shop", clock=StillClock())
     with closing(empty), pytest.raises(UsageError, match=r"^no runs yet$"):

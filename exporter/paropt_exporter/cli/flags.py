@@ -376,7 +376,7 @@ def _add_commands(commands: argparse._SubParsersAction[Parser], run_flags: froze
             "list past runs and compare them",
             examples={
                 "history --run 20261128T1744": "the stages of one run, by its id or the beginning of it",
-                "history --compare 20261128T1744 20261129T0910": "two runs, stage by stage",
+                "history --compare latest~1 latest": "the latest two runs, stage by stage",
                 "history --what-if 2,4,8": "the latest run, with other numbers of workers",
             },
         )
@@ -485,7 +485,13 @@ def _add_history_flags(history: Parser) -> None:
     about.add_argument(
         "--flaky", action="store_true", help="list the stages that failed and passed with the same files"
     )
-    about.add_argument("--compare", nargs=2, metavar=("RUN", "RUN"), help="compare two runs, stage by stage")
+    about.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("RUN", "RUN"),
+        help="compare two runs, stage by stage; RUN is an id, the beginning of one, `latest`, or `latest~1` for "
+        "the one before it",
+    )
     _add_output_flag(history)
     actions = history.add_subparsers(
         dest="history_action", prog=f"{PROGRAM} history", metavar="ACTION", title="instead of listing runs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -53,6 +54,7 @@ _RUNNING, _INTERRUPTED = "running", "interrupted"
 _BEFORE_DURATION = {_RUNNING: "for", _INTERRUPTED: "after"}
 _GONE = "its exporter is gone; the next start records it"
 _KNOWN_RUNS = 5  # in an error message
+_MOST_RUNNING = 20  # runs at once, which `latest` passes over
 _COMPLETE = (Result.SUCCESS, Result.FAILURE)
 _FLAKY_HEADERS = ("lane", "stage", "first attempts", "flaky", "ratio", "95 % interval", "last", "items")
 # Left out in this order until the table fits the terminal.
@@ -76,14 +78,15 @@ def run(
 ) -> int:
     """Print runs as "text" or "json", or the stages of one run, or those of two runs side by side. Returns 0.
 
-    `run_id`, and the two of `compare`, are run ids or unambiguous prefixes. Raises UsageError for an unknown run.
+    `run_id`, and the two of `compare`, are run ids, unambiguous prefixes, or `latest` and `latest~N`: the Nth ended run
+    before it, of `lane` if that is given. Raises UsageError for an unknown run.
     """
     columns = find_columns_of_terminal(stdout)
     if run_id is not None:
-        shown = _find_run(history, run_id)
+        shown = _find_run(history, run_id, lane)
         text = _dump_json([shown]) if output == "json" else _format_run(history, shown, columns)
     elif compare is not None:
-        before, after = (_find_run(history, run_id) for run_id in compare)
+        before, after = (_find_run(history, run_id, lane) for run_id in compare)
         text = _dump_json([before, after]) if output == "json" else _format_comparison(history, before, after, columns)
     elif output == "json":
         # A running run has no throughput yet, and would look slow.
@@ -139,13 +142,21 @@ def _stage_to_json(stage: StageSummary) -> dict[str, object]:
     }
 
 
-def _find_run(history: History, run_id: str) -> RunSummary:
-    found = history.find_run(run_id)
+def _find_run(history: History, run_id: str, lane: str | None) -> RunSummary:
+    relative = re.fullmatch(r"latest(?:~([0-9]{1,6}))?", run_id)
+    found = _find_latest(history, int(relative[1] or 0), lane) if relative else history.find_run(run_id)
     if found is None:
         known = ", ".join(each.run_id for each in history.load_runs(limit=_KNOWN_RUNS))
         said = f"no run, or more than one, matches {run_id!r}; the latest are {known}"
         raise UsageError(said if known else _describe_empty(history).rstrip())
     return found
+
+
+def _find_latest(history: History, before: int, lane: str | None) -> RunSummary | None:
+    """Return the lane's latest ended run, or the one that ended `before` runs earlier."""
+    runs = history.load_runs(lane, limit=before + 1 + _MOST_RUNNING)
+    ended = [summary for summary in runs if summary.result is not None]
+    return ended[-1 - before] if before < len(ended) else None
 
 
 def _describe_empty(history: History) -> str:
@@ -220,7 +231,7 @@ def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
     if trend.degraded:
         yield (
             f"degraded: {lane} is at {trend.latest / trend.average:.0%} of its average; "
-            "`history --compare RUN RUN` shows which stage became slower"
+            "`history --compare latest~1 latest` shows which stage became slower"
         )
 
 
@@ -334,8 +345,8 @@ def run_what_if(
 ) -> int:
     """Print a run's predicted duration with each number of workers. Returns 0.
 
-    `run_id` is None for the latest run. Raises UsageError if there is no such run, or if it was cut short or ran no
-    task.
+    `run_id` is as for `run`, and None for the latest run. Raises UsageError if there is no such run, or if it was cut
+    short or ran no task.
     """
     from paropt_exporter.engine.what_if import count_most_at_once
 
@@ -384,7 +395,7 @@ def _predict_seconds(
 
 def _choose_run(history: History, lane: str | None, run_id: str | None) -> RunSummary:
     if run_id is not None:
-        return _find_run(history, run_id)
+        return _find_run(history, run_id, lane)
     ended = [summary for summary in history.load_runs(lane) if summary.result in _COMPLETE]
     if not ended:
         raise UsageError(f"no recent run{f' of lane {lane}' if lane else ''} came to its end: name one with --run")
