@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,7 @@ class AdaptiveScheduler:
         self._competing = 1  # how many threads competed for the GIL at the last sample
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
         self._monitor = Monitor(self)
+        self.finalizer: weakref.finalize[..., object] | None = None
         lifetime.register(self, schedules=True)
 
     # Pools
