@@ -1008,6 +1008,37 @@ def test_pool_that_an_exit_handler_makes_takes_no_tasks(kind: str) -> None:
     assert (ended.stdout, ended.stderr) == ("cannot schedule new futures after interpreter shutdown\n", "")
 
 
+SCRIPT_WITH_A_FINAL_OBJECT = """
+from paropt_exporter import AdaptivePool, ProcessPool, ThreadPool
+
+def initialize():
+    pass
+
+def work():
+    return 1
+
+class Final:
+    def __del__(self):
+        print("finalized")
+
+final = Final()
+pool = {pool}
+print(pool.submit(work).result())
+"""
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize(
+    "pool",
+    ["ThreadPool(1, initializer=initialize)", "ProcessPool(1, initializer=initialize)", 'AdaptivePool("process")'],
+)
+def test_objects_of_a_script_are_finalized_at_exit(pool: str, *, closed: bool) -> None:
+    """A pool that kept the script's functions would keep its globals until the interpreter has ended."""
+    script = SCRIPT_WITH_A_FINAL_OBJECT.format(pool=pool)
+    ended = run_script(f"{script}pool.shutdown()\n" if closed else script)
+    assert (ended.stdout, ended.stderr) == ("1\nfinalized\n", "")
+
+
 SCRIPT_WITH_OPTIONS = """
 import sys
 from paropt_exporter import ProcessPool

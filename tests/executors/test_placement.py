@@ -195,6 +195,15 @@ def test_cancelled_and_stopped_tasks_leave_their_queue(end: Callable[[TaskFuture
     assert not setting.backlog.drop_done("f")
 
 
+def test_task_waits_behind_others_of_its_function_if_the_end_of_a_task_starts_these() -> None:
+    backlog = Backlog()
+    assert not backlog.enqueue("f", queued("f"))
+    assert not backlog.enqueue("f", queued("f"))  # no task is submitted: an interrupt came before the first one was
+    backlog.take("f", THREADS, profiled=False)
+    assert backlog.enqueue("f", queued("f"))
+    assert not backlog.enqueue("g", queued("g"))
+
+
 def test_functions_take_turns() -> None:
     backlog = Backlog()
     for key in ("f", "f", "g"):

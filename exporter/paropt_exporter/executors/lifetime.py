@@ -16,6 +16,8 @@ from paropt_exporter.executors.processes.forkservers import ForkServers
 class PoolState(Protocol):
     """The part of a pool that outlives the user's executor object: its workers and their queue."""
 
+    finalizer: weakref.finalize[..., object] | None
+
     def close(self, *, cancel_futures: bool = False, refusal: str = ...) -> None: ...
 
     def join(self) -> object: ...
@@ -47,6 +49,12 @@ def register(pool: PoolState, *, schedules: bool = False) -> None:
         pool.close(refusal=AFTER_EXIT_MESSAGE)
 
 
+def close_when_dropped(executor: object, pool: PoolState) -> None:
+    """Close `pool` if the user's `executor` is dropped without a shutdown. Its workers finish the submitted tasks."""
+    pool.finalizer = weakref.finalize(executor, pool.close)
+    pool.finalizer.atexit = False
+
+
 def starts_threads() -> bool:
     """Return whether a thread can start now. Python 3.12.0 and 3.12.1 start none after the main thread (gh-113964)."""
     return not _exiting.is_set() or not (3, 12) <= sys.version_info < (3, 12, 2)
@@ -58,6 +66,11 @@ def _close_at_exit() -> None:
     _close_all(seen)
     _closed.set()
     _close_all(seen)  # pools that another thread registered before it could see the event
+    # The finalizers keep the pools alive, and these keep functions of the script with their globals: at the end of the
+    # interpreter, `__del__` of these globals would not be called.
+    for pool in seen:
+        if pool.finalizer is not None:
+            pool.finalizer.detach()
     FORK_SERVERS.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from paropt_exporter import host
 from paropt_exporter.events import PoolStatistics, RunningTask, Strategy
+from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.backlog import QueuedTask, get_function_key
 from paropt_exporter.executors.adaptive.pools import PoolBounds
 from paropt_exporter.executors.adaptive.routing import Router
@@ -69,8 +69,7 @@ class AdaptivePool(InterruptibleExecutor):
         bounds = PoolBounds(strategy=checked, cores=cores, max_workers=max_workers, start=start or cores)
         profiles_path = None if memory is None else Path(memory)
         self._scheduler = scheduler = AdaptiveScheduler(bounds, profiles_path=profiles_path)
-        self._finalizer = weakref.finalize(self, scheduler.close)
-        self._finalizer.atexit = False
+        lifetime.close_when_dropped(self, scheduler)
 
     @property
     def router(self) -> Router:

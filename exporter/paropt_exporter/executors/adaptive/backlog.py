@@ -60,8 +60,14 @@ class Backlog:
         # The tasks that threads are submitting to a pool now, with the thread's identifier and their keys in `queued`.
         self._in_transit: dict[TaskFuture[Any], tuple[int, str, QueuedTask]] = {}
 
-    def enqueue(self, key: str, task: QueuedTask) -> None:
-        self.queued.setdefault(key, deque()).append(task)
+    def enqueue(self, key: str, task: QueuedTask) -> bool:
+        """Queue a task. Return whether it certainly can't start yet: one of its function is queued before it, and the
+        end of a submitted task will let that one start.
+        """
+        tasks = self.queued.setdefault(key, deque())
+        must_wait = bool(tasks and self.submitted)
+        tasks.append(task)
+        return must_wait
 
     def drop_done(self, key: str) -> bool:
         """Drop cancelled and stopped tasks from the start of a queue; return whether there were any."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,7 @@ class AdaptiveScheduler:
         self._competing = 1  # how many threads competed for the GIL at the last sample
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
         self._monitor = Monitor(self)
+        self.finalizer: weakref.finalize[..., object] | None = None
         lifetime.register(self, schedules=True)
 
     # Pools
@@ -153,10 +155,13 @@ class AdaptiveScheduler:
                 raise RuntimeError(self.refusal)
             if is_thread_only(task.function):
                 self.router.pin_to_threads(task.key, "it is marked thread_only")
-            self._backlog.enqueue("" if self._strategy is Strategy.SEQUENTIAL else task.key, task)
+            must_wait = self._backlog.enqueue("" if self._strategy is Strategy.SEQUENTIAL else task.key, task)
         if self._strategy is Strategy.ADAPTIVE and self.router.get_cpu_demand(task.key) is not None:
             self._prepare_threads()
-        self.dispatch()
+        if must_wait:
+            self._wake_monitor()
+        else:
+            self.dispatch()
 
     def dispatch(self) -> None:
         """Submit the tasks that the pools have room for, and wake the monitor for the others."""
@@ -303,8 +308,8 @@ class AdaptiveScheduler:
 
     def _note_ended(self) -> None:
         """Wake threads that wait for the last task, and the monitor, which may end then; under the lock."""
-        self._ended.notify_all()
-        if self.closed:  # only then: otherwise each short task would cost two switches of threads
+        if self.closed:  # nothing waits before, and waking the monitor costs each short task two switches
+            self._ended.notify_all()
             self.monitor_wakeup.notify_all()
 
     def _keep_in_threads(self, future: TaskFuture[Any], error: UnpicklableError) -> None:
@@ -467,7 +472,7 @@ class AdaptiveScheduler:
                 pool.shutdown(wait=False, cancel_futures=cancel_futures)
 
     def join(self) -> None:
-        """Wait until all tasks have ended. If a task calls this, don't wait, since it would wait for itself."""
+        """Wait until all tasks have ended; call `close` first. A task that calls this does not wait for itself."""
         if any(pool.runs_caller() for pool in self.pools()):
             return
         with self.lock:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from paropt_exporter import host
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
+from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.base import check_arguments
 from paropt_exporter.executors.future import TaskFuture, get_label
 from paropt_exporter.executors.interruptible import InterruptibleExecutor
@@ -76,9 +76,7 @@ class ProcessPool(InterruptibleExecutor):
         self._manager = manager = ProcessManager(name, initializer, initargs, max_tasks_per_child)
         self._scheduler, self._queue = manager.scheduler, manager.scheduler.queue
         self._pack, self._append = manager.packer.pack_queued, manager.scheduler.queue.append
-        # If the pool is dropped without a shutdown, its workers run the submitted tasks and exit.
-        self._finalizer = weakref.finalize(self, manager.close)
-        self._finalizer.atexit = False
+        lifetime.close_when_dropped(self, manager)
         # A module that is imported by a worker may have a pool, which that process hardly needs.
         start = manager.set_size if main_module.is_worker() else manager.resize
         start(max_workers, "start")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from threading import get_ident
@@ -61,6 +62,7 @@ class ProcessManager:
         self.threads = WorkerThreads(self.scheduler, name)
         self.sampler = UsageSampler(self.scheduler, self.counters)
         self.on_unsendable: Callable[[TaskFuture[Any], UnpicklableError], object] = _ignore_unsendable
+        self.finalizer: weakref.finalize[..., object] | None = None
         lifetime.register(self)
 
     # Actions

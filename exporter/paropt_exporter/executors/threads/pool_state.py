@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -77,6 +78,7 @@ class ThreadPoolState:
         self._refusal: Exception = RuntimeError(SHUTDOWN_MESSAGE)
         self._initializer = initializer
         self._initargs = initargs
+        self.finalizer: weakref.finalize[..., object] | None = None
         lifetime.register(self)
 
     def submit(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import itertools
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -16,6 +15,7 @@ from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 from paropt_exporter import host
 from paropt_exporter.errors import InitializerFailed, drop_first_frame
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
+from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.base import check_arguments, refuse_pickling
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.executors.future import TaskFuture, get_label
@@ -73,9 +73,7 @@ class ThreadPool(ThreadPoolExecutor):
         self._state = state = ThreadPoolState(name, prefix, initializer, initargs)
         self._append = state.work_queue.append
         self._workers = state.workers
-        # If the pool is dropped without a shutdown, its workers finish the submitted tasks and exit.
-        self._finalizer = weakref.finalize(self, state.close)
-        self._finalizer.atexit = False
+        lifetime.close_when_dropped(self, state)
         state.resize(max_workers, "start")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
