@@ -136,8 +136,9 @@ def open_thread(
         lane,
         make_controller,
         control_state=control_state or ControlState(bounds, ("commands",), source="local"),
-        cores=lambda: 2.0,
+        host=HostReadings(cores=lambda: 2.0, memory_available_bytes=lambda: 0),
         cpu_demands={},
+        peak_bytes={},
     )
 
 
@@ -172,16 +173,17 @@ class EnginePools:
 def run_engine(bench: Bench, *, cores: float = 2.0, known_demands: Mapping[str, float] | None = None) -> None:
     """Run a plan, and let the controller size it for ten seconds."""
     control_state = ControlState(bench.engine.plan.workers, ("commands",), source="local")
+    host = HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40, memory_reserve_bytes=lambda: 0)
     controller = Controller(
         bench.engine,
         EnginePools(bench.workers),
         control_state=control_state,
-        host=HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40, memory_reserve_bytes=lambda: 0),
+        host=host,
         emit=bench.recorder.observe,
         clock=bench.clock,
         known=KnownStages(cpu_demands=known_demands or {}),
     )
-    start_admission(bench.engine, control_state, cores=cores, cpu_demands=known_demands or {})
+    start_admission(bench.engine, control_state, host, cpu_demands=known_demands or {}, peak_bytes={})
     for number in range(200):
         bench.inbox.at(bench.clock.now + 0.05 * number, controller.step)
     bench.run()
@@ -403,7 +405,8 @@ def test_cores_are_allocated_by_demand_unless_the_size_is_fixed() -> None:
     lane = FakeLane(clock, waiting=8, burn=1.0)
     control_state = ControlState(Bounds(minimum=1, maximum=32, start=2), ("commands",), source="local")
     controller = build_controller(lane, Recorder(), control_state=control_state, known_demands={"a": 0.4})
-    start_admission(lane, control_state, cores=2.0, cpu_demands={"a": 0.4})
+    host = HostReadings(cores=lambda: 2.0)
+    start_admission(lane, control_state, host, cpu_demands={"a": 0.4}, peak_bytes={})
     assert lane.admission == Admission(cores=2.0, floor=1, stages={"a": 0.4})
     steps(controller, clock, 0.3)
     assert lane.admission is not None
@@ -412,9 +415,27 @@ def test_cores_are_allocated_by_demand_unless_the_size_is_fixed() -> None:
     fixed = ControlState(Bounds(minimum=2, maximum=2, start=2), ("commands",), source="local")
     controller = build_controller(lane, Recorder(), control_state=fixed, offer=lambda _: None)
     lane.admission = None
-    start_admission(lane, fixed, cores=2.0, cpu_demands={"a": 0.4})
+    start_admission(lane, fixed, host, cpu_demands={"a": 0.4}, peak_bytes={})
     steps(controller, clock, 0.3)
     assert lane.admission is None
+
+
+def test_memory_is_allocated_by_the_peaks_of_earlier_runs_before_the_first_step() -> None:
+    lane = FakeLane(FakeClock(), waiting=8, burn=0.0)
+    control_state = ControlState(Bounds(minimum=1, maximum=32, start=8), ("commands",), source="local")
+    host = HostReadings(cores=lambda: 2.0, memory_available_bytes=lambda: 900, memory_reserve_bytes=lambda: 100)
+    start_admission(lane, control_state, host, cpu_demands={}, peak_bytes={"a": 300})
+    assert lane.admission == Admission(cores=2.0, floor=1, peak_bytes={"a": 300}, memory_bytes=800)
+
+
+def test_running_tasks_memory_counts_as_available_for_their_peaks() -> None:
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=8, burn=0.0, memory_bytes=100)
+    controller = build_controller(lane, Recorder(), known_peaks={"a": 300}, total_bytes=5000, reserve_bytes=0)
+    steps(controller, clock, 0.3)
+    assert lane.admission is not None
+    assert lane.admission.peak_bytes == {"a": 300}
+    assert lane.admission.memory_bytes == 5000
 
 
 def test_size_raised_by_a_wrong_reading_is_back_within_two_seconds() -> None:

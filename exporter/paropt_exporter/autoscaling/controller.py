@@ -25,6 +25,7 @@ from paropt_exporter.autoscaling.policy.lane_size import (
     count_tasks,
     decide_by_sizing,
 )
+from paropt_exporter.autoscaling.policy.memory import compute_capacity_bytes
 from paropt_exporter.autoscaling.policy.stabilization import Peaks, add_peak
 from paropt_exporter.autoscaling.policy.stage_concurrency import collect_limits
 from paropt_exporter.autoscaling.state import ADVISE, PAUSE, PIN, PROMETHEUS, ControlState
@@ -196,6 +197,8 @@ class Controller:
                 group.load.stage for group in observation.waiting if lock_is_full(observation.running, group.load)
             ),
             stuck=observation.stuck,
+            peak_bytes=self._observer.get_peaks(),
+            memory_bytes=None if observation.memory is None else compute_capacity_bytes(observation.memory),
         )
 
     def _set_stage_limits(self, stages: Mapping[str, int]) -> None:
