@@ -323,6 +323,8 @@ def test_controller_keeps_to_the_configs_bounds() -> None:
         (SizeBounds(floor=1, ceiling=10, reason="load"), 100, 10, "hold", "bounds"),  # the signal asks for fewer
         (SizeBounds(floor=1, ceiling=6, reason="load"), 100, 6, "hold", "limit"),
         (SizeBounds(floor=4, ceiling=10, reason="load"), 0, 4, "up", "load"),
+        (SizeBounds(floor=6, ceiling=6, reason="limit"), 100, 6, "up", "load"),
+        (SizeBounds(floor=6, ceiling=6, reason="limit"), 100, 6, "hold", "limit"),  # the load asks for more than that
     ],
 )
 def test_reason_at_a_bound_is_the_signal_that_moved_it(
@@ -356,6 +358,15 @@ def test_reason_of_a_move_by_queries_is_the_bound_that_decides_it(
     control_state.set_size_bounds(SizeBounds(floor=floor, ceiling=ceiling, query_size=target))
     steps(build_controller(lane, Recorder(), control_state=control_state), clock, 0.05)
     assert (lane.size, lane.resize_reason) == (target, reason)
+
+
+def test_ceiling_that_cuts_the_floor_too_is_the_reason_for_fewer_workers() -> None:
+    clock, recorder = FakeClock(), Recorder()
+    lane = FakeLane(clock, waiting=100, burn=0.0, size=8)
+    control_state = ControlState(Bounds(minimum=1, maximum=10, start=2), ("commands",), source="both")
+    control_state.set_size_bounds(SizeBounds(floor=10, ceiling=4, reason="limit"))
+    steps(build_controller(lane, recorder, control_state=control_state), clock, 0.05)
+    assert [(one.action, one.new_size, one.reason) for one in recorder.of(Decision)] == [("down", 4, "limit")]
 
 
 def test_fixed_lane_is_sized_only_while_pinned() -> None:

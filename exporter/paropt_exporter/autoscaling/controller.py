@@ -172,10 +172,11 @@ class Controller:
     def _find_cause_of_bound(self, old: int, new: int) -> str:
         """Return which signal set the bound that decides a size; "bounds" if it is the config's bound."""
         bounds, config = self._control_state.size_bounds, self._control_state.config_bounds
-        is_at_floor = old < bounds.floor or new <= min(old, bounds.floor)
-        if is_at_floor and bounds.floor > config.minimum:
-            return "load"
-        return "limit" if new >= bounds.ceiling and bounds.ceiling < config.maximum else "bounds"
+        is_raised, is_floor_moved = old < bounds.floor, bounds.floor > config.minimum
+        # before the floor, which is no higher than a lowered ceiling, whatever the load
+        if new >= bounds.ceiling and bounds.ceiling < config.maximum and not (is_raised and is_floor_moved):
+            return "limit"
+        return "load" if is_floor_moved and (is_raised or new <= min(old, bounds.floor)) else "bounds"
 
     def _record_peak_size(self, sizing: Sizing) -> None:
         """Keep the largest size that this run could use. A surplus shows that an earlier, larger one was wrong."""
