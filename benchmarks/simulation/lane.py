@@ -378,18 +378,19 @@ def run_lane(
         late_seconds=late_seconds,
     )  # fmt: skip
     control_state = ControlState(Bounds(minimum=1, maximum=maximum, start=start), (pool,), source="local")
+    host = HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40, memory_reserve_bytes=lambda: 0)
     controller = Controller(
         lane,
         lane,
         control_state=control_state,
-        host=HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40, memory_reserve_bytes=lambda: 0),
+        host=host,
         emit=recorder.observe,
         clock=clock,
         known=KnownStages(cpu_demands=known or {}),
         objective="deadline" if deadline_seconds is not None else "fast",
     )
     if not fixed:
-        start_admission(lane, control_state, cores=cores, cpu_demands=known or {})
+        start_admission(lane, control_state, host, cpu_demands=known or {}, peak_bytes={})
     lane.advance(0.0)
     while not lane.done:
         lane.advance(clock.now + TICK_SECONDS)

@@ -136,8 +136,9 @@ def open_thread(
         lane,
         make_controller,
         control_state=control_state or ControlState(bounds, ("commands",), source="local"),
-        cores=lambda: 2.0,
+        host=HostReadings(cores=lambda: 2.0, memory_available_bytes=lambda: 0),
         cpu_demands={},
+        peak_bytes={},
     )
 
 
@@ -172,16 +173,17 @@ class EnginePools:
 def run_engine(bench: Bench, *, cores: float = 2.0, known_demands: Mapping[str, float] | None = None) -> None:
     """Run a plan, and let the controller size it for ten seconds."""
     control_state = ControlState(bench.engine.plan.workers, ("commands",), source="local")
+    host = HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40, memory_reserve_bytes=lambda: 0)
     controller = Controller(
         bench.engine,
         EnginePools(bench.workers),
         control_state=control_state,
-        host=HostReadings(cores=lambda: cores, memory_available_bytes=lambda: 1 << 40, memory_reserve_bytes=lambda: 0),
+        host=host,
         emit=bench.recorder.observe,
         clock=bench.clock,
         known=KnownStages(cpu_demands=known_demands or {}),
     )
-    start_admission(bench.engine, control_state, cores=cores, cpu_demands=known_demands or {})
+    start_admission(bench.engine, control_state, host, cpu_demands=known_demands or {}, peak_bytes={})
     for number in range(200):
         bench.inbox.at(bench.clock.now + 0.05 * number, controller.step)
     bench.run()
@@ -321,6 +323,8 @@ def test_controller_keeps_to_the_configs_bounds() -> None:
         (SizeBounds(floor=1, ceiling=10, reason="load"), 100, 10, "hold", "bounds"),  # the signal asks for fewer
         (SizeBounds(floor=1, ceiling=6, reason="load"), 100, 6, "hold", "limit"),
         (SizeBounds(floor=4, ceiling=10, reason="load"), 0, 4, "up", "load"),
+        (SizeBounds(floor=6, ceiling=6, reason="limit"), 100, 6, "up", "load"),
+        (SizeBounds(floor=6, ceiling=6, reason="limit"), 100, 6, "hold", "limit"),  # the load asks for more than that
     ],
 )
 def test_reason_at_a_bound_is_the_signal_that_moved_it(
@@ -354,6 +358,15 @@ def test_reason_of_a_move_by_queries_is_the_bound_that_decides_it(
     control_state.set_size_bounds(SizeBounds(floor=floor, ceiling=ceiling, query_size=target))
     steps(build_controller(lane, Recorder(), control_state=control_state), clock, 0.05)
     assert (lane.size, lane.resize_reason) == (target, reason)
+
+
+def test_ceiling_that_cuts_the_floor_too_is_the_reason_for_fewer_workers() -> None:
+    clock, recorder = FakeClock(), Recorder()
+    lane = FakeLane(clock, waiting=100, burn=0.0, size=8)
+    control_state = ControlState(Bounds(minimum=1, maximum=10, start=2), ("commands",), source="both")
+    control_state.set_size_bounds(SizeBounds(floor=10, ceiling=4, reason="limit"))
+    steps(build_controller(lane, recorder, control_state=control_state), clock, 0.05)
+    assert [(one.action, one.new_size, one.reason) for one in recorder.of(Decision)] == [("down", 4, "limit")]
 
 
 def test_fixed_lane_is_sized_only_while_pinned() -> None:
@@ -403,7 +416,8 @@ def test_cores_are_allocated_by_demand_unless_the_size_is_fixed() -> None:
     lane = FakeLane(clock, waiting=8, burn=1.0)
     control_state = ControlState(Bounds(minimum=1, maximum=32, start=2), ("commands",), source="local")
     controller = build_controller(lane, Recorder(), control_state=control_state, known_demands={"a": 0.4})
-    start_admission(lane, control_state, cores=2.0, cpu_demands={"a": 0.4})
+    host = HostReadings(cores=lambda: 2.0)
+    start_admission(lane, control_state, host, cpu_demands={"a": 0.4}, peak_bytes={})
     assert lane.admission == Admission(cores=2.0, floor=1, stages={"a": 0.4})
     steps(controller, clock, 0.3)
     assert lane.admission is not None
@@ -412,9 +426,27 @@ def test_cores_are_allocated_by_demand_unless_the_size_is_fixed() -> None:
     fixed = ControlState(Bounds(minimum=2, maximum=2, start=2), ("commands",), source="local")
     controller = build_controller(lane, Recorder(), control_state=fixed, offer=lambda _: None)
     lane.admission = None
-    start_admission(lane, fixed, cores=2.0, cpu_demands={"a": 0.4})
+    start_admission(lane, fixed, host, cpu_demands={"a": 0.4}, peak_bytes={})
     steps(controller, clock, 0.3)
     assert lane.admission is None
+
+
+def test_memory_is_allocated_by_the_peaks_of_earlier_runs_before_the_first_step() -> None:
+    lane = FakeLane(FakeClock(), waiting=8, burn=0.0)
+    control_state = ControlState(Bounds(minimum=1, maximum=32, start=8), ("commands",), source="local")
+    host = HostReadings(cores=lambda: 2.0, memory_available_bytes=lambda: 900, memory_reserve_bytes=lambda: 100)
+    start_admission(lane, control_state, host, cpu_demands={}, peak_bytes={"a": 300})
+    assert lane.admission == Admission(cores=2.0, floor=1, peak_bytes={"a": 300}, memory_bytes=800)
+
+
+def test_running_tasks_memory_counts_as_available_for_their_peaks() -> None:
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=8, burn=0.0, memory_bytes=100)
+    controller = build_controller(lane, Recorder(), known_peaks={"a": 300}, total_bytes=5000, reserve_bytes=0)
+    steps(controller, clock, 0.3)
+    assert lane.admission is not None
+    assert lane.admission.peak_bytes == {"a": 300}
+    assert lane.admission.memory_bytes == 5000
 
 
 def test_size_raised_by_a_wrong_reading_is_back_within_two_seconds() -> None:

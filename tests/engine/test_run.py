@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paropt_exporter.engine.interfaces import RunningAttempt, StageCounts
+from paropt_exporter.engine.interfaces import Admission, RunningAttempt, StageCounts
 from paropt_exporter.events import (
     Event,
     LiveStage,
@@ -341,6 +341,12 @@ def test_interrupt_during_a_back_off_ends_the_stage() -> None:
 # Resources of stages
 
 
+def admit(peak_bytes: dict[str, int], *, memory_bytes: int) -> Admission:
+    """Return an admission of tasks that only wait for something other than cores."""
+    stages = dict.fromkeys(peak_bytes, 0.0)
+    return Admission(cores=2.0, floor=1, stages=stages, peak_bytes=peak_bytes, memory_bytes=memory_bytes)
+
+
 def test_stages_that_share_a_lock_never_overlap() -> None:
     bench = Bench(plan(stage("a", locks=frozenset({"db"})), stage("b", locks=frozenset({"db", "x"})), stage("c")))
     bench.run()
@@ -379,6 +385,35 @@ def test_running_tasks_hold_memory_and_a_stage_waits_for_it() -> None:
     bench = Bench(plan(stage("a", memory_bytes=2 * GIB), stage("b", memory_bytes=2 * GIB)), memory_bytes=3 * GIB)
     bench.run()
     assert bench.starts == {"a": 0, "b": 1}
+
+
+def test_large_size_starts_only_tasks_whose_known_peaks_fit_into_memory() -> None:
+    bench = Bench(plan(stage("a", tasks=4), workers=8), {"a": [Script(seconds=10)]})
+    bench.engine.set_admission(admit({"a": GIB}, memory_bytes=2 * GIB))
+    bench.run()
+    assert [moment for moment, _ in bench.workers.started] == [0, 0, 10, 10]
+
+
+def test_large_tasks_that_follow_small_ones_start_only_as_far_as_memory_allows() -> None:
+    bench = Bench(plan(stage("small", tasks=8), stage("large", tasks=4, needs=("small",)), workers=8))
+    bench.engine.set_admission(admit({"small": GIB // 8, "large": GIB}, memory_bytes=2 * GIB))
+    bench.run()
+    assert [moment for moment, name in bench.workers.started if name.startswith("large")] == [1, 1, 2, 2]
+
+
+def test_small_tasks_do_not_overtake_a_stage_whose_peak_does_not_fit_yet() -> None:
+    scripts = {"first": [Script(seconds=3)], "large": [Script(seconds=4)]}
+    bench = Bench(plan(stage("first"), stage("large"), stage("small"), workers=8), scripts)
+    bench.engine.set_admission(admit({"first": GIB, "large": 2 * GIB, "small": GIB}, memory_bytes=2 * GIB))
+    bench.run()
+    assert bench.starts == {"first": 0, "large": 3, "small": 7}
+
+
+def test_task_whose_peak_never_fits_runs_alone() -> None:
+    bench = Bench(plan(stage("a", tasks=3), workers=8))
+    bench.engine.set_admission(admit({"a": 4 * GIB}, memory_bytes=GIB))
+    bench.run()
+    assert [moment for moment, _ in bench.workers.started] == [0, 1, 2]
 
 
 def test_slots_are_held_by_running_tasks() -> None:

@@ -185,8 +185,9 @@ class LaneRunner:
             self._workers,
             make_controller,
             control_state=self._control_state,
-            cores=self._readings.cores,
+            host=self._readings,
             cpu_demands=cpu_demands,
+            peak_bytes=peak_bytes,
         )
 
     def _build_readings(self, plan: Plan) -> HostReadings:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.engine.interfaces import Admission
 
@@ -24,10 +25,10 @@ _STEP_RATIO = 0.03  # of a core, at most, for all steps: with a thousand waiting
 class ControlThread:
     """Sizes one run from a thread of its own; `with ControlThread(...):` around the run.
 
-        start: admission by `cpu_demands` --a task runs--> make_controller() --each tick--> Controller.step()
+        start: admission by earlier runs --a task runs--> make_controller() --each tick--> Controller.step()
 
-    `cpu_demands`: those of earlier runs, by stage, in cores. `make_controller` is called in the thread. An error ends
-    only one step.
+    `cpu_demands`, `peak_bytes`: of a task in earlier runs, by stage, in cores and bytes. `make_controller` is called in
+    the thread. An error ends only one step.
     """
 
     def __init__(
@@ -37,22 +38,30 @@ class ControlThread:
         make_controller: Callable[[], Controller],
         *,
         control_state: ControlState,
-        cores: Callable[[], float],
+        host: HostReadings,
         cpu_demands: Mapping[str, float],
+        peak_bytes: Mapping[str, int],
     ) -> None:
         self._run = run
         self._pools = pools
         self._make_controller = make_controller
         self._control_state = control_state
-        self._cores = cores
+        self._host = host
         self._cpu_demands = cpu_demands
+        self._peak_bytes = peak_bytes
         self._controller: Controller | None = None
         self._has_failed = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run_steps, name="paropt-control", daemon=True)
 
     def __enter__(self) -> ControlThread:
-        start_admission(self._run, self._control_state, cores=self._cores(), cpu_demands=self._cpu_demands)
+        start_admission(
+            self._run,
+            self._control_state,
+            self._host,
+            cpu_demands=self._cpu_demands,
+            peak_bytes=self._peak_bytes,
+        )
         try:
             self._thread.start()
         except RuntimeError as error:  # the system has no threads left: the pools took the last ones
@@ -92,11 +101,27 @@ class ControlThread:
 
 
 def start_admission(
-    run: ControllableRun, control_state: ControlState, *, cores: float, cpu_demands: Mapping[str, float]
+    run: ControllableRun,
+    control_state: ControlState,
+    host: HostReadings,
+    *,
+    cpu_demands: Mapping[str, float],
+    peak_bytes: Mapping[str, int],
 ) -> None:
-    """Admit tasks by the demands that earlier runs measured, until this run's first measurement."""
-    if control_state.allocates_cores:
-        run.set_admission(Admission(cores=cores, floor=control_state.size_bounds.floor, stages=cpu_demands))
+    """Admit tasks by the demands and peaks that earlier runs measured, until this run's first measurement."""
+    if not control_state.allocates_cores:
+        return
+    # without a known peak no task could be refused, and the reading takes 0.1 ms
+    available = host.memory_available_bytes() if peak_bytes else 0
+    run.set_admission(
+        Admission(
+            cores=host.cores(),
+            floor=control_state.size_bounds.floor,
+            stages=cpu_demands,
+            peak_bytes=peak_bytes,
+            memory_bytes=available - host.memory_reserve_bytes() if available else None,
+        )
+    )
 
 
 def get_pause_seconds(*, has_waiting_tasks: bool, cost_seconds: float) -> float:

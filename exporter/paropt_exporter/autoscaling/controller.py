@@ -25,6 +25,7 @@ from paropt_exporter.autoscaling.policy.lane_size import (
     count_tasks,
     decide_by_sizing,
 )
+from paropt_exporter.autoscaling.policy.memory import compute_capacity_bytes
 from paropt_exporter.autoscaling.policy.stabilization import Peaks, add_peak
 from paropt_exporter.autoscaling.policy.stage_concurrency import collect_limits
 from paropt_exporter.autoscaling.state import ADVISE, PAUSE, PIN, PROMETHEUS, ControlState
@@ -171,10 +172,11 @@ class Controller:
     def _find_cause_of_bound(self, old: int, new: int) -> str:
         """Return which signal set the bound that decides a size; "bounds" if it is the config's bound."""
         bounds, config = self._control_state.size_bounds, self._control_state.config_bounds
-        is_at_floor = old < bounds.floor or new <= min(old, bounds.floor)
-        if is_at_floor and bounds.floor > config.minimum:
-            return "load"
-        return "limit" if new >= bounds.ceiling and bounds.ceiling < config.maximum else "bounds"
+        is_raised, is_floor_moved = old < bounds.floor, bounds.floor > config.minimum
+        # before the floor, which is no higher than a lowered ceiling, whatever the load
+        if new >= bounds.ceiling and bounds.ceiling < config.maximum and not (is_raised and is_floor_moved):
+            return "limit"
+        return "load" if is_floor_moved and (is_raised or new <= min(old, bounds.floor)) else "bounds"
 
     def _record_peak_size(self, sizing: Sizing) -> None:
         """Keep the largest size that this run could use. A surplus shows that an earlier, larger one was wrong."""
@@ -196,6 +198,8 @@ class Controller:
                 group.load.stage for group in observation.waiting if lock_is_full(observation.running, group.load)
             ),
             stuck=observation.stuck,
+            peak_bytes=self._observer.get_peaks(),
+            memory_bytes=None if observation.memory is None else compute_capacity_bytes(observation.memory),
         )
 
     def _set_stage_limits(self, stages: Mapping[str, int]) -> None:

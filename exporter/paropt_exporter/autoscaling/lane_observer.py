@@ -138,6 +138,10 @@ class LaneObserver:
             },
         )
 
+    def get_peaks(self) -> Mapping[str, int]:
+        """Return the peak memory of a task of each stage in bytes, as far as it is known."""
+        return self._peaks.copy()
+
     def _is_stuck(self, demand: Demand, now: float) -> bool:
         """Return whether tasks of unknown demand have waited so long that one should be measured even on full cores.
 
@@ -217,6 +221,9 @@ class PeakMeter:
     def get_stage_peak(self, stage: str) -> int:
         """Return the peak of a task of the stage; 0: unknown."""
         return self._peaks.get(stage, 0)
+
+    def copy(self) -> Mapping[str, int]:
+        return dict(self._peaks)
 
     def sum_held_bytes(self, running: Iterable[tuple[str, str, int]]) -> int:
         """Return how many bytes of their peaks the running tasks hold."""

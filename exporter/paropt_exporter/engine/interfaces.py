@@ -139,12 +139,13 @@ class Wake(Struct, frozen=True):
 
 
 class Admission(Struct, frozen=True, kw_only=True):
-    """The tasks for which there are cores beside the running ones. Demands are in cores.
+    """The tasks for which there are cores and memory beside the running ones. Demands are in cores.
 
     `floor`: how many tasks may run at once whatever their demands. `stages`, `tasks`: the demands of a stage's next
     task, and of running tasks by label; other demands are unknown. `held`: stages that may not start tasks in threads
     now, since they compute and the GIL is saturated. `stuck`: tasks of unknown demand have waited for a while, so that
-    one of them may start even if running tasks want more than all cores.
+    one of them may start even if running tasks want more than all cores. `peak_bytes`: the most memory that a task of a
+    stage takes outside of threads, if known; `memory_bytes`: the most that these peaks may add up to (None: any sum).
     """
 
     cores: float
@@ -153,6 +154,8 @@ class Admission(Struct, frozen=True, kw_only=True):
     tasks: Mapping[str, float] = field(default_factory=dict)
     held: frozenset[str] = frozenset()
     stuck: bool = False
+    peak_bytes: Mapping[str, int] = field(default_factory=dict)
+    memory_bytes: int | None = None
 
 
 class MachineShare(Struct, frozen=True, kw_only=True):

@@ -15,9 +15,9 @@ class Resources:
 
     Guarantees: two stages that share a lock never overlap; an exclusive stage overlaps with no other; running tasks
     never hold more slots or memory than there are, except for a single task that never fits: it runs alone. Under an
-    Admission, no task starts unless cores are left for its demand as known then. Under a MachineShare, computing tasks
-    start only within it, and none without any core; tasks that only wait start at any time. A size that a person has
-    fixed is kept once there is a core.
+    Admission, no task starts unless cores are left for its demand, and memory for its peak, as known then. Under a
+    MachineShare, computing tasks start only within it, and none without any core; tasks that only wait start at any
+    time. A size that a person has fixed is kept once there is a core.
     """
 
     def __init__(self, memory_bytes: int, share: MachineShare | None = None) -> None:
@@ -29,10 +29,11 @@ class Resources:
         self._restrictive: dict[str, PlannedStage] = {}  # the running stages beside which some others can't run
         self._pools: Counter[str] = Counter()
         self._admission: Admission | None = None
-        self._tasks: dict[str, tuple[str, float | None]] = {}  # label -> stage, demand in cores
+        self._tasks: dict[str, tuple[str, float | None, str]] = {}  # label -> stage, demand in cores, pool
         self._stages_in_threads: Counter[str] = Counter()  # stage -> how many of its tasks run in threads
         self._tried_in_threads: set[str] = set()  # stages of which a task in a thread has ended
         self._cores = CoreBudget(0.0)
+        self._peaks_held = 0  # the sum of the running tasks' peaks, as the Admission knows them
         self._least: frozenset[float | None] = frozenset()
 
     def set_admission(self, admission: Admission | None) -> bool:
@@ -41,8 +42,9 @@ class Resources:
             return False
         self._admission = admission
         self._cores = CoreBudget(0.0) if admission is None else CoreBudget(admission.cores, stuck=admission.stuck)
-        for label, (stage, _) in self._tasks.items():
-            self._count_demand(label, stage)
+        self._peaks_held = 0
+        for label, (stage, _, pool) in self._tasks.items():
+            self._count_demand(label, stage, pool)
         return True
 
     def set_share(self, share: MachineShare | None) -> None:
@@ -107,11 +109,16 @@ class Resources:
             return True
         return any(self._cores.room(demand) > 0 for demand in self._least)
 
-    def _count_demand(self, label: str, stage: str) -> None:
+    def _count_demand(self, label: str, stage: str, pool: str) -> None:
         admission = self._admission
         demand = 0.0 if admission is None else admission.tasks.get(label, admission.stages.get(stage))
-        self._tasks[label] = stage, demand
+        self._tasks[label] = stage, demand, pool
         self._cores.take(demand)
+        self._peaks_held += self._get_peak(stage, pool)
+
+    def _get_peak(self, stage: str, pool: str) -> int:
+        """Return the peak memory of a task in bytes; 0: unknown, or in a thread, which has no memory of its own."""
+        return 0 if self._admission is None or pool == THREADS else self._admission.peak_bytes.get(stage, 0)
 
     def count_in_pool(self, pool: str) -> int:
         """Return how many tasks run in `pool`."""
@@ -136,7 +143,19 @@ class Resources:
         if self._slots_held == 0:
             return True
         enough_memory = self._memory_held + stage.memory_bytes <= self._memory_bytes or not stage.memory_bytes
-        return enough_memory and self._slots_held + stage.slots <= size and self.has_cores_for(stage.name, pool)
+        has_room = enough_memory and self._slots_held + stage.slots <= size and self.has_memory_for(stage.name, pool)
+        return has_room and self.has_cores_for(stage.name, pool)
+
+    def has_memory_for(self, stage: str, pool: str) -> bool:
+        """Return whether the peak of one more task of the stage fits.
+
+        The lane's size can't ensure it: it may come from an earlier run, or from small tasks that have just ended.
+        """
+        admission = self._admission
+        if admission is None or admission.memory_bytes is None or len(self._tasks) < admission.floor:
+            return True
+        peak = self._get_peak(stage, pool)
+        return not peak or self._peaks_held + peak <= admission.memory_bytes
 
     def has_cores_for(self, stage: str, pool: str) -> bool:
         """Return whether there are cores for one more task of the stage, and for one in threads also the GIL.
@@ -165,15 +184,16 @@ class Resources:
         self._restrictive.pop(stage.name, None)
 
     def begin_task(self, stage: PlannedStage, pool: str, label: str) -> None:
-        self._count_demand(label, stage.name)
+        self._count_demand(label, stage.name, pool)
         self._slots_held += stage.slots
         self._memory_held += stage.memory_bytes
         self._pools[pool] += 1
         self._stages_in_threads[stage.name] += pool == THREADS
 
     def end_task(self, stage: PlannedStage, pool: str, label: str) -> None:
-        _, demand = self._tasks.pop(label)
+        _, demand, _ = self._tasks.pop(label)
         self._cores.take(demand, -1)
+        self._peaks_held -= self._get_peak(stage.name, pool)
         self._slots_held -= stage.slots
         self._memory_held -= stage.memory_bytes
         self._pools[pool] -= 1

@@ -56,7 +56,7 @@ class TaskScheduler:
             if state.ready and not self._is_at_limit(state):
                 may_be_full = may_be_full or not self.had_to_wait
                 self.had_to_wait = True
-                if needs_much_room(state.plan) and self._resources.has_cores_for(state.name, self._choose_pool(state)):
+                if self._waits_for_much_room(state):
                     if state.started or self._resources.can_begin_stage(state.plan):
                         return  # otherwise smaller stages behind it would starve it
                     # It waits for stages that have begun, so their other tasks may start.
@@ -102,6 +102,12 @@ class TaskScheduler:
         return self._resources.can_begin_task(state.plan, pool, size=self.size) and (
             self._resources.count_in_pool(pool) < self._workers.get_pool_size(pool)
         )
+
+    def _waits_for_much_room(self, state: StageState) -> bool:
+        """Return whether smaller stages could starve the stage by overtaking it, though there are cores for it."""
+        pool = self._choose_pool(state)
+        large = needs_much_room(state.plan) or not self._resources.has_memory_for(state.name, pool)
+        return large and self._resources.has_cores_for(state.name, pool)
 
     def _choose_pool(self, state: StageState) -> str:
         return self._workers.choose_pool(state.plan, state.ready[0].task)
