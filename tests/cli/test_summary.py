@@ -369,7 +369,7 @@ def test_flaky_stage_is_named_with_its_ratio() -> None:
     )
     lines = summary.format_summary(record, {}, flakiness=known).splitlines()
     assert "after 1 retry  flaky: failed, then passed with the same files" in lines[1]
-    assert lines[2].endswith("flaky: 3 of 120 first attempts")
+    assert lines[2].endswith("flaky: 3 of 120 first attempts failed, then passed")
     assert "flaky" not in lines[3]
 
 

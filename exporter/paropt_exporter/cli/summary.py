@@ -238,7 +238,7 @@ def _format_flakiness(stage: StageRecord, known: Flakiness | None) -> str:
     if not stage.flaky_attempts and not stage.result.bad:
         return ""
     flaky, attempts = known.flaky_attempts + stage.flaky_attempts, known.first_attempts + stage.first_attempts
-    return f"flaky: {flaky} of {attempts} first attempts"
+    return f"flaky: {flaky} of {attempts} first attempts failed, then passed"
 
 
 def _format_message(stage: StageRecord) -> str:
