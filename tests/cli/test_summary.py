@@ -373,6 +373,13 @@ def test_flaky_stage_is_named_with_its_ratio() -> None:
     assert "flaky" not in lines[3]
 
 
+def test_each_of_many_failed_stages_shows_its_last_line() -> None:
+    record = run(*(stage(name, 1, 1, Result.FAILURE, message="exit 1") for name in "abcd"), result=Result.FAILURE)
+    text = summary.format_summary(record, {name: failed_task(name, "checking\nwrong\n") for name in "abcd"})
+    assert text.count("      wrong") == 4
+    assert "checking" not in text
+
+
 def test_no_escape_sequence_reaches_the_terminal() -> None:
     record = run(stage("a", 2, 1, Result.FAILURE, message="it\x1b[31m failed\nbadly"), result=Result.FAILURE)
     text = summary.format_summary(record, {"a": failed_task("a", "\x1b]0;title\x07 last")})

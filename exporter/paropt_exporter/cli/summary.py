@@ -67,7 +67,7 @@ def format_summary(
             line = f"  {_choose_mark(stage)} {pad_text(stage.stage, width)}  {facts}"
             lines += wrap_for_terminal(line, columns, _FACTS_INDENT)
             if stage.stage in failed:
-                telling = _choose_telling_lines(failed[stage.stage], stage, most=None if few_bad else 1)
+                telling = _choose_telling_lines(failed[stage.stage], stage, brief=not few_bad)
                 lines.extend(f"      {line}" for line in telling)
         if left := stages[most[kind] :]:
             remaining = _format_remaining(left, all_named=run.result is Result.SUCCESS)
@@ -101,13 +101,13 @@ def find_usual_seconds(stage: StageRecord, usual: Mapping[str, float]) -> float 
     return before_seconds if stage.duration_seconds >= least_seconds else None
 
 
-def _choose_telling_lines(task: TaskRecord, stage: StageRecord, *, most: int | None) -> Iterator[str]:
-    """Yield up to `most` lines that show why a stage failed; None: all that are chosen."""
+def _choose_telling_lines(task: TaskRecord, stage: StageRecord, *, brief: bool) -> Iterator[str]:
+    """Yield the lines that show why a stage failed; `brief`: at most one."""
     # here: its patterns take 20 ms to compile, and a successful run needs none
     from paropt_exporter.findings import choose_excerpt
 
     message = format_line(stage.message)
-    for line in choose_excerpt(task.output)[:most]:
+    for line in choose_excerpt(task.output, brief=brief):
         shown = format_line(line if len(line) <= MESSAGES_WIDTH else f"{line[:MESSAGES_WIDTH]} …")
         if shown != message:
             yield shown
