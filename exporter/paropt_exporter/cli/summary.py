@@ -49,10 +49,10 @@ def format_summary(
 ) -> str:
     """Return the summary. `failed` has each stage's first bad task, whose findings are shown.
 
-    `again`: the flags that run the failed part again. `log_flags`: the flags of `log` that print the whole output; ""
-    if all of it was shown. `usual`: the seconds that stages took in their last runs. `flakiness`: that of stages that
-    were flaky in those runs. `columns`: the width of the terminal. Findings, commands and addresses are not wrapped, so
-    that they can be copied.
+    `again`: the flags that run the failed part again; "" for no such line. `log_flags`: the flags of `log` that print
+    the whole output; "" if all of it was shown. `usual`: the seconds that stages took in their last runs. `flakiness`:
+    that of stages that were flaky in those runs. `columns`: the width of the terminal. Findings, commands and addresses
+    are not wrapped, so that they can be copied.
     """
     most = _MOST_OF_FEW if len(run.stages) <= _FEW else _MOST_OF_MANY
     few_bad = sum(_classify_stage(stage) == _BAD for stage in run.stages) <= _FEW_BAD
@@ -77,7 +77,10 @@ def format_summary(
         limit = run.total.max_seconds if run.broken else run.total.warn_seconds
         lines.append(f"  ! total {format_seconds(run.duration_seconds)}: {word} {format_seconds(limit)}")
     footer = _iter_footer(
-        run, metrics_url, f"{PROGRAM} --lane {run.lane} {again}", f"{PROGRAM} {log_flags}" if log_flags else ""
+        run,
+        metrics_url,
+        f"{PROGRAM} --lane {run.lane} {again}" if again else "",
+        f"{PROGRAM} {log_flags}" if log_flags else "",
     )
     for name, fact in footer:
         line = f"  {name:<8} {fact}"
@@ -256,7 +259,7 @@ def _iter_footer(run: RunRecord, metrics_url: str, again: str, log: str) -> Iter
         yield "metrics", metrics_url
     if log:
         yield "output", log
-    if run.result is not Result.SUCCESS:
+    if again and run.result is not Result.SUCCESS:
         # After --deadline, --failed would leave out the same stages again.
         is_incomplete = run.result is Result.CANCELLATION and not run.interrupted
         yield "again", again.removesuffix(" --failed") if is_incomplete else again
