@@ -14,6 +14,13 @@ from msgspec import Struct, field
 MOST_FINDINGS = 3
 _HEAD_LINES, _TAIL_LINES = 1, 2
 _CUT_NOTE = "[about "  # the beginning of the first line if only the end of an output was kept
+# The last lines of make, ninja, just, go-task, npm, pnpm and yarn after a command that failed, whose own last line says
+# more.
+_CLOSING = re.compile(
+    r"^(?:\S*make(?:\[\d+\])?: (?:\*\*\*|Leaving|Target) |ninja: build stopped|error: recipe .* failed"
+    r"|task: Failed to run|npm (?:ERR!|error)|.?ELIFECYCLE|error Command failed|info Visit )",
+    re.IGNORECASE,
+)
 _LONGEST_LINE = 500  # characters: no tool's finding is longer, and patterns may need quadratic time
 
 
@@ -85,13 +92,21 @@ def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]
     return ()
 
 
-def choose_excerpt(output: str) -> list[str]:
-    """Return an output's first findings and a count of the others; without any, its first and last lines."""
+def choose_excerpt(output: str, *, brief: bool = False) -> list[str]:
+    """Return an output's first findings and a count of the others; without any, its first and last lines.
+
+    `brief`: only the first finding; without any, the last line.
+    """
     found = find_findings(output)
+    if brief and found:
+        return [found[0].text]
     if found:
         left = len(found) - MOST_FINDINGS
         return [*(finding.text for finding in found[:MOST_FINDINGS]), *([f"… {left} more"] if left > 0 else [])]
-    return _choose_head_and_tail([line.strip() for line in output.splitlines() if line.strip()])
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if brief:
+        return next(([line] for line in reversed(lines) if not _CLOSING.match(line[:_LONGEST_LINE])), lines[-1:])
+    return _choose_head_and_tail(lines)
 
 
 def _choose_head_and_tail(lines: list[str]) -> list[str]:

@@ -19,7 +19,10 @@ from support.repositories import Repository
 
 
 def make_watch(
-    folder: Path, wake: Callable[[], None] = lambda: None, read_clock: Callable[[], float] = lambda: 0.0
+    folder: Path,
+    wake: Callable[[], None] = lambda: None,
+    read_clock: Callable[[], float] = lambda: 0.0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> LaneWatch:
     return LaneWatch(
         config.read_config(folder / "paropt.yml", root=folder),
@@ -27,7 +30,7 @@ def make_watch(
         Selection(),
         interrupt=lambda stale, reason: None,
         wake=wake,
-        say=lambda line: None,
+        say=say,
         read_clock=read_clock,
     )
 
@@ -159,6 +162,35 @@ def test_refused_config_runs_only_stages_with_a_changed_input(watched: Watched) 
     watched.watch.look()
     watched.watch.ignore_config_change()
     assert watched.watch.choose_next() == ("lint",)
+
+
+def test_key_that_repeats_failures_says_that_there_are_none(tmp_path: Path) -> None:
+    (tmp_path / "paropt.yml").write_text("stages: [{name: lint, run: 'true'}]\n")
+    said: list[str] = []
+    watch = make_watch(tmp_path, say=said.append)
+    watch.press("f")
+    assert (watch.choose_next(), said) == (("lint",), [])
+    watch.begin_run(["lint"])
+    watch.end_run(run_ended(stages=(stage_ended("lint"),)))
+    watch.press("f")
+    assert (watch.choose_next(), said) == ((), ["all stages have passed: nothing to repeat"])
+
+
+def test_next_run_is_explained_by_a_few_changed_files(tmp_path: Path) -> None:
+    stages = ", ".join(f"{{name: s{n}, run: 'true', inputs: [{n}.txt]}}" for n in range(5))
+    (tmp_path / "paropt.yml").write_text(f"stages: [{stages}]\n")
+    watch = make_watch(tmp_path)
+    watch.begin_run([f"s{n}" for n in range(5)])
+    assert watch.describe_changes() == ""
+    (tmp_path / "1.txt").write_text("new")
+    watch.look(1)
+    assert watch.describe_changes() == "1.txt changed"
+    for number in range(5):
+        (tmp_path / f"{number}.txt").write_text("newer")
+    watch.look(1)
+    assert watch.describe_changes() == "0.txt, 1.txt, 2.txt, … changed"
+    watch.begin_run(watch.choose_next())
+    assert watch.describe_changes() == ""
 
 
 @pytest.mark.parametrize("count", [5, 6])

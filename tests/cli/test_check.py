@@ -425,6 +425,18 @@ def test_folder_with_nothing_to_run_is_a_fault(tmp_path: Path) -> None:
     assert err.getvalue().splitlines()[-2].startswith("no paropt.yml: no stage to run: write stages into paropt.yml")
 
 
+def test_file_without_stages_names_its_key(tmp_path: Path) -> None:
+    """`init`, which the message named before, refuses to overwrite a file."""
+    config = tmp_path / "paropt.yml"
+    config.write_text("history: {keep: 10}\n")
+    err = io.StringIO()
+    assert check.run(config, tmp_path, lane=None, stdout=io.StringIO(), stderr=err) == 2
+    fault = err.getvalue().splitlines()[-2]
+    assert fault.endswith(
+        "no stage to run: list some under `stages` in paropt.yml, each as `- {name: lint, run: ruff check .}`"
+    )
+
+
 FAULTY = """\
 lanes: {mine: {strategy: fast}, short: {stages: [sound]}}
 web: {config_file: web.yml}

@@ -49,7 +49,7 @@ def test_written_config_loads_and_passes_check(project: Path) -> None:
     assert (code, err) == (0, "")
     assert out.splitlines()[:3] == [
         f"wrote {project / 'paropt.yml'}: 2 stages (quality_gates, unit_tests)",
-        "  to run it: paropt-exporter",
+        "  to run it: paropt-exporter --once",
         "  to look for faults after a change: paropt-exporter check",
     ]
     read = config.read_config(project / "paropt.yml", root=project)
@@ -117,7 +117,7 @@ def test_config_is_written_under_the_given_name(project: Path) -> None:
     code, out, _ = _init(project, name="ci.yml", force=True)
     assert code == 0
     named = f"--config.file {project / 'ci.yml'}"
-    assert f"  to run it: paropt-exporter {named}\n" in out
+    assert f"  to run it: paropt-exporter --once {named}\n" in out
     assert f"paropt-exporter check {named}\n" in out
     assert len(config.read_config(project / "ci.yml", root=project).stages) == 2
     assert (project / "paropt.yml").read_text() == "mine"

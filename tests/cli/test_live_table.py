@@ -46,10 +46,10 @@ def shown(written: str) -> list[str]:
 
 
 @contextmanager
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 120) -> Iterator[Callable[[], str]]:
     """Replace stderr by a terminal. Yield a function that closes it and returns its output."""
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("LINES", "100")
     master, slave = pty.openpty()
     chunks: list[bytes] = []
@@ -145,7 +145,7 @@ def test_line_wider_than_the_terminal_is_left_for_the_terminal_to_break(monkeypa
         assert any(line.endswith(f"see {path}") for line in shown(told()))
 
 
-def draw(monkeypatch: pytest.MonkeyPatch, rows: tuple[LiveStage, ...]) -> str:
+def draw(monkeypatch: pytest.MonkeyPatch, rows: tuple[LiveStage, ...], columns: int = 120) -> str:
     """Return what a terminal of 100 lines gets while these stages run and the table is drawn three times."""
     drawn, looks = threading.Event(), count()
 
@@ -154,7 +154,7 @@ def draw(monkeypatch: pytest.MonkeyPatch, rows: tuple[LiveStage, ...]) -> str:
             drawn.set()
         return rows
 
-    with terminal(monkeypatch) as told:
+    with terminal(monkeypatch, columns) as told:
         screen = ConsoleScreen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
         screen.begin_run(plan(stage("lint")), live)
         assert drawn.wait(60)
@@ -170,7 +170,7 @@ def test_running_stages_beyond_half_the_terminal_are_counted(
     written = draw(monkeypatch, tuple(row(f"stage_{number}") for number in range(75)))
     assert "stage_49" in written
     assert "stage_50" not in written
-    assert "…  25 more running" in written
+    assert "…  25 more running; 0 of 1 stage ended, 1 waits" in written
 
 
 @pytest.mark.usefixtures("logger_as_before")
@@ -208,7 +208,18 @@ def test_table_has_the_expected_duration_and_the_limit(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("logger_as_before")
-def test_table_counts_the_stages_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_stage_has_one_line_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = SlaLimit(max_seconds=30.0, warn_seconds=24.0)
+    names = ("integration_tests_of_the_payments", "lint")
+    stages = tuple(replace(row(name), elapsed_seconds=3.0, predicted_seconds=12.4, sla=limit) for name in names)
+    written = draw(monkeypatch, stages, columns=40)
+    assert re.search(
+        r"·  integration_tests_of_the_paym…    3 s\s+·  lint +3 s\s+…  0 of 1 stage ended, 1 waits", written
+    )
+
+
+@pytest.mark.usefixtures("logger_as_before")
+def test_table_counts_the_stages_that_ended_and_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = threading.Semaphore(0)
 
     def live() -> tuple[LiveStage, ...]:
@@ -228,8 +239,8 @@ def test_table_counts_the_stages_that_wait(monkeypatch: pytest.MonkeyPatch) -> N
         screen.end_run(samples.run_ended(), metrics_url="")
         assert screen.close(60)
         written = told()
-    assert "…  3 stages wait" in written
-    assert "…  1 stage waits" in written
+    assert "…  0 of 4 stages ended, 3 wait" in written
+    assert "…  2 of 4 stages ended, 1 waits" in written
 
 
 @pytest.mark.usefixtures("logger_as_before")
@@ -298,4 +309,4 @@ def test_terminal_without_a_table_gets_signs_of_life(monkeypatch: pytest.MonkeyP
         assert asked.wait(60)
         screen.end_run(samples.run_ended(), metrics_url="")
         assert screen.close(60)
-        assert "still running: lint 0/1, 1 stage waits" in told()
+        assert "still running: lint 0/1; 0 of 1 stage ended, 1 waits" in told()

@@ -216,6 +216,14 @@ def test_stage_that_only_ever_failed_has_never_succeeded(tmp_path: Path) -> None
     assert re.search(r", without [^:]*: not run yet, without types: never succeeded", text)
 
 
+def test_the_estimate_names_a_few_of_many_unknown_stages(tmp_path: Path) -> None:
+    config = configs.read(
+        tmp_path, "stages:\n" + "".join(f"- {{name: s{number}, run: 'true'}}\n" for number in range(30))
+    )
+    text = plan.to_text(plans.build_plan(config, "standard", earlier=plans.EarlierRuns(seconds={"s0": 2.0})))
+    assert text.splitlines()[-1].endswith(", without s1, s2, s3, s4, s5, s6 and 23 more: not run yet")
+
+
 def test_estimate_of_a_lane_that_only_ever_failed_says_so(tmp_path: Path) -> None:
     built = plans.build_plan(configs.read(tmp_path, FILE), "mine", earlier=plans.EarlierRuns(never_succeeded={"types"}))
     assert "estimated  unknown: no stage has succeeded yet" in plan.to_text(built)

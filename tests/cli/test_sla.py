@@ -90,6 +90,7 @@ def test_stages_and_totals_are_proposed_with_the_number_of_runs(tmp_path: Path, 
         ["standard", "(total)", "6", "12.0", "s", "41.0", "s", "15m", "1m5s"],
     ]
     assert "the 95% quantile (nearest rank)" in shown
+    assert shown.endswith("--write sets them in paropt.yml\n")
     assert after == FILE
 
 

@@ -369,8 +369,15 @@ def test_flaky_stage_is_named_with_its_ratio() -> None:
     )
     lines = summary.format_summary(record, {}, flakiness=known).splitlines()
     assert "after 1 retry  flaky: failed, then passed with the same files" in lines[1]
-    assert lines[2].endswith("flaky: 3 of 120 first attempts")
+    assert lines[2].endswith("flaky: 3 of 120 first attempts failed, then passed")
     assert "flaky" not in lines[3]
+
+
+def test_each_of_many_failed_stages_shows_its_last_line() -> None:
+    record = run(*(stage(name, 1, 1, Result.FAILURE, message="exit 1") for name in "abcd"), result=Result.FAILURE)
+    text = summary.format_summary(record, {name: failed_task(name, "checking\nwrong\n") for name in "abcd"})
+    assert text.count("      wrong") == 4
+    assert "checking" not in text
 
 
 def test_no_escape_sequence_reaches_the_terminal() -> None:

@@ -79,6 +79,21 @@ def test_only_affected_stages_run_again(folder: Path) -> None:
         assert (count_runs(folder, "lint"), count_runs(folder, "docs")) == (2, 3)
 
 
+def test_later_runs_name_the_changed_file_and_repeat_no_hints(folder: Path) -> None:
+    """Each run repeated the address of the metrics and a command that would start a second exporter."""
+    projects.write(folder, 'name: lint, run: "grep -q 1 src/a.py", inputs: ["src/*.py"]')
+    with watched(folder) as process:
+        for count, text in enumerate(("2", "1"), start=2):
+            (folder / "src/a.py").write_text(text)
+            wait_for_state(folder, count)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=HANG_SECONDS)
+    assert projects.messages(folder).count("src/a.py changed\n") == 2
+    assert out.count("standard succeeded") == 2
+    assert out.count("metrics  ") == 1
+    assert "again" not in out
+
+
 def test_turbo_10960_touched_file_and_other_files_run_nothing(folder: Path) -> None:
     projects.write(folder, _TWO)
     with watched(folder):

@@ -184,7 +184,7 @@ def test_task_that_cannot_be_started_fails_alone() -> None:
         clock=clock,
         memory_bytes=GIB,
     )
-    why = "could not be started: RuntimeError: can't start new thread (and 1 more)"
+    why = "2 of 2 tasks failed: could not be started: RuntimeError: can't start new thread"
     assert stages_of(engine.execute()) == {"refused": ("error", why), "other": ("success", "")}
 
 
@@ -193,7 +193,7 @@ def test_message_counts_all_failed_tasks_whatever_their_results_are() -> None:
     killed = Script(result=Result.ERROR, message="killed by SIGSEGV (11)")
     scripts = [Script(result=Result.FAILURE, message="exit 1"), killed, Script(result=Result.TIMEOUT), Script()]
     record = Bench(plan(stage("tests", tasks=4)), {"tests": scripts}).run()
-    assert record.stages[0].message == "killed by SIGSEGV (11) (and 2 more)"
+    assert record.stages[0].message == "3 of 4 tasks failed: killed by SIGSEGV (11)"
 
 
 def test_long_message_is_cut_and_its_length_named(root: Path) -> None:

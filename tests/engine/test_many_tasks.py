@@ -60,7 +60,7 @@ def test_ended_tasks_leave_no_records_in_the_engine() -> None:
     inbox.at(100.5, lambda: kept.append(sum(is_ours(found) for found in gc.get_objects())))
     record = engine.execute()
     assert record.stages[0].tasks_failed == 500
-    assert record.stages[0].message == "exit 1 (and 499 more)"
+    assert record.stages[0].message == "500 of 500 tasks failed: exit 1"
     assert kept[0] < 10
 
 

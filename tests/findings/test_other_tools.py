@@ -414,6 +414,34 @@ def test_the_output_of_an_unknown_tool_is_shown_by_its_head_and_tail(output: str
     assert choose_excerpt(output) == shown
 
 
+@pytest.mark.parametrize(
+    "closing",
+    [
+        "make[1]: *** [Makefile:2: lint] Error 3\nmake[1]: Leaving directory '/a'\nmake: *** [lint] Error 2",
+        "ninja: build stopped: subcommand failed.",
+        "error: Recipe `lint` failed on line 2 with exit code 3",
+        'task: Failed to run task "lint": exit status 3',
+        "npm error code 1\nnpm error path /a",
+        "\u2009ELIFECYCLE\u2009 Command failed with exit code 3.",
+        "error Command failed with exit code 3.\ninfo Visit https://yarnpkg.com/ for documentation.",
+    ],
+)
+def test_the_one_line_of_an_unknown_tool_is_its_last(closing: str) -> None:
+    """It was the first: '> shop@1.0.0 lint' of npm, or 'connecting to the database'."""
+    assert choose_excerpt(f"connecting\nconnection refused\n\n{closing}\n", brief=True) == ["connection refused"]
+
+
+def test_the_one_line_of_a_known_tool_is_its_first_finding() -> None:
+    assert choose_excerpt("a.c:3:5: error: one\na.c:4:5: error: two\n", brief=True) == ["a.c:3:5: one"]
+
+
+def test_an_excerpt_of_closing_lines_only_is_the_last() -> None:
+    assert choose_excerpt("make: *** No rule to make target 'lint'.  Stop.\n", brief=True) == [
+        "make: *** No rule to make target 'lint'.  Stop."
+    ]
+    assert choose_excerpt("", brief=True) == []
+
+
 def test_a_log_line_that_looks_like_a_place_is_no_finding() -> None:
     assert find_findings("12:30:01: started\nhttp://127.0.0.1:8080: ready\nERROR: 3 things\n") == ()
 

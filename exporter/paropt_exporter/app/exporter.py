@@ -251,10 +251,11 @@ class Exporter:
             return self._repeat_on_changes(watch, " · r runs all, f what failed, q quits" if keys else "")
 
     def _repeat_on_changes(self, watch: LaneWatch, keys: str) -> int:
-        code, plan = 0, self._planner.take()
+        code, plan, is_first = 0, self._planner.take(), True
         while True:
             watch.begin_run(stage.name for stage in plan.stages)
-            record, code = self._run_once(plan)
+            record, code = self._run_once(plan, shows_url=is_first)
+            is_first = False
             watch.end_run(record)
             if self._signals.interrupted_run:
                 return code
@@ -265,6 +266,8 @@ class Exporter:
                     says_state = False
                 if watch.quits or self._signals.wait(pause or None):
                     return code or (EXIT_FAILED if watch.has_failures else 0)
+            if changes := watch.describe_changes():
+                self._screen.inform(changes)
             plan = chosen
 
     def _plan_next(self, watch: LaneWatch) -> Plan | None:
@@ -287,8 +290,11 @@ class Exporter:
 
     # A run
 
-    def _run_once(self, planned: Plan) -> tuple[RunRecord, int]:
-        """Run a plan, and export its end. Return its record and the exit code."""
+    def _run_once(self, planned: Plan, *, shows_url: bool = True) -> tuple[RunRecord, int]:
+        """Run a plan, and export its end. Return its record and the exit code.
+
+        `shows_url`: whether the summary has the address of the metrics, if they are served after the run.
+        """
         if not self._request.once:
             self._serve_link.register_late(planned, self._collect_series)
         if self._order_socket is not None and not self._order_socket.is_in_place:
@@ -298,7 +304,7 @@ class Exporter:
         record = self._runner.run(plan)
         self._screen.end_run(
             record,
-            metrics_url=self._server.url if self._keeps_serving else "",
+            metrics_url=self._server.url if shows_url and self._keeps_serving else "",
             until=self._serves_until,
             keeps_output=self._logs is not None,
         )

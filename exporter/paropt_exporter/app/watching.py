@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _MOST_CANCELLED = 3  # then a run of it is no longer ended early
 _MOST_REPEATED = 4  # then it waits for a change between two runs
 _MOST_PASSED = 5  # names in the line about the state of all stages
+_MOST_PATHS = 3  # in the line about changes
 STALE = "files changed"
 # A script that writes many files makes one burst of events after another. Changes that follow others within a second
 # wait until none has come for half a second, but for three seconds at most. So a single change starts a run at once.
@@ -127,6 +128,8 @@ class LaneWatch:
                     self._asked = set(self._names)
                 case "f":
                     self._asked = {name for name in self._names if not self._has_passed(name)}
+                    if not self._asked:
+                        self._say("all stages have passed: nothing to repeat")
                 case "q":
                     self.quits = True
                 case _:
@@ -182,6 +185,13 @@ class LaneWatch:
                 return 0.0
             end = min(self._last_change_seconds + _QUIET_SECONDS, self._following_since_seconds + _MOST_WAIT_SECONDS)
             return max(0.0, end - self._read_clock()) if self._following_since_seconds < math.inf else 0.0
+
+    def describe_changes(self) -> str:
+        """Return the changes for which the next run starts in a line; "" if it starts for another reason."""
+        with self._lock:
+            paths = [*dict.fromkeys(self._changed.values())]
+        more = ", …" if len(paths) > _MOST_PATHS else ""
+        return f"{', '.join(paths[:_MOST_PATHS])}{more} changed" if paths else ""
 
     def describe(self) -> str:
         """Return the last state of each stage in a line."""

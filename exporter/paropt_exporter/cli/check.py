@@ -18,7 +18,7 @@ from paropt_exporter.cli import init
 from paropt_exporter.cli.config_warnings import iter_warnings
 from paropt_exporter.cli.formatting import find_columns_of_terminal, format_faults, wrap_for_terminal
 from paropt_exporter.errors import ConfigError, UsageError, format_count
-from paropt_exporter.plan import NOTHING_TO_RUN, require_lane
+from paropt_exporter.plan import describe_missing_stages, require_lane
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
@@ -40,7 +40,7 @@ def run(config_path: Path | None, root: Path, *, lane: str | None, stdout: TextI
     _print_wrapped([f"warning: {warning}" for warning in iter_warnings(config, lanes, stages)], stderr)
     faults += _find_missing(config, stages)
     if not config.stages and not faults:
-        faults.append(f"{config.path or 'no paropt.yml'}: {NOTHING_TO_RUN}")
+        faults.append(f"{config.path or 'no paropt.yml'}: {describe_missing_stages(config)}")
     _print_wrapped(config.notes, stderr if faults else stdout)
     if faults:
         return _print_faults(faults, stderr)

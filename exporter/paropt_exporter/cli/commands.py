@@ -447,7 +447,7 @@ def _run_lane(flags: Flags) -> int:
         quiet=flags.quiet,
         json_output=flags.output == "json",
         json_logs=flags.log_format == "json",
-        again=format_again(flags),
+        again="" if flags.watch else format_again(flags),  # a change or a key repeats what failed
         log_flags=shlex.join([*list_config_flags(flags), "log", "--failed"]),
         color=flags.color,
     )

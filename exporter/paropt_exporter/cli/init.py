@@ -27,7 +27,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_./][\w./-]*", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
 # yaml-language-server: $schema={schema}
-# `paropt-exporter` runs the lane standard; `paropt-exporter plan` shows it, and `check` finds faults in this file.
+# `paropt-exporter --once` runs the lane standard, `paropt-exporter plan` shows it, `check` finds its faults.
 
 # project: NAME                  # the label `project` of every metric; default: this folder's name
 
@@ -99,7 +99,7 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     named = "" if path.name == FILE else f" --config.file {path}"
     print(f"wrote {path}: {_describe_stages(detected)}", file=stdout)
     if detected.stages or not detected.lacks_programs:  # otherwise the user runs init again
-        print(f"  to run it: paropt-exporter{named}", file=stdout)
+        print(f"  to run it: paropt-exporter --once{named}", file=stdout)
         print(f"  to look for faults after a change: paropt-exporter check{named}", file=stdout)
         print("  commit it; .paropt/ is for this machine only, and git ignores it", file=stdout)
     if above is not None:

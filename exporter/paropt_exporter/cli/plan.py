@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _HEADERS = ("order", "number", "stage", "tasks", "pool", "expected", "limit", "needs", "work")
 _MOST_MISSES = 20  # lines of one stage
-_MOST_STAGES = 6  # of a shard, in its line
+_MOST_STAGES = 6  # in a line about a shard or the estimate
 _NOTHING = "nothing to run in this shard"
 _NO_MEMORY_BOUND = 1 << 62
 _MOST_PARTS = 4  # of a task in estimates: with one, a stage of many short tasks would hold its slots until its end
@@ -321,7 +321,8 @@ def _iter_omissions(plan: Plan) -> Iterator[str]:
     for why, failed in (("not run yet", False), ("never succeeded", True)):
         names = [stage.name for stage in unknown if stage.never_succeeded is failed]
         if names:
-            yield f", without {', '.join(names)}: {why}"
+            more = f" and {len(names) - _MOST_STAGES} more" if len(names) > _MOST_STAGES else ""
+            yield f", without {', '.join(names[:_MOST_STAGES])}{more}: {why}"
 
 
 def _advise_on_start_up(stage: PlannedStage) -> str:

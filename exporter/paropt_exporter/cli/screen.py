@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -35,8 +35,7 @@ from paropt_exporter.plan import Flakiness, Plan
 from paropt_exporter.terminal import GREEN, RED, YELLOW, paint, paint_summary, visible, wants_color
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, Group
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +44,10 @@ _RICH_STYLES = {"": "none", RED: "red", YELLOW: "yellow", GREEN: "green"}
 _TIME_COLUMNS = 9  # of the time of day and a space before each line
 _SHOWN_LINES = 40  # the last lines of a failed task's output: about a screenful
 _FOLDED_LINES = 200  # of folded output
+_COLUMNS_OF_TABLE = 7
+_NAME = 1  # the column of the names
+_FEWEST_COLUMNS_OF_TABLE = 4  # the name, ended tasks and seconds
+_WIDTH_OF_ALL_COLUMNS = 60  # of a terminal, with some 20 columns for the names
 _SHOWN_CHARACTERS = 1000  # of each line; all of the kept output may be one line
 
 
@@ -82,7 +85,7 @@ class ConsoleScreen:
         self._format_group: Callable[[str, str], str] | None = None
         self._default_limits: frozenset[str] = frozenset()  # lanes' default limits that no line has mentioned yet
         self._failed: dict[str, TaskRecord] = {}
-        self._waiting: set[str] = set()  # stages that have not started
+        self._progress = _Progress()
         self._usual: dict[str, float] = {}  # seconds by stage, from its last runs
         self._flakiness: dict[str, Flakiness] = {}
         self._clock = SystemClock()
@@ -145,8 +148,8 @@ class ConsoleScreen:
         known = {} if plan.partial else {stage.name: stage.expected_seconds for stage in plan.stages}
         self._usual = {stage: seconds for stage, seconds in known.items() if seconds is not None}
         self._flakiness = {stage.name: stage.flakiness for stage in plan.stages if stage.flakiness is not None}
-        self._waiting = {stage.name for stage in plan.stages if not stage.skip}
-        stages = len(self._waiting)
+        self._progress = _Progress(stage.name for stage in plan.stages if not stage.skip)
+        stages = self._progress.stages
         if self._quiet:
             return
         fields = {"event": "run_started", "lane": plan.lane, "stages": stages, "strategy": plan.strategy.value}
@@ -160,8 +163,7 @@ class ConsoleScreen:
         self._err_writer.put(lambda: self._start_progress(live))
 
     def observe(self, event: Event) -> None:
-        if isinstance(event, StageStarted | StageRecord):
-            self._waiting.discard(event.stage)
+        self._progress.observe(event)
         match event:
             case StageStarted() if self._verbose:
                 fields = {"event": "stage_started", "stage": event.stage, "pool": event.pool}
@@ -315,7 +317,7 @@ class ConsoleScreen:
         if self._err.is_terminal and not self._json_logs:
             console = _build_console(colored=self._err_colored)
             if console.is_terminal and not console.is_dumb_terminal:  # rich shows no table on dumb terminals
-                self._table = _LiveTable(live, lambda: len(self._waiting), console)
+                self._table = _LiveTable(live, self._progress, console)
                 self._err_writer.set_tick(self._table.refresh, self._refresh_seconds)
                 return
         self._err_writer.set_tick(lambda: self._show_still_running(live), SIGN_OF_LIFE_SECONDS)
@@ -328,23 +330,49 @@ class ConsoleScreen:
 
     def _show_still_running(self, live: Callable[[], tuple[LiveStage, ...]]) -> None:
         running = ", ".join(f"{stage.stage} {stage.tasks_ended}/{stage.tasks}" for stage in live())
-        waiting = f", {_format_waiting(count)}" if (count := len(self._waiting)) else ""
-        self._show_line(f"still running: {running}{waiting}" if running else "still waiting")
+        others = f"; {self._progress}" if self._progress.waiting else ""
+        self._show_line(f"still running: {running}{others}" if running else "still waiting")
+
+
+class _Progress:
+    """How many of a run's stages have ended, and how many wait.
+
+    Stages that end without having run, such as cached and skipped ones, have ended.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._open = set(names)
+        self._waiting = set(self._open)
+        self.stages = len(self._open)
+
+    @property
+    def waiting(self) -> int:
+        """The number of stages that have not started."""
+        return len(self._waiting)
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, StageStarted | StageRecord):
+            self._waiting.discard(event.stage)
+        if isinstance(event, StageRecord):
+            self._open.discard(event.stage)
+
+    def __str__(self) -> str:
+        ended = self.stages - len(self._open)
+        verb = "waits" if self.waiting == 1 else "wait"
+        return f"{ended} of {format_count(self.stages, 'stage')} ended, {self.waiting} {verb}"
 
 
 class _LiveTable:
-    """A live table of the running stages on a terminal, below the printed lines and stderr, and how many others wait.
+    """A live table of the running stages on a terminal, below the printed lines and stderr, and the lane's progress.
 
     Only one thread uses it. Others may print to stderr at the same time.
     """
 
-    def __init__(
-        self, live: Callable[[], tuple[LiveStage, ...]], count_waiting: Callable[[], int], console: Console
-    ) -> None:
+    def __init__(self, live: Callable[[], tuple[LiveStage, ...]], progress: _Progress, console: Console) -> None:
         from rich.live import Live
 
         self._stages = live
-        self._count_waiting = count_waiting
+        self._progress = progress
         self._rows: tuple[LiveStage, ...] = ()
         self._console = console
         self._view = Live(
@@ -377,19 +405,25 @@ class _LiveTable:
         with suppress(OSError), self._console:
             self._view.stop()
 
-    def _render(self) -> Table:
-        from rich.table import Table as RichTable
+    def _render(self) -> Group:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
 
-        table = RichTable.grid(padding=(0, 2))
+        table = Table.grid(padding=(0, 2))
+        shown = _COLUMNS_OF_TABLE if self._console.width >= _WIDTH_OF_ALL_COLUMNS else _FEWEST_COLUMNS_OF_TABLE
+        for column in range(shown):
+            table.add_column(no_wrap=column != _NAME)  # on a narrow terminal only names are cut
         room = self._console.height // 2  # ended stages are shown in the other half
         for stage in self._rows[:room]:
-            table.add_row(*_build_cells(stage), style="yellow" if _is_near_its_limit(stage) else "none")
-        left, waiting = len(self._rows[room:]), self._count_waiting()
-        others = [f"{left} more running"] if left else []
-        others += [_format_waiting(waiting)] if waiting else []
-        if others:
-            table.add_row("…", ", ".join(others))
-        return table
+            mark, name, *others = _build_cells(stage)[:shown]
+            style = "yellow" if _is_near_its_limit(stage) else "none"
+            table.add_row(mark, Text(name, no_wrap=True, overflow="ellipsis"), *others, style=style)
+        rest = [f"{left} more running"] if (left := len(self._rows[room:])) else []
+        rest += [str(self._progress)] if self._progress.waiting else []
+        # Below the table: as one of its cells it would be wrapped to the width of the names.
+        line = Text(f"…  {'; '.join(rest)}", no_wrap=True, overflow="ellipsis")
+        return Group(table, line) if rest else Group(table)
 
 
 def _build_cells(stage: LiveStage) -> tuple[str, ...]:
@@ -399,10 +433,6 @@ def _build_cells(stage: LiveStage) -> tuple[str, ...]:
     limit = f"limit {stage.sla.max_seconds:g} s" if stage.sla else ""
     share = f"{stage.cores:.1f} cores" if elapsed > 1 else ""
     return "·", visible(stage.stage), done, f"{elapsed:.0f} s", about, limit, share
-
-
-def _format_waiting(stages: int) -> str:
-    return f"{format_count(stages, 'stage')} {'waits' if stages == 1 else 'wait'}"
 
 
 def _is_near_its_limit(stage: LiveStage) -> bool:

@@ -87,7 +87,10 @@ def run_sla(
     if output == "json":
         stdout.write(json.dumps([_proposal_to_json(each, rule) for each in proposals], indent=2) + "\n")
     else:
-        stdout.write("\n".join(_format(proposals, rule, find_columns_of_terminal(stdout))) + "\n")
+        lines = [*_format(proposals, rule, find_columns_of_terminal(stdout))]
+        if not write and any(each.changes for each in proposals):
+            lines.append("--write sets them in paropt.yml")
+        stdout.write("\n".join(lines) + "\n")
     if write:
         changes = _build_changes(config, proposals)
         if not changes:

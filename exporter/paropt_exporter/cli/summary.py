@@ -49,10 +49,10 @@ def format_summary(
 ) -> str:
     """Return the summary. `failed` has each stage's first bad task, whose findings are shown.
 
-    `again`: the flags that run the failed part again. `log_flags`: the flags of `log` that print the whole output; ""
-    if all of it was shown. `usual`: the seconds that stages took in their last runs. `flakiness`: that of stages that
-    were flaky in those runs. `columns`: the width of the terminal. Findings, commands and addresses are not wrapped, so
-    that they can be copied.
+    `again`: the flags that run the failed part again; "" for no such line. `log_flags`: the flags of `log` that print
+    the whole output; "" if all of it was shown. `usual`: the seconds that stages took in their last runs. `flakiness`:
+    that of stages that were flaky in those runs. `columns`: the width of the terminal. Findings, commands and addresses
+    are not wrapped, so that they can be copied.
     """
     most = _MOST_OF_FEW if len(run.stages) <= _FEW else _MOST_OF_MANY
     few_bad = sum(_classify_stage(stage) == _BAD for stage in run.stages) <= _FEW_BAD
@@ -67,7 +67,7 @@ def format_summary(
             line = f"  {_choose_mark(stage)} {pad_text(stage.stage, width)}  {facts}"
             lines += wrap_for_terminal(line, columns, _FACTS_INDENT)
             if stage.stage in failed:
-                telling = _choose_telling_lines(failed[stage.stage], stage, most=None if few_bad else 1)
+                telling = _choose_telling_lines(failed[stage.stage], stage, brief=not few_bad)
                 lines.extend(f"      {line}" for line in telling)
         if left := stages[most[kind] :]:
             remaining = _format_remaining(left, all_named=run.result is Result.SUCCESS)
@@ -77,7 +77,10 @@ def format_summary(
         limit = run.total.max_seconds if run.broken else run.total.warn_seconds
         lines.append(f"  ! total {format_seconds(run.duration_seconds)}: {word} {format_seconds(limit)}")
     footer = _iter_footer(
-        run, metrics_url, f"{PROGRAM} --lane {run.lane} {again}", f"{PROGRAM} {log_flags}" if log_flags else ""
+        run,
+        metrics_url,
+        f"{PROGRAM} --lane {run.lane} {again}" if again else "",
+        f"{PROGRAM} {log_flags}" if log_flags else "",
     )
     for name, fact in footer:
         line = f"  {name:<8} {fact}"
@@ -101,13 +104,13 @@ def find_usual_seconds(stage: StageRecord, usual: Mapping[str, float]) -> float 
     return before_seconds if stage.duration_seconds >= least_seconds else None
 
 
-def _choose_telling_lines(task: TaskRecord, stage: StageRecord, *, most: int | None) -> Iterator[str]:
-    """Yield up to `most` lines that show why a stage failed; None: all that are chosen."""
+def _choose_telling_lines(task: TaskRecord, stage: StageRecord, *, brief: bool) -> Iterator[str]:
+    """Yield the lines that show why a stage failed; `brief`: at most one."""
     # here: its patterns take 20 ms to compile, and a successful run needs none
     from paropt_exporter.findings import choose_excerpt
 
     message = format_line(stage.message)
-    for line in choose_excerpt(task.output)[:most]:
+    for line in choose_excerpt(task.output, brief=brief):
         shown = format_line(line if len(line) <= MESSAGES_WIDTH else f"{line[:MESSAGES_WIDTH]} …")
         if shown != message:
             yield shown
@@ -238,7 +241,7 @@ def _format_flakiness(stage: StageRecord, known: Flakiness | None) -> str:
     if not stage.flaky_attempts and not stage.result.bad:
         return ""
     flaky, attempts = known.flaky_attempts + stage.flaky_attempts, known.first_attempts + stage.first_attempts
-    return f"flaky: {flaky} of {attempts} first attempts"
+    return f"flaky: {flaky} of {attempts} first attempts failed, then passed"
 
 
 def _format_message(stage: StageRecord) -> str:
@@ -256,7 +259,7 @@ def _iter_footer(run: RunRecord, metrics_url: str, again: str, log: str) -> Iter
         yield "metrics", metrics_url
     if log:
         yield "output", log
-    if run.result is not Result.SUCCESS:
+    if again and run.result is not Result.SUCCESS:
         # After --deadline, --failed would leave out the same stages again.
         is_incomplete = run.result is Result.CANCELLATION and not run.interrupted
         yield "again", again.removesuffix(" --failed") if is_incomplete else again

@@ -62,6 +62,15 @@ class Finals(Struct):
         if record.result is not Result.SUCCESS:
             self.first.setdefault(record.result, _format_message(record))
 
+    def describe(self, result: Result, tasks: int) -> str:
+        """Return the message of a stage of so many tasks with this result; "" if no task explains it."""
+        first = self.first.get(result, "")
+        if result.bad:
+            failed = sum(count for each, count in self.counts.items() if each.bad)
+            return f"{failed} of {tasks} tasks failed: {first}" if failed > 1 else first
+        others = self.counts[result] - 1
+        return f"{first} (and {others} more)" if first and others > 0 else first
+
 
 def _format_message(record: TaskRecord) -> str:
     """Return the message of a task in one line that names it."""
@@ -195,8 +204,7 @@ class StageState(Struct, eq=False):
             return f"none of its {self.finals.count} batches had a test"
         if result not in self.finals.first:
             return f"stopped with {self.count_not_run()} of {len(self.plan.tasks)} tasks not run"
-        others = sum(count for each, count in self.finals.counts.items() if each is result or each.bad) - 1
-        return self.finals.first[result] + (f" (and {others} more)" if others else "")
+        return self.finals.describe(result, len(self.plan.tasks))
 
     def build_record(self, run_id: str, lane: str) -> StageRecord:
         """Build the record of a stage that has ended."""

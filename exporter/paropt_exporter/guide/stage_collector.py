@@ -167,7 +167,7 @@ class _StageOfRun:
             stage=self.name,
             number=self.number,
             result=(result := find_worst_result(self.finals.counts)),
-            message=self._format_message(result),
+            message=self.finals.describe(result, self.submitted) if result.bad else "",
             pool=pool,
             tasks=self.submitted,
             tasks_failed=self.finals.count - self.finals.counts[Result.SUCCESS],
@@ -180,10 +180,6 @@ class _StageOfRun:
             slowest_task_seconds=self.finals.slowest_seconds,
             first_attempts=sum(self.finals.counts[each] for each in Result if each is Result.SUCCESS or each.bad),
         )
-
-    def _format_message(self, result: Result) -> str:
-        others = self.finals.counts[result] - 1
-        return self.finals.first.get(result, "") + (f" (and {others} more)" if others and result.bad else "")
 
 
 class _RunRecorder:

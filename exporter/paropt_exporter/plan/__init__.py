@@ -5,12 +5,12 @@ from paropt_exporter.executors.base import COMMANDS as COMMANDS
 from paropt_exporter.executors.base import DASK as DASK
 from paropt_exporter.executors.base import PROCESSES as PROCESSES
 from paropt_exporter.executors.base import THREADS as THREADS
-from paropt_exporter.plan.building import NOTHING_TO_RUN as NOTHING_TO_RUN
 from paropt_exporter.plan.building import EarlierRuns as EarlierRuns
 from paropt_exporter.plan.building import PlanOptions as PlanOptions
 from paropt_exporter.plan.building import Retry as Retry
 from paropt_exporter.plan.building import build_plan as build_plan
 from paropt_exporter.plan.building import choose_stages as choose_stages
+from paropt_exporter.plan.building import describe_missing_stages as describe_missing_stages
 from paropt_exporter.plan.building import parse_bounds as parse_bounds
 from paropt_exporter.plan.building import require_lane as require_lane
 from paropt_exporter.plan.flakiness import Flakiness as Flakiness

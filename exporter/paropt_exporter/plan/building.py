@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage, Workers
     from paropt_exporter.plan.affected import AffectedStages
 
-NOTHING_TO_RUN = "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
-
 
 class Retry(Struct, frozen=True, kw_only=True):
     """The failures to repeat: stages, with their dependents, and for some of the stages only certain items.
@@ -349,12 +347,21 @@ def require_lane(config: Config, lane: str) -> None:
         raise UsageError(f"unknown lane {lane!r}{choose} from {there}")
 
 
+def describe_missing_stages(config: Config) -> str:
+    """Return that a config without stages has none to run, and the remedy."""
+    if config.path is None:
+        return "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
+    example = "- {name: lint, run: ruff check .}"
+    return f"no stage to run: list some under `stages` in {config.path.name}, each as `{example}`"
+
+
 def _list_members(config: Config, lane: str) -> list[Stage]:
     listed = config.lanes[lane].stages
     wanted = None if listed is None else frozenset(listed)
     members = [stage for stage in config.stages if wanted is None or stage.name in wanted]
     if not members:
-        raise UsageError("\n".join([f"lane {lane} has {NOTHING_TO_RUN}", *(f"  {note}" for note in config.notes)]))
+        message = f"lane {lane} has {describe_missing_stages(config)}"
+        raise UsageError("\n".join([message, *(f"  {note}" for note in config.notes)]))
     return members
 
 
