@@ -390,7 +390,7 @@ class Tracer:
     def _note_place(self, path: bytes, kind: int) -> list[Any] | None:
         entry = self._paths.get(path)
         if entry is None:
-            if path.startswith(_PSEUDO) and not path.startswith(_MEMORY_FILES):
+            if (path + b"/").startswith(_PSEUDO) and not path.startswith(_MEMORY_FILES):
                 if leads_through_process(path):
                     self._add_problem("it reads files through /proc")
                 return None
