@@ -321,7 +321,7 @@ def test_tests_in_the_sources_beside_the_folder_of_the_tests_are_named(project: 
     _write(project, tests__test_a_dot_py="", src__net__tests__test_b_dot_py="", src__web__tests__test_c_dot_py="")
     detected = detect_stages(project)
     assert _commands(detected) == {"unit_tests": ("pytest", "-q", "tests")}
-    told = "no stage runs the tests in src/net/tests and src/web/tests: add them to the stage's command"
+    told = "no stage runs the tests in src/net/tests, src/web/tests: add them to the stage's command"
     assert f"unit_tests: {told} if they belong to it" in detected.notes
     _write(project, tox_dot_ini="[testenv]\ncommands = pytest tests\n")
     assert not any("no stage runs" in note for note in detect_stages(project).notes)

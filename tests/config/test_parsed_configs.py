@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -225,14 +227,12 @@ def test_a_config_that_is_too_large_for_the_cache_is_read_each_time(home: Path, 
 
 
 @pytest.mark.parametrize("environ", [{}, {"XDG_CACHE_HOME": "relative"}, {"HOME": ""}])
-def test_without_a_home_nothing_is_kept(
+def test_without_the_variables_the_home_is_that_of_the_users_entry(
     environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    parsed = ParsedConfigs(environ)
-    parsed.store(Path("paropt.yml"), b"content", values.CheckedFile(), cores=2, memory_bytes=0)
-    assert find(parsed) is None
-    assert [*tmp_path.iterdir()] == []
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir=str(tmp_path)))
+    ParsedConfigs(environ).store(Path("paropt.yml"), b"content", values.CheckedFile(), cores=2, memory_bytes=0)
+    assert len([*(tmp_path / ".cache/paropt-exporter/configs").iterdir()]) == 1
 
 
 def test_xdg_cache_home_says_where(tmp_path: Path) -> None:

@@ -290,17 +290,18 @@ def stop_as_its_thread_ends(
     with monkeypatch.context() as slow:
         slow.setattr(threading.Thread, "start", start_late)
         assert pool.stop(stuck, TaskStopped("over its limit"))
+    assert release.is_set()
 
 
 def test_thread_that_ends_while_its_successor_is_refused_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ThreadPool(1) as pool:
+    with ThreadPool(1, initializer=nothing) as pool:  # whose threads start at once
         stop_as_its_thread_ends(pool, monkeypatch, refuse)
         assert pool.submit(double, 4).result(HANG_SECONDS) == 8
         assert pool.live == 1
 
 
 def test_thread_that_ends_while_its_successor_starts_leaves_it_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ThreadPool(1) as pool:
+    with ThreadPool(1, initializer=nothing) as pool:
         stop_as_its_thread_ends(pool, monkeypatch, threading.Thread.start)
         assert eventually(lambda: pool.live == 1 and pool.statistics().starting == 0)
         assert pool.submit(double, 4).result(HANG_SECONDS) == 8

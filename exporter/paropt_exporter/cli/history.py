@@ -596,7 +596,7 @@ def _iter_shard_faults(runs: Sequence[ShardRun]) -> Iterator[str]:
         (((split, count), indexes),) = splits.items()
         missing = sorted({*range(1, count + 1)} - indexes)
         if missing:
-            named = ", ".join(map(str, missing[:_MOST_NAMED])) + (", …" if len(missing) > _MOST_NAMED else "")
+            named = join_names([*map(str, missing)], _MOST_NAMED)
             yield f"lane {format_line(lane)}: no file has shard {named} of {count} of split {format_line(split)}"
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
 from paropt_exporter.cli.formatting import find_columns_of_terminal, format_line, wrap_for_terminal
-from paropt_exporter.errors import UsageError, format_count
+from paropt_exporter.errors import UsageError, format_count, join_names
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import DetectedStages
@@ -80,7 +80,7 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     detected = detect_stages(path.parent)
     nothing = not detected.stages and not detected.lacks_programs
     if nothing and not force and (projects := find_projects_below(path.parent)):
-        named = ", ".join(map(str, projects[:_MOST_NAMED])) + (", …" if len(projects) > _MOST_NAMED else "")
+        named = join_names([*map(str, projects)], _MOST_NAMED)
         message = f"no tool is used here, but there are projects below: run init in {named} (or here, --force)"
         print(format_line(message), file=stderr)
         return 2

@@ -23,6 +23,7 @@ from paropt_exporter.config.project_commands import read_xdist_options
 from paropt_exporter.config.project_files import SHELL_WORDS, Project
 from paropt_exporter.config.pytest_arguments import selects_tests
 from paropt_exporter.config.values import Items, Stage
+from paropt_exporter.errors import join_names
 
 _MOST_CALLS = 8  # of one tool in a stage
 _CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--add-noqa"})
@@ -187,7 +188,7 @@ def detect_stages(root: Path) -> DetectedStages:
             "tasks.py: no stage runs invoke's tasks: write stages with `run: invoke NAME` for the checks there"
         )
     if functions := project.poe_functions:
-        named = ", ".join(functions[:_MOST_TASKS]) + (", …" if len(functions) > _MOST_TASKS else "")
+        named = join_names(functions, _MOST_NAMED)
         notes.append(
             f"pyproject.toml: no stage runs poe's functions ({named}): write stages with `run: poe NAME` for checks"
         )
@@ -340,14 +341,11 @@ def _describe_other_tests(project: Project) -> list[str]:
     """Return a note on tests in the sources that no stage runs, if the stage names the folder of its tests."""
     if project.own_tests or project.has_test_paths or not project.other_tests:
         return []
-    *named, last = project.other_tests[:_MOST_FOLDERS]
-    more = ", …" if len(project.other_tests) > _MOST_FOLDERS else ""
-    listed = f"{', '.join(named)} and {last}" if named and not more else ", ".join((*named, last)) + more
+    listed = join_names(project.other_tests, _MOST_NAMED)
     return [f"no stage runs the tests in {listed}: add them to the stage's command if they belong to it"]
 
 
-_MOST_FOLDERS = 4  # in a note
-_MOST_TASKS = 8  # in a note
+_MOST_NAMED = 4  # in a note
 
 
 def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
@@ -466,9 +464,8 @@ def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
         if is_of_kind and not each.folder and _is_other_check(each.words):
             rest.setdefault(group, []).append(f"`{shlex.join((*each.python, *each.words))}`")
     for group, commands in islice(rest.items(), 1):
-        listed = ", ".join(commands[:_MOST_FOLDERS]) + (", …" if len(commands) > _MOST_FOLDERS else "")
         what = "that" if len(commands) == 1 else "them"
-        return [f"`{callers[group]}` also runs {listed}: add {what} to the stage's steps"]
+        return [f"`{callers[group]}` also runs {join_names(commands, _MOST_NAMED)}: add {what} to the stage's steps"]
     return []
 
 

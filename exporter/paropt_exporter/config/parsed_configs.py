@@ -42,10 +42,10 @@ _OTHERS = 0o077  # the permissions of all users but the owner
 
 
 class ParsedConfigs:
-    """The kept values of this user's configs. `environ` says where the cache is; without a home there is none."""
+    """The kept values of this user's configs. `environ` says where the cache is."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._folder = _find_folder(environ)
+        self._folder = files.find_cache_folder(environ) / "configs"
 
     def find(
         self, path: Path, content: bytes, *, cores: int, memory_bytes: Callable[[], int]
@@ -60,8 +60,6 @@ class ParsedConfigs:
         return file if isinstance(file, values.HostFile) else None
 
     def _find_values(self, path: Path, content: bytes, cores: int, memory_bytes: Callable[[], int]) -> object:
-        if self._folder is None:
-            return None
         try:
             program = _describe_program()
             entry = _parse_entry(_read_own_file(self._folder, _choose_name(path, program)))
@@ -83,8 +81,6 @@ class ParsedConfigs:
 
     def find_schema(self) -> str | None:
         """Return the JSON Schema of this program's configs, or None if it is not kept."""
-        if self._folder is None:
-            return None
         try:
             program = _describe_program()
             entry = _parse_entry(_read_own_file(self._folder, _choose_schema_name(program)))
@@ -98,8 +94,6 @@ class ParsedConfigs:
         self._write(_choose_schema_name(program), {"key": program, "schema": text})
 
     def _write(self, name: str, entry: dict[str, object]) -> None:
-        if self._folder is None:
-            return
         import json  # here: an unchanged config is only read
 
         text = json.dumps(entry, separators=(",", ":"))
@@ -112,14 +106,6 @@ class ParsedConfigs:
                 content = f"{zlib.crc32(text.encode()):08x}{text}".encode()
                 files.replace_file(self._folder / name, content, mode=files.PRIVATE_FILE)
                 _remove_oldest(self._folder)
-
-
-def _find_folder(environ: Mapping[str, str]) -> Path | None:
-    cache = environ.get("XDG_CACHE_HOME", "")
-    home = environ.get("HOME", "")
-    if not os.path.isabs(cache):  # noqa: PTH117 -- the XDG specification ignores relative paths
-        cache = os.path.join(home, ".cache")  # noqa: PTH118
-    return Path(cache) / "paropt-exporter" / "configs" if os.path.isabs(cache) else None  # noqa: PTH117
 
 
 def _choose_name(path: Path, program: object) -> str:
