@@ -213,8 +213,8 @@ def test_unknown_run_lists_the_known_ones(history: History) -> None:
 
 
 def test_latest_runs_are_found_without_their_ids(history: History) -> None:
-    docs = {"lane": "docs", "at": START + 300}
-    history.observe_all((run_started("run-3", **docs), run_ended("run-3", **docs)))
+    history.observe(run_started("run-3", lane="docs", at=START + 300))
+    history.observe(run_ended("run-3", lane="docs", at=START + 300))
     history.observe(run_started("run-4", at=START + 360))  # still running
     assert printed(history, run_id="latest") == printed(history, run_id="run-3")
     assert printed(history, lane="standard", run_id="latest") == printed(history, run_id="run-2")
