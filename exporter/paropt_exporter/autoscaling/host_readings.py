@@ -1,4 +1,4 @@
-"""Read the host's cores and available memory, cached for a moment, since the controller asks many times a second."""
+"""Read the host's cores and memory; limits are cached for a moment, since the controller asks many times a second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ _Value = TypeVar("_Value")
 
 # quotas and affinities change by hand; this is half of the 2 s within which a wrong size is corrected
 LIMITS_SECONDS = 1.0
-MEMORY_SECONDS = 0.2  # memory fills by a few GB/s at most, and the policy waits 1 s before a lack of memory costs slots
 
 
 class CachedReading(Generic[_Value]):
@@ -61,9 +60,8 @@ class HostReadings(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def cached(cls, clock: Clock) -> HostReadings:
-        """Return readings that are cached for as long as old values are precise enough for the controller."""
+        """Return readings whose limits are cached for as long as old values are precise enough for the controller."""
         return cls(
             cores=CachedReading(host.count_cpus, LIMITS_SECONDS, clock),
-            memory_available_bytes=CachedReading(read_memory_left_bytes, MEMORY_SECONDS, clock),
             memory_reserve_bytes=CachedReading(read_memory_reserve_bytes, LIMITS_SECONDS, clock),
         )
