@@ -31,8 +31,8 @@ from paropt_exporter.plan import THREADS
 
 # how long tasks of unknown demand wait; tasks that only sleep may be held back for less than a second
 STUCK_SECONDS = 0.7
-# how long a reading is used, which takes longer than a decision: memory fills by a few GB/s at most, and the policy waits
-# 1 s before a lack of memory costs slots
+# how long a reading, which takes longer than a decision, is used: memory fills by a few GB/s at most, and the policy
+# waits 1 s before a lack of memory costs slots
 MEMORY_SECONDS = 0.2
 _WHOLE_CORE = 0.75  # a task with at least this demand counts as one that only computes
 _RENEWED_COMPLETIONS = 10 * COMPLETIONS  # after which a measurement starts again, so that it shows the present tasks
