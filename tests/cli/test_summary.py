@@ -14,6 +14,7 @@ from paropt_exporter.events import (
     PoolUse,
     Result,
     RunRecord,
+    Scope,
     StageRecord,
     Strategy,
     TaskRecord,
@@ -378,6 +379,14 @@ def test_each_of_many_failed_stages_shows_its_last_line() -> None:
     text = summary.format_summary(record, {name: failed_task(name, "checking\nwrong\n") for name in "abcd"})
     assert text.count("      wrong") == 4
     assert "checking" not in text
+
+
+def test_run_in_which_nothing_ran_has_no_line_about_pools() -> None:
+    pools = (PoolUse(name="commands", start_size=2, peak_size=2, reason="", busy_seconds=0, slot_seconds=1),)
+    cached = stage("a", 1, 0, tasks_cached=1, attempts=0, scope=Scope.CACHED)
+    skipped = stage("b", 2, 0, Result.SKIP, attempts=0)
+    assert "pools" not in summary.format_summary(run(cached, skipped, pools=pools), {})
+    assert "pools" in summary.format_summary(run(cached, stage("c", 3, 1), pools=pools), {})
 
 
 def test_no_escape_sequence_reaches_the_terminal() -> None:
