@@ -416,6 +416,17 @@ def test_table_is_cut_on_a_terminal_only() -> None:
 
 def test_last_column_without_room_for_a_word_is_left_out() -> None:
     """At 60 columns `--list` cut all descriptions to an ellipsis."""
-    headers, rows = ("stage", "needs", "description"), [("a" * 58, "b", "checks the types"), ("c", "-", "tests")]
-    cut = [formatting.format_cut_table(headers, rows, columns, dispensable=("needs",)) for columns in (68, 60)]
-    assert cut[0][1].endswith(f"{'a' * 58}  checks …") and cut[1] == ["stage", "a" * 58, "c"]
+    headers, rows = ("stage", "needs", "description"), [("a" * 38, "b", "checks the types"), ("c", "-", "tests")]
+    cut = [formatting.format_cut_table(headers, rows, columns, dispensable=("needs",)) for columns in (48, 42)]
+    assert cut[0][1].endswith(f"{'a' * 38}  checks …") and cut[1] == ["stage", "a" * 38, "c"]
+
+
+def test_long_names_are_cut_before_columns_are_left_out() -> None:
+    """One name of 54 letters cost `plan` the limits, needs and commands of all stages on a terminal of 80 columns."""
+    headers, rows = ("stage", "needs", "limit"), [("a" * 54, "b", "30.0 s"), ("c", "-", "1.0 s")]
+    assert formatting.format_fitting_table(headers, rows, 60, dispensable=("needs",)) == [
+        f"{'stage':40}  needs  limit",
+        f"{'a' * 39}…  b      30.0 s",
+        f"{'c':40}  -      1.0 s",
+    ]
+    assert formatting.format_fitting_table(headers, rows, 70, dispensable=("needs",))[1].startswith("a" * 54)
