@@ -14,6 +14,7 @@ from paropt_exporter.events import (
     PoolUse,
     Result,
     RunRecord,
+    Scope,
     StageRecord,
     Strategy,
     TaskRecord,
@@ -380,6 +381,14 @@ def test_each_of_many_failed_stages_shows_its_last_line() -> None:
     assert "checking" not in text
 
 
+def test_run_in_which_nothing_ran_has_no_line_about_pools() -> None:
+    pools = (PoolUse(name="commands", start_size=2, peak_size=2, reason="", busy_seconds=0, slot_seconds=1),)
+    cached = stage("a", 1, 0, tasks_cached=1, attempts=0, scope=Scope.CACHED)
+    skipped = stage("b", 2, 0, Result.SKIP, attempts=0)
+    assert "pools" not in summary.format_summary(run(cached, skipped, pools=pools), {})
+    assert "pools" in summary.format_summary(run(cached, stage("c", 3, 1), pools=pools), {})
+
+
 def test_no_escape_sequence_reaches_the_terminal() -> None:
     record = run(stage("a", 2, 1, Result.FAILURE, message="it\x1b[31m failed\nbadly"), result=Result.FAILURE)
     text = summary.format_summary(record, {"a": failed_task("a", "\x1b]0;title\x07 last")})
@@ -407,6 +416,17 @@ def test_table_is_cut_on_a_terminal_only() -> None:
 
 def test_last_column_without_room_for_a_word_is_left_out() -> None:
     """At 60 columns `--list` cut all descriptions to an ellipsis."""
-    headers, rows = ("stage", "needs", "description"), [("a" * 58, "b", "checks the types"), ("c", "-", "tests")]
-    cut = [formatting.format_cut_table(headers, rows, columns, dispensable=("needs",)) for columns in (68, 60)]
-    assert cut[0][1].endswith(f"{'a' * 58}  checks …") and cut[1] == ["stage", "a" * 58, "c"]
+    headers, rows = ("stage", "needs", "description"), [("a" * 38, "b", "checks the types"), ("c", "-", "tests")]
+    cut = [formatting.format_cut_table(headers, rows, columns, dispensable=("needs",)) for columns in (48, 42)]
+    assert cut[0][1].endswith(f"{'a' * 38}  checks …") and cut[1] == ["stage", "a" * 38, "c"]
+
+
+def test_long_names_are_cut_before_columns_are_left_out() -> None:
+    """One name of 54 letters cost `plan` the limits, needs and commands of all stages on a terminal of 80 columns."""
+    headers, rows = ("stage", "needs", "limit"), [("a" * 54, "b", "30.0 s"), ("c", "-", "1.0 s")]
+    assert formatting.format_fitting_table(headers, rows, 60, dispensable=("needs",)) == [
+        f"{'stage':40}  needs  limit",
+        f"{'a' * 39}…  b      30.0 s",
+        f"{'c':40}  -      1.0 s",
+    ]
+    assert formatting.format_fitting_table(headers, rows, 70, dispensable=("needs",))[1].startswith("a" * 54)

@@ -249,7 +249,7 @@ def _format_message(stage: StageRecord) -> str:
 
 
 def _iter_footer(run: RunRecord, metrics_url: str, again: str, log: str) -> Iterator[tuple[str, str]]:
-    if run.pools:
+    if run.pools and not all(stage.cached or stage.result is Result.SKIP for stage in run.stages):
         pools = " · ".join(_format_pool(pool.name, pool.start_size, pool.peak_size, pool.reason) for pool in run.pools)
         yield "pools", f"{pools} · {run.busy_ratio:.0%} busy"
     yield from _iter_hints(run)
