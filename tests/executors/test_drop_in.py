@@ -1008,6 +1008,29 @@ def test_pool_that_an_exit_handler_makes_takes_no_tasks(kind: str) -> None:
     assert (ended.stdout, ended.stderr) == ("cannot schedule new futures after interpreter shutdown\n", "")
 
 
+MODULE_WITH_A_POOL = """
+from paropt_exporter import ProcessPool
+
+class Order:
+    pass
+
+def work(order):
+    pass
+
+with ProcessPool(1) as pool:
+    print(pool.submit({function}, Order()).exception())
+"""
+
+
+@pytest.mark.parametrize("function", ["work", "isinstance"])
+def test_pool_at_the_top_level_of_a_module_does_not_start_workers_without_end(tmp_path: Path, function: str) -> None:
+    """Each worker imported the module, made a pool of its own, and so on: thousands of processes in a minute."""
+    (tmp_path / "orders.py").write_text(MODULE_WITH_A_POOL.format(function=function))
+    ended = run_script(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import orders")
+    assert "module orders uses a process pool when it is imported" in ended.stdout
+    assert ended.stderr == ""
+
+
 SCRIPT_WITH_A_FINAL_OBJECT = """
 from paropt_exporter import AdaptivePool, ProcessPool, ThreadPool
 
