@@ -70,6 +70,7 @@ def test_computing_calls_stay_in_threads_if_the_system_has_no_thread_for_process
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("standard succeeded · 1 stage, 8 tasks")
     assert ended.stderr.count("no processes for calls: they stay in threads") == 1
+    assert "gives no more workers" not in ended.stderr  # the same, from the pool that each of the calls tried
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4, ENOUGH_THREADS - 1])
