@@ -297,8 +297,8 @@ def _match_sections(summed_up: Sequence[_SummaryLine], sections: Sequence[_Secti
     taken = {*titles}
     untitled = [section for section in sections if (section.title, section.of_test) not in taken]
     titled = [known[title].pop() if known[title] else None for title in reversed(titles)]
-    for each, section in zip(summed_up, reversed(titled), strict=True):
-        yield section or _take_untitled_section(untitled, each)
+    for each, found in zip(summed_up, reversed(titled), strict=True):
+        yield found or _take_untitled_section(untitled, each)
 
 
 def _find_title(line: _SummaryLine, known: Container[str]) -> str:
