@@ -7,7 +7,7 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from enum import StrEnum
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 
 from msgspec import Struct, field
 
@@ -85,13 +85,16 @@ def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]
     return ()
 
 
-def choose_excerpt(output: str) -> list[str]:
-    """Return an output's first findings and a count of the others; without any, its first and last lines."""
-    # A message is cut if its part of the output was, so the failures before it were, too.
-    found = sorted(find_findings(output), key=_is_cut)
+def choose_excerpt(output: str, *others: str) -> list[str]:
+    """Return the first findings in outputs and a count of the rest; without any, the first output's ends.
+
+    Whole messages come first: those that pytest cut are of failures whose part of the output is missing.
+    """
+    found = sorted(chain.from_iterable(map(find_findings, (output, *others))), key=_is_cut)
     if found:
-        left = len(found) - MOST_FINDINGS
-        return [*(finding.text for finding in found[:MOST_FINDINGS]), *([f"… {left} more"] if left > 0 else [])]
+        texts = [*dict.fromkeys(finding.text for finding in found)]  # several tasks may fail for one reason
+        left = len(texts) - MOST_FINDINGS
+        return [*texts[:MOST_FINDINGS], *([f"… {left} more"] if left > 0 else [])]
     return _choose_head_and_tail([line.strip() for line in output.splitlines() if line.strip()])
 
 
