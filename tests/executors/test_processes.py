@@ -62,7 +62,7 @@ from support.pool_tasks import (
     spin,
     start_grandchild,
 )
-from support.processes import children, is_alive, open_descriptors
+from support.processes import children, is_alive, open_descriptors, read_printed
 
 
 @pytest.fixture
@@ -1098,7 +1098,7 @@ if pid == 0:
 os.waitpid(pid, 0)
 print(sum(future.result() for future in futures))
 """
-    found = _python(code)
+    found = read_printed(code)
     assert found.count("child: this pool belongs to the parent process") == 2
     assert found.endswith("200\n")
 
@@ -1253,7 +1253,7 @@ pool = ProcessPool(1)
 for number in range(3):
     pool.submit(print, number, flush=True)
 """
-    assert _python(code) == "0\n1\n2\n"
+    assert read_printed(code) == "0\n1\n2\n"
 
 
 def test_shutdown_closes_all_descriptors() -> None:
@@ -1266,9 +1266,3 @@ def test_shutdown_closes_all_descriptors() -> None:
             pool.submit(os._exit, 1).exception(HANG_SECONDS)
             pool.resize(4)
     assert open_descriptors(os.getpid()) == before
-
-
-def _python(code: str) -> str:
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_SECONDS)
-    assert found.stderr == ""
-    return found.stdout
