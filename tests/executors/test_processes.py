@@ -1189,11 +1189,14 @@ def test_interrupted_stop_loses_no_other_task(tmp_path: Path, place: int) -> Non
     """The claims that it had withdrawn were lost: tasks that the worker held waited for as long as the pool lived."""
     line, interrupted = 1, True
     while interrupted:
-        fifo = make_fifo(tmp_path, str(line))
+        fifo, earlier = make_fifo(tmp_path, str(line)), make_fifo(tmp_path, f"earlier{line}")
         with ProcessPool(1) as pool:
-            wait([pool.submit(read_or_return, None) for _ in range(200)])  # known to be short: a worker holds several
+            wait([pool.submit(read_or_return, None) for _ in range(5)])  # known to be short: they travel together
+            pool.submit(Path.read_text, earlier)
             futures = [pool.submit(read_or_return, path) for path in (fifo, None, None, None)]
+            write_fifo(earlier, "")
             with open_fifo(fifo):
+                assert all(future.running() for future in futures), line  # the worker holds them
                 stop = partial(pool.stop, futures[place], TaskStopped("stop"))
                 interrupted = interrupted_at(line, stop, processes)
             assert wait(futures, HANG_SECONDS).not_done == set(), line
