@@ -27,13 +27,13 @@ def is_asleep(pid: int) -> bool:
 
 
 def run_python(code: str, *arguments: str, check: bool = False, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run code in a new interpreter, and return what it printed. `check`: raise if its exit code is not 0."""
+    """Run code in a new interpreter, and return its result. `check`: raise if its exit code is not 0."""
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=check, **options)
 
 
 def read_printed(code: str, *arguments: str, **options: Any) -> str:
-    """Run code in a new interpreter and return what it printed; fail if it printed anything to stderr."""
+    """Run code in a new interpreter and return its output; fail if there is any on stderr."""
     ended = run_python(code, *arguments, **options)
     assert ended.stderr == ""
     return ended.stdout
