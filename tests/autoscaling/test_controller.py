@@ -20,9 +20,14 @@ from paropt_exporter.autoscaling.control_thread import (
     start_admission,
 )
 from paropt_exporter.autoscaling.controller import QUIET_SECONDS, QUIET_TICK_SECONDS, Controller
-from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings, read_memory_left_bytes
+from paropt_exporter.autoscaling.host_readings import (
+    RESERVE_BYTES,
+    CachedReading,
+    HostReadings,
+    compute_reserve_bytes,
+    read_memory_left_bytes,
+)
 from paropt_exporter.autoscaling.lane_observer import ConcurrencyMeter, KnownStages, PeakMeter
-from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES, compute_reserve_bytes
 from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
 from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds
 from paropt_exporter.cpu_demand import CoreTime
@@ -109,7 +114,13 @@ def build_controller(
     reserve_bytes: int = RESERVE_BYTES,
     known_peaks: Mapping[str, int] | None = None,
     known_demands: Mapping[str, float] | None = None,
+    memory_age_seconds: float = 0.0,
 ) -> Controller:
+    """Build a controller. `memory_age_seconds`: how old the reading of the available memory may be."""
+
+    def read_memory() -> int:
+        return total_bytes - sum(task.memory_bytes for task in lane.running())
+
     bounds = Bounds(minimum=1, maximum=maximum, start=2)
     return Controller(
         lane,
@@ -118,7 +129,7 @@ def build_controller(
         offer=offer,
         host=HostReadings(
             cores=lambda: 2.0,
-            memory_available_bytes=lambda: total_bytes - sum(task.memory_bytes for task in lane.running()),
+            memory_available_bytes=CachedReading(read_memory, memory_age_seconds, lane.clock),
             memory_reserve_bytes=lambda: reserve_bytes,
         ),
         emit=recorder.observe,
@@ -447,6 +458,22 @@ def test_running_tasks_memory_counts_as_available_for_their_peaks() -> None:
     assert lane.admission is not None
     assert lane.admission.peak_bytes == {"a": 300}
     assert lane.admission.memory_bytes == 5000
+
+
+def test_memory_that_tasks_took_since_the_last_reading_counts_once() -> None:
+    """Tasks that took theirs at once let as many others start, for 0.2 s beyond the memory that was left."""
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=8, burn=0.0)
+    controller = build_controller(
+        lane, Recorder(), known_peaks={"a": 300}, total_bytes=5000, reserve_bytes=0, memory_age_seconds=0.2
+    )
+    allowed = []
+    for memory_bytes in (0, 300, 300):
+        lane.memory_bytes = memory_bytes
+        steps(controller, clock, 0.1)
+        assert lane.admission is not None
+        allowed.append(lane.admission.memory_bytes)
+    assert allowed == [5000, 5000, 5000]
 
 
 def test_size_raised_by_a_wrong_reading_is_back_within_two_seconds() -> None:

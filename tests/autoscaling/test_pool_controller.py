@@ -13,8 +13,7 @@ import pytest
 
 from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, ProcessPool, ThreadPool, steer
 from paropt_exporter.autoscaling.decisions import replay
-from paropt_exporter.autoscaling.host_readings import HostReadings
-from paropt_exporter.autoscaling.policy.memory import RESERVE_BYTES
+from paropt_exporter.autoscaling.host_readings import RESERVE_BYTES, HostReadings
 from paropt_exporter.autoscaling.pool_controller import PoolController, PoolSettings
 from paropt_exporter.events import Decision
 from paropt_exporter.testing import FakeClock, Recorder

@@ -56,6 +56,7 @@ def test_runs_are_listed_oldest_first_with_the_trend_and_its_warning(history: Hi
     assert [line.split()[0] for line in lines[1:4]] == ["run-0", "run-1", "run-2"]
     assert "0.25 tasks/s in the latest successful full run, 0.50 on average over 2 earlier ones" in lines[-2]
     assert lines[-1].startswith("degraded: standard is at 50%")
+    assert "`history --lane standard --compare latest~1 latest`" in lines[-1]  # without it, another lane's runs
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 200])

@@ -94,6 +94,16 @@ def test_stages_and_totals_are_proposed_with_the_number_of_runs(tmp_path: Path, 
     assert after == FILE
 
 
+@pytest.mark.parametrize(("name", "last"), [("ci.yml", "--write sets them in ci.yml"), (None, "proposed:")])
+def test_write_is_offered_for_the_file_in_use(name: str | None, last: str, tmp_path: Path, history: History) -> None:
+    keep_runs(history, {"lint": [1.0] * 6, "unit": [2.0] * 6})
+    (tmp_path / "ci.yml").write_text(FILE)
+    config = replace(configs.read_config(tmp_path / "ci.yml", root=tmp_path), path=name and tmp_path / name)
+    stdout, stderr = io.StringIO(), io.StringIO()
+    run_sla(config, history, lane=None, rule=RULE, write=False, output="text", stdout=stdout, stderr=stderr)
+    assert stdout.getvalue().splitlines()[-1].startswith(last)
+
+
 def test_quantile_and_margin_are_shown_as_given(tmp_path: Path, history: History) -> None:
     keep_runs(history, {"lint": [1.0] * 6})
     shown, _ = proposed(tmp_path, history, rule=Rule(quantile=0.995, margin=0.125))

@@ -540,6 +540,24 @@ def test_interrupt_anywhere_in_submit_loses_no_task(strategy: Strategy, queued: 
     assert line > 20
 
 
+@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID])
+def test_tasks_after_an_interrupted_submit_wait_for_no_other_function(
+    strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    def interrupt(_: AdaptiveScheduler) -> None:
+        raise KeyboardInterrupt
+
+    with AdaptivePool(strategy, 2) as pool:
+        pool.submit(release.wait, HANG_SECONDS)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(AdaptiveScheduler, "dispatch", interrupt)
+            pool.submit(double, 3)
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        release.set()
+
+
 def test_task_whose_pickling_exits_fails_and_leaves_its_slot() -> None:
     with AdaptivePool(Strategy.HYBRID, 1) as pool:
         pool.router.load_profiles([FunctionProfile(function=get_function_key(double), cpu_demand=1.0, seconds=1.0)])

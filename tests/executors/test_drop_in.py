@@ -1002,7 +1002,7 @@ with ProcessPool(1) as pool:
 def test_pool_at_the_top_level_of_a_module_does_not_start_workers_without_end(tmp_path: Path, function: str) -> None:
     """Each worker imported the module, made a pool of its own, and so on: thousands of processes in a minute."""
     (tmp_path / "orders.py").write_text(MODULE_WITH_A_POOL.format(function=function))
-    ended = run_script(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import orders")
+    ended = run_python(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import orders")
     assert "module orders uses a process pool when it is imported" in ended.stdout
     assert ended.stderr == ""
 
@@ -1034,7 +1034,7 @@ print(pool.submit(work).result())
 def test_objects_of_a_script_are_finalized_at_exit(pool: str, *, closed: bool) -> None:
     """A pool that kept the script's functions would keep its globals until the interpreter has ended."""
     script = SCRIPT_WITH_A_FINAL_OBJECT.format(pool=pool)
-    ended = run_script(f"{script}pool.shutdown()\n" if closed else script)
+    ended = run_python(f"{script}pool.shutdown()\n" if closed else script)
     assert (ended.stdout, ended.stderr) == ("1\nfinalized\n", "")
 
 

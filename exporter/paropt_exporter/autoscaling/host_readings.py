@@ -1,4 +1,4 @@
-"""Read the host's cores and available memory, cached for a moment, since the controller asks many times a second."""
+"""Read the host's cores and memory; limits are cached for a moment, since the controller asks many times a second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _Value = TypeVar("_Value")
 
 # quotas and affinities change by hand; this is half of the 2 s within which a wrong size is corrected
 LIMITS_SECONDS = 1.0
-MEMORY_SECONDS = 0.2  # memory fills by a few GB/s at most, and the policy waits 1 s before a lack of memory costs slots
+RESERVE_BYTES = 256 << 20  # the most memory that no new worker may take
+_RESERVED_PART = 8  # of a small container; with the whole reserve, one of 256 MiB would run one task after another
 
 
 class CachedReading(Generic[_Value]):
@@ -47,9 +48,15 @@ def read_memory_left_bytes(
 
 def read_memory_reserve_bytes() -> int:
     """Return the part of the available memory that no new worker may take."""
-    from paropt_exporter.autoscaling.policy.memory import compute_reserve_bytes  # here: the start needs no policy
-
     return compute_reserve_bytes(host.read_total_memory_bytes())
+
+
+def compute_reserve_bytes(total_bytes: int) -> int:
+    """Return the memory that no new worker may take: for memory that peaks don't show, and for other processes.
+
+    An eighth of the total memory, and at most RESERVE_BYTES, also if the total is unknown (0).
+    """
+    return min(RESERVE_BYTES, total_bytes // _RESERVED_PART) if total_bytes else RESERVE_BYTES
 
 
 class HostReadings(Struct, frozen=True, kw_only=True):
@@ -61,9 +68,8 @@ class HostReadings(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def cached(cls, clock: Clock) -> HostReadings:
-        """Return readings that are cached for as long as old values are precise enough for the controller."""
+        """Return readings whose limits are cached for as long as old values are precise enough for the controller."""
         return cls(
             cores=CachedReading(host.count_cpus, LIMITS_SECONDS, clock),
-            memory_available_bytes=CachedReading(read_memory_left_bytes, MEMORY_SECONDS, clock),
             memory_reserve_bytes=CachedReading(read_memory_reserve_bytes, LIMITS_SECONDS, clock),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -30,6 +31,9 @@ from paropt_exporter.plan import THREADS
 
 # how long tasks of unknown demand wait; tasks that only sleep may be held back for less than a second
 STUCK_SECONDS = 0.7
+# how long a reading, which takes longer than a decision, is used: memory fills by a few GB/s at most, and the policy
+# waits 1 s before a lack of memory costs slots
+MEMORY_SECONDS = 0.2
 _WHOLE_CORE = 0.75  # a task with at least this demand counts as one that only computes
 _RENEWED_COMPLETIONS = 10 * COMPLETIONS  # after which a measurement starts again, so that it shows the present tasks
 
@@ -61,6 +65,8 @@ class LaneObserver:
         self._peaks = PeakMeter(known.peak_bytes)
         self._concurrency = ConcurrencyMeter()
         self._unknown_since: dict[str, float] = {}  # waiting stages without a measurement
+        self._memory: Memory | None = None  # as it was last read
+        self._memory_until = -math.inf
 
     def sample(self, running: Sequence[RunningTask], now: float) -> None:
         """Measure the running tasks; call it before the run's demand is read."""
@@ -120,7 +126,7 @@ class LaneObserver:
             waiting=waiting,
             state=state,
             stages=stages,
-            memory=self._read_memory(self._peaks.sum_held_bytes(holding)),
+            memory=self._get_memory(holding, now),
             work=self._get_remaining_work(demand),
             rescue_size=demand.rescue_size if self._objective == DEADLINE else 0,
             stuck=self._is_stuck(demand, now),
@@ -155,12 +161,22 @@ class LaneObserver:
         computing = sum(demand is None or demand >= _WHOLE_CORE for demand in wanted)
         return computing <= max(1.0, self._host.cores())  # with less than a core, still one
 
-    def _read_memory(self, held_bytes: int) -> Memory | None:
+    def _get_memory(self, holding: Sequence[tuple[str, str, int]], now: float) -> Memory | None:
+        """Return the last reading of the available memory, with the memory that tasks held at that moment.
+
+        Beside an older reading, memory that tasks have taken since would count twice: as theirs and as available.
+        """
+        if now >= self._memory_until:
+            self._memory, self._memory_until = self._read_memory(holding), now + MEMORY_SECONDS
+        return self._memory
+
+    def _read_memory(self, holding: Sequence[tuple[str, str, int]]) -> Memory | None:
         available = self._host.memory_available_bytes()
         if not available:
             return None
         reserve = self._host.memory_reserve_bytes()
-        return Memory(available_bytes=available, held_bytes=held_bytes, reserve_bytes=reserve)
+        held = self._peaks.sum_held_bytes(holding)
+        return Memory(available_bytes=available, held_bytes=held, reserve_bytes=reserve)
 
     def _get_remaining_work(self, demand: Demand) -> RemainingWork | None:
         if self._objective != DEADLINE or demand.left_seconds is None or demand.work_seconds <= 0:

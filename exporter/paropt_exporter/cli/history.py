@@ -232,7 +232,7 @@ def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
     if trend.degraded:
         yield (
             f"degraded: {lane} is at {trend.latest / trend.average:.0%} of its average; "
-            "`history --compare latest~1 latest` shows which stage became slower"
+            f"`history --lane {lane} --compare latest~1 latest` shows which stage became slower"
         )
 
 

@@ -27,7 +27,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_./][\w./-]*", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
 # yaml-language-server: $schema={schema}
-# `paropt-exporter --once` runs the lane standard, `paropt-exporter plan` shows it, `check` finds its faults.
+# `paropt-exporter --once` runs the lane standard; `plan` in place of `--once` shows it, and `check` finds faults here.
 
 # project: NAME                  # the label `project` of every metric; default: this folder's name
 

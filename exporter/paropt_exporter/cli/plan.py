@@ -19,7 +19,7 @@ from paropt_exporter.cli.formatting import (
     wrap_for_terminal,
 )
 from paropt_exporter.config.credentials import HIDDEN
-from paropt_exporter.errors import format_count
+from paropt_exporter.errors import format_count, join_names
 from paropt_exporter.events import CacheReason, SlaLimit
 from paropt_exporter.plan import Call, start_up
 from paropt_exporter.plan.stage_graph import find_reachable
@@ -321,8 +321,7 @@ def _iter_omissions(plan: Plan) -> Iterator[str]:
     for why, failed in (("not run yet", False), ("never succeeded", True)):
         names = [stage.name for stage in unknown if stage.never_succeeded is failed]
         if names:
-            more = f" and {len(names) - _MOST_STAGES} more" if len(names) > _MOST_STAGES else ""
-            yield f", without {', '.join(names[:_MOST_STAGES])}{more}: {why}"
+            yield f", without {join_names(names, _MOST_STAGES)}: {why}"
 
 
 def _advise_on_start_up(stage: PlannedStage) -> str:

@@ -88,8 +88,8 @@ def run_sla(
         stdout.write(json.dumps([_proposal_to_json(each, rule) for each in proposals], indent=2) + "\n")
     else:
         lines = [*_format(proposals, rule, find_columns_of_terminal(stdout))]
-        if not write and any(each.changes for each in proposals):
-            lines.append("--write sets them in paropt.yml")
+        if config.path is not None and not write and any(each.changes for each in proposals):
+            lines.append(f"--write sets them in {config.path.name}")
         stdout.write("\n".join(lines) + "\n")
     if write:
         changes = _build_changes(config, proposals)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from paropt_exporter.autoscaling.host_readings import RESERVE_BYTES, compute_reserve_bytes
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup
 from paropt_exporter.autoscaling.policy.lane_size import (
     SHORT_SECONDS,
@@ -15,12 +16,10 @@ from paropt_exporter.autoscaling.policy.lane_size import (
     decide_lane_size,
 )
 from paropt_exporter.autoscaling.policy.memory import (
-    RESERVE_BYTES,
     Memory,
     PoolMemory,
     compute_memory_size,
     compute_pool_memory_size,
-    compute_reserve_bytes,
 )
 
 MB = 1 << 20

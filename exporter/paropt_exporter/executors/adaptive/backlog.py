@@ -61,13 +61,14 @@ class Backlog:
         self._in_transit: dict[TaskFuture[Any], tuple[int, str, QueuedTask]] = {}
 
     def enqueue(self, key: str, task: QueuedTask) -> bool:
-        """Queue a task. Return whether it certainly can't start yet: one of its function is queued before it, and the
-        end of a submitted task will let that one start.
+        """Queue a task. Return whether one of its function is queued before it that the end of a submitted task starts.
+
+        Then there is nothing to decide, unless an interrupt came after that one had been queued.
         """
         tasks = self.queued.setdefault(key, deque())
-        must_wait = bool(tasks and self.submitted)
+        is_behind = bool(tasks and self.submitted)
         tasks.append(task)
-        return must_wait
+        return is_behind
 
     def drop_done(self, key: str) -> bool:
         """Drop cancelled and stopped tasks from the start of a queue; return whether there were any."""

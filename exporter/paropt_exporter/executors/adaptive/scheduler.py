@@ -160,12 +160,12 @@ class AdaptiveScheduler:
                 raise RuntimeError(self.refusal)
             if is_thread_only(task.function):
                 self.router.pin_to_threads(task.key, "it is marked thread_only")
-            must_wait = self._backlog.enqueue("" if self._strategy is Strategy.SEQUENTIAL else task.key, task)
-            trial = None if must_wait else self._get_trial(task.key)
+            is_behind = self._backlog.enqueue("" if self._strategy is Strategy.SEQUENTIAL else task.key, task)
+            trial = None if is_behind else self._get_trial(task.key)
         if self._strategy is Strategy.ADAPTIVE and self.router.get_cpu_demand(task.key) is not None:
             self._prepare_threads()
-        if must_wait:
-            self._wake_monitor()
+        if is_behind and self._strategy is Strategy.ADAPTIVE:
+            self._monitor.wake()  # enough also if an interrupt kept the task before it from being dispatched
             return
         if trial is not None:
             with contextlib.suppress(TimeoutError, CancelledError):

@@ -435,7 +435,7 @@ def build_slower_alert(series: SeriesSelector) -> Alert:
             questions.run_delay(series),
         ),
         mitigation=(
-            "`paropt-exporter history --compare RUN latest`, with an earlier run's id, shows what changed.",
+            "`paropt-exporter history --lane LANE --compare RUN latest`, with an earlier run's id, shows what changed.",
             "If all stages are slower, the machine has become slower (other programs, throttling, a smaller runner).",
             "If one stage is slower, look for the change that affected it. If it simply has more work now, this alert "
             f"ends by itself, once the slower runs are part of the {_THROUGHPUT_PAST} that it compares with.",

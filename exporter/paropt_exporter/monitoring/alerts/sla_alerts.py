@@ -79,7 +79,7 @@ def _build_violation_alert(series: SeriesSelector) -> Alert:
             questions.run_delay(series),
         ),
         mitigation=(
-            "If it became slower: `paropt-exporter history --compare latest~1 latest` shows which stages changed.",
+            "If it became slower: `paropt-exporter history --lane LANE --compare latest~1 latest` shows where.",
             "If its tasks waited for workers: raise the lane's `workers`, or let fewer stages run beside it (`needs`).",
             "If one task takes most of the time: split it (`items`).",
             "If the limit was never realistic: `paropt-exporter sla` proposes one from the durations of earlier runs.",
