@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+
+from support.processes import run_python
 
 PROGRAM = """
 import resource, subprocess, sys
@@ -26,7 +25,5 @@ print(descriptors.get_limit(), restored, started, resource.getrlimit(kind)[0])
 
 @pytest.mark.parametrize(("soft", "hard", "raised"), [(300, 400, 400), (400, 400, 400)])
 def test_soft_limit_is_raised_here_and_kept_for_children(soft: int, hard: int, raised: int) -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(soft), str(hard)], capture_output=True, text=True, check=True, timeout=60
-    )
+    told = run_python(PROGRAM, str(soft), str(hard), check=True)
     assert told.stdout.split() == [str(raised), str(soft), str(soft), str(raised)]

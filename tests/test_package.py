@@ -6,7 +6,6 @@ import ast
 import inspect
 import json
 import re
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import pytest
 
 import paropt_exporter
 from paropt_exporter import executors, guide
+from support.processes import run_python
 
 ROOT = Path(__file__).parents[1]
 # Packages by the names that are imported, where these differ.
@@ -36,7 +36,7 @@ HEAVY = {"pydantic", "yaml", "rich", "requests", "grafanalib", "prometheus_clien
 def modules_after(statement: str) -> set[str]:
     """Return the modules that a new interpreter has loaded after a statement."""
     script = f"{statement}\nimport json, sys; print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    ended = run_python(script, check=True)
     return set(json.loads(ended.stderr.splitlines()[-1]))
 
 
@@ -112,7 +112,7 @@ def test_example_of_a_pool_s_docstring_runs(name: str) -> None:
     example = re.search(r"^with .*\n(?: {4}.*\n)+", dedent_example(getattr(paropt_exporter, name)), re.MULTILINE)
     assert example is not None
     script = f"from paropt_exporter import {name}\n{example[0]}"
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    ended = run_python(script)
     assert ended.stderr == ""
     assert "1024" in ended.stdout or "(True, [])" in ended.stdout
 

@@ -19,6 +19,7 @@ from paropt_exporter.events import Strategy
 from paropt_exporter.plan import Bounds, Call, Commands, KnownItems
 from paropt_exporter.plan.items import ItemsError, find_items
 from support import configs
+from support.processes import run_python
 
 
 def _only_stage(folder: Path, strategy: Strategy | None = None, **keys: str) -> plan.PlannedStage:
@@ -417,9 +418,7 @@ def test_other_words_for_workers_are_rejected(text: str) -> None:
 
 def test_plan_can_be_imported_without_pydantic_and_yaml() -> None:
     code = "import sys, paropt_exporter.plan, paropt_exporter.config; print({'pydantic', 'yaml'} & {*sys.modules})"
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    ).stdout
+    printed = run_python(code, check=True).stdout
     assert printed == "set()\n"
 
 

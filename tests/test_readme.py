@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 
 from paropt_exporter import config
 from paropt_exporter.cli.flags import parse_command_line
-from support.deployed import refusal
+from support.deployed import check_queries, refusal
 from support.real_servers import program
 from support.yaml_documents import load_yaml
 
@@ -68,14 +67,9 @@ def test_every_query_has_an_answer_for_two_hosts(tmp_path: Path) -> None:
         'paropt_pool_busy_seconds_total{pool="commands"': "0+1x9",
         'paropt_pool_slot_seconds_total{pool="commands"': "0+2x9",
     }
-    series = [{"series": f'{name},instance="{host}"}}', "values": n} for name, n in values.items() for host in "ab"]
-    asked = [
-        {"expr": f"count({query})", "eval_time": "9m", "exp_samples": [{"labels": "{}", "value": count}]}
-        for query, count in zip(queries, (2, 1, 2), strict=True)
-    ]
-    tests = [{"interval": "1m", "input_series": series, "promql_expr_test": asked}]
-    (tmp_path / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+    series = {f'{name},instance="{host}"}}': numbers for name, numbers in values.items() for host in "ab"}
+    asked = [(f"count({query})", "9m", {"{}": count}) for query, count in zip(queries, (2, 1, 2), strict=True)]
+    check_queries(tmp_path, series, asked)
 
 
 def test_every_command_line_is_understood() -> None:

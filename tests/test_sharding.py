@@ -25,6 +25,7 @@ from paropt_exporter.plan import Commands, KnownItems, PlannedStage, PlannedTask
 from paropt_exporter.plan.batches import build_task
 from paropt_exporter.plan.sharding import list_items, parse_shard, split_stages
 from support import configs
+from support.processes import run_python
 
 TEMPLATE = Commands(steps=(("x", "{items}"),))
 
@@ -163,13 +164,10 @@ def test_the_split_is_the_same_in_another_process_with_another_hash_seed_and_loc
     )
     found = set()
     for seed, locale in (("0", "C"), ("1", "C.UTF-8"), ("2", "POSIX")):
-        ended = subprocess.run(
-            [sys.executable, "-c", script],
+        ended = run_python(
+            script,
             env={**os.environ, "PYTHONHASHSEED": seed, "LC_ALL": locale},
             cwd=Path(__file__).parents[1],
-            capture_output=True,
-            text=True,
-            timeout=60,
             check=True,
         )
         found.add(ended.stdout)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
 
 from paropt_exporter.signals import DeferredSignals, Signals
+from support.processes import run_python
 
 HANG_SECONDS = 30.0
 
@@ -160,5 +159,5 @@ with Signals() as signals:
 
 def test_signal_ends_a_run_that_has_no_descriptors_left() -> None:
     """The handler imports nothing: otherwise it would fail, and the run would go on."""
-    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=HANG_SECONDS)
+    done = run_python(_INTERRUPTED)
     assert (done.stdout, done.stderr) == ("interrupted by SIGTERM\n", "")

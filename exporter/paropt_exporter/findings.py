@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from enum import StrEnum
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 
 from msgspec import Struct, field
 
@@ -92,21 +92,27 @@ def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]
     return ()
 
 
-def choose_excerpt(output: str, *, brief: bool = False) -> list[str]:
-    """Return an output's first findings and a count of the others; without any, its first and last lines.
+def choose_excerpt(output: str, *others: str, brief: bool = False) -> list[str]:
+    """Return the first findings in outputs and a count of the rest; without any, the first output's ends.
 
-    `brief`: only the first finding; without any, the last line.
+    Whole messages come first: those that pytest cut are of failures whose part of the output is missing. `brief`: only
+    the first finding; without any, the first output's last line.
     """
-    found = find_findings(output)
+    found = sorted(chain.from_iterable(map(find_findings, (output, *others))), key=_is_cut)
     if brief and found:
         return [found[0].text]
     if found:
-        left = len(found) - MOST_FINDINGS
-        return [*(finding.text for finding in found[:MOST_FINDINGS]), *([f"… {left} more"] if left > 0 else [])]
+        texts = [*dict.fromkeys(finding.text for finding in found)]  # several tasks may fail for one reason
+        left = len(texts) - MOST_FINDINGS
+        return [*texts[:MOST_FINDINGS], *([f"… {left} more"] if left > 0 else [])]
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     if brief:
         return next(([line] for line in reversed(lines) if not _CLOSING.match(line[:_LONGEST_LINE])), lines[-1:])
     return _choose_head_and_tail(lines)
+
+
+def _is_cut(finding: Finding) -> bool:
+    return finding.path is None and finding.message.endswith(_CUT_MESSAGE)
 
 
 def _choose_head_and_tail(lines: list[str]) -> list[str]:
@@ -128,7 +134,7 @@ _SUMMARY = re.compile(r"^=+ short test summary info =+$")
 _PART = re.compile(r"^=+ (?:ERRORS|FAILURES) =+$")
 _ANY_PART = re.compile(r"^=+ .+ =+$")
 _SECTION = re.compile(r"^_{3,} (.+?) _{3,}$")
-_SUMMED_UP = re.compile(r"^(?:FAILED|ERROR) (?P<test>[^\[]+?(?:\[.*?\])?)(?: - (?P<message>.*))?$")
+_SUMMED_UP = re.compile(r"^(?P<word>FAILED|ERROR) (?P<test>[^\[]+?(?:\[.*?\])?)(?: - (?P<message>.*))?$")
 # Of a subtest: SUBFAILED[text] (key=value) test_a.py::test - message. The plug-in pytest-subtests has the word second.
 _SUBTEST = r"(?P<{}>[\[(].*?[\])])"
 _SUBTEST_SUMMED_UP = re.compile(
@@ -244,16 +250,9 @@ def _find_pytest_failures(lines: Sequence[str]) -> list[Finding]:
     if not summed_up:
         found = [_make_pytest_finding(section.title, section) for section in sections]
         return found or _find_conftest_failure(lines)
-    by_title: dict[str, deque[_Section]] = defaultdict(deque)
-    for section in sections:
-        by_title[section.title].append(section)
-    titles = [_find_title(each, by_title) for each in summed_up]
-    taken = {*titles}
-    untitled = [section for section in sections if section.title not in taken]
     with_subtests = {each.test for each in summed_up if each.subtest}  # their failed subtests tell more
     found = []
-    for each, title in zip(summed_up, titles, strict=True):
-        section = by_title[title].popleft() if by_title[title] else _take_untitled_section(untitled, each)
+    for each, section in zip(summed_up, _match_sections(summed_up, sections), strict=True):
         if each.subtest or each.test not in with_subtests or not each.message.startswith(_HAS_FAILED_SUBTESTS):
             found.append(_make_pytest_finding(each.test, section, each))
     return found
@@ -263,13 +262,14 @@ _HAS_FAILED_SUBTESTS = "contains "  # 2 failed subtests
 
 
 class _Section(Struct):
-    """The part of the output about one failure.
+    """The part of the output about one failure: of a test, or of its set-up, tear-down or collection.
 
     `places` are those that pytest wrote. `frames` are those of Python's own traceback, which pytest shows for a group
     of exceptions or with `--tb=native`; `raised` are its messages by their column, groups before their first exception.
     """
 
     title: str
+    of_test: bool = True
     message: str = ""
     places: list[tuple[str, int]] = field(default_factory=list)
     frames: list[tuple[str, int]] = field(default_factory=list)
@@ -284,6 +284,7 @@ class _SummaryLine(Struct, frozen=True):
     test: str
     message: str = ""
     subtest: str = ""
+    of_test: bool = True
 
 
 def _find_conftest_failure(lines: Sequence[str]) -> list[Finding]:
@@ -296,6 +297,24 @@ def _find_conftest_failure(lines: Sequence[str]) -> list[Finding]:
             found = _make_pytest_finding(conftest[1], section)
             return [Finding(message=found.message, path=found.path or conftest[1], line=found.line)]
     return []
+
+
+def _match_sections(summed_up: Sequence[_SummaryLine], sections: Sequence[_Section]) -> Iterator[_Section]:
+    """Yield the section of each line of the summary.
+
+    Both are in the same order, but the first sections may be cut off, so sections with equal titles are matched from
+    the end.
+    """
+    known: dict[tuple[str, bool], list[_Section]] = defaultdict(list)
+    for section in sections:
+        known[section.title, section.of_test].append(section)
+    of_doctests = {section.title for section in sections if section.of_doctest}
+    titles = [(_find_title(each, of_doctests), each.of_test) for each in summed_up]
+    taken = {*titles}
+    untitled = [section for section in sections if (section.title, section.of_test) not in taken]
+    titled = [known[title].pop() if known[title] else None for title in reversed(titles)]
+    for each, found in zip(summed_up, reversed(titled), strict=True):
+        yield found or _take_untitled_section(untitled, each)
 
 
 def _find_title(line: _SummaryLine, known: Container[str]) -> str:
@@ -334,7 +353,7 @@ def _is_file(path: str, file: str) -> bool:
 
 def _read_sections(lines: Sequence[str]) -> list[_Section]:
     sections: list[_Section] = []
-    width = 0  # of the part's heading; a test may print headings, too
+    width = _find_width_of_cut_part(lines)  # of the part's heading; a test may print headings, too
     untitled = False
     for line in lines:
         if _ANY_PART.match(line) and (not width or abs(len(line) - width) <= _WIDTH_TOLERANCE):
@@ -343,13 +362,25 @@ def _read_sections(lines: Sequence[str]) -> list[_Section]:
         elif not width:
             continue
         elif titled := _SECTION.match(line):
-            sections.append(_Section(_NOT_IN_A_TEST.sub("", titled[1])))
+            title = _NOT_IN_A_TEST.sub("", titled[1])
+            sections.append(_Section(title, of_test=title == titled[1]))
             untitled = False
         elif not untitled:
-            _read_section_line(line, sections[-1])
+            if sections:  # otherwise the line belongs to one whose beginning is missing
+                _read_section_line(line, sections[-1])
         elif place := _SOURCE_LINE.match(line):
             sections.append(_Section("", message=line[place.end() :], places=[(place[1], int(place[2]))]))
     return sections
+
+
+def _find_width_of_cut_part(lines: Sequence[str]) -> int:
+    """Return the width of the headings if that of the first part may be missing, since only the output's end was kept.
+
+    Otherwise 0.
+    """
+    if not lines or not lines[0].startswith(_CUT_NOTE):
+        return 0
+    return next((len(line) for line in reversed(lines) if _SUMMARY.match(line)), 0)
 
 
 def _read_section_line(line: str, section: _Section) -> None:
@@ -397,7 +428,7 @@ def _read_summary(lines: Sequence[str]) -> list[_SummaryLine]:
         subtest = _SUBTEST_SUMMED_UP.match(line)
         if match := _SUMMED_UP.match(f"FAILED {subtest['test']}" if subtest else line):
             name = (subtest["after"] or subtest["before"]) if subtest else ""
-            found.append(_SummaryLine(match["test"], match["message"] or "", name))
+            found.append(_SummaryLine(match["test"], match["message"] or "", name, match["word"] == "FAILED"))
     return found
 
 

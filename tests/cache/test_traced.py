@@ -7,7 +7,6 @@ import getpass
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -26,6 +25,7 @@ from paropt_exporter.plan.batches import build_task
 from support import lanes
 from support.cached_project import Ran
 from support.command_scripts import HANG_SECONDS
+from support.processes import run_python
 from support.traced_project import TracedProject, wait_for_next_ticks
 
 REFUSAL = find_refusal()
@@ -584,7 +584,7 @@ def test_cache_without_traced_stages_loads_no_executors() -> None:
         "import sys, paropt_exporter.cache.stage_cache, paropt_exporter.cache.preview;"
         "print([name for name in sys.modules if '.executors.commands' in name or 'seccomp' in name])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = run_python(script, check=True)
     assert done.stdout == "[]\n"
 
 

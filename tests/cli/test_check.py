@@ -7,7 +7,6 @@ import json
 import os
 import re
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +21,7 @@ from paropt_exporter.cli import check
 from paropt_exporter.errors import UsageError
 from paropt_exporter.input_files import InputPatterns
 from support import configs
-from support.real_servers import HANG_SECONDS
+from support.processes import run_python
 
 
 def _check(folder: Path, content: str, lane: str | None = None) -> tuple[int, str, str]:
@@ -700,14 +699,9 @@ def test_second_check_of_a_file_loads_no_validator(tmp_path: Path) -> None:
         "# yaml-language-server: $schema=.paropt/paropt.schema.json\nstages:\n  - {number: 1, name: a, run: 'true'}\n"
     )
     script = "import sys; from paropt_exporter.cli.main import main; print(main(['check']), 'pydantic' in sys.modules)"
-    told = [
-        subprocess.run(
-            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS,
-            env={**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")},
-        ).stdout.splitlines()[-1]
-        for _ in range(2)
-    ]  # fmt: skip
-    assert told == ["0 True", "0 False"]
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    printed = [run_python(script, cwd=tmp_path, env=environment).stdout for _ in range(2)]
+    assert [text.splitlines()[-1] for text in printed] == ["0 True", "0 False"]
     assert (tmp_path / ".paropt/paropt.schema.json").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from io import StringIO
@@ -97,7 +98,9 @@ def test_stage_that_ran_in_part_is_not_counted_as_cached(history: History) -> No
     part = replace(stage_ended("unit", "run-3"), scope=Scope.CACHED, tasks=2, tasks_cached=1, attempts=1)
     for event in (run_started("run-3"), whole, part, run_ended("run-3", stages=(whole, part))):
         history.observe(event)
-    assert "1 stage cached" in printed(history).splitlines()[4]
+    row = printed(history).splitlines()[4]
+    assert "1 stage cached" in row
+    assert re.search(r" 3 +0 +- +50%", row)  # the skipped task is no throughput
     compared = printed(history, compare=("run-2", "run-3")).splitlines()
     assert [line.split()[:4] for line in compared[2:4]] == [["lint", "4.0", "s", "cached"], ["unit", "-", "2.0", "s"]]
 
@@ -123,7 +126,7 @@ def test_running_stage_has_no_duration_yet(history: History) -> None:
     for event in (run_started("run-9", stages=("lint", "unit")), stage_started("lint", "run-9")):
         history.observe(event)
     head, _, lint = printed(history, run_id="run-9").splitlines()
-    assert head.startswith("standard run-9: running for 0.0 s, started ")
+    assert head.startswith("standard run-9: running for 0.00 s, started ")
     assert lint.split()[:3] == ["lint", "running", "-"]
     compared = printed(history, compare=("run-2", "run-9")).splitlines()
     assert [line.split() for line in compared[2:]] == [
@@ -139,7 +142,7 @@ def test_stage_of_a_dead_exporter_is_not_shown_as_running(tmp_path: Path) -> Non
             history.observe(event)
     with closing(History(path, project="shop", clock=StillClock())) as history:
         shown = printed(history, run_id="run-9") + printed(history, compare=("run-9", "run-9"))
-    assert shown.startswith("standard run-9: interrupted after > 0.0 s, started ")
+    assert shown.startswith("standard run-9: interrupted after > 0.00 s, started ")
     assert "running" not in shown
 
 

@@ -97,6 +97,18 @@ def test_summary_says_until_when_the_endpoint_serves(watched: Watched) -> None:
     assert "  metrics  http://here/metrics until Ctrl-C\n" in watched.out.getvalue()
 
 
+def test_summary_has_the_findings_of_several_tasks_of_a_stage_once(watched: Watched) -> None:
+    """With two broken tests in two batches, it showed only the first one."""
+    watched.screen.begin_run(plan(stage("unit")), tuple)
+    outputs = ["a.py:1: error: x\n", "a.py:1: error: x\nb.py:2: error: y\n", "c.py:3: error: z\n", "d.py:4: error: w\n"]
+    watched.lines(*(failed(stage="unit", output=output) for output in outputs))
+    ended = replace(samples.stage_ended(), stage="unit", result=Result.FAILURE)
+    watched.screen.end_run(replace(samples.run_ended(), result=Result.FAILURE, stages=(ended,)), metrics_url="")
+    assert watched.screen.close(HANG_SECONDS)
+    shown = [line.strip() for line in watched.out.getvalue().splitlines() if line.startswith("      ")]
+    assert shown == ["a.py:1: x", "b.py:2: y", "c.py:3: z"]
+
+
 def test_the_summary_says_where_the_whole_output_is_if_it_was_cut(watched: Watched) -> None:
     watched.screen.begin_run(plan(stage("lint")), tuple)
     watched.lines(failed(output="\n".join(f"line {number}" for number in range(100))))

@@ -36,7 +36,7 @@ def build_status(*names: str) -> Status:
 def test_names_with_control_characters_keep_their_lines() -> None:
     lines = format_status(build_status("a\nb\x1b[31m", "wi\nki")).splitlines()
     assert lines[3:] == [
-        r"RUN                            HELD  SHARE  WANTED  WAITS",
+        r"run                            held  share  wanted  waits",
         r"a b\x1b[31m standard (pid 10)   1.0    1.0     2.0",
         r"a b\x1b[31m standard (pid 20)   1.0    1.0     2.0  3 s for a b\x1b[31m (pid 10)",
         "",

@@ -14,6 +14,7 @@ from paropt_exporter.events import (
     PoolUse,
     Result,
     RunRecord,
+    Scope,
     StageRecord,
     Strategy,
     TaskRecord,
@@ -99,7 +100,7 @@ def test_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
             ),
         ),
     )
-    failed = {"type_checking": failed_task("type_checking", "app.py:31: error: Incompatible return value\n\n")}
+    failed = {"type_checking": [failed_task("type_checking", "app.py:31: error: Incompatible return value\n\n")]}
     assert summary.format_summary(record, failed, metrics_url="http://127.0.0.1:10178/metrics") == "\n".join(
         [
             "standard failed · 4 stages, 1 skipped, 4 tasks in 7.4 s (one after another 21.3 s: 2.9x)",
@@ -177,7 +178,7 @@ def test_summary_breaks_its_lines_between_words_but_not_what_one_copies() -> Non
         result=Result.FAILURE,
         pools=(PoolUse(name="threads", start_size=4, peak_size=7, reason="demand", busy_seconds=8, slot_seconds=9),),
     )
-    failed = {"type_checking": failed_task("type_checking", finding)}
+    failed = {"type_checking": [failed_task("type_checking", finding)]}
     told = summary.format_summary(record, failed, columns=40)
     assert told == "\n".join(
         [
@@ -241,7 +242,7 @@ def test_thousand_stages_have_few_lines_and_bad_news_first() -> None:
     good = [stage(f"good_{number:03}", number, 900.0 - number) for number in range(900)]
     skipped = [stage(f"left_{number:02}", 1000 + number, 0, Result.SKIP, message="needs bad") for number in range(75)]
     bad = [stage(f"bad_{number:02}", 2000 + number, 1, Result.FAILURE, message="exit 1") for number in range(25)]
-    failed = {each.stage: failed_task(each.stage, "a.py:1: error: x\nb.py:2: error: y\n") for each in bad}
+    failed = {each.stage: [failed_task(each.stage, "a.py:1: error: x\nb.py:2: error: y\n")] for each in bad}
     lines = summary.format_summary(run(*good, *skipped, *bad, result=Result.FAILURE), failed).splitlines()
     assert lines[0].startswith("standard failed · 925 stages, 75 skipped, 925 tasks in 7.4 s")
     assert lines[1:3] == ["  x bad_00       1.0 s  exit 1", "      a.py:1: x"]
@@ -286,7 +287,7 @@ def test_message_with_a_long_item_is_cut_to_two_lines() -> None:
 
 def test_output_that_ends_with_the_message_is_shown_once() -> None:
     record = run(stage("call", 2, 1, Result.FAILURE, message="ValueError: no"), result=Result.FAILURE)
-    text = summary.format_summary(record, {"call": failed_task("call", "Traceback ...\nValueError: no\n")})
+    text = summary.format_summary(record, {"call": [failed_task("call", "Traceback ...\nValueError: no\n")]})
     assert text.count("ValueError: no") == 1
 
 
@@ -294,7 +295,7 @@ def test_failed_check_is_shown_by_its_findings_not_by_its_last_line() -> None:
     record = run(stage("lint", 2, 1, Result.FAILURE, message="exit 1"), result=Result.FAILURE)
     output = "".join(f"a.py:{n}:1: F401 `os` imported but unused\n" for n in range(1, 56))
     output += "Found 55 errors.\n[*] 5 fixable with `--fix`.\n"
-    assert summary.format_summary(record, {"lint": failed_task("lint", output)}).splitlines()[2:6] == [
+    assert summary.format_summary(record, {"lint": [failed_task("lint", output)]}).splitlines()[2:6] == [
         "      a.py:1:1: `os` imported but unused [F401]",
         "      a.py:2:1: `os` imported but unused [F401]",
         "      a.py:3:1: `os` imported but unused [F401]",
@@ -305,7 +306,7 @@ def test_failed_check_is_shown_by_its_findings_not_by_its_last_line() -> None:
 def test_failure_of_an_unknown_program_is_shown_by_its_first_and_last_lines() -> None:
     record = run(stage("a", 2, 1, Result.FAILURE, message="exit 1"), result=Result.FAILURE)
     output = "".join(f"line {n}\n" for n in range(1, 8)) + "x" * 300_000
-    lines = summary.format_summary(record, {"a": failed_task("a", output)}).splitlines()
+    lines = summary.format_summary(record, {"a": [failed_task("a", output)]}).splitlines()
     assert lines[2:5] == ["      line 1", "      … 5 lines", "      line 7"]
     assert lines[5] == f"      {'x' * 160} …"
 
@@ -375,14 +376,22 @@ def test_flaky_stage_is_named_with_its_ratio() -> None:
 
 def test_each_of_many_failed_stages_shows_its_last_line() -> None:
     record = run(*(stage(name, 1, 1, Result.FAILURE, message="exit 1") for name in "abcd"), result=Result.FAILURE)
-    text = summary.format_summary(record, {name: failed_task(name, "checking\nwrong\n") for name in "abcd"})
+    text = summary.format_summary(record, {name: [failed_task(name, "checking\nwrong\n")] for name in "abcd"})
     assert text.count("      wrong") == 4
     assert "checking" not in text
 
 
+def test_run_in_which_nothing_ran_has_no_line_about_pools() -> None:
+    pools = (PoolUse(name="commands", start_size=2, peak_size=2, reason="", busy_seconds=0, slot_seconds=1),)
+    cached = stage("a", 1, 0, tasks_cached=1, attempts=0, scope=Scope.CACHED)
+    skipped = stage("b", 2, 0, Result.SKIP, attempts=0)
+    assert "pools" not in summary.format_summary(run(cached, skipped, pools=pools), {})
+    assert "pools" in summary.format_summary(run(cached, stage("c", 3, 1), pools=pools), {})
+
+
 def test_no_escape_sequence_reaches_the_terminal() -> None:
     record = run(stage("a", 2, 1, Result.FAILURE, message="it\x1b[31m failed\nbadly"), result=Result.FAILURE)
-    text = summary.format_summary(record, {"a": failed_task("a", "\x1b]0;title\x07 last")})
+    text = summary.format_summary(record, {"a": [failed_task("a", "\x1b]0;title\x07 last")]})
     assert "\x1b" not in text
     assert "\x07" not in text
 
@@ -407,6 +416,17 @@ def test_table_is_cut_on_a_terminal_only() -> None:
 
 def test_last_column_without_room_for_a_word_is_left_out() -> None:
     """At 60 columns `--list` cut all descriptions to an ellipsis."""
-    headers, rows = ("stage", "needs", "description"), [("a" * 58, "b", "checks the types"), ("c", "-", "tests")]
-    cut = [formatting.format_cut_table(headers, rows, columns, dispensable=("needs",)) for columns in (68, 60)]
-    assert cut[0][1].endswith(f"{'a' * 58}  checks …") and cut[1] == ["stage", "a" * 58, "c"]
+    headers, rows = ("stage", "needs", "description"), [("a" * 38, "b", "checks the types"), ("c", "-", "tests")]
+    cut = [formatting.format_cut_table(headers, rows, columns, dispensable=("needs",)) for columns in (48, 42)]
+    assert cut[0][1].endswith(f"{'a' * 38}  checks …") and cut[1] == ["stage", "a" * 38, "c"]
+
+
+def test_long_names_are_cut_before_columns_are_left_out() -> None:
+    """One name of 54 letters cost `plan` the limits, needs and commands of all stages on a terminal of 80 columns."""
+    headers, rows = ("stage", "needs", "limit"), [("a" * 54, "b", "30.0 s"), ("c", "-", "1.0 s")]
+    assert formatting.format_fitting_table(headers, rows, 60, dispensable=("needs",)) == [
+        f"{'stage':40}  needs  limit",
+        f"{'a' * 39}…  b      30.0 s",
+        f"{'c':40}  -      1.0 s",
+    ]
+    assert formatting.format_fitting_table(headers, rows, 70, dispensable=("needs",))[1].startswith("a" * 54)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from paropt_exporter import files
 from paropt_exporter.config.host_config import HostConfig, load_host_config
 from paropt_exporter.config.values import HostFile
 from paropt_exporter.errors import ConfigError, UsageError
+from support.processes import run_python
 
 ALL_KEYS = """\
 servers:
@@ -202,7 +201,7 @@ def test_home_of_another_user_is_refused_with_the_remedy(user_file: Path, tmp_pa
         f"try: load_host_config({{'HOME': {str(user_file.parents[2])!r}}})\n"
         "except Exception as error: print(error)"
     )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    ended = run_python(script, check=True)
     assert ended.stdout == (
         f"{user_file}:1:1: file: cannot read it: Permission denied: correct its permissions, or HOME if that is "
         "another user's folder\n"

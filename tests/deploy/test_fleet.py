@@ -21,12 +21,13 @@ from paropt_exporter import families
 from paropt_exporter.config.units import LONGEST_NAME
 from paropt_exporter.monitoring.alerts import recording, rule_files
 from paropt_exporter.monitoring.options import Options
-from support.deployed import refusal
+from support.deployed import check_queries, refusal
 from support.real_servers import Prometheus, eventually, free_port, program
 from support.yaml_documents import load_yaml
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/fleet"
+GLOBAL_RULES = ROOT / "alerts/fleet/paropt-global.yml"
 RULES = {
     "part.yml": ["alerts/paropt-recording.yml", "alerts/paropt-alerts.yml", "alerts/fleet/paropt-parts.yml"],
     "part-remote-write.yml": ["alerts/paropt-recording.yml", "alerts/fleet/paropt-parts.yml"],
@@ -90,26 +91,12 @@ def test_sums_count_each_part_once_though_two_servers_scrape_it(tmp_path: Path) 
         "global_fleet:paropt_run_interval_seconds:max": (lane, 600),
         "global_fleet:paropt_pool_busy_seconds_per_slot_seconds:ratio_rate5m": ('pool="commands"', 0.5),
     }
-    test = {
-        "rule_files": [str(ROOT / "alerts/fleet/paropt-global.yml")],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [{"series": name, "values": f"{value}x9"} for name, value in series],
-                "promql_expr_test": [
-                    {
-                        "expr": name,
-                        "eval_time": "5m",
-                        "exp_samples": [{"labels": f"{name}{{{labels}}}", "value": value}],
-                    }
-                    for name, (labels, value) in expected.items()
-                ],
-            }
-        ],
-    }
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "test.yml") == ""
+    check_queries(
+        tmp_path,
+        {name: f"{value}x9" for name, value in series},
+        [(name, "5m", {f"{name}{{{labels}}}": value}) for name, (labels, value) in expected.items()],
+        rules=[GLOBAL_RULES],
+    )
 
 
 def test_the_longest_name_is_within_the_limit_of_a_label() -> None:
@@ -131,7 +118,7 @@ def test_parts_send_equal_alerts_from_both_servers_and_none_on_the_whole_fleet(n
 
 
 def find_global_alerts() -> set[str]:
-    rules = load_yaml((ROOT / "alerts/fleet/paropt-global.yml").read_text())
+    rules = load_yaml(GLOBAL_RULES.read_text())
     return {rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule}
 
 
@@ -150,25 +137,7 @@ def test_an_error_budget_is_that_of_a_lane_over_all_parts(
     }
     series |= {f'fleet:paropt_run_interval_seconds:max{{{lane},part="0",copy="a"}}': "60x9"}
     firing = "count by (job, project, lane, part) (ALERTS{long='1h',alertstate='firing'})"
-    test = {
-        "rule_files": [str(ROOT / "alerts/fleet/paropt-global.yml")],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [{"series": name, "values": values} for name, values in series.items()],
-                "promql_expr_test": [
-                    {
-                        "expr": firing,
-                        "eval_time": "5m",
-                        "exp_samples": [{"labels": f"{{{lane}}}", "value": 1}] if fires else [],
-                    }
-                ],
-            }
-        ],
-    }
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "test.yml") == ""
+    check_queries(tmp_path, series, [(firing, "5m", {f"{{{lane}}}": 1} if fires else {})], rules=[GLOBAL_RULES])
 
 
 def test_the_example_for_kubernetes_discovers_pods() -> None:

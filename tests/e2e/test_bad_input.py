@@ -75,6 +75,8 @@ def test_faulty_flag_is_one_line_with_the_remedy(project: Path, arguments: list[
         (["--web.config.file", ""], ["--web.config.file: the path is empty"]),
         (["--textfile", ""], ["--textfile: the path is empty"]),
         (["--push.url", ""], ["--push.url: the URL is empty"]),
+        (["--push.instance", ""], ["--push.instance: the name is empty"]),
+        (["--web.telemetry-path", ""], ["--web.telemetry-path: the path is empty"]),
         (["--frob"], ["--frob"]),
     ],
     ids=" ".join,

@@ -267,6 +267,13 @@ def test_project_without_stages_gets_the_first_steps(tmp_path: Path, arguments: 
     assert "unit_tests left out: the project has no" in ended.stderr
 
 
+def test_list_without_stages_names_the_first_step(tmp_path: Path) -> None:
+    """It was a table without rows."""
+    lines = call_command(tmp_path, "--list").stdout.splitlines()
+    assert lines[-6] == "no stage to run: write stages into paropt.yml (paropt-exporter init makes one)"
+    assert not any(line.startswith("number") for line in lines)
+
+
 def test_missing_built_in_stages_are_listed_once(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text("lint:\n\ttrue\n")
     with serving(tmp_path, projects.ANY_PORT, "--every", "100ms") as command:

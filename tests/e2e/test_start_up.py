@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import projects
+from support.processes import run_python
 
 # Each took at least 0.2 ms of the CPU time of a lane of one `true`, which takes about 110 ms. `engine.what_if` is not
 # among them: on a slow machine a run may load it, for advice.
@@ -89,13 +90,8 @@ def list_modules(folder: Path, *arguments: str, at: str = "") -> set[str]:
     `at`: only those that it had imported at an audit event, or when a thread of that name started.
     """
     shown = folder / "modules.json"
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(shown), at, *arguments],
-        cwd=folder,
-        env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},  # `projects.write` keeps the config elsewhere
-        capture_output=True,
-        text=True,
-        timeout=100,
+    done = run_python(
+        PROGRAM, str(shown), at, *arguments, cwd=folder, env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
     )
     assert done.returncode == 0, done.stderr
     return set(json.loads(shown.read_text()))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from support import projects
-from support.real_servers import HANG_SECONDS, environment
+from support.processes import run_python
+from support.real_servers import environment
 
 ENOUGH_THREADS = 7  # main, stdout, stderr, endpoint, orders, and one worker for each of two pools
 # root is exempt from RLIMIT_NPROC, so the system's refusal is played by what starts Python's threads.
@@ -43,10 +43,7 @@ def run(folder: Path, threads: int, *arguments: str) -> subprocess.CompletedProc
 
 
 def run_limited(folder: Path, threads: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", LIMITED, str(threads), "--once", projects.ANY_PORT, *arguments],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
-    )  # fmt: skip
+    return run_python(LIMITED, str(threads), "--once", projects.ANY_PORT, *arguments, cwd=folder, env=environment())
 
 
 @pytest.mark.parametrize(
@@ -70,6 +67,7 @@ def test_computing_calls_stay_in_threads_if_the_system_has_no_thread_for_process
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("standard succeeded · 1 stage, 8 tasks")
     assert ended.stderr.count("no processes for calls: they stay in threads") == 1
+    assert "gives no more workers" not in ended.stderr  # the same, from the pool that each of the calls tried
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4, ENOUGH_THREADS - 1])

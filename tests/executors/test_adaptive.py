@@ -228,6 +228,24 @@ def test_interrupt_before_the_monitor_starts_does_not_prevent_its_start(monkeypa
         gate.set()
 
 
+def test_second_task_of_a_function_is_submitted_once_the_first_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a thread submits, the first task waits for the GIL, and each task queued meanwhile needs a decision."""
+    monkeypatch.setattr(scheduler, "_TRIAL_SECONDS", HANG_SECONDS)
+    with AdaptivePool() as pool:
+        first = pool.submit(eventually, lambda: pool.waiting > 0)
+        pool.submit(eventually, lambda: True)
+        assert first.done()
+
+
+def test_second_task_of_a_function_is_submitted_while_the_first_runs() -> None:
+    gate = threading.Event()
+    with AdaptivePool() as pool:
+        pool.submit(gate.wait, HANG_SECONDS)
+        second = pool.submit(gate.wait, HANG_SECONDS)
+        gate.set()
+        assert second.result(HANG_SECONDS)
+
+
 class ScriptedSamples:
     """Stands in for the samples of a pool's threads, of which each runs one task.
 

@@ -39,6 +39,7 @@ from paropt_exporter.executors.processes.transport import WorkerConnection
 from support import pool_tasks
 from support.command_scripts import make_fifo, open_fifo, read_fifo, write_fifo
 from support.pool_tasks import HANG_SECONDS, Unloadable, Unpicklable, double, eventually, nothing, raise_it
+from support.processes import read_printed, run_python
 
 
 @pytest.mark.parametrize("pool_type", [ThreadPool, AdaptivePool])
@@ -245,12 +246,6 @@ def test_dask_tasks_see_the_initializers_values_and_not_the_callers_memory(
         assert dask.compute(read, scheduler="processes", pool=pool) == (["passed"],)
 
 
-def run_script(source: str) -> subprocess.CompletedProcess[str]:
-    """Run Python code as a program of its own."""
-    command = [sys.executable, "-c", source]
-    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
-
-
 SCRIPT_WITH_INITIALIZER = """
 from functools import partial, wraps
 from paropt_exporter import ProcessPool
@@ -284,9 +279,7 @@ print(connection, opened)
 
 def test_tasks_of_a_script_see_the_globals_that_its_initializer_set() -> None:
     """Its other globals are sent with each function, as the script has them then."""
-    ended = run_script(SCRIPT_WITH_INITIALIZER)
-    assert ended.stderr == ""
-    assert ended.stdout.splitlines() == [
+    assert read_printed(SCRIPT_WITH_INITIALIZER).splitlines() == [
         "('a', 'db:1:1', False, {1: 'db:1:1'}, 1)", "('b', 'db:1:1', False, {1: 'db:1:1'}, 2)", "None {}",
     ]  # fmt: skip
 
@@ -313,8 +306,7 @@ with ProcessPool(1, initializer=Connect(), initargs=("db",)) as pool:
 
 def test_globals_of_initializers_reach_the_tasks_of_a_pool_in_a_task() -> None:
     """The initializer is a callable object here. Each pool's tasks see the globals of their own pool's."""
-    ended = run_script(SCRIPT_WITH_NESTED_POOL)
-    assert (ended.stdout, ended.stderr) == ("('a', 'db') ('b', 'inner', 'db')\n", "")
+    assert read_printed(SCRIPT_WITH_NESTED_POOL) == "('a', 'db') ('b', 'inner', 'db')\n"
 
 
 SCRIPT_WITH_MESSAGES = """
@@ -356,8 +348,7 @@ with multiprocessing.get_context("fork").Manager() as manager, ProcessPool(1) as
 
 def test_tasks_of_a_script_can_pickle_its_classes_and_functions() -> None:
     """By name, as the standard executors' tasks: for a manager's queue here, and for a pool of processes in a task."""
-    ended = run_script(SCRIPT_WITH_MESSAGES)
-    assert (ended.stdout, ended.stderr) == ("True True True\nTrue\n([4], True) 9\n", "")
+    assert read_printed(SCRIPT_WITH_MESSAGES) == "True True True\nTrue\n([4], True) 9\n"
 
 
 SCRIPT_WITH_SLOTS = """
@@ -399,11 +390,7 @@ with ProcessPool(1) as pool:
 
 def test_instances_of_a_scripts_classes_with_slots_travel_both_ways() -> None:
     """cloudpickle drops the slots, so that the worker's instances came back with a dict that the class has not."""
-    ended = run_script(SCRIPT_WITH_SLOTS)
-    assert (ended.stdout, ended.stderr) == (
-        "Point(x=2) True (2, 4) True [False, False]\nPair(left=1)\n",
-        "",
-    )
+    assert read_printed(SCRIPT_WITH_SLOTS) == "Point(x=2) True (2, 4) True [False, False]\nPair(left=1)\n"
 
 
 SCRIPT_THAT_SPAWNS = """
@@ -474,9 +461,7 @@ with ProcessPool(1) as pool:
 
 def test_state_of_a_script_lasts_in_a_worker_until_the_script_changes_it() -> None:
     """As in the standard executors, a model is loaded once in each worker. Changes in the program still arrive."""
-    ended = run_script(SCRIPT_WITH_STATE)
-    assert ended.stderr == ""
-    assert ended.stdout.splitlines() == [
+    assert read_printed(SCRIPT_WITH_STATE).splitlines() == [
         "[(2, 1), (4, 1)]",
         "[(6, 1), (8, 1)] [(10, 1), (12, 1), (14, 1)]",
         "(16, 1) (18, 1)",
@@ -514,8 +499,7 @@ with AdaptivePool("process", max_workers=1) as pool:
 
 def test_map_sends_large_globals_of_a_script_once_to_each_worker() -> None:
     """Once for the map with chunks, too, which pickles them again."""
-    ended = run_script(SCRIPT_WITH_TABLE)
-    assert (ended.stdout, ended.stderr) == ("0 0\nTrue\n5 5\n5 True\n", "")
+    assert read_printed(SCRIPT_WITH_TABLE) == "0 0\nTrue\n5 5\n5 True\n"
 
 
 SCRIPT_WITH_CACHES = """
@@ -562,13 +546,11 @@ with ProcessPool(1) as pool:
 
 def test_class_of_a_script_may_have_a_cached_property() -> None:
     """Before Python 3.12 it has a lock, which can't be pickled."""
-    ended = run_script(SCRIPT_WITH_A_CACHED_PROPERTY)
-    assert (ended.stdout, ended.stderr) == ("{'price': 3, 'total': 6} True 8\n", "")
+    assert read_printed(SCRIPT_WITH_A_CACHED_PROPERTY) == "{'price': 3, 'total': 6} True 8\n"
 
 
 def test_cached_functions_of_a_script_run_in_processes() -> None:
-    ended = run_script(SCRIPT_WITH_CACHES)
-    assert (ended.stdout, ended.stderr) == ("12586269025 (55, 20, {'maxsize': 3, 'typed': True})\n", "")
+    assert read_printed(SCRIPT_WITH_CACHES) == "12586269025 (55, 20, {'maxsize': 3, 'typed': True})\n"
 
 
 SCRIPT_WITH_CONTEXT_VARIABLES = """
@@ -593,9 +575,8 @@ with ProcessPool(1) as pool:
 
 def test_functions_of_a_script_use_its_context_variables_in_processes() -> None:
     """They have their defaults there, as in a thread. cloudpickle refuses them."""
-    ended = run_script(SCRIPT_WITH_CONTEXT_VARIABLES)
     printed = "(['guest'], 1, 'user') [(['guest'], 2, 'user')] ['caller']\n"
-    assert (ended.stdout, ended.stderr) == (printed, "")
+    assert read_printed(SCRIPT_WITH_CONTEXT_VARIABLES) == printed
 
 
 SCRIPT_WITH_A_THREAD_LOCAL = """
@@ -619,8 +600,7 @@ with ProcessPool(1) as pool:
 
 def test_functions_of_a_script_use_a_thread_local_in_processes() -> None:
     """It is empty there at first, as in a thread, and lasts in the worker. cloudpickle refuses it."""
-    ended = run_script(SCRIPT_WITH_A_THREAD_LOCAL)
-    assert (ended.stdout, ended.stderr) == ("[(1, 1), (2, 2)] 10\n", "")
+    assert read_printed(SCRIPT_WITH_A_THREAD_LOCAL) == "[(1, 1), (2, 2)] 10\n"
 
 
 def test_thread_local_as_an_argument_is_refused() -> None:
@@ -672,8 +652,7 @@ with ProcessPool(1) as pool:
 
 def test_class_that_comes_back_is_the_programs_own_and_unchanged() -> None:
     """cloudpickle gave it the attributes and methods of the worker's copy, with globals of their own."""
-    ended = run_script(SCRIPT_WITH_CLASSES)
-    assert (ended.stdout, ended.stderr) == ("True True 2 2 2\n3\n", "")
+    assert read_printed(SCRIPT_WITH_CLASSES) == "True True 2 2 2\n3\n"
 
 
 SCRIPT_WITH_SINGLEDISPATCH = """
@@ -711,8 +690,7 @@ with ProcessPool(1) as pool:
 
 
 def test_singledispatch_functions_of_a_script_run_in_processes() -> None:
-    ended = run_script(SCRIPT_WITH_SINGLEDISPATCH)
-    assert (ended.stdout, ended.stderr) == ("3 100 count\n3 2\n", "")
+    assert read_printed(SCRIPT_WITH_SINGLEDISPATCH) == "3 100 count\n3 2\n"
 
 
 SCRIPT_WITH_TYPES = """
@@ -759,10 +737,7 @@ with ProcessPool(1) as pool:
     ],
 )
 def test_functions_of_a_script_may_have_annotations_that_pickle_by_name(script: str, printed: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG_SECONDS, check=False
-    )
-    assert (ended.stdout, ended.stderr) == (printed, "")
+    assert read_printed(script) == printed
 
 
 def test_cancelled_await_cancels_a_task_that_has_not_started() -> None:
@@ -984,8 +959,7 @@ with {kind}() as pool:
 @pytest.mark.parametrize("kind", ["ThreadPool", "AdaptivePool"])
 def test_interpreter_waits_for_a_thread_that_a_task_has_started(kind: str) -> None:
     """A thread inherits whether it is a daemon, and tasks of the standard executors run in no daemons."""
-    ended = run_script(SCRIPT_WITH_A_THREAD.format(kind=kind))
-    assert (ended.stdout, ended.stderr) == ("False\nwaited for\n", "")
+    assert read_printed(SCRIPT_WITH_A_THREAD.format(kind=kind)) == "False\nwaited for\n"
 
 
 SCRIPT_WITH_AN_EXIT_HANDLER = """
@@ -1004,8 +978,33 @@ def use_a_new_pool():
 @pytest.mark.parametrize("kind", ["ThreadPool", "ProcessPool", "AdaptivePool", "AdaptiveWorkerPool"])
 def test_pool_that_an_exit_handler_makes_takes_no_tasks(kind: str) -> None:
     """As in the standard library: the interpreter does not wait for tasks any more."""
-    ended = run_script(SCRIPT_WITH_AN_EXIT_HANDLER.format(kind=kind))
-    assert (ended.stdout, ended.stderr) == ("cannot schedule new futures after interpreter shutdown\n", "")
+    assert (
+        read_printed(SCRIPT_WITH_AN_EXIT_HANDLER.format(kind=kind))
+        == "cannot schedule new futures after interpreter shutdown\n"
+    )
+
+
+MODULE_WITH_A_POOL = """
+from paropt_exporter import ProcessPool
+
+class Order:
+    pass
+
+def work(order):
+    pass
+
+with ProcessPool(1) as pool:
+    print(pool.submit({function}, Order()).exception())
+"""
+
+
+@pytest.mark.parametrize("function", ["work", "isinstance"])
+def test_pool_at_the_top_level_of_a_module_does_not_start_workers_without_end(tmp_path: Path, function: str) -> None:
+    """Each worker imported the module, made a pool of its own, and so on: thousands of processes in a minute."""
+    (tmp_path / "orders.py").write_text(MODULE_WITH_A_POOL.format(function=function))
+    ended = run_python(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import orders")
+    assert "module orders uses a process pool when it is imported" in ended.stdout
+    assert ended.stderr == ""
 
 
 SCRIPT_WITH_A_FINAL_OBJECT = """
@@ -1035,7 +1034,7 @@ print(pool.submit(work).result())
 def test_objects_of_a_script_are_finalized_at_exit(pool: str, *, closed: bool) -> None:
     """A pool that kept the script's functions would keep its globals until the interpreter has ended."""
     script = SCRIPT_WITH_A_FINAL_OBJECT.format(pool=pool)
-    ended = run_script(f"{script}pool.shutdown()\n" if closed else script)
+    ended = run_python(f"{script}pool.shutdown()\n" if closed else script)
     assert (ended.stdout, ended.stderr) == ("1\nfinalized\n", "")
 
 
@@ -1090,8 +1089,7 @@ multiprocessing.set_executable({str(interpreter)!r})
 with ProcessPool(1) as pool:
     print("NAMED=yes" in pool.submit(pathlib.Path.read_text, pathlib.Path("/proc/self/environ")).result())
 """
-    ended = run_script(script)
-    assert (ended.stdout, ended.stderr) == ("True\n", "")
+    assert read_printed(script) == "True\n"
 
 
 def test_frozen_program_is_refused_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1125,6 +1123,6 @@ if child:
 
 def test_unused_pool_works_in_a_forked_child() -> None:
     """As the module-level executors of packages do under a server that forks its workers."""
-    ended = run_script(SCRIPT_THAT_FORKS)
+    ended = run_python(SCRIPT_THAT_FORKS)
     line = "[3, [0, 1, 2], 4, 4, 4, 4, 4] {'MainThread'}"
     assert (ended.stdout.splitlines(), ended.stderr) == ([line, line, "0"], "")

@@ -15,7 +15,6 @@ import os
 import pickle
 import resource
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -28,13 +27,13 @@ from typing import Any, NoReturn
 
 import pytest
 
-import paropt_exporter
 from paropt_exporter import ParallelizationStrategy
 from paropt_exporter.errors import TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.events import PoolStatistics, Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
 from support.command_scripts import read_fifo, write_fifo
 from support.pool_tasks import HANG_SECONDS, FalsyError, OddError, Unloadable, double, eventually, nothing, raise_it
+from support.processes import read_printed, run_python
 
 Pool = ThreadPool | ProcessPool | AdaptivePool
 
@@ -722,21 +721,12 @@ def test_task_that_forbids_its_worker_descriptors_fails_alone(profiled: bool) ->
 # Unusual parent processes
 
 
-def script(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join((str(Path(paropt_exporter.__file__).parents[1]), str(Path(__file__).parents[1])))
-    begin = (
-        "import os, signal, sys, threading\nfrom paropt_exporter.executors import *\n"
-        "from support.pool_tasks import double\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(
-        [sys.executable, "-c", begin + code],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-        **options,
-    )
+BEGIN = f"""
+import os, signal, sys, threading
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from paropt_exporter.executors import *
+from support.pool_tasks import double
+"""
 
 
 OWNERS = {
@@ -760,7 +750,7 @@ for make in (ThreadPool, ProcessPool, AdaptivePool):
         assert sum(pool.map(double, range(10))) == 90
 print("fine", flush=True)
 """
-    found = script(code)
+    found = run_python(BEGIN + code)
     assert (found.stdout, found.stderr, found.returncode) == ("fine\n", "", 0)
 
 
@@ -775,12 +765,15 @@ ENDS = {
 @pytest.mark.parametrize("name", ENDS)
 def test_interpreter_exit_finishes_tasks_and_keeps_the_exit_code(name: str) -> None:
     end, exit_code = ENDS[name]
-    found = script(f"""
+    found = run_python(
+        BEGIN
+        + f"""
 pools = [make(max_workers=1) for make in (ThreadPool, ProcessPool, AdaptivePool)]
 for pool in pools:
     for n in range(3): pool.submit(os.write, 1, f"{{type(pool).__name__}} {{n}}\\n".encode())
 {end}
-""")
+"""
+    )
     expected = [f"{kind} {n}" for kind in ("AdaptivePool", "ProcessPool", "ThreadPool") for n in range(3)]
     assert (sorted(found.stdout.splitlines()), found.returncode) == (expected, exit_code)
     assert ("as planned" in found.stderr) == (exit_code == 1)
@@ -799,8 +792,7 @@ pools = [make(max_workers=2) for make in (ThreadPool, ProcessPool, AdaptivePool)
 for n in range(6):
     for pool in pools: pool.submit(compute)
 """
-    found = script(code)
-    assert (found.stdout, found.stderr) == (18 * "x", "")
+    assert read_printed(BEGIN + code) == 18 * "x"
 
 
 @pytest.mark.skipif((3, 12) <= sys.version_info < (3, 12, 2), reason="starts no thread after the main thread")
@@ -817,7 +809,7 @@ def compute(main):
 pool = AdaptivePool()
 for n in range(500): pool.submit(compute, os.getpid())
 """
-    found = script(code)
+    found = run_python(BEGIN + code)
     assert ((tmp_path / "moved").exists(), found.stderr) == (True, "")
 
 
@@ -836,8 +828,7 @@ def make_a_pool():
     other.submit(os.write, 1, b"done")
 pool.submit(make_a_pool)
 """
-    found = script(code)
-    assert (found.stdout, found.stderr) == ("done", "")
+    assert read_printed(BEGIN + code) == "done"
 
 
 def test_forked_child_may_create_pools() -> None:
@@ -854,8 +845,7 @@ if not child:
     sys.exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), [pool.submit(double, 3).result() for pool in pools])
 """
-    found = script(code)
-    assert (found.stdout, found.stderr) == ("7 [6, 6, 6]\n", "")
+    assert read_printed(BEGIN + code) == "7 [6, 6, 6]\n"
 
 
 @pytest.mark.parametrize("kind", ["ThreadPool(2)", "AdaptivePool(max_workers=2)"])
@@ -869,8 +859,7 @@ def fork_and_return():
 with {kind} as pool:
     print([pool.submit(fork_and_return).result() for _ in range(3)], pool.submit(double, 3).result())
 """
-    found = script(code)
-    assert (found.stdout, found.stderr) == ("[0, 0, 0] 6\n", "")
+    assert read_printed(BEGIN + code) == "[0, 0, 0] 6\n"
 
 
 def test_child_that_a_task_forks_during_a_shutdown_ends() -> None:
@@ -897,8 +886,7 @@ joining = threading.Thread(target=pool.shutdown)
 joining.start()
 joining.join()  # after the main thread Python 3.12.0 and 3.12.1 fork no more
 """
-    found = script(code)
-    assert (found.stdout, found.stderr) == ("0\n", "")
+    assert read_printed(BEGIN + code) == "0\n"
 
 
 def test_terminal_interrupt_reaches_the_parent_process_only() -> None:
@@ -912,7 +900,7 @@ try:
 except KeyboardInterrupt:
     print(future.result())
 """
-    assert script(code, start_new_session=True).stdout == "42\n"
+    assert run_python(BEGIN + code, start_new_session=True).stdout == "42\n"
 
 
 class Hostile(BaseException):

@@ -62,7 +62,7 @@ from support.pool_tasks import (
     spin,
     start_grandchild,
 )
-from support.processes import children, is_alive, open_descriptors
+from support.processes import children, is_alive, open_descriptors, read_printed
 
 
 @pytest.fixture
@@ -1098,7 +1098,7 @@ if pid == 0:
 os.waitpid(pid, 0)
 print(sum(future.result() for future in futures))
 """
-    found = _python(code)
+    found = read_printed(code)
     assert found.count("child: this pool belongs to the parent process") == 2
     assert found.endswith("200\n")
 
@@ -1189,11 +1189,14 @@ def test_interrupted_stop_loses_no_other_task(tmp_path: Path, place: int) -> Non
     """The claims that it had withdrawn were lost: tasks that the worker held waited for as long as the pool lived."""
     line, interrupted = 1, True
     while interrupted:
-        fifo = make_fifo(tmp_path, str(line))
+        fifo, earlier = make_fifo(tmp_path, str(line)), make_fifo(tmp_path, f"earlier{line}")
         with ProcessPool(1) as pool:
-            wait([pool.submit(read_or_return, None) for _ in range(200)])  # known to be short: a worker holds several
+            wait([pool.submit(read_or_return, None) for _ in range(5)])  # known to be short: they travel together
+            pool.submit(Path.read_text, earlier)
             futures = [pool.submit(read_or_return, path) for path in (fifo, None, None, None)]
+            write_fifo(earlier, "")
             with open_fifo(fifo):
+                assert all(future.running() for future in futures), line  # the worker holds them
                 stop = partial(pool.stop, futures[place], TaskStopped("stop"))
                 interrupted = interrupted_at(line, stop, processes)
             assert wait(futures, HANG_SECONDS).not_done == set(), line
@@ -1253,7 +1256,7 @@ pool = ProcessPool(1)
 for number in range(3):
     pool.submit(print, number, flush=True)
 """
-    assert _python(code) == "0\n1\n2\n"
+    assert read_printed(code) == "0\n1\n2\n"
 
 
 def test_shutdown_closes_all_descriptors() -> None:
@@ -1266,9 +1269,3 @@ def test_shutdown_closes_all_descriptors() -> None:
             pool.submit(os._exit, 1).exception(HANG_SECONDS)
             pool.resize(4)
     assert open_descriptors(os.getpid()) == before
-
-
-def _python(code: str) -> str:
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_SECONDS)
-    assert found.stderr == ""
-    return found.stdout

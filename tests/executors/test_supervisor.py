@@ -41,7 +41,7 @@ from support.command_scripts import (
 )
 from support.namespaces import WITHOUT_PROC, skip_unless_allowed
 from support.pool_tasks import eventually
-from support.processes import is_asleep, open_descriptors, switches
+from support.processes import is_asleep, open_descriptors, run_python, switches
 
 PACKAGE_ROOT = str(Path(paropt_exporter.__file__).parent.parent)
 MEGABYTE = 1 << 20
@@ -127,7 +127,7 @@ with CommandPool(1) as pool:
 
 
 def test_end_of_an_inherited_pool_takes_no_lease_of_a_forked_child() -> None:
-    ended = subprocess.run([sys.executable, "-c", INHERITED], capture_output=True, text=True, timeout=HANG_SECONDS)
+    ended = run_python(INHERITED)
     first, second = ended.stdout.split()
     assert first == second, ended.stderr  # the supervisor continues between the tasks of a pool
 
@@ -146,7 +146,7 @@ with CommandPool(1) as pool:
     pool.submit_commands("task", [["true"]], cwd="/").result()
 print(SUPERVISOR.pid)
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_SECONDS)
+    ended = run_python(code)
     assert ended.stdout == "None\n", ended.stderr
 
 
@@ -526,7 +526,7 @@ supervisor.run()
 
 
 def test_supervisor_pauses_while_a_process_does_not_end() -> None:
-    ended = subprocess.run([sys.executable, "-c", UNKILLABLE], capture_output=True, text=True, timeout=HANG_SECONDS)
+    ended = run_python(UNKILLABLE)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -31,6 +30,7 @@ from paropt_exporter.executors.threads.pool_state import ThreadPoolState
 from paropt_exporter.executors.threads.worker import Worker
 from support.interrupts import interrupted_at, shuts_down
 from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
+from support.processes import read_printed, run_python
 
 
 def test_results_come_back_from_named_threads() -> None:
@@ -446,7 +446,7 @@ with ThreadPool(2) as pool:
     assert sum(1 for _ in pool.map(abs, range(1_000_000), buffersize=1000)) == 1_000_000
 print(procfs.read_memory_peak_bytes())
 """
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    found = run_python(code, check=True)
     assert int(found.stdout) < 100_000_000
 
 
@@ -742,8 +742,7 @@ pool = ThreadPool(1)
 for number in range(3):
     pool.submit(lambda number=number: print(number, flush=True))
 """
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (found.stdout, found.stderr) == ("0\n1\n2\n", "")
+    assert read_printed(code, check=True) == "0\n1\n2\n"
 
 
 @pytest.mark.parametrize(("cpu_seconds", "delay_seconds"), [(0.95, 0.0), (0.5, 0.25)])

@@ -45,6 +45,7 @@ from paropt_exporter.executors.supervisor.tracing import (
     build_trace_filter,
 )
 from support.command_scripts import HANG_SECONDS, python, shell
+from support.processes import read_printed, run_python
 from support.real_servers import eventually
 from support.strace import find_reads
 
@@ -348,7 +349,7 @@ except OSError as error:
     print(error.strerror)
 thread.close()
 """
-    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    printed = run_python(script, check=True)
     assert printed.stdout == "a file system does not answer\n"
 
 
@@ -609,8 +610,7 @@ print(answered, os.waitpid(pid, 0)[1])
 @traces
 @pytest.mark.skipif(KERNEL < (5, 19), reason="signals interrupt calls before Linux 5.19")
 def test_signal_does_not_interrupt_a_call_whose_notification_was_received() -> None:
-    found = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=False)
-    assert (found.stdout, found.stderr) == ("True 0\n", "")
+    assert read_printed(INTERRUPTED) == "True 0\n"
 
 
 KILL_SUPERVISOR = "test -e ran || { echo > ran; kill -KILL $PPID; sleep 600; }; echo done"
@@ -734,8 +734,7 @@ except OSError as error:
 
 @traces
 def test_command_whose_calls_no_thread_can_serve_does_not_start() -> None:
-    found = subprocess.run([sys.executable, "-c", THREADLESS], capture_output=True, text=True, timeout=60, check=False)
-    assert (found.stdout, found.stderr) == ("can't start new thread True True\n", "")
+    assert read_printed(THREADLESS) == "can't start new thread True True\n"
 
 
 @traces

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import paropt_exporter
+from support.processes import run_python
 
 ALLOWED = {
     "paropt_exporter",
@@ -42,5 +42,5 @@ def test_worker_imports_the_standard_library_and_few_own_modules() -> None:
 
 
 def _modules(code: str, environment: dict[str, str]) -> set[str]:
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    found = run_python(code, env=environment, check=True)
     return set(found.stdout.split())

@@ -112,6 +112,29 @@ def test_pytest_without_tracebacks_still_names_the_tests(tests_folder: Path) -> 
     assert found[0].message == "assert (1 + 1) == 3"
 
 
+def test_failures_after_the_cut_beginning_of_an_output_keep_message_and_line(tmp_path: Path) -> None:
+    """A suite writes 64 KiB of failures if many tests fail, and then no finding had a line or its whole message."""
+    text = "a message that is longer than the eighty columns of a terminal and must not be cut"
+    test = f"def test_sum():\n    raise ValueError({text!r})\n"
+    for name in "abcde":
+        (tmp_path / f"test_{name}.py").write_text(test)
+    output = run_pytest(tmp_path)
+    of_third = output.index("test_c.py:2: ValueError")
+    cut = f"[about 1,000 bytes before this are left out]\n{output[of_third:]}"
+    beginnings = [("test_a.py", None), ("test_b.py", None), ("test_c.py", None), ("test_d.py", 2), ("test_e.py", 2)]
+    assert [((each.test or "").partition("::")[0], each.line) for each in find_findings(cut)] == beginnings
+    shown = choose_excerpt(cut)
+    assert shown[:2] == [f"test_{name}.py::test_sum: ValueError: {text}" for name in "de"]
+    assert shown[2].startswith("test_a.py::test_sum: ValueError: a mess") and shown[3:] == ["… 2 more"]
+
+
+def test_failure_of_a_test_whose_tear_down_fails_too_has_its_own_message(tmp_path: Path) -> None:
+    broken = "import pytest\n@pytest.fixture\ndef broken():\n    yield\n    raise RuntimeError('locked')\n"
+    (tmp_path / "test_a.py").write_text(f"{broken}def test_sum(broken):\n    assert 1 == 2\n")
+    shown = choose_excerpt(run_pytest(tmp_path))
+    assert shown == ["test_a.py::test_sum: assert 1 == 2", "test_a.py::test_sum: RuntimeError: locked"]
+
+
 def test_pytest_without_a_summary_names_the_tests_by_their_sections(tests_folder: Path) -> None:
     found = find_findings(run_pytest(tests_folder, "-rN"))
     assert [finding.test for finding in found] == [

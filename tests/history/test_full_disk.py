@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from paropt_exporter import families
 from paropt_exporter.events import Event, Result
 from paropt_exporter.history import History
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
+from support.processes import run_python
 
 REALLY_FULL = """
 import json, resource, sys
@@ -106,14 +105,7 @@ def run_script(script: str, path: Path) -> list[float]:
     """Run a script about a history in a process of its own, whose limits it changes; return the list it prints."""
     tests = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((tests, str(Path(tests).parent / "exporter")))}
-    ran = subprocess.run(
-        [sys.executable, "-c", script, str(path), tests],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    ran = run_python(script, str(path), tests, env=environment, check=True)
     found: list[float] = json.loads(ran.stdout)
     return found
 

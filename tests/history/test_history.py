@@ -36,6 +36,7 @@ from support.event_samples import (
     task,
 )
 from support.metric_pages import render_page
+from support.processes import run_python
 
 HELD = """
 import sys
@@ -1026,14 +1027,7 @@ def test_totals_are_read_from_a_file_that_can_not_grow(path: Path) -> None:
         "print(len(history.load_totals().counters) > 0, history.broken is not None)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "exporter")}
-    ran = subprocess.run(
-        [sys.executable, "-c", script, str(path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ran = run_python(script, str(path), env=environment)
     assert ran.stdout == "True True\n", ran.stderr
     assert ran.stderr.count("cannot write the history") == 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from paropt_exporter.metrics.samples import SCRAPE_FAMILIES
 from support import golden
 from support.event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
 from support.metric_pages import render_page
+from support.processes import run_python
 from support.repositories import Repository
 
 OWN_FAMILIES = [family for family in families.FAMILIES if family not in families.SERVE_FAMILIES]
@@ -591,9 +591,7 @@ def test_prometheus_multiproc_dir_is_dropped_before_the_client_is_imported(tmp_p
         "print(values.ValueClass.__name__, 'PROMETHEUS_MULTIPROC_DIR' in os.environ)\n"
     )
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    ran = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
-    )
+    ran = run_python(script, env=environment, check=True)
     assert ran.stdout == "MutexValue False\n"
     assert "ignored" in ran.stderr
     assert not list(tmp_path.iterdir())

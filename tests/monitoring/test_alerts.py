@@ -16,7 +16,7 @@ from paropt_exporter.cli.flags import build_parser
 from paropt_exporter.families import Kind
 from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.options import Format, Options
-from support.deployed import refusal
+from support.deployed import check_queries, refusal
 from support.generated import load_dashboards, load_rule_groups
 from support.real_servers import program
 from support.yaml_documents import load_yaml
@@ -214,26 +214,15 @@ def test_a_lane_without_success_alerts_after_the_stage_that_fails(interval_minut
         f'ALERTS{{alertname="{name}",alertstate="firing"}}'
         for name in ("ParoptLaneNotSucceeding", "ParoptStageFailing")
     )
-    expectations: list[dict[str, object]] = [
-        {"expr": f"{lane} unless on (lane) {stage}", "eval_time": f"{minute}m", "exp_samples": []}
-        for minute in range(1, 181)
+    expected: list[tuple[str, str, dict[str, float]]] = [
+        (f"{lane} unless on (lane) {stage}", f"{minute}m", {}) for minute in range(1, 181)
     ]
-    expectations.append({"expr": f"count({lane})", "eval_time": "180m", "exp_samples": [{"labels": "{}", "value": 1}]})
-    content = {
-        "rule_files": [write_alerts(tmp_path, "ParoptLaneNotSucceeding", "ParoptStageFailing")],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [
-                    {"series": name, "values": " ".join(map(str, values))} for name, values in series.items()
-                ],
-                "promql_expr_test": expectations,
-            }
-        ],
-    }
-    (tmp_path / "tests.yml").write_text(yaml.safe_dump(content))
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+    check_queries(
+        tmp_path,
+        {name: " ".join(map(str, values)) for name, values in series.items()},
+        [*expected, (f"count({lane})", "180m", {"{}": 1})],
+        rules=[write_alerts(tmp_path, "ParoptLaneNotSucceeding", "ParoptStageFailing")],
+    )
 
 
 @pytest.mark.parametrize("window", [None, "1m"])
@@ -251,35 +240,18 @@ def test_checks_count_once_at_whatever_moment_between_two_scrapes_a_lane_ends(
     groups = [group for text in texts for group in load_yaml(text)["groups"]]
     rules = [rule for group in groups for rule in group["rules"] if rule.get("record") in needed]
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "lanes", "rules": rules}]}))
-    content = {
-        "rule_files": ["rules.yml"],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": f"{step_seconds}s",
-                "input_series": [
-                    {
-                        "series": f'paropt_sla_checks_total{{job="ci",project="shop",lane="{end}",stage="lint"}}',
-                        "values": " ".join(
-                            str((second - end) // interval_seconds + 1) if second % 60 == 30 else "_"
-                            for second in range(0, last_seconds + 1, step_seconds)
-                        ),
-                    }
-                    for end in range(0, interval_seconds, step_seconds)
-                ],
-                "promql_expr_test": [
-                    {
-                        "expr": f"count(abs({name} - {checks}) < 0.5)",
-                        "eval_time": f"{last_seconds}s",
-                        "exp_samples": [{"labels": "{}", "value": interval_seconds // step_seconds}],
-                    }
-                    for name, checks in recorded.items()
-                ],
-            }
-        ],
+    series = {
+        f'paropt_sla_checks_total{{job="ci",project="shop",lane="{end}",stage="lint"}}': " ".join(
+            str((second - end) // interval_seconds + 1) if second % 60 == 30 else "_"
+            for second in range(0, last_seconds + 1, step_seconds)
+        )
+        for end in range(0, interval_seconds, step_seconds)
     }
-    (tmp_path / "tests.yml").write_text(yaml.safe_dump(content))
-    assert refusal(program("promtool"), "test", "rules", tmp_path / "tests.yml") == ""
+    lanes = {"{}": interval_seconds // step_seconds}
+    expected = [
+        (f"count(abs({name} - {checks}) < 0.5)", f"{last_seconds}s", lanes) for name, checks in recorded.items()
+    ]
+    check_queries(tmp_path, series, expected, interval=f"{step_seconds}s", rules=["rules.yml"])
 
 
 def test_alerts_compare_and_never_test_absence() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -21,6 +24,19 @@ def is_alive(pid: int) -> bool:
 def is_asleep(pid: int) -> bool:
     """Whether the process waits for an event, and runs nothing meanwhile."""
     return psutil.Process(pid).status() == psutil.STATUS_SLEEPING
+
+
+def run_python(code: str, *arguments: str, check: bool = False, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run code in a new interpreter, and return its result. `check`: raise if its exit code is not 0."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=check, **options)
+
+
+def read_printed(code: str, *arguments: str, **options: Any) -> str:
+    """Run code in a new interpreter and return its output; fail if there is any on stderr."""
+    ended = run_python(code, *arguments, **options)
+    assert ended.stderr == ""
+    return ended.stdout
 
 
 def run_in_forked_child(work: Callable[[], object]) -> int:

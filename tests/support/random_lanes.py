@@ -68,6 +68,7 @@ actions = st.one_of(
     st.tuples(moments, st.just("resize"), st.integers(1, SIZE)),
     st.tuples(moments, st.just("limit"), st.integers(1, 2)),
     st.tuples(moments, st.just("admit"), st.sampled_from([None, 0.05, 1.0, 3.0])),
+    st.tuples(moments, st.just("remember"), st.sampled_from([-1, 300 * MIB, 500 * MIB, 2500 * MIB])),
     st.tuples(moments, st.just("share"), st.sampled_from([1.0, 2.0])),
     st.tuples(moments, st.just("sleep"), st.sampled_from([0.7, 5.0, 3600.0])),
 )
@@ -137,6 +138,9 @@ def act(bench: Bench, action: str, value: Any) -> None:
         case "admit":
             demands = {f"s{number}": value for number in range(0, 6, 2)}
             bench.engine.set_admission(None if value is None else Admission(cores=2.0, floor=1, stages=demands))
+        case "remember":
+            peaks = {"s0": 300 * MIB, "s1": 2000 * MIB, "s3": 100 * MIB}
+            bench.engine.set_admission(Admission(cores=2.0, floor=1, peak_bytes=peaks, memory_bytes=value))
         case "sleep":
             bench.clock.advance(value)  # the whole process, with its tasks
         case "share":

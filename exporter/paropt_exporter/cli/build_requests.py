@@ -45,14 +45,14 @@ def build_request(flags: Flags, *, once: bool) -> Request:
         affected_ref=flags.affected or None,
         no_cache=flags.no_cache,
         addresses=tuple(flags.web_listen_address or ()),
-        telemetry_path=flags.web_telemetry_path,
+        telemetry_path=_reject_empty("--web.telemetry-path", "path", flags.web_telemetry_path),
         max_requests=_parse_max_requests(flags.web_max_requests),
         exporter_metrics=False if flags.web_disable_exporter_metrics else None,
         web_config=resolve_path("--web.config.file", flags.web_config_file, absolute=enter_root),
         systemd_socket=flags.web_systemd_socket,
-        push_url=_check_push_url(flags.push_url),
+        push_url=_reject_empty("--push.url", "URL", flags.push_url),
         push_fail=flags.push_fail,
-        push_instance=flags.push_instance,
+        push_instance=_reject_empty("--push.instance", "name", flags.push_instance),
         textfile=resolve_path("--textfile", flags.textfile, absolute=True),
         reports=_parse_reports(flags),
     )
@@ -67,7 +67,7 @@ def build_serve_request(flags: Flags) -> ServeRequest:
         addresses=tuple(flags.web_listen_address or ()),
         web_config=resolve_path("--web.config.file", flags.web_config_file, absolute=False),
         systemd_socket=flags.web_systemd_socket,
-        telemetry_path=flags.web_telemetry_path,
+        telemetry_path=_reject_empty("--web.telemetry-path", "path", flags.web_telemetry_path),
         max_requests=_parse_max_requests(flags.web_max_requests),
         process_metrics=not flags.web_disable_exporter_metrics,
     )
@@ -179,18 +179,20 @@ def resolve_path(flag: str, path: str | None, *, absolute: bool) -> Path | None:
 
     Raises UsageError for an empty path, which an unset variable gives, and which would mean the current folder.
     """
+    _reject_empty(flag, "path", path)
     if path is None:
         return None
-    if not path:
-        raise UsageError(f"{flag}: the path is empty: correct it, or leave the flag out")
     return Path(os.path.abspath(path) if absolute else path)  # noqa: PTH100 -- keeps links
 
 
-def _check_push_url(url: str | None) -> str | None:
-    """Return the URL of --push.url. Raises UsageError for an empty one, which would mean the config's URL."""
-    if url == "":
-        raise UsageError("--push.url: the URL is empty: correct it, or leave the flag out")
-    return url
+def _reject_empty(flag: str, what: str, text: str | None) -> str | None:
+    """Return a flag's text. Raises UsageError for an empty one, which an unset variable gives.
+
+    It would silently mean the value of the config, or the default.
+    """
+    if text == "":
+        raise UsageError(f"{flag}: the {what} is empty: correct it, or leave the flag out")
+    return text
 
 
 def parse_duration_flag(flag: str, text: str | None) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from paropt_exporter.cli import PROGRAM, format_version
 from paropt_exporter.cli.completion import SHELLS, WORDS
@@ -93,52 +92,47 @@ def build_parser() -> Parser:
     _add_run_flags(top)
     _add_endpoint_flags(top)
     _add_short_run_flags(top)
-    _add_global_flags(top, defaults=True)
+    _add_global_flags(top)
+    top.set_defaults(color="auto", log_level="info", log_format="logfmt")
     run_flags = frozenset(top.options)
     commands = top.add_subparsers(dest="command", prog=PROGRAM, metavar="COMMAND", title="other commands")
     _add_commands(commands, run_flags)
     return top
 
 
-def _add_global_flags(parser: Parser, *, defaults: bool) -> None:
+def _add_global_flags(parser: Parser) -> None:
     """Add the flags that are valid before and after a sub-command. Its own parser has no defaults for them."""
     group = parser.add_argument_group("for all commands")
     group.add_argument(
         "--config.file",
         dest="config_file",
         metavar="FILE",
-        default=None if defaults else argparse.SUPPRESS,
         help="the config file (default: $PAROPT_CONFIG_FILE, otherwise the nearest paropt.yml in this folder or above, "
         "up to the root of the repository; without one, built-in stages)",
     )
     group.add_argument(
         "--color",
         choices=("auto", "always", "never"),
-        default="auto" if defaults else argparse.SUPPRESS,
         help="when to use colours (default: auto, on a terminal; $NO_COLOR and $FORCE_COLOR are honoured)",
     )
-    level_default = "info" if defaults else argparse.SUPPRESS
     group.add_argument(
         "--log.level",
         dest="log_level",
         choices=("debug", "info", "warn", "error"),
-        default=level_default,
         help="the least severe messages to log to stderr (default: info)",
     )
-    style_default = "logfmt" if defaults else argparse.SUPPRESS
     group.add_argument(
         "--log.format",
         dest="log_format",
         choices=("logfmt", "json"),
-        default=style_default,
         help="the format of these messages (default: logfmt)",
     )
 
 
 def _build_global_flags() -> Parser:
     """Return the parent of the parsers of sub-commands."""
-    flags = Parser(add_help=False)
-    _add_global_flags(flags, defaults=False)
+    flags = Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    _add_global_flags(flags)
     return flags
 
 
@@ -172,7 +166,7 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="store_true",
         help="list lanes and stages (only those that other flags select), without running anything",
     )
-    run.add_argument("--dry-run", dest="dry_run", action="store_true", help="show the plan, without running anything")
+    run.add_argument("--dry-run", action="store_true", help="show the plan, without running anything")
     run.add_argument(
         "--once",
         action=argparse.BooleanOptionalAction,
@@ -194,7 +188,6 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     )
     run.add_argument(
         "--no-cache",
-        dest="no_cache",
         action="store_true",
         help="run unchanged stages too, and replace their cached results",
     )
@@ -252,8 +245,7 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
 
 def _add_endpoint_flags(top: Parser, *, after_command: bool = False) -> None:
     """Add the flags of the endpoint. After a command they have no defaults. Only a run has --web.linger."""
-    unset: dict[str, Any] = {"default": argparse.SUPPRESS} if after_command else {}
-    web = top.add_argument_group("the endpoint")
+    web = top.add_argument_group("the endpoint", argument_default=argparse.SUPPRESS if after_command else None)
     web.add_argument(
         "--web.listen-address",
         dest="web_listen_address",
@@ -261,28 +253,24 @@ def _add_endpoint_flags(top: Parser, *, after_command: bool = False) -> None:
         metavar="ADDRESS",
         help="where to serve the metrics; may be repeated (default: 127.0.0.1:10178"
         + (")" if after_command else ", or the next free port)"),
-        **unset,
     )
     web.add_argument(
         "--web.config.file",
         dest="web_config_file",
         metavar="FILE",
         help="a file with TLS, basic authentication and headers",
-        **unset,
     )
     web.add_argument(
         "--web.systemd-socket",
         dest="web_systemd_socket",
         action="store_true",
         help="serve on the sockets that systemd opened, instead of --web.listen-address",
-        **unset,
     )
     web.add_argument(
         "--web.telemetry-path",
         dest="web_telemetry_path",
         metavar="PATH",
         help="the path of the metrics (default: /metrics)",
-        **unset,
     )
     if not after_command:
         web.add_argument(
@@ -296,14 +284,12 @@ def _add_endpoint_flags(top: Parser, *, after_command: bool = False) -> None:
         dest="web_max_requests",
         metavar="N",
         help="answer at most N scrapes at once; others get 503 (default: 0, no limit)",
-        **unset,
     )
     web.add_argument(
         "--web.disable-exporter-metrics",
         dest="web_disable_exporter_metrics",
         action="store_true",
         help="leave out metrics about the exporter itself (process_*, python_*)",
-        **unset,
     )
 
 

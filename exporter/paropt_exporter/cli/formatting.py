@@ -16,6 +16,7 @@ _LINE_ENDS = compile_later(r"\r\n|[\n\t\v\f\r\x85\u2028\u2029]")
 _WORDS_WITH_SPACES = compile_later(r" *(?:[^ ]*\d min (?=\d\d s))?[^ ]+(?: s[:,;)]*(?= |$))?")
 _WITHOUT_WIDTH = frozenset({"Mn", "Me", "Cf"})  # marks above and below letters, such as Thai vowels; joiners in emoji
 _FEWEST_COLUMNS = 30  # the narrowest terminal for which lines are wrapped
+_MOST_OF_NAMES = 40  # of a cell before the last, if a table is too wide: half a terminal of 80 columns
 _FEWEST_OF_LAST = 15  # the narrowest last column of a table, whose cells are cut
 _FEWEST_SHOWN_OF_LAST = 8  # in fewer columns, no word would be readable
 _MOST_FAULTS = 100  # further ones would scroll the first ones off the screen
@@ -109,11 +110,13 @@ def find_columns_of_terminal(stream: TextIO) -> int | None:
 def format_fitting_table(
     headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], columns: int | None, *, dispensable: Sequence[str]
 ) -> list[str]:
-    """Return a table for a terminal; `dispensable` columns are left out, in this order, until it fits.
+    """Return a table for a terminal: until it fits, long names are cut, then `dispensable` columns left out in order.
 
-    If there is no terminal (None), it has all columns.
+    If there is no terminal (None), it is whole.
     """
     kept = [*range(len(headers))]
+    if columns is not None and max(map(count_columns, format_table(headers, rows))) > columns:
+        rows = [(*(_cut(cell, _MOST_OF_NAMES) for cell in row[:-1]), row[-1]) for row in rows]
     for name in ("", *dispensable):
         kept = [column for column in kept if headers[column] != name]
         shown, *cells = (tuple(row[column] for column in kept) for row in (headers, *rows))

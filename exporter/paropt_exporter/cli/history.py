@@ -200,10 +200,11 @@ def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
         summary.lane,
         result,
         # The end of a killed run is unknown, only the time of its last event.
-        f"{'> ' if gone or summary.reason == KILLED else ''}{summary.duration_seconds:.1f} s",
+        f"{'> ' if gone or summary.reason == KILLED else ''}{format_seconds(summary.duration_seconds)}",
         str(summary.total_tasks),
         str(summary.failed_tasks),
-        f"{summary.throughput_tasks_per_second:.2f}",
+        # Skipped tasks are no throughput.
+        "-" if any(map(_is_cached, summary.stages)) else f"{summary.throughput_tasks_per_second:.2f}",
         f"{summary.busy_ratio:.0%}",
         notes,
     )

@@ -18,6 +18,7 @@ from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES
 from paropt_exporter.errors import format_count
+from paropt_exporter.plan import describe_missing_stages
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Lane, Stage
@@ -65,8 +66,11 @@ def _format_text(
     lane_rows = [_build_lane_row(name, lane, stages) for name, lane in lanes.items()]
     yield from format_cut_table(_LANE_HEADERS, lane_rows, columns, dispensable=())
     yield ""
-    stage_rows = [_build_stage_row(stage, items) for stage in stages]
-    yield from format_cut_table(_STAGE_HEADERS, stage_rows, columns, dispensable=("needs", "number"))
+    if config.stages:
+        stage_rows = [_build_stage_row(stage, items) for stage in stages]
+        yield from format_cut_table(_STAGE_HEADERS, stage_rows, columns, dispensable=("needs", "number"))
+    else:
+        yield from wrap_for_terminal(describe_missing_stages(config), columns, 2)
     for note in config.notes:
         yield from wrap_for_terminal(f"note  {format_line(note)}", columns, 6)
     if projects := [str(folder) for folder in find_projects_below(config.root) if has_config(config.root / folder)]:

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 SIGN_OF_LIFE_SECONDS = 30.0  # CI systems cancel jobs without output for minutes
 _RICH_STYLES = {"": "none", RED: "red", YELLOW: "yellow", GREEN: "green"}
 _TIME_COLUMNS = 9  # of the time of day and a space before each line
+_MOST_FAILED_TASKS = 3  # of a stage: as many as the summary has findings, each with its output of up to 64 KiB
 _SHOWN_LINES = 40  # the last lines of a failed task's output: about a screenful
 _FOLDED_LINES = 200  # of folded output
 _COLUMNS_OF_TABLE = 7
@@ -84,7 +85,7 @@ class ConsoleScreen:
         self._json_logs = json_logs
         self._format_group: Callable[[str, str], str] | None = None
         self._default_limits: frozenset[str] = frozenset()  # lanes' default limits that no line has mentioned yet
-        self._failed: dict[str, TaskRecord] = {}
+        self._failed: dict[str, list[TaskRecord]] = {}  # by stage, the bad tasks that the summary describes
         self._progress = _Progress()
         self._usual: dict[str, float] = {}  # seconds by stage, from its last runs
         self._flakiness: dict[str, Flakiness] = {}
@@ -218,9 +219,15 @@ class ConsoleScreen:
         self._err_writer.put(self._stop_progress)
         self._out_writer.put(lambda: self._write_summary(text), characters=len(text), lines=text.count("\n") + 1)
 
+    def _keep_failed(self, record: TaskRecord) -> None:
+        """Keep a bad task. If many stages failed, the summary shows one finding of each, so one task is enough."""
+        kept = self._failed.setdefault(record.stage, [])
+        if not kept or (len(kept) < _MOST_FAILED_TASKS and len(self._failed) <= summary.FEW_BAD):
+            kept.append(record)
+
     def _show_task(self, record: TaskRecord) -> None:
         if record.result.bad and record.final:
-            self._failed.setdefault(record.stage, record)
+            self._keep_failed(record)
         if not record.final:
             message = format_line(record.message[: summary.MESSAGES_WIDTH])
             # The message about a batch begins with its failed items.

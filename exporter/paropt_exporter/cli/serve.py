@@ -39,8 +39,8 @@ from paropt_exporter.serve.runtime_folder import connect
 _ANSWER_SECONDS = 5.0
 _RECEIVED_BYTES = 1 << 16
 _MOST_NAMED = 5
-_RUN_HEADERS = ("RUN", "HELD", "SHARE", "WANTED", "WAITS")
-_DISPENSABLE = ("HELD", "WANTED", "SHARE")  # left out in this order until the table fits the terminal
+_RUN_HEADERS = ("run", "held", "share", "wanted", "waits")
+_DISPENSABLE = ("held", "wanted", "share")  # left out in this order until the table fits the terminal
 
 
 def run_serve(request: ServeRequest, environ: MutableMapping[str, str]) -> int:
@@ -112,7 +112,7 @@ def format_status(status: Status, columns: int | None = None) -> str:
     held = sum(run.cores_held for run in status.runs)
     lines = [
         f"serve {status.version} (pid {status.pid}) at {status.url}",
-        f"{held:.1f} of {status.cores:g} cores computing, {format_count(len(status.runs), 'run')},"
+        f"{held:.1f} of {status.cores:g} cores held, {format_count(len(status.runs), 'run')},"
         f" {format_count(len(status.projects), 'project')}",
     ]
     if status.runs:

@@ -29,7 +29,7 @@ MESSAGES_WIDTH = 160  # two lines of a terminal; a message may name a very long 
 _FEW = 20  # up to so many stages have a line each; with more, the bad news might not fit on the screen
 _MOST_OF_FEW = {_BAD: _FEW, _LATE: _FEW, _GOOD: _FEW, _SKIPPED: _FEW}
 _MOST_OF_MANY = {_BAD: 10, _LATE: 5, _GOOD: 3, _SKIPPED: 2}
-_FEW_BAD = 3  # up to so many failed stages show several findings each; with more, one each
+FEW_BAD = 3  # up to so many failed stages show several findings each; with more, one each
 _FACTS_INDENT, _FOOTER_INDENT = 6, 11  # of continuation lines
 _COPIED = frozenset({"metrics", "output", "again"})
 _NAMED = 10  # how many stages without their own line are named
@@ -38,7 +38,7 @@ _SLOWER_RATIO, _SLOWER_SECONDS = 2.0, 1.0  # slower than usual by both; smaller 
 
 def format_summary(
     run: RunRecord,
-    failed: Mapping[str, TaskRecord],
+    failed: Mapping[str, Sequence[TaskRecord]],
     *,
     metrics_url: str = "",
     again: str = "--failed",
@@ -47,7 +47,7 @@ def format_summary(
     flakiness: Mapping[str, Flakiness] = MappingProxyType({}),
     columns: int | None = None,
 ) -> str:
-    """Return the summary. `failed` has each stage's first bad task, whose findings are shown.
+    """Return the summary. `failed` has the first bad tasks of each stage, whose findings are shown.
 
     `again`: the flags that run the failed part again; "" for no such line. `log_flags`: the flags of `log` that print
     the whole output; "" if all of it was shown. `usual`: the seconds that stages took in their last runs. `flakiness`:
@@ -55,7 +55,7 @@ def format_summary(
     are not wrapped, so that they can be copied.
     """
     most = _MOST_OF_FEW if len(run.stages) <= _FEW else _MOST_OF_MANY
-    few_bad = sum(_classify_stage(stage) == _BAD for stage in run.stages) <= _FEW_BAD
+    few_bad = sum(_classify_stage(stage) == _BAD for stage in run.stages) <= FEW_BAD
     widths = (count_columns(stage.stage) for stage in run.stages)
     width = max((width for width in widths if width <= _NAMES_WIDTH), default=0)
     lines = wrap_for_terminal(format_headline(run), columns, 2)
@@ -104,13 +104,13 @@ def find_usual_seconds(stage: StageRecord, usual: Mapping[str, float]) -> float 
     return before_seconds if stage.duration_seconds >= least_seconds else None
 
 
-def _choose_telling_lines(task: TaskRecord, stage: StageRecord, *, brief: bool) -> Iterator[str]:
+def _choose_telling_lines(tasks: Sequence[TaskRecord], stage: StageRecord, *, brief: bool) -> Iterator[str]:
     """Yield the lines that show why a stage failed; `brief`: at most one."""
     # here: its patterns take 20 ms to compile, and a successful run needs none
     from paropt_exporter.findings import choose_excerpt
 
     message = format_line(stage.message)
-    for line in choose_excerpt(task.output, brief=brief):
+    for line in choose_excerpt(*(task.output for task in tasks), brief=brief):
         shown = format_line(line if len(line) <= MESSAGES_WIDTH else f"{line[:MESSAGES_WIDTH]} …")
         if shown != message:
             yield shown
@@ -249,7 +249,7 @@ def _format_message(stage: StageRecord) -> str:
 
 
 def _iter_footer(run: RunRecord, metrics_url: str, again: str, log: str) -> Iterator[tuple[str, str]]:
-    if run.pools:
+    if run.pools and not all(stage.cached or stage.result is Result.SKIP for stage in run.stages):
         pools = " · ".join(_format_pool(pool.name, pool.start_size, pool.peak_size, pool.reason) for pool in run.pools)
         yield "pools", f"{pools} · {run.busy_ratio:.0%} busy"
     yield from _iter_hints(run)

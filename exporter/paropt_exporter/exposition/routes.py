@@ -55,6 +55,7 @@ class Routes(Struct, frozen=True, kw_only=True):
         links = ((self.telemetry_path, "Metrics"), (HEALTHY, "Healthy"), (READY, "Ready"))
         items = "".join(f'<li><a href="{escape(path)}">{name}</a></li>' for path, name in links)
         return (
-            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>paropt-exporter</title></head>'
+            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+            '<meta name="color-scheme" content="light dark"><title>paropt-exporter</title></head>'
             f"<body><h1>paropt-exporter</h1><p>Version {escape(__version__)}</p><ul>{items}</ul></body></html>\n"
         ).encode()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from support.processes import run_python
 
 ROOT = Path(__file__).parents[3]
 _PRINT_METRICS = """
@@ -27,8 +27,6 @@ asyncio.run(main())
 def test_every_dask_metric_of_the_dashboards_exists() -> None:
     boards = [json.loads(path.read_text()) for path in (ROOT / "dashboards").glob("*.json")]
     asked = set(re.findall(r"\bdask_\w+", json.dumps(boards)))
-    page = subprocess.run(
-        [sys.executable, "-c", _PRINT_METRICS], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
+    page = run_python(_PRINT_METRICS, check=True).stdout
     assert asked
     assert asked <= set(re.findall(r"^(dask_\w+)\{state=", page, re.MULTILINE))

@@ -7,8 +7,6 @@ import os
 import pickle
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +24,7 @@ from paropt_exporter.executors.cluster.dask_client import Source, check_address,
 from paropt_exporter.executors.cluster.membership import Membership
 from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSettings, TlsFiles
 from support.dask_clusters import DaskCluster
+from support.processes import run_python
 from support.real_servers import eventually
 
 WAIT_SECONDS = 60.0
@@ -280,9 +279,7 @@ def test_missing_extra_is_one_line() -> None:
         "try:\n    build_cluster_opener(read_config(None, root=Path('.')), lambda: None)(1)\n"
         "except Exception as error:\n    print(error, error.exit_code)\n"
     )
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
+    printed = run_python(code, check=True).stdout
     assert printed == "strategy dask: there is no module distributed: pip install 'paropt-exporter[dask]' 2\n"
 
 
@@ -291,9 +288,7 @@ def test_extra_that_is_too_old_is_one_line_with_the_reason(tmp_path: Path) -> No
     (tmp_path / "distributed.py").write_text("__version__ = '2019.1'\n")
     code = "from paropt_exporter.executors.cluster import dask_client; dask_client.require_distributed()"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    ran = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
+    ran = run_python(code, env=environment)
     assert "ClusterError: strategy dask: distributed can't be imported (ImportError: cannot import" in ran.stderr
 
 
@@ -305,7 +300,5 @@ def test_lane_without_a_cluster_loads_nothing_of_it(tmp_path: Path) -> None:
         "print([name for name in sys.modules if name.startswith(('distributed', 'dask', 'tornado'))"
         " or name.startswith('paropt_exporter.executors.cluster')])"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
-    )
+    run = run_python(code, cwd=tmp_path, check=True)
     assert run.stdout.splitlines()[-1] == "[]"

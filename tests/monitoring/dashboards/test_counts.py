@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,8 @@ import pytest
 from paropt_exporter.monitoring import dashboards
 from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.options import Options
-from support.deployed import refusal
+from support.deployed import check_queries
 from support.generated import iter_panels
-from support.real_servers import program
 
 _PLACE = 'job="paropt",instance="a",project="demo",lane="standard"'
 _FAILED = f'instance_stage:paropt_stage_runs:increase5m{{{_PLACE},stage="lint",result="failure"}}'
@@ -53,17 +51,10 @@ def test_recorded_fault_is_in_one_bar(tmp_path: Path, title: str, series: str, l
     assert shortest == "5m"
     ends = range(minutes, 61, minutes)
     (holder,) = [end for end in ends if end - minutes < 10 <= end]  # the window that ends at minute 10 has it
-    write_and_run(
+    check_queries(
         tmp_path,
         {series: "_x6 1x4 stale"},
-        [
-            {
-                "expr": f"({expression}) > 0",
-                "eval_time": f"{end}m",
-                "exp_samples": [{"labels": labels, "value": 1}] if end == holder else [],
-            }
-            for end in ends
-        ],
+        [(f"({expression}) > 0", f"{end}m", {labels: 1} if end == holder else {}) for end in ends],
     )
 
 
@@ -75,15 +66,11 @@ def test_fault_between_two_windows_is_in_one_bar(tmp_path: Path, event: int) -> 
     samples = (str(int(second > event)) if second % 60 == 30 else "_" for second in range(0, 1200, 10))
     rules = tmp_path / "rules.yml"
     rules.write_text(rule_files.render_rules(Options())["alerts/paropt-recording.yml"])
-    write_and_run(
+    check_queries(
         tmp_path,
         {counter: " ".join(samples)},
         [
-            {
-                "expr": f"sgn({expression})",
-                "eval_time": f"{end}m",
-                "exp_samples": [{"labels": '{result="failure",stage="lint"}', "value": 1}] if end == 10 else [],
-            }
+            (f"sgn({expression})", f"{end}m", {'{result="failure",stage="lint"}': 1} if end == 10 else {})
             for end in range(5, 21, 5)
         ],
         interval="10s",
@@ -97,16 +84,10 @@ def test_faults_in_and_between_windows_share_a_bar(tmp_path: Path) -> None:
     counter = f'paropt_stage_runs_total{{{_PLACE},stage="lint",result="failure"}}'
     samples = (str((second > 420) + (second > 1200)) if second % 60 == 30 else "_" for second in range(0, 1800, 10))
     (tmp_path / "rules.yml").write_text(rule_files.render_rules(Options())["alerts/paropt-recording.yml"])
-    write_and_run(
+    check_queries(
         tmp_path,
         {counter: " ".join(samples)},
-        [
-            {
-                "expr": f"round({expression})",
-                "eval_time": "30m",
-                "exp_samples": [{"labels": '{result="failure",stage="lint"}', "value": 2}],
-            }
-        ],
+        [(f"round({expression})", "30m", {'{result="failure",stage="lint"}': 2})],
         interval="10s",
         rules=["rules.yml"],
     )
@@ -115,10 +96,10 @@ def test_faults_in_and_between_windows_share_a_bar(tmp_path: Path) -> None:
 def test_fixed_rate_window_leaves_no_gap_between_bars(tmp_path: Path) -> None:
     expression, shortest = ask("How many runs end, and how?", Options(rate_window="10m"), "30m")
     assert shortest == "10m"
-    write_and_run(
+    check_queries(
         tmp_path,
         {_RUNS: "0x6 1x60"},
-        [{"expr": expression, "eval_time": "30m", "exp_samples": [{"labels": '{result="failure"}', "value": 1}]}],
+        [(expression, "30m", {'{result="failure"}': 1})],
     )
 
 
@@ -128,36 +109,12 @@ def test_run_is_in_one_bar_with_scrapes_of_a_minute(tmp_path: Path) -> None:
     expression, _ = ask("How many runs end, and how?", Options(), f"{max(4, shortest + 1)}m")
     samples = (str(int(second > 420)) if second % 60 == 30 else "_" for second in range(0, 1200, 10))
     holder = -(-450 // (60 * shortest)) * shortest  # the end of the bar with the first sample after the run
-    write_and_run(
+    check_queries(
         tmp_path,
         {_RUNS: " ".join(samples)},
         [
-            {
-                "expr": f"sgn({expression}) > 0",
-                "eval_time": f"{end}m",
-                "exp_samples": [{"labels": '{result="failure"}', "value": 1}] if end == holder else [],
-            }
+            (f"sgn({expression}) > 0", f"{end}m", {'{result="failure"}': 1} if end == holder else {})
             for end in range(shortest, 20, shortest)
         ],
         interval="10s",
     )
-
-
-def write_and_run(
-    folder: Path,
-    series: dict[str, str],
-    expectations: list[dict[str, object]],
-    *,
-    interval: str = "1m",
-    rules: Sequence[str] = (),
-) -> None:
-    tests = [
-        {
-            "input_series": [{"series": name, "values": values} for name, values in series.items()],
-            "interval": interval,
-            "promql_expr_test": expectations,
-        }
-    ]
-    content = {"tests": tests, "evaluation_interval": "1m", "rule_files": [*rules]}
-    (folder / "tests.yml").write_text(json.dumps(content))  # JSON is YAML
-    assert refusal(program("promtool"), "test", "rules", folder / "tests.yml") == ""

@@ -19,9 +19,9 @@ from paropt_exporter import families
 from paropt_exporter.monitoring import dashboards
 from paropt_exporter.monitoring.alerts import rule_files as alerts
 from support.demo import ROOT, RULES, demo, rules
-from support.deployed import refusal
+from support.deployed import check_queries
 from support.generated import iter_panels
-from support.real_servers import HANG_SECONDS, Prometheus, eventually, get, program
+from support.real_servers import HANG_SECONDS, Prometheus, eventually, get
 from support.yaml_documents import load_yaml
 
 pytestmark = pytest.mark.timeout(4 * HANG_SECONDS)  # the first test waits for four runs of the demo and 300 queries
@@ -165,19 +165,13 @@ def test_no_line_of_the_list_is_unused(answers: dict[str, list[float]]) -> None:
         assert reason.startswith("unless ") or not all(found), pattern
 
 
-def check_rule_tests(folder: Path, tests: Sequence[object]) -> None:
-    """Let promtool run tests of rules, each as its file has it."""
-    (folder / "tests.yml").write_text(json.dumps({"tests": tests}))  # JSON is YAML
-    assert refusal(program("promtool"), "test", "rules", folder / "tests.yml") == ""
-
-
 def test_a_host_counts_once_however_many_projects_serve_has_on_it(tmp_path: Path) -> None:
-    both = [f'{{job="paropt",instance="a",project="{name}"' for name in ("shop", "wiki")]
-    series = [
-        *(f'paropt_build_info{labels},version="1",revision="2",python="3"}}' for labels in both),
-        *(f"paropt_host_cpus{labels}}}" for labels in both),
-    ]
-    cpu = [f'paropt_pool_cpu_seconds_total{labels},pool="commands"}}' for labels in both]
+    series: dict[str, str] = {}
+    for name in ("shop", "wiki"):
+        labels = f'{{job="paropt",instance="a",project="{name}"'
+        series[f'paropt_build_info{labels},version="1",revision="2",python="3"}}'] = "1x40"
+        series[f"paropt_host_cpus{labels}}}"] = "4x40"
+        series[f'paropt_pool_cpu_seconds_total{labels},pool="commands"}}'] = "0+60x40"
     wanted = {
         "paropt-exporter: Which builds run? A": 1,
         "paropt-pools: How many cores do the pools use? B": 4,
@@ -186,20 +180,7 @@ def test_a_host_counts_once_however_many_projects_serve_has_on_it(tmp_path: Path
     asked = {
         one.where: fill_template(one.expression).replace(f"[{RULES.rate_window}]", "[5m]") for one in list_questions()
     }
-    tests = [
-        {
-            "input_series": [
-                *({"series": name, "values": "4x40" if "cpus" in name else "1x40"} for name in series),
-                *({"series": name, "values": "0+60x40"} for name in cpu),
-            ],
-            "interval": "1m",
-            "promql_expr_test": [
-                {"expr": f"sum({asked[where]})", "eval_time": "30m", "exp_samples": [{"labels": "{}", "value": value}]}
-                for where, value in wanted.items()
-            ],
-        }
-    ]
-    check_rule_tests(tmp_path, tests)
+    check_queries(tmp_path, series, [(f"sum({asked[each]})", "30m", {"{}": value}) for each, value in wanted.items()])
 
 
 def test_exporter_that_ended_with_its_lane_is_not_missed(tmp_path: Path) -> None:
@@ -211,16 +192,7 @@ def test_exporter_that_ended_with_its_lane_is_not_missed(tmp_path: Path) -> None
         'up{job="paropt",instance="down"}': "1 0x9",
         'paropt_exporter_serves_on{job="paropt",instance="down",project="shop"}': "1 stale",
     }
-    tests = [
-        {
-            "input_series": [{"series": name, "values": values} for name, values in series.items()],
-            "interval": "1m",
-            "promql_expr_test": [
-                {"expr": asked, "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 1}]},
-            ],
-        }
-    ]
-    check_rule_tests(tmp_path, tests)
+    check_queries(tmp_path, series, [(asked, "5m", {"{}": 1})])
 
 
 def test_exporters_that_do_not_answer_are_listed_with_the_fault(tmp_path: Path) -> None:
@@ -237,18 +209,10 @@ def test_exporters_that_do_not_answer_are_listed_with_the_fault(tmp_path: Path) 
         'paropt_exporter_serves_on{job="paropt",instance="gone",project="shop"}': "1 stale",
     }
     faults = {"down": ("no answer", 0), "gone": ("no target", 1)}
-    samples = [
-        {"labels": f'{{job="paropt",instance="{instance}",fault="{fault}"}}', "value": value}
-        for instance, (fault, value) in faults.items()
-    ]
-    tests = [
-        {
-            "input_series": [{"series": name, "values": values} for name, values in series.items()],
-            "interval": "1m",
-            "promql_expr_test": [{"expr": asked, "eval_time": "5m", "exp_samples": samples}],
-        }
-    ]
-    check_rule_tests(tmp_path, tests)
+    samples = {
+        f'{{job="paropt",instance="{instance}",fault="{fault}"}}': value for instance, (fault, value) in faults.items()
+    }
+    check_queries(tmp_path, series, [(asked, "5m", samples)])
 
 
 def test_all_rows_of_a_long_table_of_broken_limits_have_a_severity(tmp_path: Path) -> None:
@@ -264,17 +228,10 @@ def test_all_rows_of_a_long_table_of_broken_limits_have_a_severity(tmp_path: Pat
     place = "project, lane, stage, instance"
     rows = [f"count(({each}) and on ({place}) ({listed}))" for each in (listed, took, limit)]
     others = [f"({each}) unless on ({place}) ({listed})" for each in (took, limit)]
-    tests = [
-        {
-            "input_series": [{"series": name, "values": values} for name, values in series.items()],
-            "interval": "1m",
-            "promql_expr_test": [
-                *({"expr": expr, "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 50}]} for expr in rows),
-                *({"expr": expr, "eval_time": "5m", "exp_samples": []} for expr in others),
-            ],
-        }
-    ]
-    check_rule_tests(tmp_path, tests)
+    nothing: dict[str, float] = {}
+    check_queries(
+        tmp_path, series, [*((each, "5m", {"{}": 50}) for each in rows), *((each, "5m", nothing) for each in others)]
+    )
 
 
 def test_critical_alert_is_listed_beside_many_warnings(tmp_path: Path) -> None:
@@ -288,18 +245,7 @@ def test_critical_alert_is_listed_beside_many_warnings(tmp_path: Path) -> None:
     }
     series[f'ALERTS{{alertname="ParoptStageFailing",severity="critical",{given},instance="h7",stage="b"}}'] = "1x9"
     critical = '{alertname="ParoptStageFailing",severity="critical",instance="h7",place="b"}'
-    samples = {f"count({asked})": ("{}", 50), f"({asked}) > 1": (critical, 2)}
-    tests = [
-        {
-            "input_series": [{"series": name, "values": values} for name, values in series.items()],
-            "interval": "1m",
-            "promql_expr_test": [
-                {"expr": expr, "eval_time": "5m", "exp_samples": [{"labels": labels, "value": value}]}
-                for expr, (labels, value) in samples.items()
-            ],
-        }
-    ]
-    check_rule_tests(tmp_path, tests)
+    check_queries(tmp_path, series, [(f"count({asked})", "5m", {"{}": 50}), (f"({asked}) > 1", "5m", {critical: 2})])
 
 
 def test_pools_at_their_maximum_are_those_of_the_alert(tmp_path: Path) -> None:
@@ -321,17 +267,7 @@ def test_pools_at_their_maximum_are_those_of_the_alert(tmp_path: Path) -> None:
         series |= {f"paropt_pool_{name}{labels}": f"{value}x9" for name, value in named.items()}
         series[f"paropt_pool_queue_depth{labels}"] = queue
     full = '{project="demo",pool="full",instance="a",trouble="at its maximum"}'
-    tests = [
-        {
-            "input_series": [{"series": name, "values": values} for name, values in series.items()],
-            "interval": "1m",
-            "promql_expr_test": [
-                {"expr": count, "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 1}]},
-                {"expr": table, "eval_time": "5m", "exp_samples": [{"labels": full, "value": 8}]},
-            ],
-        }
-    ]
-    check_rule_tests(tmp_path, tests)
+    check_queries(tmp_path, series, [(count, "5m", {"{}": 1}), (table, "5m", {full: 8})])
 
 
 @pytest.mark.parametrize(
@@ -356,14 +292,7 @@ def test_run_of_some_stages_does_not_make_a_lane_look_failed(
         f"paropt_run_last_completion_timestamp_seconds{{{place}}}": "100x4 200x4",
         f'paropt_stage_last_result{{{place},stage="lint",result="failure"}}': failure,
     }
-    tests = [
-        {
-            "input_series": [{"series": name, "values": values} for name, values in series.items()],
-            "interval": "1m",
-            "promql_expr_test": [{"expr": asked, "eval_time": "9m", "exp_samples": [{"labels": "{}", "value": value}]}],
-        }
-    ]
-    check_rule_tests(tmp_path, tests)
+    check_queries(tmp_path, series, [(asked, "9m", {"{}": value})])
 
 
 def test_pushed_and_scraped_runs_share_the_rows_of_the_heatmap(tmp_path: Path) -> None:
@@ -371,25 +300,13 @@ def test_pushed_and_scraped_runs_share_the_rows_of_the_heatmap(tmp_path: Path) -
     where = "paropt-lane: How do the runs' durations spread? A"
     (asked,) = [fill_template(one.expression) for one in list_questions() if one.where == where]
     place = 'job="paropt",project="demo",lane="standard"'
-    series = [
-        f'paropt_run_duration_seconds_bucket{{{place},instance="{instance}",le="{bound}"}}'
+    series = {
+        f'paropt_run_duration_seconds_bucket{{{place},instance="{instance}",le="{bound}"}}': "0+1x9"
         for instance, bounds in (("scraped", ("0.5", "1.0", "10.0")), ("pushed", ("0.5", "1", "10")))
         for bound in bounds
-    ]
-    tests = [
-        {
-            "input_series": [{"series": name, "values": "0+1x9"} for name in series],
-            "interval": "1m",
-            "promql_expr_test": [
-                {
-                    "expr": asked.replace(f"[{RULES.rate_window}]", "[5m]"),
-                    "eval_time": "9m",
-                    "exp_samples": [{"labels": f'{{le="{bound}"}}', "value": 10} for bound in ("0.5", "1", "10")],
-                },
-            ],
-        }
-    ]
-    check_rule_tests(tmp_path, tests)
+    }
+    rows = {f'{{le="{bound}"}}': 10.0 for bound in ("0.5", "1", "10")}
+    check_queries(tmp_path, series, [(asked.replace(f"[{RULES.rate_window}]", "[5m]"), "9m", rows)])
 
 
 def test_no_query_divides_by_0_in_a_quiet_window() -> None:

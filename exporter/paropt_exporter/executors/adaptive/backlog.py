@@ -136,7 +136,11 @@ class Backlog:
 
     def runs(self, key: str) -> bool:
         """Return whether a task of this function is submitted."""
-        return any(task.key == key for task in self.submitted.values())
+        return self.get_submitted(key) is not None
+
+    def get_submitted(self, key: str) -> TaskFuture[Any] | None:
+        """Return a submitted task of this function, if there is one."""
+        return next((future for future, task in self.submitted.items() if task.key == key), None)
 
     def runs_in_process(self, key: str) -> bool:
         return any(task.pool_name == PROCESSES and task.key == key for task in self.submitted.values())

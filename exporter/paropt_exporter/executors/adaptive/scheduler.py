@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -44,6 +46,9 @@ from paropt_exporter.executors.worker.pickle_buffers import measure_large
 log = PoolLogger(__name__)
 
 _MAX_CHILD_SAMPLE_SECONDS = 0.25  # between two samples of child processes while no task is queued
+# How long `submit` waits for the first task of a function before it queues the second one: if it is brief, no further
+# task needs a decision. Otherwise its thread may wait for the GIL for 5 ms, in which hundreds are submitted.
+_TRIAL_SECONDS = 0.0002
 _FIRST_SAMPLE_SECONDS = 0.005  # after the first task is queued: long enough to measure a thread's CPU demand
 _MAX_SAMPLE_SECONDS = 0.05
 _IDLE_SECONDS = 10.0  # how long no task is queued before surplus threads are released
@@ -156,12 +161,22 @@ class AdaptiveScheduler:
             if is_thread_only(task.function):
                 self.router.pin_to_threads(task.key, "it is marked thread_only")
             is_behind = self._backlog.enqueue("" if self._strategy is Strategy.SEQUENTIAL else task.key, task)
+            trial = None if is_behind else self._get_trial(task.key)
         if self._strategy is Strategy.ADAPTIVE and self.router.get_cpu_demand(task.key) is not None:
             self._prepare_threads()
         if is_behind and self._strategy is Strategy.ADAPTIVE:
             self._monitor.wake()  # enough also if an interrupt kept the task before it from being dispatched
-        else:
-            self.dispatch()
+            return
+        if trial is not None:
+            with contextlib.suppress(TimeoutError, CancelledError):
+                trial.exception(_TRIAL_SECONDS)
+        self.dispatch()
+
+    def _get_trial(self, key: str) -> TaskFuture[Any] | None:
+        """Return the first task of a function, on which its other tasks wait; under the lock."""
+        if self._strategy is not Strategy.ADAPTIVE or self.router.get_cpu_demand(key) is not None:
+            return None
+        return self._backlog.get_submitted(key)
 
     def dispatch(self) -> None:
         """Submit the tasks that the pools have room for, and wake the monitor for the others."""

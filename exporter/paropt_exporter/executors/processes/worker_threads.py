@@ -40,10 +40,10 @@ class WorkerThreads:
             has_workers = self._drop_unstarted()
             if not isinstance(error, (OSError, RuntimeError)):  # an interrupt
                 raise
-            if self.group.take_shortage_news():
-                log.warning("the system gives no more workers", extra={"pool": self._name, "err": str(error)})
             if not has_workers:
                 raise
+            if self.group.take_shortage_news():
+                log.warning("the system gives no more workers", extra={"pool": self._name, "err": str(error)})
 
     def _add(self) -> Worker | None:
         with self._scheduler.lock:

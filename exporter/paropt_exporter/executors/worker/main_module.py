@@ -11,7 +11,7 @@ TYPE_CHECKING = False  # type checkers know the name; workers have no need of ty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FunctionType
+    from types import FrameType, FunctionType, ModuleType
     from typing import Any
 
 SPAWNED = "__mp_main__"  # the program's `__main__` in children that multiprocessing has spawned
@@ -28,6 +28,28 @@ def mark_worker() -> None:
 def is_worker() -> bool:
     """Return whether this process is a worker, or was forked from one."""
     return _MARK in vars(sys.modules["__main__"])
+
+
+def find_importing(function: object) -> str:
+    """Return the name of the module that this worker is importing and that uses a pool with `function`; or ""."""
+    if not is_worker():
+        return ""
+    name = getattr(function, "__module__", None)
+    while isinstance(name, str) and name:  # its module or a package around it, if another thread imports it
+        if _is_importing(sys.modules.get(name)):
+            return name
+        name = name.rpartition(".")[0]
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if frame.f_code.co_name == "<module>" and _is_importing(sys.modules.get(name)):
+            return str(name)
+        frame = frame.f_back
+    return ""
+
+
+def _is_importing(module: ModuleType | None) -> bool:
+    return getattr(getattr(module, "__spec__", None), "_initializing", False) is True
 
 
 def list_spawned() -> set[str]:

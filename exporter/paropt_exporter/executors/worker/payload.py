@@ -202,6 +202,11 @@ class Packer:
         return share_large(self._dumps((arguments, keywords)))
 
     def _pack_function(self, function: Callable[..., Any]) -> bytes:
+        if module := main_module.find_importing(function):  # the pool's workers would import it again, and so on
+            raise UnpicklableError(
+                f"module {module} uses a process pool when it is imported, also by each worker: "
+                'move this into a function, or below `if __name__ == "__main__":`'
+            )
         key, in_main = None, False
         if not self._is_importable(function):
             in_main = type(function) in _REMEMBERED and main_module.defines(function)  # type: ignore[arg-type]  # its type
