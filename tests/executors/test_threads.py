@@ -593,14 +593,14 @@ def test_interrupt_anywhere_in_the_start_of_a_thread_loses_no_worker() -> None:
 
 
 def test_task_of_a_new_pool_does_not_start_all_threads() -> None:
-    with ThreadPool(8) as pool:
+    with ThreadPool(8, name="new") as pool:
         assert pool.submit(double, 4).result(HANG_SECONDS) == 8
         assert len(list_innermost(pool)) <= 2  # the second if the first was not idle yet
         assert (pool.live, pool.statistics().idle) == (8, 8)
 
 
 def test_pool_without_tasks_has_no_thread() -> None:
-    with ThreadPool(8) as pool:
+    with ThreadPool(8, name="unused") as pool:
         pool.resize(4)
         assert (list_innermost(pool), pool.live) == ([], 4)
 
