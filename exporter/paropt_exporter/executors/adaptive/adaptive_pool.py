@@ -79,8 +79,8 @@ class AdaptivePool(InterruptibleExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Submit a call and return its future; the pool chooses where it runs. Raises RuntimeError after a shutdown.
 
-        A function that can't be sent to a process runs in a thread. Waits for no task to end, apart from the first one of
-        its function for up to 0.2 ms.
+        A function that can't be sent to a process runs in a thread. Waits for no task to end, except for the first one
+        of its function, for up to 0.2 ms.
         """
         future: TaskFuture[T] = TaskFuture()
         future.label = key = get_function_key(fn)
