@@ -47,9 +47,7 @@ def read_memory_left_bytes(
 
 def read_memory_reserve_bytes() -> int:
     """Return the part of the available memory that no new worker may take."""
-    from paropt_exporter.autoscaling.policy.memory import compute_reserve_bytes  # here: the start needs no policy
-
-    return compute_reserve_bytes(host.read_total_memory_bytes())
+    return host.compute_reserve_bytes(host.read_total_memory_bytes())
 
 
 class HostReadings(Struct, frozen=True, kw_only=True):

@@ -15,13 +15,12 @@ from paropt_exporter.autoscaling.policy.lane_size import (
     decide_lane_size,
 )
 from paropt_exporter.autoscaling.policy.memory import (
-    RESERVE_BYTES,
     Memory,
     PoolMemory,
     compute_memory_size,
     compute_pool_memory_size,
-    compute_reserve_bytes,
 )
+from paropt_exporter.host import RESERVE_BYTES, compute_reserve_bytes
 
 MB = 1 << 20
 

@@ -13,9 +13,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup
-
-RESERVE_BYTES = 256 << 20  # the most memory that no new worker may take
-_RESERVED_PART = 8  # of a small container; with the whole reserve, one of 256 MiB would run one task after another
+from paropt_exporter.host import RESERVE_BYTES
 
 
 class Memory(Struct, frozen=True, kw_only=True):
@@ -24,14 +22,6 @@ class Memory(Struct, frozen=True, kw_only=True):
     available_bytes: int
     held_bytes: int = 0
     reserve_bytes: int = RESERVE_BYTES
-
-
-def compute_reserve_bytes(total_bytes: int) -> int:
-    """Return the memory that no new worker may take: for memory that peaks don't show, and for other processes.
-
-    An eighth of the total memory, and at most RESERVE_BYTES, also if the total is unknown (0).
-    """
-    return min(RESERVE_BYTES, total_bytes // _RESERVED_PART) if total_bytes else RESERVE_BYTES
 
 
 def compute_spare_bytes(reserve_bytes: int) -> int:
