@@ -215,7 +215,7 @@ def test_early_stop_is_never_lost(pool: CommandPool) -> None:
     """Neither before its thread has taken the task, nor while the command starts."""
     for number in range(50):
         future = pool.submit_commands("task", [["sleep", "600"]], cwd="/")
-        while number % 2 and not future.running():
+        while number % 2 and not (future.running() or future.done()):
             pass
         assert pool.stop(future, grace_seconds=HANG_SECONDS)
         assert future.cancelled() or future.result(HANG_SECONDS).result is Result.CANCELLATION
