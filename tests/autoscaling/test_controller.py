@@ -300,7 +300,6 @@ def test_threads_have_no_memory_of_their_own() -> None:
         100,
         300,
     )
-    assert peaks.sum_held_bytes([("threads", "calls", 900), ("processes", "calls", 70)]) == 70
 
 
 def test_workers_are_released_after_a_second_of_less_need() -> None:
@@ -445,30 +444,32 @@ def test_memory_is_allocated_by_the_peaks_of_earlier_runs_before_the_first_step(
     assert lane.admission == Admission(cores=2.0, floor=1, peak_bytes={"a": 300}, memory_bytes=800)
 
 
-def test_running_tasks_memory_counts_as_available_for_their_peaks() -> None:
-    clock = FakeClock()
-    lane = FakeLane(clock, waiting=8, burn=0.0, memory_bytes=100)
-    controller = build_controller(lane, Recorder(), known_peaks={"a": 300}, total_bytes=5000, reserve_bytes=0)
-    steps(controller, clock, 0.3)
-    assert lane.admission is not None
-    assert lane.admission.peak_bytes == {"a": 300}
-    assert lane.admission.memory_bytes == 5000
-
-
-def test_memory_that_tasks_took_since_the_last_reading_counts_once() -> None:
-    """Tasks that took theirs at once let as many others start, for 0.2 s beyond the memory that was left."""
-    clock = FakeClock()
+def test_running_tasks_keep_the_memory_that_they_held_at_the_last_reading() -> None:
+    """Tasks that took theirs since then counted twice: as many others started, beyond the memory that was left."""
+    clock, allowed = FakeClock(), []
     lane = FakeLane(clock, waiting=8, burn=0.0)
     controller = build_controller(
         lane, Recorder(), known_peaks={"a": 300}, total_bytes=5000, reserve_bytes=0, memory_age_seconds=0.2
     )
-    allowed = []
-    for memory_bytes in (0, 300, 300):
+    for memory_bytes in (0, 200, 200):
         lane.memory_bytes = memory_bytes
         steps(controller, clock, 0.1)
         assert lane.admission is not None
-        allowed.append(lane.admission.memory_bytes)
-    assert allowed == [5000, 5000, 5000]
+        assert lane.admission.peak_bytes == {"a": 300}
+        allowed.append((lane.admission.memory_bytes, sum(lane.admission.held_bytes.values())))
+    assert allowed == [(5000, 0), (5000, 0), (3400, 1600)]
+
+
+def test_memory_is_read_again_once_a_task_has_ended() -> None:
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=2, burn=0.0, memory_bytes=300)
+    controller = build_controller(lane, Recorder(), known_peaks={"a": 300}, total_bytes=5000, reserve_bytes=0)
+    steps(controller, clock, 0.05)
+    assert lane.admission is not None
+    assert (lane.admission.memory_bytes, lane.admission.held_bytes) == (4400, {"a[0]": 300, "a[1]": 300})
+    lane.waiting = 1
+    steps(controller, clock, 0.05)
+    assert (lane.admission.memory_bytes, lane.admission.held_bytes) == (4700, {"a[0]": 300})
 
 
 def test_size_raised_by_a_wrong_reading_is_back_within_two_seconds() -> None:

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.engine.interfaces import Admission, RunningAttempt, StageCounts
 from paropt_exporter.events import (
@@ -399,6 +400,22 @@ def test_large_tasks_that_follow_small_ones_start_only_as_far_as_memory_allows()
     bench.engine.set_admission(admit({"small": GIB // 8, "large": GIB}, memory_bytes=2 * GIB))
     bench.run()
     assert [moment for moment, name in bench.workers.started if name.startswith("large")] == [1, 1, 2, 2]
+
+
+def test_memory_of_an_ended_task_is_left_only_once_it_has_been_read_again() -> None:
+    """A process had ended at the reading, but not its task, so that its memory was left twice."""
+    bench = Bench(plan(stage("done"), stage("long"), stage("next"), workers=8), {"long": [Script(seconds=9)]})
+    held = {"done": GIB, "long": GIB}
+    peaks = dict.fromkeys(("done", "long", "next"), GIB)
+
+    def read_memory(left_bytes: int) -> None:
+        bench.engine.set_admission(replace(admit(peaks, memory_bytes=left_bytes), held_bytes=held))
+
+    bench.engine.set_admission(admit(peaks, memory_bytes=2 * GIB))
+    bench.inbox.at(bench.clock.now + 0.5, lambda: read_memory(GIB // 2))
+    bench.inbox.at(bench.clock.now + 5, lambda: read_memory(3 * GIB // 2))
+    bench.run()
+    assert bench.starts == {"done": 0, "long": 0, "next": 5}
 
 
 def test_small_tasks_do_not_overtake_a_stage_whose_peak_does_not_fit_yet() -> None:

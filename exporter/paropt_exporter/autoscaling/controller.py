@@ -25,7 +25,6 @@ from paropt_exporter.autoscaling.policy.lane_size import (
     count_tasks,
     decide_by_sizing,
 )
-from paropt_exporter.autoscaling.policy.memory import compute_capacity_bytes
 from paropt_exporter.autoscaling.policy.stabilization import Peaks, add_peak
 from paropt_exporter.autoscaling.policy.stage_concurrency import collect_limits
 from paropt_exporter.autoscaling.state import ADVISE, PAUSE, PIN, PROMETHEUS, ControlState
@@ -189,6 +188,7 @@ class Controller:
         return {pool: peaks[0][1] for pool, peaks in self._pool_peaks.items()}
 
     def _build_admission(self, demands: KnownDemands, observation: LaneObservation) -> Admission:
+        memory = observation.memory
         return Admission(
             cores=self._host.cores(),
             floor=self._control_state.size_bounds.floor,
@@ -199,7 +199,8 @@ class Controller:
             ),
             stuck=observation.stuck,
             peak_bytes=self._observer.get_peaks(),
-            memory_bytes=None if observation.memory is None else compute_capacity_bytes(observation.memory),
+            memory_bytes=None if memory is None else memory.available_bytes - memory.reserve_bytes,
+            held_bytes=self._observer.held_bytes,
         )
 
     def _set_stage_limits(self, stages: Mapping[str, int]) -> None:

@@ -65,7 +65,8 @@ class LaneObserver:
         self._peaks = PeakMeter(known.peak_bytes)
         self._concurrency = ConcurrencyMeter()
         self._unknown_since: dict[str, float] = {}  # waiting stages without a measurement
-        self._memory: Memory | None = None  # as it was last read
+        self.held_bytes: Mapping[str, int] = {}  # by running tasks, by label, when the memory was last read
+        self._memory: Memory | None = None
         self._memory_until = -math.inf
 
     def sample(self, running: Sequence[RunningTask], now: float) -> None:
@@ -126,7 +127,7 @@ class LaneObserver:
             waiting=waiting,
             state=state,
             stages=stages,
-            memory=self._get_memory(holding, now),
+            memory=self._get_memory(demand, memory_bytes, now),
             work=self._get_remaining_work(demand),
             rescue_size=demand.rescue_size if self._objective == DEADLINE else 0,
             stuck=self._is_stuck(demand, now),
@@ -161,22 +162,26 @@ class LaneObserver:
         computing = sum(demand is None or demand >= _WHOLE_CORE for demand in wanted)
         return computing <= max(1.0, self._host.cores())  # with less than a core, still one
 
-    def _get_memory(self, holding: Sequence[tuple[str, str, int]], now: float) -> Memory | None:
+    def _get_memory(self, demand: Demand, memory_bytes: Mapping[str, int], now: float) -> Memory | None:
         """Return the last reading of the available memory, with the memory that tasks held at that moment.
 
-        Beside an older reading, memory that tasks have taken since would count twice: as theirs and as available.
+        Beside an older reading, memory that tasks have taken since would count twice: as theirs and as available. Once
+        one of these tasks has ended, a new reading shows what it has left.
         """
-        if now >= self._memory_until:
-            self._memory, self._memory_until = self._read_memory(holding), now + MEMORY_SECONDS
+        own = {
+            label: size for pool, _, label, _ in demand.running if pool != THREADS and (size := memory_bytes.get(label))
+        }
+        if now >= self._memory_until or not self.held_bytes.keys() <= own.keys():
+            self.held_bytes, self._memory_until = own, now + MEMORY_SECONDS
+            self._memory = self._read_memory(sum(own.values()))
         return self._memory
 
-    def _read_memory(self, holding: Sequence[tuple[str, str, int]]) -> Memory | None:
+    def _read_memory(self, held_bytes: int) -> Memory | None:
         available = self._host.memory_available_bytes()
         if not available:
             return None
         reserve = self._host.memory_reserve_bytes()
-        held = self._peaks.sum_held_bytes(holding)
-        return Memory(available_bytes=available, held_bytes=held, reserve_bytes=reserve)
+        return Memory(available_bytes=available, held_bytes=held_bytes, reserve_bytes=reserve)
 
     def _get_remaining_work(self, demand: Demand) -> RemainingWork | None:
         if self._objective != DEADLINE or demand.left_seconds is None or demand.work_seconds <= 0:
@@ -240,10 +245,6 @@ class PeakMeter:
 
     def copy(self) -> Mapping[str, int]:
         return dict(self._peaks)
-
-    def sum_held_bytes(self, running: Iterable[tuple[str, str, int]]) -> int:
-        """Return how many bytes of their peaks the running tasks hold."""
-        return sum(min(size, self.get_task_peak(pool, stage)) for pool, stage, size in running)
 
 
 def _round_demand(demand: float | None) -> float | None:

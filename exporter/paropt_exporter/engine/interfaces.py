@@ -145,7 +145,8 @@ class Admission(Struct, frozen=True, kw_only=True):
     task, and of running tasks by label; other demands are unknown. `held`: stages that may not start tasks in threads
     now, since they compute and the GIL is saturated. `stuck`: tasks of unknown demand have waited for a while, so that
     one of them may start even if running tasks want more than all cores. `peak_bytes`: the most memory that a task of a
-    stage takes outside of threads, if known; `memory_bytes`: the most that these peaks may add up to (None: any sum).
+    stage takes outside of threads, if known; `memory_bytes`: the memory left for tasks (None: unknown), and
+    `held_bytes`: how much running tasks, by label, held when it was read.
     """
 
     cores: float
@@ -156,6 +157,7 @@ class Admission(Struct, frozen=True, kw_only=True):
     stuck: bool = False
     peak_bytes: Mapping[str, int] = field(default_factory=dict)
     memory_bytes: int | None = None
+    held_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 class MachineShare(Struct, frozen=True, kw_only=True):

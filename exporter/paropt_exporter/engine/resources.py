@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND, CoreBudget
 from paropt_exporter.engine.interfaces import Admission, MachineShare
 from paropt_exporter.plan import THREADS, PlannedStage
+
+
+class _RunningTask(NamedTuple):
+    """A running task, as the Admission knows it: its demand in cores, and the memory that it may still take."""
+
+    stage: str
+    pool: str
+    demand: float | None
+    growth_bytes: int
 
 
 class Resources:
@@ -29,11 +39,11 @@ class Resources:
         self._restrictive: dict[str, PlannedStage] = {}  # the running stages beside which some others can't run
         self._pools: Counter[str] = Counter()
         self._admission: Admission | None = None
-        self._tasks: dict[str, tuple[str, float | None, str]] = {}  # label -> stage, demand in cores, pool
+        self._tasks: dict[str, _RunningTask] = {}  # by label
         self._stages_in_threads: Counter[str] = Counter()  # stage -> how many of its tasks run in threads
         self._tried_in_threads: set[str] = set()  # stages of which a task in a thread has ended
         self._cores = CoreBudget(0.0)
-        self._peaks_held = 0  # the sum of the running tasks' peaks, as the Admission knows them
+        self._growth_bytes = 0  # the memory that the running tasks may still take
         self._least: frozenset[float | None] = frozenset()
 
     def set_admission(self, admission: Admission | None) -> bool:
@@ -42,9 +52,10 @@ class Resources:
             return False
         self._admission = admission
         self._cores = CoreBudget(0.0) if admission is None else CoreBudget(admission.cores, stuck=admission.stuck)
-        self._peaks_held = 0
-        for label, (stage, _, pool) in self._tasks.items():
-            self._count_demand(label, stage, pool)
+        self._growth_bytes = 0
+        held_bytes = {} if admission is None else admission.held_bytes
+        for label, task in self._tasks.items():
+            self._count_task(label, task.stage, task.pool, held_bytes=held_bytes.get(label, 0))
         return True
 
     def set_share(self, share: MachineShare | None) -> None:
@@ -109,12 +120,13 @@ class Resources:
             return True
         return any(self._cores.room(demand) > 0 for demand in self._least)
 
-    def _count_demand(self, label: str, stage: str, pool: str) -> None:
+    def _count_task(self, label: str, stage: str, pool: str, *, held_bytes: int = 0) -> None:
         admission = self._admission
         demand = 0.0 if admission is None else admission.tasks.get(label, admission.stages.get(stage))
-        self._tasks[label] = stage, demand, pool
+        growth_bytes = max(0, self._get_peak(stage, pool) - held_bytes)
+        self._tasks[label] = _RunningTask(stage, pool, demand, growth_bytes)
         self._cores.take(demand)
-        self._peaks_held += self._get_peak(stage, pool)
+        self._growth_bytes += growth_bytes
 
     def _get_peak(self, stage: str, pool: str) -> int:
         """Return the peak memory of a task in bytes; 0: unknown, or in a thread, which has no memory of its own."""
@@ -155,7 +167,7 @@ class Resources:
         if admission is None or admission.memory_bytes is None or len(self._tasks) < admission.floor:
             return True
         peak = self._get_peak(stage, pool)
-        return not peak or self._peaks_held + peak <= admission.memory_bytes
+        return not peak or self._growth_bytes + peak <= admission.memory_bytes
 
     def has_cores_for(self, stage: str, pool: str) -> bool:
         """Return whether there are cores for one more task of the stage, and for one in threads also the GIL.
@@ -184,16 +196,17 @@ class Resources:
         self._restrictive.pop(stage.name, None)
 
     def begin_task(self, stage: PlannedStage, pool: str, label: str) -> None:
-        self._count_demand(label, stage.name, pool)
+        self._count_task(label, stage.name, pool)
         self._slots_held += stage.slots
         self._memory_held += stage.memory_bytes
         self._pools[pool] += 1
         self._stages_in_threads[stage.name] += pool == THREADS
 
     def end_task(self, stage: PlannedStage, pool: str, label: str) -> None:
-        _, demand, _ = self._tasks.pop(label)
-        self._cores.take(demand, -1)
-        self._peaks_held -= self._get_peak(stage.name, pool)
+        task = self._tasks.pop(label)
+        self._cores.take(task.demand, -1)
+        # The memory that it held is left only when it is read again: the last reading may have been after its end.
+        self._growth_bytes -= task.growth_bytes
         self._slots_held -= stage.slots
         self._memory_held -= stage.memory_bytes
         self._pools[pool] -= 1

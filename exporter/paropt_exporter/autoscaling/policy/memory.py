@@ -37,11 +37,6 @@ def compute_growth_bytes(running: Iterable[LoadGroup], held_bytes: int) -> int:
     return max(0, sum(group.count * group.load.peak_bytes for group in running) - held_bytes)
 
 
-def compute_capacity_bytes(memory: Memory) -> int:
-    """Return how many bytes the peaks of all tasks may add up to: the memory that tasks hold or could still get."""
-    return memory.available_bytes - memory.reserve_bytes + memory.held_bytes
-
-
 def compute_room_bytes(running: Iterable[LoadGroup], memory: Memory) -> int:
     """Return the memory left for more tasks; negative if running tasks are promised more than there is."""
     return memory.available_bytes - memory.reserve_bytes - compute_growth_bytes(running, memory.held_bytes)
