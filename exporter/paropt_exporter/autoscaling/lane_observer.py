@@ -166,7 +166,7 @@ class LaneObserver:
         """Return the last reading of the available memory, with the memory that tasks held at that moment.
 
         Beside an older reading, memory that tasks have taken since would count twice: as theirs and as available. Once
-        one of these tasks has ended, a new reading shows what it has left.
+        one of these tasks has ended, a new reading shows the memory that it has freed.
         """
         own = {
             label: size for pool, _, label, _ in demand.running if pool != THREADS and (size := memory_bytes.get(label))
