@@ -347,7 +347,7 @@ def come_and_go(port: int, chance: random.Random, stop: threading.Event) -> None
             with suppress(OSError):
                 self.wfile.write(body)
 
-        do_GET = do_POST  # noqa: N815 -- the library's name
+        do_GET = do_POST
 
         def log_message(self, *_: object) -> None:
             """Keep the soak's output to itself."""

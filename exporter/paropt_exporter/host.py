@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from time import monotonic
 
+RESERVE_BYTES = 256 << 20  # the most memory that no new worker may take
+_RESERVED_PART = 8  # of a small container; with the whole reserve, one of 256 MiB would run one task after another
 _CGROUPS = "sys/fs/cgroup"
 _READ_BYTES = 1 << 16
 _UNLIMITED_BYTES = 1 << 60  # cgroup v1 writes "no limit" as the highest page-aligned number
@@ -59,6 +61,14 @@ def read_total_memory_bytes(
     limits = [limit for folder in _iter_cgroups("memory", root) if (limit := _read_memory_limit(folder)) is not None]
     total, _ = machine()
     return min([*limits, *([total] if total else [])], default=0)
+
+
+def compute_reserve_bytes(total_bytes: int) -> int:
+    """Return the memory that no new worker may take: for memory that peaks don't show, and for other processes.
+
+    An eighth of the total memory, and at most RESERVE_BYTES, also if the total is unknown (0).
+    """
+    return min(RESERVE_BYTES, total_bytes // _RESERVED_PART) if total_bytes else RESERVE_BYTES
 
 
 def _count_allowed_cpus() -> int:

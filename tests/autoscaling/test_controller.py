@@ -20,19 +20,14 @@ from paropt_exporter.autoscaling.control_thread import (
     start_admission,
 )
 from paropt_exporter.autoscaling.controller import QUIET_SECONDS, QUIET_TICK_SECONDS, Controller
-from paropt_exporter.autoscaling.host_readings import (
-    RESERVE_BYTES,
-    CachedReading,
-    HostReadings,
-    compute_reserve_bytes,
-    read_memory_left_bytes,
-)
+from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings, read_memory_left_bytes
 from paropt_exporter.autoscaling.lane_observer import ConcurrencyMeter, KnownStages, PeakMeter
 from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
 from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts
 from paropt_exporter.events import Decision, RunningTask
+from paropt_exporter.host import RESERVE_BYTES, compute_reserve_bytes
 from paropt_exporter.plan import Bounds
 from paropt_exporter.testing import FakeClock, FakeWorkers, Recorder, Script
 from support.lanes import Bench, plan, stage

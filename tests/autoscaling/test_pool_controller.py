@@ -13,9 +13,10 @@ import pytest
 
 from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, ProcessPool, ThreadPool, steer
 from paropt_exporter.autoscaling.decisions import replay
-from paropt_exporter.autoscaling.host_readings import RESERVE_BYTES, HostReadings
+from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.pool_controller import PoolController, PoolSettings
 from paropt_exporter.events import Decision
+from paropt_exporter.host import RESERVE_BYTES
 from paropt_exporter.testing import FakeClock, Recorder
 from simulation.pool import SimulatedPool
 from simulation.work import at_once, computing, constant, poisson, waiting

@@ -10,7 +10,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from paropt_exporter.cache.remote import Digest, RemoteCache, RemoteFailed, form
 from paropt_exporter.cache.result_store import LARGEST_ENTRY_BYTES
 from paropt_exporter.plan import PlannedTask
 from support.cached_project import CachedProject, print_sources
+from support.http_servers import QuietHandler, run_http_server
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -62,7 +63,7 @@ class HostileServer:
         self.entry = format_action_result(Digest(self.keep(entry), len(entry)), [])
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     state: HostileServer
     protocol_version = "HTTP/1.1"
 
@@ -72,30 +73,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.state.special[self.path](self)
             return
         found = self.state.entry if part == "ac" else self.state.contents.get(name)
-        self.send_response(404 if found is None else 200)
-        self.send_header("Content-Length", str(len(found or b"")))
-        self.end_headers()
-        self.wfile.write(found or b"")
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the name of its base class
-        """Print nothing."""
+        self.reply(found or b"", status=404 if found is None else 200)
 
 
 @contextmanager
 def _serve() -> Iterator[HostileServer]:
     state = HostileServer()
     handler = type("Handler", (_Handler,), {"state": state})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        state.url = f"http://127.0.0.1:{server.server_port}"
+    with run_http_server(handler) as port:
+        state.url = f"http://127.0.0.1:{port}"
         try:
             yield state
         finally:
             state.stopped.set()
-            server.shutdown()
-            thread.join(5)
 
 
 @pytest.fixture

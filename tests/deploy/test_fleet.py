@@ -7,10 +7,8 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from paropt_exporter.config.units import LONGEST_NAME
 from paropt_exporter.monitoring.alerts import recording, rule_files
 from paropt_exporter.monitoring.options import Options
 from support.deployed import check_queries, refusal
+from support.http_servers import QuietHandler, run_http_server
 from support.real_servers import Prometheus, eventually, free_port, program
 from support.yaml_documents import load_yaml
 
@@ -162,30 +161,16 @@ def test_each_sum_of_a_lane_is_summed_over_the_parts() -> None:
     assert {f"global_{name}" for name in below} <= records
 
 
-class _Page(BaseHTTPRequestHandler):
+class _Page(QuietHandler):
     def do_GET(self) -> None:
-        body = f'{families.SERVES_ON.name}{{project="shop"}} 1\n'.encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.reply(f'{families.SERVES_ON.name}{{project="shop"}} 1\n'.encode())
 
 
 @pytest.fixture
 def hosts() -> Iterator[list[str]]:
     """Nine servers: an address decides about the part."""
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), _Page) for _ in range(9)]
-    threads = [threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True) for server in servers]
-    for thread in threads:
-        thread.start()
-    yield [f"127.0.0.1:{server.server_address[1]}" for server in servers]
-    for server, thread in zip(servers, threads, strict=True):
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
+    with ExitStack() as stack:
+        yield [f"127.0.0.1:{stack.enter_context(run_http_server(_Page))}" for _ in range(9)]
 
 
 def test_real_servers_scrape_each_host_once_and_the_global_one_counts_them(hosts: list[str], tmp_path: Path) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-import threading
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 
 from support import projects
 from support.fake_prometheus import fake_prometheus, number
+from support.http_servers import QuietHandler, run_http_server
 from support.real_servers import HANG_SECONDS, run
 from support.secured import PASSWORD, hashed, web_config
 
@@ -26,22 +25,16 @@ def gateway() -> Iterator[tuple[str, list[str]]]:
     """Accept every push. Yields the URL and the paths of the pushes."""
     paths: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             paths.append(self.path)
-            self.send_response(200)
-            self.end_headers()
+            self.reply()
 
-        do_PUT = do_POST  # noqa: N815 -- the base class's name
+        do_PUT = do_POST
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://localhost:{server.server_port}", paths
-        server.shutdown()
+    with run_http_server(Handler) as port:
+        yield f"http://localhost:{port}", paths
 
 
 @cache

@@ -415,6 +415,32 @@ def test_connection_to_its_own_server_does_not_count(pool: CommandPool, tmp_path
     assert outcome.result is Result.SUCCESS and found.servers == () and found.problems == ()
 
 
+SERVER_OF_A_NAME = """
+import socket, sys
+address = ("127.0.0.1", int(sys.argv[1]))
+with socket.socket(type=socket.SOCK_DGRAM) as probe:
+    probe.connect(address)  # as the C library does to put the addresses of a name in order
+    if len(sys.argv) > 2:
+        probe.send(b"x")
+        sys.exit()
+with socket.create_server(address):
+    socket.create_connection(address)
+"""
+
+
+@traces
+def test_port_that_the_command_looked_at_before_it_took_it_does_not_count(pool: CommandPool, tmp_path: Path) -> None:
+    """asyncio.start_server(port=8888) does that, so the tests of aiofiles were never cached."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        _, taken = trace(pool, python(SERVER_OF_A_NAME, str(port)), cwd=tmp_path)
+    outcome, own = trace(pool, python(SERVER_OF_A_NAME, str(port)), cwd=tmp_path)
+    _, sent = trace(pool, python(SERVER_OF_A_NAME, str(port), "send"), cwd=tmp_path)
+    assert outcome.result is Result.SUCCESS and own.servers == ()
+    assert taken.servers == sent.servers == (f"port {port} of this host",)
+
+
 SINGLETON = """
 import socket, sys
 kind, family = sys.argv[1:3]

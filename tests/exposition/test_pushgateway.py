@@ -11,7 +11,6 @@ import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from paropt_exporter.config import Push, model
 from paropt_exporter.errors import DeliveryError, UsageError
 from paropt_exporter.exposition.sinks import Gateway, build_pushgateway_sink, build_url, push_page
 from support.fake_prometheus import fake_prometheus, http, interim
+from support.http_servers import QuietHandler, run_http_server
 from support.secured import Authority
 
 PAGE = b"# HELP a A.\n# TYPE a gauge\na 1\n"
@@ -46,31 +46,21 @@ class RecordingGateway:
 def gateway() -> Iterator[RecordingGateway]:
     heard = RecordingGateway()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             heard.methods.append(self.command)
             heard.paths.append(self.path)
             heard.authorizations.append(self.headers["Authorization"])
             heard.headers = dict(self.headers)
             heard.pages.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(heard.statuses.pop(0) if len(heard.statuses) > 1 else heard.statuses[0])
-            if heard.location:
-                self.send_header("Location", heard.location)
-            self.send_header("Content-Length", str(len(heard.body)))
-            self.end_headers()
-            self.wfile.write(heard.body)
+            status = heard.statuses.pop(0) if len(heard.statuses) > 1 else heard.statuses[0]
+            self.reply(heard.body, status=status, **({"location": heard.location} if heard.location else {}))
 
-        do_PUT = do_POST  # noqa: N815 -- the base class's name
+        do_PUT = do_POST
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        heard.url = f"http://127.0.0.1:{server.server_port}"
+    with run_http_server(Handler) as port:
+        heard.url = f"http://127.0.0.1:{port}"
         yield heard
-        server.shutdown()
-        thread.join()
 
 
 def test_a_page_with_the_last_success_replaces_its_group(gateway: RecordingGateway) -> None:

@@ -8,14 +8,13 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Empty, Queue
-from threading import Thread
 from typing import Any
 
 import yaml
 
+from support.http_servers import QuietHandler, run_http_server
 from support.real_servers import HANG_SECONDS, free_port, server
 from support.yaml_documents import load_yaml
 
@@ -129,20 +128,11 @@ def _redirect(receivers: list[dict[str, Any]], url: str, folder: Path) -> list[d
 def _webhook() -> Iterator[tuple[str, Queue[Notification]]]:
     arrived: Queue[Notification] = Queue()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             arrived.put(Notification(receiver=self.path.strip("/"), body=body, arrived_timestamp_seconds=time.time()))
-            self.send_response(202 if "event_action" in body else 200)  # PagerDuty's answer
-            self.end_headers()
+            self.reply(status=202 if "event_action" in body else 200)  # PagerDuty's answer
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = Thread(target=listening.serve_forever, args=(0.01,), name="webhook")
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.server_port}", arrived
-        finally:
-            listening.shutdown()
-            thread.join()
+    with run_http_server(Handler) as port:
+        yield f"http://127.0.0.1:{port}", arrived

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from support.http_servers import QuietHandler, run_http_server
 
 ERROR, REDIRECT, WARNING = "error", "redirect", "warning"
 BROKEN_HEADER, BROKEN_STATUS = "broken header", "broken status"  # answers that are no HTTP
@@ -34,7 +34,7 @@ class EchoingServer:
 def echoing_server(mode: str) -> Iterator[EchoingServer]:
     echoing = EchoingServer(mode)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             head = " ".join(f"{name}={value}" for name, value in self.headers.items())
@@ -45,27 +45,10 @@ def echoing_server(mode: str) -> Iterator[EchoingServer]:
                 self.close_connection = True
                 return
             status, location, text = echoing.answer(head)
-            self.send_response(status)
-            if location:
-                self.send_header("Location", location)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(text.encode())
+            self.reply(text.encode(), status=status, **({"location": location} if location else {}))
 
-        do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815 -- the base class's names
+        do_GET = do_HEAD = do_POST = do_PUT = handle_any
 
-        def log_message(self, *_: object) -> None:
-            """Print nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    echoing.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with run_http_server(Handler) as port:
+        echoing.url = f"http://127.0.0.1:{port}"
         yield echoing
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -13,6 +12,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from support.http_servers import QuietHandler, run_http_server
 
 
 class Collector:
@@ -61,7 +62,7 @@ def collecting() -> Iterator[Collector]:
     """Run a collector on loopback."""
     collector = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             collector.visits.append((self.path, dict(self.headers)))
             self._answer()
@@ -79,22 +80,9 @@ def collecting() -> Iterator[Collector]:
             self._answer()
 
         def _answer(self) -> None:
-            self.send_response(collector.status)
-            if collector.location:
-                self.send_header("Location", collector.location)
-            self.send_header("Content-Length", str(len(collector.body)))
-            self.end_headers()
-            self.wfile.write(collector.body)
+            headers = {"location": collector.location} if collector.location else {}
+            self.reply(collector.body, status=collector.status, **headers)
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        collector.address = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, name="otlp-collector", kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield collector
-        finally:
-            server.shutdown()
-            thread.join()
+    with run_http_server(Handler) as port:
+        collector.address = f"http://127.0.0.1:{port}"
+        yield collector

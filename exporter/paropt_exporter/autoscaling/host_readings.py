@@ -15,8 +15,6 @@ _Value = TypeVar("_Value")
 
 # quotas and affinities change by hand; this is half of the 2 s within which a wrong size is corrected
 LIMITS_SECONDS = 1.0
-RESERVE_BYTES = 256 << 20  # the most memory that no new worker may take
-_RESERVED_PART = 8  # of a small container; with the whole reserve, one of 256 MiB would run one task after another
 
 
 class CachedReading(Generic[_Value]):
@@ -48,15 +46,7 @@ def read_memory_left_bytes(
 
 def read_memory_reserve_bytes() -> int:
     """Return the part of the available memory that no new worker may take."""
-    return compute_reserve_bytes(host.read_total_memory_bytes())
-
-
-def compute_reserve_bytes(total_bytes: int) -> int:
-    """Return the memory that no new worker may take: for memory that peaks don't show, and for other processes.
-
-    An eighth of the total memory, and at most RESERVE_BYTES, also if the total is unknown (0).
-    """
-    return min(RESERVE_BYTES, total_bytes // _RESERVED_PART) if total_bytes else RESERVE_BYTES
+    return host.compute_reserve_bytes(host.read_total_memory_bytes())
 
 
 class HostReadings(Struct, frozen=True, kw_only=True):

@@ -165,8 +165,8 @@ class LaneObserver:
     def _get_memory(self, demand: Demand, memory_bytes: Mapping[str, int], now: float) -> Memory | None:
         """Return the last reading of the available memory, with the memory that tasks held at that moment.
 
-        Beside an older reading, memory that tasks have taken since would count twice: as theirs and as available. The
-        memory of ended tasks shows in a new reading.
+        Beside an older reading, memory that tasks have taken since would count twice: as theirs and as available. Once
+        one of these tasks has ended, a new reading shows the memory that it has freed.
         """
         own = {
             label: size for pool, _, label, _ in demand.running if pool != THREADS and (size := memory_bytes.get(label))

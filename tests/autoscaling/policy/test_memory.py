@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from paropt_exporter.autoscaling.host_readings import RESERVE_BYTES, compute_reserve_bytes
 from paropt_exporter.autoscaling.policy.fixed_workload import Load, LoadGroup
 from paropt_exporter.autoscaling.policy.lane_size import (
     SHORT_SECONDS,
@@ -21,6 +20,7 @@ from paropt_exporter.autoscaling.policy.memory import (
     compute_memory_size,
     compute_pool_memory_size,
 )
+from paropt_exporter.host import RESERVE_BYTES, compute_reserve_bytes
 
 MB = 1 << 20
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from paropt_exporter.autoscaling.host_readings import RESERVE_BYTES
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup
+from paropt_exporter.host import RESERVE_BYTES
 
 
 class Memory(Struct, frozen=True, kw_only=True):

@@ -42,9 +42,10 @@ class TracedServers:
         self.names: dict[str, None] = {}
         self._own: set[bytes | int] = set()  # paths of sockets, and ports
         self._bound: dict[bytes | int, list[tuple[int, int]]] = {}  # processes and descriptors, if the call succeeds
+        self._untaken: dict[int, str] = {}  # by port: `names` of servers that did not run when the command connected
 
     def _on_connect(self, call: Notification) -> None:
-        self._note_server(call, self._read_address(call, 1))
+        self._note_server(call, self._read_address(call, 1), connects=True)
 
     def _on_send(self, call: Notification) -> None:
         self._note_server(call, self._read_address(call, 4))
@@ -77,7 +78,9 @@ class TracedServers:
         own = _identify_socket(call)
         name = self._read_socket_name(*own)
         if isinstance(name, tuple) and len(name) >= 2:
-            self._own.add(int(name[1]))
+            port = int(name[1])
+            self._own.add(port)
+            self.names.pop(self._untaken.pop(port, ""), None)
         elif name:
             self._own.update(bound for bound, sockets in self._bound.items() if own in sockets)
 
@@ -86,7 +89,7 @@ class TracedServers:
         "bind": _on_bind, "listen": _on_listen,
     }  # fmt: skip
 
-    def _note_server(self, call: Notification, address: bytes) -> None:
+    def _note_server(self, call: Notification, address: bytes, *, connects: bool = False) -> None:
         family, port = _parse_address(address)
         if family == _UNIX:
             name = _find_socket(call, address)
@@ -95,11 +98,27 @@ class TracedServers:
             elif name and not name.startswith(_NAME_SERVICES):
                 self._add(f"the socket {os.fsdecode(name.replace(bytes(1), b'@'))}", name)
         elif family in (_INET, _INET6):
-            here = _is_loopback(address)
-            if port:
-                self._add(f"port {port} of {'this host' if here else 'another host'}", port if here else None)
+            if port and _is_loopback(address):
+                self._note_port(call, port, connects=connects)
+            elif port:
+                self._add(f"port {port} of another host", None)
         elif family not in _LOCAL_FAMILIES:
             self._add(f"a server of the address family {family}", None)
+
+    def _note_port(self, call: Notification, port: int, *, connects: bool) -> None:
+        """Note a port of this host. While no socket has it, the command may still take it for a server of its own.
+
+        Before a server starts, the C library connects a socket to each of its addresses, to put them in order.
+        """
+        server = f"port {port} of this host"
+        is_known = server in self.names
+        self._add(server, port)
+        if server not in self.names:
+            return
+        if connects and (not is_known or port in self._untaken) and not _is_taken(call.pid, port):
+            self._untaken[port] = server
+        else:
+            self._untaken.pop(port, None)
 
     def _add(self, server: str, name: bytes | int | None) -> None:
         """Add a server, unless it is one of the command's own under this name.
@@ -163,6 +182,20 @@ def _parse_address(address: bytes) -> tuple[int, int]:
     if len(address) < 4:
         return (unpack_from("=H", address)[0] if len(address) >= 2 else 0), 0
     return unpack_from("=H", address)[0], unpack_from(">H", address, 2)[0]
+
+
+def _is_taken(process: int, port: int) -> bool:
+    """Return whether a socket of this host has a port, in the network namespace of a process; True if unknown."""
+    ending = b":%04X" % port
+    for table in (b"tcp", b"udp", b"tcp6", b"udp6"):
+        try:
+            with open(b"/proc/%d/net/%s" % (process, table), "rb") as file:
+                if any(line.split(None, 2)[1].endswith(ending) for line in file):
+                    return True
+        except OSError:
+            if table[-1:] != b"6":  # otherwise a host without IPv6
+                return True
+    return False
 
 
 def _is_loopback(address: bytes) -> bool:
