@@ -441,6 +441,27 @@ def test_port_that_the_command_looked_at_before_it_took_it_does_not_count(pool: 
     assert taken.servers == sent.servers == (f"port {port} of this host",)
 
 
+REUSED_OR_OWN_SERVER = """
+import socket, sys
+address = ("127.0.0.1", int(sys.argv[1]))
+try:
+    socket.create_connection(address)
+except ConnectionRefusedError:
+    with socket.create_server(address):
+        socket.create_connection(address)
+"""
+
+
+@traces
+def test_command_that_starts_a_server_unless_one_runs_uses_a_server(pool: CommandPool, tmp_path: Path) -> None:
+    """As Playwright's `reuseExistingServer`: its result with a server of another program may differ."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    outcome, found = trace(pool, python(REUSED_OR_OWN_SERVER, str(port)), cwd=tmp_path)
+    assert outcome.result is Result.SUCCESS and found.servers == (f"port {port} of this host",)
+
+
 SINGLETON = """
 import socket, sys
 kind, family = sys.argv[1:3]
@@ -501,8 +522,8 @@ def test_known_server_is_not_looked_for_among_all_sockets_again() -> None:
         ):
             call = SimpleNamespace(pid=os.getpid(), arguments=(descriptor, sent, len(sent)))
             servers.HANDLERS[name](servers, cast("Notification", call))
+        assert [looked.count(each.fileno()) for each in (own, other)] == [1, 1]
     assert [*servers.names] == ["port 9 of this host"]
-    assert len(looked) == 2
 
 
 @traces

@@ -108,14 +108,16 @@ class TracedServers:
     def _note_port(self, call: Notification, port: int, *, connects: bool) -> None:
         """Note a port of this host. While no socket has it, the command may still take it for a server of its own.
 
-        Before a server starts, the C library connects a socket to each of its addresses, to put them in order.
+        Before a server starts, the C library connects a datagram socket to each of its addresses, to put them in order.
+        That sends nothing. Other sockets would show the command whether another program has the port.
         """
         server = f"port {port} of this host"
         is_known = server in self.names
         self._add(server, port)
         if server not in self.names:
             return
-        if connects and (not is_known or port in self._untaken) and not _is_taken(call.pid, port):
+        may_be_own = connects and (not is_known or port in self._untaken) and not _is_taken(call.pid, port)
+        if may_be_own and self._is_datagram(call):
             self._untaken[port] = server
         else:
             self._untaken.pop(port, None)
@@ -148,6 +150,18 @@ class TracedServers:
         # The socket has the path that the command gave, which may be relative.
         text = os.fsencode(found or b"")
         return bool(text) and (text == name or os.path.basename(text) == os.path.basename(name))
+
+    def _is_datagram(self, call: Notification) -> bool:
+        import _socket as socket  # here: few commands connect
+
+        try:
+            copy = socket.socket(fileno=self._kernel.copy_descriptor(*_identify_socket(call)))
+        except OSError:
+            return False  # it is no socket, so the call fails
+        try:
+            return copy.type == socket.SOCK_DGRAM
+        finally:
+            copy.close()
 
     def _read_socket_name(self, process: int, descriptor: int) -> Any:
         import _socket as socket  # here: few commands listen
