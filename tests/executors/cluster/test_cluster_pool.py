@@ -121,6 +121,7 @@ def test_statistics_add_up_at_rest(pool: ClusterPool) -> None:
     futures = [pool.submit(pow, 2, n) for n in range(50)] + [pool.submit_commands("f", [["false"]])]
     for future in futures:
         future.exception(WAIT_SECONDS)
+    assert eventually(lambda: pool.statistics().live == 2)  # the first worker may do it all before the second is there
     statistics = pool.statistics()
     assert statistics.submitted == sum(statistics.finished.values()) == 51
     assert statistics.finished[Result.SUCCESS] == 50
