@@ -369,12 +369,26 @@ def test_vite_task_587_and_testmon_178_script_named_by_the_command_is_an_input(p
         (("npm", "--prefix=web", "run", "lint"), "web/package.json"),
         (("sh", "-c", "cd web; make lint"), "web/Makefile"),
         (("sh", "-c", "make -s lint && just test"), "justfile"),
+        (("uv", "run", "pytest"), "uv.lock"),
+        (("poetry", "run", "pytest"), "poetry.lock"),
     ],
 )
 def test_changed_recipe_of_the_command_is_a_miss(project: CachedProject, command: tuple[str, ...], file: str) -> None:
     """With `inputs: [src/**]`, `npm run lint` was a hit after its script had become another one."""
     project.write_file(file, "lint: one")
     lint = project.build_stage("lint", command=command)
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file(file, "lint: two")
+    assert project.run(lint).stages["lint"].cache_note == f"{file} changed"
+
+
+@pytest.mark.parametrize("file", ["justfile", "web/justfile", "web/app/justfile"])
+def test_changed_recipe_above_the_stages_folder_is_a_miss(project: CachedProject, file: str) -> None:
+    """Just, task, npm and uv look for their files in the folders above theirs too."""
+    project.write_file("web/app/a.py", "one")
+    project.write_file(file, "lint: one")
+    lint = project.build_stage("lint", command=("just", "lint"), cwd=project.root / "web/app")
     project.run(lint)
     assert project.run(lint).is_cached("lint")
     project.write_file(file, "lint: two")
@@ -468,7 +482,7 @@ def test_output_of_an_absolute_item_in_the_project_asks_for_relative_items(proje
 def test_testmon_228_settings_that_tools_read_unasked_are_inputs(project: CachedProject) -> None:
     lint = project.build_stage("lint")
     project.run(lint)
-    for name in ("pyproject.toml", ".python-version"):
+    for name in ("pyproject.toml", ".python-version", "pytest.toml"):
         project.write_file(name, "[tool.ruff]\n")
         assert project.run(lint).stages["lint"].cache_note == f"{name} is new"
 

@@ -30,19 +30,23 @@ from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
 # Tools read these, without being told to, from the folder in which they start or from one above it.
 _SETTINGS = (
-    "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "conftest.py", ".coveragerc", "ruff.toml", ".ruff.toml",
-    "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
-    "pyrightconfig.json", ".isort.cfg",
+    "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "tox.toml", "conftest.py", ".coveragerc", "ruff.toml",
+    ".ruff.toml", "mypy.ini", ".mypy.ini", "pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", ".flake8",
+    "pylintrc", ".pylintrc", "pylintrc.toml", ".pylintrc.toml", ".bandit", "pyrightconfig.json", ".isort.cfg",
+    ".pre-commit-config.yaml",
     # By these files, the stubs that pyenv, asdf, mise and rustup put on PATH choose which version of a program to
     # start.
     ".python-version", ".tool-versions", "mise.toml", ".mise.toml", ".node-version", ".nvmrc", "rust-toolchain",
     "rust-toolchain.toml",
 )  # fmt: skip
-# The files with these programs' targets or scripts, in the folder where they start or in one named by their arguments.
+# The files with these programs' targets or scripts, or with the versions of the packages that they start programs with:
+# in the folder where they start, in one above it, or in one that their arguments name.
 _RECIPES = {
     "make": ("GNUmakefile", "makefile", "Makefile"), "just": ("justfile", "Justfile", ".justfile"),
     "task": ("Taskfile.yml", "Taskfile.yaml"), "nox": ("noxfile.py",),
     **dict.fromkeys(("npm", "pnpm", "yarn", "bun"), ("package.json",)),
+    "uv": ("uv.lock", "uv.toml"), "poetry": ("poetry.lock",), "pdm": ("pdm.lock",), "hatch": ("hatch.toml",),
+    "pipenv": ("Pipfile", "Pipfile.lock"), "pixi": ("pixi.toml", "pixi.lock"),
 }  # fmt: skip
 _PYTHON_SOURCES, _COMPILED_MODULE = (".py", ".pyi", ".pyx"), ".so"
 _WORD = compile_later(r"[^\s;&|()<>\"'`$=:,@]+")
@@ -255,6 +259,8 @@ def iter_named_paths(folder: str, cwd: str, steps: Iterable[Sequence[str]]) -> I
     in_folders = (f"{word}/{recipe}" for recipe in recipes for word in words)
     for word in (*words, *recipes, *in_folders):
         yield word, posixpath.normpath(posixpath.join(cwd, word)).removeprefix(f"{folder}/")
+    for recipe in recipes:
+        yield from ((recipe, f"{above}{recipe}") for above in iter_folders(cwd))
 
 
 def _iter_words(steps: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -362,17 +368,21 @@ def list_output_file(stage: PlannedStage, folder: str) -> list[str]:
 
 def _find_settings(folder: str, cwd: str) -> Iterator[FoundFile]:
     """Yield the settings of tools in a stage's folder and those above it, up to the config's folder."""
-    parts = [] if cwd == "." or cwd.startswith("../") else cwd.split("/")
-    for count in range(len(parts) + 1):
-        place = "/".join(parts[:count])
+    for place in iter_folders(cwd):
         for name in _SETTINGS:
-            path = f"{place}/{name}" if place else name
+            path = f"{place}{name}"
             try:
                 state = os.lstat(os.path.join(folder, path))
             except OSError:
                 continue
             if not stat.S_ISDIR(state.st_mode):
                 yield path, state
+
+
+def iter_folders(cwd: str) -> Iterator[str]:
+    """Yield the folders from the config's down to a stage's, as beginnings of paths: "", "web/", "web/app/"."""
+    parts = [] if cwd == "." or cwd.startswith("../") else cwd.split("/")
+    yield from ("".join(f"{part}/" for part in parts[:count]) for count in range(len(parts) + 1))
 
 
 def get_relative_cwd(folder: str, stage: PlannedStage) -> str:

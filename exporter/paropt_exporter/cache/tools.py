@@ -13,7 +13,7 @@ from pathlib import Path
 from paropt_exporter import files
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.file_states import ABSENT, FileStates, UnusableFile, get_state
-from paropt_exporter.cache.inputs import is_line
+from paropt_exporter.cache.inputs import is_line, iter_folders
 from paropt_exporter.input_files import InputPatterns
 from paropt_exporter.lazy_patterns import compile_later
 
@@ -82,9 +82,8 @@ class Tools:
         `cwd` is relative to the latter. Packages among the outputs, which the stage itself installs, are left out.
         """
         found: dict[str, str] = {}
-        parts = [] if cwd == "." or cwd.startswith("../") else cwd.split("/")
-        for count in range(len(parts) + 1):
-            folder = "".join(f"{part}/" for part in parts[:count]) + "node_modules"
+        for place in iter_folders(cwd):
+            folder = f"{place}node_modules"
             if not os.path.isdir(os.path.join(self._root, folder)):
                 continue
             written = find_written()
