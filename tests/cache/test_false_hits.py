@@ -844,6 +844,16 @@ def test_change_of_the_interpreter_that_env_finds_is_a_miss(
     assert project.run(lint).is_cached("lint")
 
 
+def test_changed_interpreter_with_a_relative_path_is_a_miss(project: CachedProject) -> None:
+    project.write_file("tools/run", "1", mode=0o755)
+    project.write_file("bin/lint", "#!tools/run\n", mode=0o755)
+    lint = project.build_stage("lint")
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file("tools/run", "2", mode=0o755)
+    assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
+
+
 def test_pipe_among_the_inputs_can_not_be_compared(project: CachedProject) -> None:
     os.mkfifo(project.root / "src/pipe")
     lint = project.build_stage("lint", inputs=("src/**", "README"))

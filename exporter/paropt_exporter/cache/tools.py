@@ -106,8 +106,10 @@ class Tools:
         first, _, rest = head.partition(b"\n")
         words = [os.fsdecode(word) for word in first[2:].split()]
         parts = [hash_bytes(rest) if len(head) < _LONGEST_SCRIPT_BYTES else self._get_state(real)]
-        if words and os.path.isabs(words[0]) and os.path.exists(words[0]):
-            parts += [self._identify_program(words[0], environment, find, depth + 1), *words[1:]]
+        # A relative interpreter is one in the stage's folder, not on PATH.
+        interpreter = find(os.path.join(".", words[0])) if words else None
+        if interpreter is not None:
+            parts += [self._identify_program(interpreter, environment, find, depth + 1), *words[1:]]
             for started in filter(None, map(find, _iter_words_of_env(words))):
                 parts.append(self._identify_program(started, environment, find, depth + 1))
         return _hash_texts(parts)
