@@ -221,9 +221,9 @@ class TracedTask(Struct, frozen=True, kw_only=True):
 
     `outputs`: the patterns of the stage's outputs; `needed_outputs`: those of the stages that it needs. `caches`: the
     names of tools' caches, unless these patterns name them. `temporary_folders`: folders in which only the content of
-    files counts. `cache_folders`: folders to leave out. Links in both are resolved, as in traces. `own_files`: the
-    exporter's, which change during a run, and count only if the task reads them. `allows_servers`: the result counts
-    although the task connected to servers.
+    files counts. `cache_folders`: folders to leave out, apart from virtual environments in them. Links in both are
+    resolved, as in traces. `own_files`: the exporter's, which change during a run, and count only if the task reads
+    them. `allows_servers`: the result counts although the task connected to servers.
     """
 
     outputs: InputPatterns
@@ -336,13 +336,13 @@ class _Reading:
         self.entries: dict[str, Entry | None] = {}
         self._names: dict[str, list[str]] = {}
         self._made: dict[str, bool] = {}
+        self._environments: dict[str, bool] = {}
 
     def iter_used_paths(self) -> Iterator[UsedPath]:
         """Yield the paths. Raises _Unproved."""
         for path, access in self._paths.items():
             is_known = self._is_file_left_out if _is_regular(access) else self._is_left_out
-            is_left_out = is_known(path) or f"{path}/".startswith(self._task.cache_folders)
-            if is_left_out and not self._is_needed_output(path):
+            if (is_known(path) or self._is_cached_for_user(path)) and not self._is_needed_output(path):
                 continue
             if path in self._task.own_files and not access.is_used(READ):
                 continue
@@ -361,6 +361,17 @@ class _Reading:
             )
         except _Unproved:
             return False
+
+    def _is_cached_for_user(self, path: str) -> bool:
+        """Return whether a path is in the user's caches, but not in an environment, which Poetry keeps there."""
+        is_cached = f"{path}/".startswith(self._task.cache_folders)
+        return is_cached and not any(map(self._is_environment, _iter_parents(path)))
+
+    def _is_environment(self, folder: str) -> bool:
+        known = self._environments.get(folder)
+        if known is None:
+            known = self._environments[folder] = os.path.exists(f"{folder}/pyvenv.cfg")
+        return known
 
     def _is_needed_output(self, path: str) -> bool:
         """Return whether a file in a cache, such as cargo's `target`, is an output of a needed stage.
