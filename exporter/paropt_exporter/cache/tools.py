@@ -13,9 +13,9 @@ from pathlib import Path
 from paropt_exporter import files
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.file_states import ABSENT, FileStates, UnusableFile, get_state
-from paropt_exporter.cache.inputs import is_line, iter_folders
 from paropt_exporter.input_files import InputPatterns
 from paropt_exporter.lazy_patterns import compile_later
+from paropt_exporter.plan.implied_inputs import is_line, iter_folders
 
 _LONGEST_SCRIPT_BYTES = 1 << 16
 _MOST_LINKS = 8  # in a chain of scripts that name scripts as their interpreters

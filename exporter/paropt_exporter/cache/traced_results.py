@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from paropt_exporter import files
 from paropt_exporter.cache.entry import Entry as Result
 from paropt_exporter.cache.file_states import ABSENT, KERNEL, Entry, FileStates, UnusableFile, get_state
-from paropt_exporter.cache.inputs import is_settings_file, iter_named_paths, list_written
+from paropt_exporter.cache.inputs import list_written
 from paropt_exporter.cache.keys import TaskKey, parse_listing
 from paropt_exporter.cache.misses import Miss, MissExplainer, Notes, TaskNotes
 from paropt_exporter.cache.path_sets import (
@@ -46,7 +46,9 @@ from paropt_exporter.events import CacheReason
 from paropt_exporter.executors.commands.traces import Access, Trace
 from paropt_exporter.executors.supervisor.tracing import LIST, READ, STAT, WRITE
 from paropt_exporter.input_files import InputPatterns
+from paropt_exporter.plan.implied_inputs import is_settings_file, list_item_inputs, list_named_paths
 from paropt_exporter.plan.stage_environment import build_command_environment
+from paropt_exporter.plan.stage_patterns import list_input_patterns, list_output_patterns
 from paropt_exporter.plan.structure import PlannedStage
 
 if TYPE_CHECKING:
@@ -613,14 +615,9 @@ def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
     reads = Notes(store.last_folder, config.project).load_reads(stage.name)
     if not reads:
         return []  # as for most stages: below, the outputs of thousands of stages would be listed for each
-    # Here: runs need neither these nor subprocess, which they import.
-    from paropt_exporter.plan.stage_patterns import list_input_patterns, list_item_patterns, list_output_patterns
-
-    commands = [*_iter_commands(stage)]
-    takes_items = any("{item" in word for command in commands for word in command)
-    declared = InputPatterns((*list_input_patterns(stage), *(list_item_patterns(stage) if takes_items else ())))
+    declared = InputPatterns((*list_input_patterns(stage), *list_item_inputs(stage)))
     outputs = InputPatterns([each for other in config.stages for each in list_output_patterns(other)])
-    named = {path for _, path in iter_named_paths(str(config.root), stage.cwd or ".", commands)}
+    named = list_named_paths(config, stage)
     environments = {folder for folder in {path.partition("/")[0] for path in reads} if _is_environment(config, folder)}
     return [
         path
@@ -633,13 +630,6 @@ def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
         and path.partition("/")[0] not in environments
         and os.path.lexists(os.path.join(config.root, path))
     ]
-
-
-def _iter_commands(stage: Stage) -> Iterator[Sequence[str]]:
-    """Yield the commands of a stage, and the values of its variables."""
-    for command in (stage.run, *(stage.steps or ())):
-        yield (command,) if isinstance(command, str) else command or ()
-    yield tuple(stage.env.values())
 
 
 def _is_environment(config: Config, folder: str) -> bool:
