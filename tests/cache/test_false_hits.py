@@ -73,18 +73,19 @@ def test_turbo_401_untracked_new_file_is_an_input_without_inputs(project: Cached
     assert again.stages["lint"].cache_note == "src/new.py is new"
 
 
-def test_rebuilt_module_that_git_ignores_is_an_input_without_inputs(project: CachedProject) -> None:
+@pytest.mark.parametrize("module", ["fast.cpython-313-x86_64-linux-gnu.so", "shop_pb2.py", "_version.py"])
+def test_rebuilt_module_that_git_ignores_is_an_input_without_inputs(project: CachedProject, module: str) -> None:
     """Tests had passed with the new sources and the old module, so they were a hit after a build that broke them."""
     subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)
-    project.write_file(".gitignore", "*.so\n")
-    project.write_file("src/fast.cpython-313-x86_64-linux-gnu.so", "old")
+    project.write_file(".gitignore", "*.so\n*_pb2.py\n_version.py\n")
+    project.write_file(f"src/{module}", "old")
     lint = project.build_stage("lint", inputs=None)
     project.run(lint)
     assert project.run(lint).is_cached("lint")
-    project.write_file("src/fast.cpython-313-x86_64-linux-gnu.so", "new")
+    project.write_file(f"src/{module}", "new")
     again = project.run(lint)
     assert again.called == ["lint"]
-    assert again.stages["lint"].cache_note == "src/fast.cpython-313-x86_64-linux-gnu.so changed"
+    assert again.stages["lint"].cache_note == f"src/{module} changed"
 
 
 def test_module_that_another_stage_builds_is_no_input_without_inputs(project: CachedProject) -> None:

@@ -27,7 +27,7 @@ from paropt_exporter.input_files import (
 from paropt_exporter.plan.implied_inputs import iter_named_paths, iter_settings
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
-_PYTHON_SOURCES, _COMPILED_MODULE = (".py", ".pyi", ".pyx"), ".so"
+_PYTHON_SOURCES, _MODULES = (".py", ".pyi", ".pyx"), (".so", ".py", ".pyi")
 _KERNEL_FOLDERS = ("/proc/", "/sys/", "/dev/")
 
 
@@ -225,8 +225,8 @@ def _iter_named_files(
 
 
 def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Yield compiled modules and the files that git does not ignore, without untracked outputs of this and unrelated
-    stages.
+    """Yield the files that git does not ignore, and ignored modules beside Python files, without untracked outputs of
+    this and unrelated stages.
     """
     written = InputPatterns((*list_written(stage, folder), *stage.other_outputs))
     skipped: set[str] = set()
@@ -234,7 +234,7 @@ def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.
     if written.patterns:
         tracked = set(list_git_files(folder, untracked=False))
         skipped = {path for path in listed if path not in tracked and written.matches(path)}
-    for path, state in _find_compiled_modules(folder, listed):
+    for path, state in _find_ignored_modules(folder, listed):
         if not written.matches(path):
             yield path, state
     for path in listed:
@@ -253,21 +253,22 @@ def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.
                 yield from walk_folder(folder, path)
 
 
-def _find_compiled_modules(folder: str, listed: Sequence[str]) -> Iterator[FoundFile]:
-    """Yield compiled modules beside Python files, which git usually ignores.
+def _find_ignored_modules(folder: str, listed: Sequence[str]) -> Iterator[FoundFile]:
+    """Yield compiled and generated modules (`fast.so`, `shop_pb2.py`) beside Python files, which git usually ignores.
 
     Tests import them, so a rebuild is a change, even if the sources had changed earlier.
     """
+    known = frozenset(listed)
     sources = (path for path in listed if path.endswith(_PYTHON_SOURCES))
     for place in dict.fromkeys(map(posixpath.dirname, sources)):
         try:
             with os.scandir(os.path.join(folder, place)) as entries:
-                names = sorted(entry.name for entry in entries if entry.name.endswith(_COMPILED_MODULE))
+                names = sorted(entry.name for entry in entries if entry.name.endswith(_MODULES))
         except (FileNotFoundError, NotADirectoryError):
             continue  # git tracks files in it that are deleted
-        for name in names:
-            path = posixpath.join(place, name)
-            yield path, os.lstat(os.path.join(folder, path))
+        for path in (posixpath.join(place, name) for name in names):
+            if path not in known:
+                yield path, os.lstat(os.path.join(folder, path))
 
 
 def list_written(stage: PlannedStage, folder: str) -> tuple[str, ...]:
