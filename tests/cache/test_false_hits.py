@@ -372,6 +372,8 @@ def test_vite_task_587_and_testmon_178_script_named_by_the_command_is_an_input(p
         (("sh", "-c", "make -s lint && just test"), "justfile"),
         (("uv", "run", "pytest"), "uv.lock"),
         (("poetry", "run", "pytest"), "poetry.lock"),
+        (("yarn", "run", "lint"), ".pnp.cjs"),
+        (("cargo", "test"), "Cargo.lock"),
     ],
 )
 def test_changed_recipe_of_the_command_is_a_miss(project: CachedProject, command: tuple[str, ...], file: str) -> None:

@@ -36,7 +36,10 @@ _SETTINGS = (
 _RECIPES = {
     "make": ("GNUmakefile", "makefile", "Makefile"), "just": ("justfile", "Justfile", ".justfile"),
     "task": ("Taskfile.yml", "Taskfile.yaml"), "nox": ("noxfile.py",),
-    **dict.fromkeys(("npm", "pnpm", "yarn", "bun"), ("package.json",)),
+    **dict.fromkeys(("npm", "pnpm"), ("package.json",)), "yarn": ("package.json", "yarn.lock", ".pnp.cjs"),
+    **dict.fromkeys(("bun", "bunx"), ("package.json", "bun.lock", "bun.lockb")),
+    "deno": ("deno.json", "deno.jsonc", "deno.lock"), "cargo": ("Cargo.toml", "Cargo.lock"),
+    "go": ("go.mod", "go.sum", "go.work"), "bundle": ("Gemfile", "Gemfile.lock"),
     "uv": ("uv.lock", "uv.toml"), "poetry": ("poetry.lock",), "pdm": ("pdm.lock",), "hatch": ("hatch.toml",),
     "pipenv": ("Pipfile", "Pipfile.lock"), "pixi": ("pixi.toml", "pixi.lock"),
 }  # fmt: skip
