@@ -724,6 +724,13 @@ def test_names_in_the_temporary_folder_do_not_count(project: TracedProject, temp
     assert project.run(line).is_cached("lint")
 
 
+def test_file_that_a_task_tried_to_open_in_the_temporary_folder_counts(project: TracedProject, temporary: Path) -> None:
+    line = "cat $TMPDIR/settings 2>/dev/null || echo none; echo > $TMPDIR/made; cat $TMPDIR/made; rm $TMPDIR/made"
+    assert project.prove(line).is_cached("lint")
+    (temporary / "settings").write_text("found")
+    assert "found" in project.run(line).get_output("lint")
+
+
 def test_temporary_folder_that_another_program_removes_does_not_count(project: TracedProject, temporary: Path) -> None:
     """Two suites of pytest at once remove the same folders of earlier runs."""
     with edit_when_asked(project, lambda: shutil.rmtree(temporary / "old")) as ask:

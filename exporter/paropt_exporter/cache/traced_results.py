@@ -402,7 +402,7 @@ class _Reading:
         if now == ABSENT and access.is_used(WRITE) and not access.is_used_unwritten(_USES):
             return  # a temporary file
         is_file = _is_file(access)
-        if temporary and not (is_file and access.is_used(READ)):
+        if temporary and not (access.is_used(READ) and not _is_folder(access)):
             return
         if is_file and isinstance(access.state, tuple):
             self._check_age(path, access.state, access.first_timestamp_ns)
