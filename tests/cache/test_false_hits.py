@@ -793,6 +793,20 @@ def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(
     assert project.run(lint).stages["lint"].cache_note == "ruff 0.17.5 -> 0.17.6"
 
 
+def test_upgraded_package_beside_a_script_with_a_long_path_is_a_miss(project: CachedProject) -> None:
+    """As pip and uv write scripts if the kernel would cut off the path of Python after `#!`."""
+    record = "tools/lib/python3.11/site-packages/ruff-0.17.5.dist-info/RECORD"
+    project.write_file("tools/pyvenv.cfg", "")
+    project.write_file("tools/bin/python", "the interpreter", mode=0o755)
+    project.write_file("tools/bin/ruff", "#!/bin/sh\n'''exec' /long/python \"$0\" \"$@\"\n' '''\n", mode=0o755)
+    project.write_file(record, "ruff/__init__.py,sha256=a,1\n")
+    lint = project.build_stage("lint", command=(f"{project.root}/tools/bin/ruff", "check"))
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file(record, "ruff/__init__.py,sha256=b,1\n")
+    assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
+
+
 def test_upgrade_in_one_of_two_environments_names_all_versions(project: CachedProject) -> None:
     for folder, version in (("venv", "24"), ("tools", "23")):
         project.write_file(f"{folder}/pyvenv.cfg", "")

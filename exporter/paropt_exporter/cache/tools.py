@@ -100,7 +100,7 @@ class Tools:
         head = _read_head(real)
         if not head.startswith(b"#!") or depth >= _MOST_LINKS:
             own = _find_environment_of_python(program)
-            if own is None or (environment is not None and os.path.samefile(own, environment)):
+            if own is None or _is_same_folder(own, environment):
                 return self._get_state(real)
             return _hash_texts([self._get_state(real), self._identify_environment(own)])
         first, _, rest = head.partition(b"\n")
@@ -112,6 +112,10 @@ class Tools:
             parts += [self._identify_program(interpreter, environment, find, depth + 1), *words[1:]]
             for started in filter(None, map(find, _iter_words_of_env(words))):
                 parts.append(self._identify_program(started, environment, find, depth + 1))
+        # A script begins with `#!/bin/sh` if the path of its environment's Python is too long for the kernel.
+        own = os.path.dirname(os.path.dirname(real))
+        if words[:1] == ["/bin/sh"] and _is_virtual(own) and not _is_same_folder(own, environment):
+            parts.append(self._identify_environment(own))
         return _hash_texts(parts)
 
     def _get_state(self, path: str) -> str:
@@ -278,6 +282,10 @@ def _find_environment_of_python(program: str) -> str | None:
         return None
     folder = os.path.dirname(os.path.dirname(program))
     return folder if _is_virtual(folder) else os.path.dirname(os.path.dirname(os.path.realpath(program)))
+
+
+def _is_same_folder(folder: str, other: str | None) -> bool:
+    return other is not None and os.path.samefile(folder, other)
 
 
 def _is_virtual(folder: str) -> bool:
