@@ -103,6 +103,36 @@ def test_changed_item_affects_its_stage(repository: Repository, items: str, othe
     assert listed(repository, "--affected") == set()
 
 
+@pytest.mark.parametrize(
+    ("stage", "path"),
+    [
+        ("run: python tools/check.py", "tools/check.py"),
+        ("run: [sh, -c, 'cd web && make lint']", "web/Makefile"),
+        ("run: just lint, cwd: web/app", "web/justfile"),
+        ("run: uv run pytest", "uv.lock"),
+        ("run: pytest, cwd: web", "conftest.py"),
+        ("run: lint, env: {RULES: rules.txt}", "rules.txt"),
+        ("run: 'pytest {items}', items: {glob: 'tests/*.py'}", "tests/test_new.py"),
+    ],
+)
+def test_stage_follows_from_files_that_its_inputs_need_not_name(repository: Repository, stage: str, path: str) -> None:
+    """The cache ran the stage again, and `--affected` left it out: a pull request was green without a check."""
+    repository.write("web/app/a.js", "1")
+    repository.write("web/a.js", "1")
+    projects.write(repository.root, f"name: lint, {stage}, inputs: ['*.js', docs]")
+    repository.commit()
+    assert listed(repository, "--affected") == set()
+    repository.write(path, "2")
+    assert listed(repository, "--affected") == {"lint"}
+
+
+def test_output_that_a_command_names_does_not_affect_its_stage(repository: Repository) -> None:
+    projects.write(repository.root, "name: api, run: generate -o docs/api.md, inputs: [src], outputs: [docs/api.md]")
+    repository.commit()
+    repository.write("docs/api.md", "2")
+    assert listed(repository, "--affected") == set()
+
+
 @pytest.mark.parametrize("change", ["edit", "delete", "add"])
 def test_change_behind_a_link_affects_the_stage_that_reads_it(repository: Repository, change: str) -> None:
     """`inputs` follow links to folders and to files."""

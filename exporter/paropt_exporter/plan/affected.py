@@ -13,6 +13,7 @@ from paropt_exporter.changes import ChangeFinder, Changes, UnknownChange
 from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.files import is_file
 from paropt_exporter.input_files import InputPatterns, join_pattern
+from paropt_exporter.plan.implied_inputs import find_implied_change
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 from paropt_exporter.plan.stage_patterns import list_input_patterns
 
@@ -58,8 +59,9 @@ def find_affected(config: Config, stages: Sequence[Stage], find: ChangeFinder) -
 def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -> AffectedStages:
     """Return the stages that a change affects, with the stages that they need.
 
-    A stage is affected if a changed file is one of its inputs, if it has no inputs or they match no file, or if it
-    needs an affected stage that has outputs. A changed config affects all stages.
+    A stage is affected if a changed file is one of its inputs, which need not name all of them (`implied_inputs`), if
+    it has no inputs or they match no file, or if it needs an affected stage that has outputs. A changed config affects
+    all stages.
     """
     reasons = _find_reasons(config, stages, changes)
     needs = {stage.name: stage.needs for stage in stages}
@@ -91,7 +93,7 @@ def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str
     if stage.declared_inputs is None:
         return _NO_INPUTS
     patterns = InputPatterns(list_input_patterns(stage))
-    if (path := changes.find_match(patterns)) is not None:
+    if (path := changes.find_match(patterns) or find_implied_change(config, stage, changes)) is not None:
         return _format_path(path)
     root = os.fspath(config.root)
     try:
