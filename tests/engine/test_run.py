@@ -484,6 +484,17 @@ def test_queue_wait_counts_from_readiness() -> None:
     assert [record.queue_wait_seconds for record in bench.recorder.of(TaskRecord)] == [0, 7]
 
 
+def test_queue_wait_does_not_include_the_time_before_the_needs_succeeded() -> None:
+    needing = [stage(name, needs=("a",)) for name in ("b", "c")]
+    bench = Bench(plan(stage("a"), *needing, workers=1), {name: [Script(seconds=7)] for name in "abc"})
+    backlogs: list[object] = []
+    for moment in (5.0, 9.0):
+        bench.inbox.at(moment, lambda: backlogs.append(bench.engine.measure_backlog()))
+    bench.run()
+    assert [record.queue_wait_seconds for record in bench.recorder.of(TaskRecord)] == [0, 0, 7]
+    assert backlogs == [{}, {"commands": (1, 2.0)}]
+
+
 def test_empty_lane_succeeds_at_once() -> None:
     record = Bench(plan()).run()
     assert record.result is Result.SUCCESS

@@ -44,7 +44,7 @@ class OpenStages:
         """Return the open stages whose needs have succeeded, including running ones."""
         return tuple(self._startable)
 
-    def remove(self, state: StageState) -> None:
+    def remove(self, state: StageState, now: float) -> None:
         """Remove an ended stage and notify its dependents."""
         name, record = state.name, state.record
         del self._open[name]
@@ -54,7 +54,7 @@ class OpenStages:
         succeeded = bool(state.plan.skip) or (record is not None and record.result is Result.SUCCESS)
         for dependent in self._dependents[name]:
             if dependent in self._open:
-                self._notify_dependent(dependent, name, succeeded=succeeded)
+                self._notify_dependent(dependent, name, now, succeeded=succeeded)
 
     def pop_lost(self) -> tuple[StageState, list[str]] | None:
         """Return the first stage in plan order that can no longer start, and its failed needs; None without one."""
@@ -65,15 +65,16 @@ class OpenStages:
         state, failed = self._open[name], self._failed.pop(name)
         return state, [need for need in state.plan.needs if need in failed]
 
-    def _notify_dependent(self, dependent: str, need: str, *, succeeded: bool) -> None:
+    def _notify_dependent(self, dependent: str, need: str, now: float, *, succeeded: bool) -> None:
         if not succeeded:
             self._failed.setdefault(dependent, set()).add(need)
             return
         unmet = self._unmet[dependent]
         unmet.discard(need)
         if not unmet:
-            index = bisect_left(self._positions, self._position[dependent])
-            self._startable.insert(index, self._open[dependent])
+            index, state = bisect_left(self._positions, self._position[dependent]), self._open[dependent]
+            state.startable_seconds = now
+            self._startable.insert(index, state)
             self._positions.insert(index, self._position[dependent])
             self.revision += 1
 
@@ -82,7 +83,7 @@ def measure_backlog(startable: Iterable[StageState], now: float) -> dict[str, tu
     """Return, for each pool, how many tasks wait for room, and the age in seconds of the oldest."""
     waiting: dict[str, tuple[int, float]] = {}
     for state in startable:
-        since = [ready.ready_seconds for ready in tuple(state.ready)]
+        since = [] if state.awaits_cache else [state.get_ready_seconds(ready) for ready in tuple(state.ready)]
         if since:
             count, oldest = waiting.get(state.pool, (0, 0.0))
             waiting[state.pool] = (count + len(since), max(oldest, now - min(since)))
