@@ -106,6 +106,9 @@ RUN_TASKS = _counter(
     "lane", resumes=True,
 )  # fmt: skip
 RUN_IN_PROGRESS = _gauge("paropt_run_in_progress", "1 while the lane runs.", "lane")
+RUN_STARTED = _gauge(
+    "paropt_run_started_timestamp_seconds", "When the present run of the lane started; absent between runs.", "lane"
+)
 RUN_LAST_SUCCESS = _gauge(
     "paropt_run_last_success_timestamp_seconds", "When the lane last ended with success; absent until known.", "lane"
 )
@@ -156,6 +159,12 @@ STAGE_FAILING = _gauge(
 )
 STAGE_RUNS = _counter("paropt_stage_runs_total", "Executions of a stage.", "lane", "stage", "result", resumes=True)
 STAGE_RUNNING = _gauge("paropt_stage_running", "1 while the stage runs.", "lane", "stage")
+STAGE_STARTED = _gauge(
+    "paropt_stage_started_timestamp_seconds",
+    "When the running stage started; absent while it does not run.",
+    "lane",
+    "stage",
+)
 STAGE_PROGRESS = _gauge("paropt_stage_progress_ratio", "Ended tasks divided by planned tasks.", "lane", "stage")
 STAGE_CPU = _counter(
     "paropt_stage_cpu_seconds_total",
