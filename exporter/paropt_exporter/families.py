@@ -181,7 +181,10 @@ STAGE_INFO = _gauge("paropt_stage_info", "Always 1; number and pool of a stage."
 
 TASK_DURATION = _histogram("paropt_task_duration_seconds", "Duration of one attempt of a task.", "lane", "stage")
 TASK_QUEUE_WAIT = _histogram(
-    "paropt_task_queue_wait_seconds", "Time from when a task could have run to its start.", "lane", "stage"
+    "paropt_task_queue_wait_seconds",
+    "Time that a task waited for its start, since its stage's needs had succeeded, or since the pause before a retry.",
+    "lane",
+    "stage",
 )
 TASK_ATTEMPTS = _counter(
     "paropt_task_attempts_total", "Attempts of tasks, retries too.", "lane", "stage", "result", resumes=True

@@ -354,6 +354,16 @@ def test_stages_that_share_a_lock_never_overlap() -> None:
     assert bench.starts == {"a": 0, "c": 0, "b": 1}
 
 
+@pytest.mark.parametrize("held_back", [{"locks": frozenset({"db"})}, {"exclusive": True}])
+def test_stage_that_locks_hold_back_waits_for_no_worker(held_back: dict[str, Any]) -> None:
+    """Four idle workers were beside a queue: an alert may then advise to raise the maximum."""
+    bench = Bench(plan(stage("a", locks=frozenset({"db"})), stage("b", **held_back), workers=4))
+    backlogs: list[object] = []
+    bench.inbox.at(0.5, lambda: backlogs.append(bench.engine.measure_backlog()))
+    bench.run()
+    assert backlogs == [{}]
+
+
 def test_exclusive_stage_runs_alone_and_is_not_starved() -> None:
     bench = Bench(plan(stage("a"), stage("alone", exclusive=True), stage("b")), {"a": [Script(seconds=4)]})
     bench.run()

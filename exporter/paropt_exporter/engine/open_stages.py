@@ -9,6 +9,7 @@ from paropt_exporter.engine.interfaces import Demand, MachineUsage
 from paropt_exporter.engine.resources import Resources
 from paropt_exporter.engine.stage import StageState
 from paropt_exporter.events import Result
+from paropt_exporter.plan import PlannedStage
 from paropt_exporter.plan.stage_graph import map_dependents, measure_chain
 
 
@@ -79,12 +80,17 @@ class OpenStages:
             self.revision += 1
 
 
-def measure_backlog(startable: Iterable[StageState], now: float) -> dict[str, tuple[int, float]]:
-    """Return, for each pool, how many tasks wait for room, and the age in seconds of the oldest."""
+def measure_backlog(
+    startable: Iterable[StageState], now: float, *, can_begin: Callable[[PlannedStage], bool]
+) -> dict[str, tuple[int, float]]:
+    """Return, for each pool, how many tasks wait for room, and the age in seconds of the oldest.
+
+    Stages that wait for the cache, or that locks keep from beginning, could not use a worker.
+    """
     waiting: dict[str, tuple[int, float]] = {}
     for state in startable:
-        since = [] if state.awaits_cache else [state.get_ready_seconds(ready) for ready in tuple(state.ready)]
-        if since:
+        since = [state.get_ready_seconds(ready) for ready in tuple(state.ready)]
+        if since and not state.awaits_cache and (state.started or can_begin(state.plan)):
             count, oldest = waiting.get(state.pool, (0, 0.0))
             waiting[state.pool] = (count + len(since), max(oldest, now - min(since)))
     return waiting

@@ -248,7 +248,8 @@ class Run:
 
     def measure_backlog(self) -> dict[str, tuple[int, float]]:
         """Return, for each pool, how many startable tasks wait for room, and the age of the oldest."""
-        return measure_backlog(self._open_stages.startable(), self._clock.monotonic())
+        can_begin = self._resources.can_begin_stage
+        return measure_backlog(self._open_stages.startable(), self._clock.monotonic(), can_begin=can_begin)
 
     def measure_demand(self) -> Demand:
         """Return the running and the startable tasks, for the controller."""

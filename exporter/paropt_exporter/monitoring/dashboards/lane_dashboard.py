@@ -360,9 +360,9 @@ def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_bar_gauge(
         "Whose tasks wait for a worker?",
-        "How long a task waited on average from when it could run to its start, in the time shown; the ten stages with "
-        "the longest waits. Longer than the tasks themselves take: use more workers, or run fewer stages beside each "
-        "other.",
+        "How long a task waited on average, since its stage's needs had succeeded, in the time shown; the ten stages "
+        "with the longest waits. Longer than the tasks themselves take: use more workers, or run fewer stages beside "
+        "each other. Stages with `locks` or `exclusive` also wait for others.",
         Query(expr=f"topk(10, {waited} / ({waits} > 0))", legend=_STAGE),
         Scale(unit="s"),
     )
