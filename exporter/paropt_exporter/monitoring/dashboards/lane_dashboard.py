@@ -89,14 +89,14 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
             )
         ),
         yes_or_no("yes", "no", yes_is_good=True),
-        no_value="no run yet",
+        no_value="no run, or no exporter",
     )
     yield build_stat(
         "How long ago did it succeed?",
         "Since the last successful run. More than two intervals of the lane: it fails each time, or nothing starts it.",
         Query(expr=f"time() - {success}"),
         Scale(unit="s"),
-        no_value="no success yet",
+        no_value="no success, or no exporter",
     )
     yield from _iter_recent_panels(scope)
 
