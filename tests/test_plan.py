@@ -118,6 +118,22 @@ def test_commands_find_the_programs_of_the_projects_virtual_environment(
     assert stage.env["PATH"] == f"{tmp_path}/.venv/bin:/usr/bin:/bin"
 
 
+def test_virtual_environment_of_the_stages_folder_comes_before_the_projects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    for folder in (".venv/bin", "a/.venv/bin", "b"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert _only_stage(tmp_path, run="x", cwd="a").env["PATH"] == f"{tmp_path}/a/.venv/bin:/usr/bin:/bin"
+    assert _only_stage(tmp_path, run="x", cwd="b").env["PATH"] == f"{tmp_path}/.venv/bin:/usr/bin:/bin"
+
+
+def test_path_in_a_stages_env_is_used_as_written(tmp_path: Path) -> None:
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    assert _only_stage(tmp_path, run="x", env="{PATH: /mine}").env["PATH"] == "/mine"
+
+
 def test_each_line_that_a_command_prints_is_an_item(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     command = "[sh, -c, 'echo \"$A\"; echo; pwd']"

@@ -144,6 +144,13 @@ def test_tools_of_the_projects_virtual_environment_are_named_without_a_path(proj
     assert _commands(detect_stages(project))["quality_gates"] == ("ruff", "check", ".")
 
 
+def test_tools_of_a_workspaces_virtual_environment_are_found_in_its_packages(project: Path) -> None:
+    """uv has one .venv for all packages of a workspace, at its root."""
+    _install(project / ".venv/bin", "ruff")
+    _write(project, packages__a__ruff_dot_toml="")
+    assert _commands(detect_stages(project / "packages/a"))["quality_gates"] == ("ruff", "check", ".")
+
+
 def test_active_virtual_environment_needs_no_path(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _install(project / ".venv/bin", "ruff")
     monkeypatch.setenv("PATH", str(project / ".venv/bin"))

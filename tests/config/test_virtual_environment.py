@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paropt_exporter.config.virtual_environment import (
-    build_environment,
-    build_stage_environment,
-    find_virtual_environment,
-)
+from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment
 
 
 def _make(folder: Path) -> Path:
@@ -44,6 +40,21 @@ def test_nothing_changes_without_an_environment(tmp_path: Path) -> None:
     assert build_environment(tmp_path, {"PATH": "/usr/bin"}) == {}
 
 
-def test_the_path_of_a_stage_is_used_as_written(tmp_path: Path) -> None:
+def test_the_nearest_environment_of_the_repository_is_used(tmp_path: Path) -> None:
+    (tmp_path / "repository/.git").mkdir(parents=True)
+    (tmp_path / "repository/packages/b").mkdir(parents=True)
+    shared, own = _make(tmp_path / "repository/.venv"), _make(tmp_path / "repository/packages/a/.venv")
+    assert find_virtual_environment(tmp_path / "repository/packages/a", {}) == own
+    assert find_virtual_environment(tmp_path / "repository/packages/b", {}) == shared
+
+
+def test_an_environment_outside_of_the_repository_is_not_used(tmp_path: Path) -> None:
     _make(tmp_path / ".venv")
-    assert build_stage_environment(tmp_path, {"PATH": "/mine"}, {"PATH": "/usr/bin"})["PATH"] == "/mine"
+    (tmp_path / "repository/.git").mkdir(parents=True)
+    assert find_virtual_environment(tmp_path / "repository", {}) is None
+
+
+def test_the_home_folders_environment_is_not_used_for_projects(tmp_path: Path) -> None:
+    _make(tmp_path / ".venv")
+    (tmp_path / "project").mkdir()
+    assert find_virtual_environment(tmp_path / "project", {"HOME": str(tmp_path)}) is None

@@ -139,9 +139,10 @@ def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
     if stage.file is not None and files.is_folder(config.root / stage.file):
         yield f"file: {stage.file} is a folder: name a file in it"
     yield from _check_glob(stage, folder)
-    from paropt_exporter.config.virtual_environment import build_stage_environment
+    from paropt_exporter.config.virtual_environment import build_environment
 
-    path = build_stage_environment(config.root, stage.env, os.environ).get("PATH", os.environ.get("PATH", os.defpath))
+    env = {**os.environ, **build_environment(folder, os.environ), **stage.env}
+    path = env.get("PATH", os.defpath)
     for program in dict.fromkeys(_iter_programs(stage)):
         yield from _check_program(program, folder, path)
 

@@ -42,9 +42,9 @@ lanes:
 
 # A stage has a name, and one of run (a command), steps (commands, one after another) and call (module:function).
 # It starts at once, or after the stages in `needs: [NAME]`. Write plain names of programs: PATH begins with the active
-# virtual environment, or with .venv or venv in this folder. More keys: items (a task for each file of a glob, line of a
-# command's output, or entry of a list), retries, timeout, env, cwd, shell, file, sla, locks, exclusive, memory, slots,
-# inputs, outputs, cache, pass_env.
+# virtual environment, or with the nearest .venv or venv, here or above. More keys: items (a task for each file of a
+# glob, line of a command's output, or entry of a list), retries, timeout, env, cwd, shell, file, sla, locks, exclusive,
+# memory, slots, inputs, outputs, cache, pass_env.
 stages:
 """
 _LINTING = "quality_gates"  # changes of documents can't break other stages

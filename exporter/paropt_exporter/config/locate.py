@@ -34,11 +34,32 @@ def discover(flag: str | None, environ: Mapping[str, str], *, folder: Path = Pat
         if not named or not os.path.lexists(path):
             raise UsageError(f"{source}: there is no file {named!r}: correct the path, or leave it out")
         return path
-    for place in _walk_up(folder, os.fspath(find_home(environ))):
+    for place in walk_up(folder, os.fspath(find_home(environ))):
         found = _find_in(place)
         if found is not None:
             return found
     return None
+
+
+def walk_up(folder: Path, home: str) -> Iterator[Path]:
+    """Yield a folder and the folders above it, up to the root of a repository.
+
+    The search stops before the home folder, before a folder to which every user may write and before another user's
+    folder, so that no commands from other users' files run. The owner of the first folder doesn't count as another
+    user, since that owner's commands run anyway.
+    """
+    yield folder
+    owners = {0, os.geteuid()}
+    with suppress(OSError):  # it was deleted
+        owners.add(folder.stat().st_uid)
+    here, steps = Path(os.path.abspath(folder)), folder  # noqa: PTH100 -- resolve() would follow links
+    # HOME may end with a slash or be a link; `here` does neither.
+    homes = {os.path.abspath(home), os.path.realpath(home)}  # noqa: PTH100 -- texts
+    while here != here.parent and str(here) not in homes and not _is_repository(here):
+        here, steps = here.parent, steps / ".."
+        if str(here) in homes or _is_open_to_others(here, owners):
+            return
+        yield steps
 
 
 def find_projects_below(root: Path) -> tuple[Path, ...]:
@@ -98,27 +119,6 @@ def _find_in(folder: Path) -> Path | None:
         # Reading a pipe may block.
         raise UsageError(f"{found[0]} is not a regular file: remove it, or name the config with --config.file")
     return found[0] if found else None
-
-
-def _walk_up(folder: Path, home: str) -> Iterator[Path]:
-    """Yield a folder and the folders above it, up to the root of a repository.
-
-    The search stops before the home folder, before a folder to which every user may write and before another user's
-    folder, so that no commands from other users' files run. The owner of the first folder doesn't count as another
-    user, since that owner's commands run anyway.
-    """
-    yield folder
-    owners = {0, os.geteuid()}
-    with suppress(OSError):  # it was deleted
-        owners.add(folder.stat().st_uid)
-    here, steps = Path(os.path.abspath(folder)), folder  # noqa: PTH100 -- resolve() would follow links
-    # HOME may end with a slash or be a link; `here` does neither.
-    homes = {os.path.abspath(home), os.path.realpath(home)}  # noqa: PTH100 -- texts
-    while here != here.parent and str(here) not in homes and not _is_repository(here):
-        here, steps = here.parent, steps / ".."
-        if str(here) in homes or _is_open_to_others(here, owners):
-            return
-        yield steps
 
 
 def _is_repository(folder: Path) -> bool:

@@ -29,7 +29,7 @@ from paropt_exporter.config.locate import find_projects_below
 from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
 from paropt_exporter.config.pytest_arguments import drop_reports
 from paropt_exporter.config.tool_options import read_tool_options
-from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment
+from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment_in
 from paropt_exporter.files import exists, is_file, is_folder, read_start
 from paropt_exporter.globs import GlobSearch
 
@@ -178,7 +178,7 @@ class Project:
 
         ruff stays out by itself, unless its configuration replaces the usual exclusions.
         """
-        inside = find_virtual_environment(self._root, {})
+        inside = find_virtual_environment_in(self._root)
         whole = any(word.rstrip("/") == "." for word in arguments) or not any(map(self.has_path, arguments))
         if inside is None or not whole:
             return arguments

@@ -164,7 +164,7 @@ class Stage(Struct, frozen=True, kw_only=True):
     """The limit on each attempt, after which all its processes are ended."""
     env: Mapping[Variable, Word] = field(default_factory=lambda: MappingProxyType({}))
     """Environment variables, added to those of the exporter. PATH begins with the active virtual environment, or with
-    .venv or venv beside the config, unless it is set here.
+    the nearest .venv or venv (in the stage's folder or above), unless it is set here.
     """
     cwd: Text | None = None
     """Where the commands run and globs start, relative to the config's folder."""

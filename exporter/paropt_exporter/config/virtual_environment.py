@@ -1,4 +1,4 @@
-"""Find the Python virtual environment whose programs the stages run: the active one, or the project's own."""
+"""Find the Python virtual environment whose programs a stage runs: the active one, or the nearest one."""
 
 from __future__ import annotations
 
@@ -6,22 +6,35 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from paropt_exporter.config.locate import walk_up
+from paropt_exporter.files import find_home
+
 VARIABLE = "VIRTUAL_ENV"  # set by a virtual environment's activate script, tox, nox and uv
-_FOLDERS = (".venv", "venv")  # beside the config
+_FOLDERS = (".venv", "venv")
 
 
-def find_virtual_environment(root: Path, environ: Mapping[str, str]) -> Path | None:
-    """Return the active virtual environment, or `.venv` or `venv` in `root` if none is active."""
+def find_virtual_environment(folder: Path, environ: Mapping[str, str]) -> Path | None:
+    """Return the active virtual environment, or the nearest `.venv` or `venv` if none is active.
+
+    It may be in a folder above, as in a workspace of uv, but not outside of the repository.
+    """
     active = environ.get(VARIABLE)
     if active and os.path.isdir(f"{active}/bin"):  # noqa: PTH112
         return Path(active)
-    folder = str(root)  # strings, since each stage of a plan asks: paths would cost a quarter of its building
-    return next((root / name for name in _FOLDERS if os.path.isdir(f"{folder}/{name}/bin")), None)  # noqa: PTH112
+    places = walk_up(folder, os.fspath(find_home(environ)))
+    return next(filter(None, map(find_virtual_environment_in, places)), None)
 
 
-def build_environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
+def find_virtual_environment_in(folder: Path) -> Path | None:
+    """Return the virtual environment directly in a folder."""
+    place = os.path.abspath(folder)  # noqa: PTH100 -- ".." after a link means the folder above the link
+    name = next((name for name in _FOLDERS if os.path.isdir(f"{place}/{name}/bin")), None)  # noqa: PTH112
+    return None if name is None else Path(place, name)
+
+
+def build_environment(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that put the virtual environment's programs first, or none if they already are first."""
-    found = find_virtual_environment(root, environ)
+    found = find_virtual_environment(folder, environ)
     if found is None:
         return {}
     programs = os.path.abspath(found / "bin")  # noqa: PTH100 -- a link stays as it is named
@@ -29,8 +42,3 @@ def build_environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
     if path.split(os.pathsep)[0] == programs:
         return {}
     return {"PATH": os.pathsep.join((programs, path)), VARIABLE: os.path.dirname(programs)}  # noqa: PTH120 -- likewise
-
-
-def build_stage_environment(root: Path, own: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that a stage adds to the exporter's. Its own ones win: a stage's PATH is used as written."""
-    return {**build_environment(root, environ), **own}

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, assert_never
 
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL, split_line
-from paropt_exporter.config.virtual_environment import build_environment, build_stage_environment
+from paropt_exporter.config.virtual_environment import build_environment
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, DASK, PROCESSES, THREADS, RemoteTaskOptions
 from paropt_exporter.lazy_patterns import compile_later
@@ -77,11 +77,12 @@ class StageBuilder:
         self._names = names
         self._changes = changes
         self._today = today
+        self._environments: dict[Path, dict[str, str]] = {}  # by folder
 
     def build(self, stage: Stage, arguments: tuple[str, ...]) -> PlannedStage:
         """Return the stage, with `arguments` in place of `{args}`. Runs the command of its items."""
         folder = self._root / stage.cwd if stage.cwd else self._root
-        env = build_stage_environment(self._root, stage.env, os.environ)
+        env = {**self._find_environment(folder), **stage.env}
         template = _build_template(stage, arguments)
         tasks, skip, fault = self._build_tasks(stage, template, arguments, folder, env)
         limit = None if arguments else self._lane.get_limit(stage)
@@ -124,6 +125,12 @@ class StageBuilder:
             scope=Scope.ARGUMENTS if arguments else Scope.ALL,
             remote=self._build_remote_options(stage) if pool == DASK else None,
         )
+
+    def _find_environment(self, folder: Path) -> dict[str, str]:
+        """Return the variables of the virtual environment for a folder, which many stages have in common."""
+        if folder not in self._environments:
+            self._environments[folder] = build_environment(folder, os.environ)
+        return self._environments[folder]
 
     def _build_tasks(
         self, stage: Stage, template: Commands | None, arguments: tuple[str, ...], folder: Path, env: dict[str, str]
@@ -169,7 +176,8 @@ class StageBuilder:
     def _build_remote_options(self, stage: Stage) -> RemoteTaskOptions:
         """Return the options of tasks on other hosts, which receive only named variables of this process."""
         passed = {name: os.environ[name] for name in self._config.dask.pass_env if name in os.environ}
-        programs = build_environment(self._root, os.environ).get("PATH", "").partition(os.pathsep)[0]
+        folder = self._root / stage.cwd if stage.cwd else self._root
+        programs = self._find_environment(folder).get("PATH", "").partition(os.pathsep)[0]
         root = os.path.abspath(self._root)  # noqa: PTH100 -- a link stays as it is named
         return RemoteTaskOptions(
             folder=stage.cwd or "",
