@@ -353,7 +353,7 @@ class AdaptiveScheduler:
         if pool is not None:
             return pool.stop(future, error, grace_seconds=grace_seconds)
         if failed:
-            future.notify_waiters()
+            future.call_callbacks()
         self.dispatch()
         return failed
 

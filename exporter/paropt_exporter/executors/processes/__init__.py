@@ -15,5 +15,6 @@
     forkservers                the fork server
 
 Locks, in the order in which one thread may take them: `Scheduler.lock`; then that of a `ThreadGroup`, of a future, or
-of the `ForkServers`, of which none is taken inside another. The callbacks of futures run without any of them.
+of the `ForkServers`, of which none is taken inside another; inside a future's, those of the library's waiters. The
+callbacks of futures run without any of them.
 """

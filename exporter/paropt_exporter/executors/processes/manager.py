@@ -205,7 +205,7 @@ class ProcessManager:
                 with self.scheduler.lock:
                     self.scheduler.count_unbegun(failed=False)
             elif failed:
-                future.notify_waiters()
+                future.call_callbacks()
         except BaseException:  # an interrupt; raised again
             if process is not None and process.stopping is future:
                 end_process(process, grace_seconds)
