@@ -119,7 +119,7 @@ def test_brief_function_that_grows_long_is_measured_without_a_queue(monkeypatch:
     monkeypatch.setattr(routing, "_LEAST_UNMEASURED_SECONDS", 0.002)
     key = get_function_key(spin)
     with AdaptivePool(max_workers=2) as pool:
-        pool.router.learn_duration(key, 1e-6)
+        pool.router.learn_duration(key, 1e-6, 1e-6)
         for _ in range(20):
             pool.submit(spin, 0.01).result(HANG_SECONDS)
         assert pool.router.get_queue_length(key, alone=False) == 0  # of a brief function, any number
@@ -137,7 +137,7 @@ def test_one_in_a_thousand_brief_tasks_is_measured(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(ThreadPool, "submit_future", note_profiled)
     with AdaptivePool() as pool:
-        pool.router.learn_duration(get_function_key(double), 1e-6)
+        pool.router.learn_duration(get_function_key(double), 1e-6, 1e-6)
         for number in range(300):
             pool.submit(double, number)
     assert [place for place, chosen in enumerate(profiled) if chosen] == [99, 199, 299]
@@ -148,7 +148,7 @@ def test_brief_tasks_start_in_order_beside_queued_ones_of_another_function(monke
     monkeypatch.setattr(routing, "_LEAST_UNMEASURED_SECONDS", 0.002)
     gate, order = threading.Event(), list[int]()
     with AdaptivePool(Strategy.HYBRID, 1) as pool:
-        pool.router.learn_duration(get_function_key(order.append), 1e-6)
+        pool.router.learn_duration(get_function_key(order.append), 1e-6, 1e-6)
         waiting = [pool.submit(wait_for, gate.wait) for _ in range(3)]
         for number in range(50):
             pool.submit(order.append, number)

@@ -105,6 +105,11 @@ class TaskFuture(Future[T]):
             memory_peak_bytes=memory,
         )
 
+    @property
+    def cpu_seconds(self) -> float:
+        """The CPU time of the measurement; 0 without one."""
+        return 0.0 if self._usage is None else self._usage[4]
+
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled, as a standard Future does because of its lock: a copy would never settle."""
         raise TypeError("cannot pickle a future: pass its result")

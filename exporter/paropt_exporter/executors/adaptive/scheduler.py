@@ -315,7 +315,7 @@ class AdaptiveScheduler:
             self._note_ended()
         if not submitted.profiled:  # then a measurement would lack the wait for a core
             if (started := future.started_seconds) is not None:
-                self.router.learn_duration(submitted.key, monotonic() - started)
+                self.router.learn_duration(submitted.key, monotonic() - started, future.cpu_seconds)
         elif (measurement := future.measurement) is not None:
             self.router.learn(submitted.key, measurement, concurrent=concurrent)
         if not has_queue:
