@@ -114,6 +114,33 @@ def append_one(order: list[str]) -> None:
     order.append("one")
 
 
+def test_each_end_of_a_task_considers_few_of_many_queued_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 functions of one task each took 1 ms of CPU time a task, since each start and end considered all of them."""
+    considered, release = list[str](), threading.Event()
+    choose_pool = scheduler.Placement.choose_pool
+
+    def note_considered(placement: scheduler.Placement, key: str) -> str:
+        considered.append(key)
+        return choose_pool(placement, key)
+
+    monkeypatch.setattr(scheduler.Placement, "choose_pool", note_considered)
+    monkeypatch.setattr(scheduler, "_FIRST_SAMPLE_SECONDS", HANG_SECONDS)
+    functions = [partial(release.wait, HANG_SECONDS) for _ in range(50)]
+    with AdaptivePool(Strategy.ADAPTIVE, 1) as pool:
+        futures = [pool.submit(_name(f"f{number}", function)) for number, function in enumerate(functions)]
+        release.set()
+        wait(futures, HANG_SECONDS)
+    assert len(considered) < 5 * len(functions)
+
+
+def _name(name: str, function: Callable[[], object]) -> Callable[[], object]:
+    def call() -> object:
+        return function()
+
+    call.__qualname__ = name
+    return call
+
+
 def test_brief_function_that_grows_long_is_measured_without_a_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was measured again only when its tasks queued: one that began to compute stayed in threads."""
     monkeypatch.setattr(routing, "_LEAST_UNMEASURED_SECONDS", 0.002)
