@@ -250,7 +250,8 @@ class TaskFuture(Future[T]):
             self._result, self._exception = (None, self._exit_error) if fails else (result, error)
             self._state = FINISHED
             self._wake_waiters(condition)
-        self._call_callbacks()
+        if self._done_callbacks:
+            self._call_callbacks()
         return not fails
 
     def _wake_waiters(self, condition: threading.Condition) -> None:

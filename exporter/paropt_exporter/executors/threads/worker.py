@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import contextlib
 import os
 import resource
 from collections import deque
@@ -85,8 +84,10 @@ class Worker:
 
     def wake(self) -> None:
         """Wake the thread if it waits; it then checks the reason itself. From any thread."""
-        with contextlib.suppress(RuntimeError):  # it was woken already
+        try:  # noqa: SIM105 -- `suppress` takes a twentieth of the time of a task that is submitted alone
             self.wakeup.release()
+        except RuntimeError:  # it was woken already
+            pass
 
     @property
     def schedstat(self) -> str:
@@ -329,7 +330,7 @@ class WorkerSet:
     def wake_next(self) -> bool:
         """Wake an idle worker; return whether the caller must start a parked one, without the lock."""
         if self._idle and not self.wake_pending:
-            self.wake_idle()
+            self._wake_last_idle()
             self.wake_pending = True
         starts = bool(self._parked) and not self.wake_pending
         self.needs_wake = self.closed or starts or bool(self._idle and not self.wake_pending)
