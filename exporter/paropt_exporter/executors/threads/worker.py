@@ -107,7 +107,7 @@ class Worker:
         prepared for samples, the wait counts from its first sample: reading the run delay at the start of each short
         task would cost more than the task. Switches are read only if the task has waited.
         """
-        now, cpu = monotonic(), max(0.0, procfs.read_thread_cpu_seconds(self.ident) - self.cpu_seconds)
+        now, cpu = monotonic(), max(0.0, procfs.read_thread_cpu_seconds(self.native_id) - self.cpu_seconds)
         if not exact and cpu >= _COMPUTING_CORES * (now - self.started_seconds):
             return TaskSample(now, CoreTime(cpu), NO_SWITCHES)
         # The CPU time is read again: opening the file may have taken tens of milliseconds.
@@ -426,7 +426,7 @@ class WorkerSet:
         worker.counters.busy_seconds += monotonic() - worker.started_seconds
         worker.counters.cancelled += 1
         self.remove(worker)
-        self._counters.cpu_seconds += procfs.read_thread_cpu_seconds(worker.ident) - worker.cpu_base_seconds
+        self._counters.cpu_seconds += procfs.read_thread_cpu_seconds(worker.native_id) - worker.cpu_base_seconds
         self._counters.run_delay_seconds += procfs.read_run_delay_seconds(worker.schedstat)
         worker.counters = WorkerCounters()  # the thread's further counts are ignored
         self._counters.deaths["stopped"] += 1
@@ -512,7 +512,7 @@ def take_snapshot(
 def sum_cpu_seconds(workers: Sequence[Worker]) -> float:
     """Return the CPU time of the live workers. It reads no file, for which it would wait for the GIL three times."""
     live = [worker for worker in workers if worker.ready_seconds is not None and worker.ident]
-    return sum(procfs.read_thread_cpu_seconds(worker.ident) - worker.cpu_base_seconds for worker in live)
+    return sum(procfs.read_thread_cpu_seconds(worker.native_id) - worker.cpu_base_seconds for worker in live)
 
 
 def list_running(workers: Sequence[Worker], memory_bytes: int) -> tuple[RunningTask, ...]:
