@@ -754,6 +754,37 @@ print("fine", flush=True)
     assert (found.stdout, found.stderr, found.returncode) == ("fine\n", "", 0)
 
 
+def test_pools_work_with_sockets_and_threads_as_gevent_replaces_them() -> None:
+    """Workers died of `BlockingIOError`, and statistics read the address of an object as a thread."""
+    found = run_python(
+        BEGIN
+        + """
+import _thread, socket
+
+class Cooperative(socket.socket):
+    __slots__ = ()
+
+    def setblocking(self, flag):
+        pass
+
+def make_pair(*arguments, make=socket.socketpair):
+    ours, theirs = make(*arguments)
+    theirs.__class__ = Cooperative
+    os.set_blocking(theirs.fileno(), False)
+    return ours, theirs
+
+socket.socketpair, own = make_pair, threading.local()
+_thread.get_ident = lambda: id(own.__dict__)
+for make in (ThreadPool, ProcessPool, AdaptivePool):
+    with make(max_workers=2) as pool:
+        assert sum(pool.map(double, range(10))) == 90
+        pool.statistics()
+print("fine", flush=True)
+"""
+    )
+    assert (found.stdout, found.stderr, found.returncode) == ("fine\n", "", 0)
+
+
 ENDS = {
     "an exit": ("sys.exit(5)", 5),
     "an error": ("raise KeyError('as planned')", 1),

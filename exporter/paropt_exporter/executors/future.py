@@ -127,6 +127,11 @@ class TaskFuture(Future[T]):
             memory_peak_bytes=memory,
         )
 
+    @property
+    def cpu_seconds(self) -> float:
+        """The CPU time of the measurement; 0 without one."""
+        return 0.0 if self._usage is None else self._usage[4]
+
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled, as a standard Future does because of its lock: a copy would never settle."""
         raise TypeError("cannot pickle a future: pass its result")
@@ -264,7 +269,8 @@ class TaskFuture(Future[T]):
             self._result, self._exception = (None, self._exit_error) if fails else (result, error)
             self._state = FINISHED
             self._wake_waiters()
-        self._call_callbacks()
+        if self._done_callbacks:
+            self._call_callbacks()
         return not fails
 
     def _wake_waiters(self) -> None:

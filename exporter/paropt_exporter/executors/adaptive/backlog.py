@@ -93,7 +93,10 @@ class Backlog:
         tasks.popleft()
         self.counts[pool_name] += 1
         self.submitted[task.future] = SubmittedTask(pool_name, task.key, profiled)
-        self.queued.move_to_end(key)
+        if tasks:
+            self.queued.move_to_end(key)
+        else:
+            del self.queued[key]
         return task
 
     def note_arrival(self, task: QueuedTask) -> None:

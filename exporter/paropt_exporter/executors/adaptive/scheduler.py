@@ -202,7 +202,7 @@ class AdaptiveScheduler:
             self._close_pools()
 
     def _submit_all_startable(self) -> None:
-        while True:
+        while self._backlog.queued:
             found = self._pop_startable()
             self._backlog.notify_dropped()
             if found is None:
@@ -248,7 +248,7 @@ class AdaptiveScheduler:
         return self._pools.get(THREADS)
 
     def _pop_startable(self) -> tuple[PoolName, QueuedTask] | None:
-        backlog = self._backlog
+        backlog, full_for_unknown = self._backlog, False
         with self.lock:
             for key, tasks in list(backlog.queued.items()):
                 if backlog.drop_done(key):
@@ -256,10 +256,14 @@ class AdaptiveScheduler:
                 if not tasks:
                     del backlog.queued[key]
                     continue
+                unknown = self.router.get_cpu_demand(key) is None
+                if unknown and full_for_unknown:  # hundreds of functions that are used once may be queued
+                    continue
                 pool_name = self._placement.choose_pool(key)
                 if self._placement.may_start(key, pool_name):
                     profiled = self._choose_to_profile(tasks[0], pool_name)
                     return pool_name, backlog.take(key, pool_name, profiled=profiled)
+                full_for_unknown = full_for_unknown or (unknown and self._placement.is_full(pool_name))
             return None
 
     def _choose_to_profile(self, task: QueuedTask, pool_name: PoolName) -> bool:
@@ -319,10 +323,10 @@ class AdaptiveScheduler:
             self._note_ended()
         if not submitted.profiled:  # then a measurement would lack the wait for a core
             if (started := future.started_seconds) is not None:
-                self.router.learn_duration(submitted.key, monotonic() - started)
+                self.router.learn_duration(submitted.key, monotonic() - started, future.cpu_seconds)
         elif (measurement := future.measurement) is not None:
             self.router.learn(submitted.key, measurement, concurrent=concurrent)
-        if not has_queue:
+        if not has_queue and (self._backlog.queued or self.closed):
             self.dispatch()
 
     def _note_ended(self) -> None:
@@ -571,6 +575,10 @@ class Placement:
             task.pool_name == THREADS and self._router.choose(task.key) == PROCESSES
             for task in self._backlog.submitted.values()
         )
+
+    def is_full(self, pool_name: PoolName) -> bool:
+        """Return whether a pool has a task for each worker. Then no unknown function starts, as all choose one pool."""
+        return self._backlog.counts[pool_name] >= self._pools.sizes[pool_name]
 
     def may_start(self, key: str, pool_name: PoolName) -> bool:
         """Return whether the next task of a function may be submitted to this pool now."""
