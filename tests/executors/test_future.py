@@ -190,6 +190,34 @@ def test_task_whose_claim_was_interrupted_can_be_cancelled() -> None:
     assert future.cancel()
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda future: future.cancel(),
+        lambda future: future.fail_queued(ValueError()),
+        lambda future: future.force_exception(ValueError()),
+    ],
+    ids=["cancel", "stop of a queued task", "stop"],
+)
+def test_task_that_no_worker_may_claim_ends_although_its_cancellation_is_interrupted(
+    end: Callable[[TaskFuture[int]], object],
+) -> None:
+    """A worker had dropped it, and it stayed pending without end."""
+    future, claims = TaskFuture[int](), list[bool]()
+
+    def claim() -> None:
+        claims.append(future.start_running(1.0))
+        raise KeyboardInterrupt
+
+    with (
+        act_before(TaskFuture._end_pending, "if self._leaving == self._state:", claim),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        end(future)
+    assert claims == [False]
+    assert future.done()
+
+
 class _Nameless(type):
     """The type of classes whose names can't be read."""
 
@@ -237,7 +265,7 @@ def test_interrupted_use_leaves_no_future_locked(use: Callable[[TaskFuture[int]]
             use(future)
     finally:
         sys.settrace(before)
-    worker = threading.Thread(target=future.start_running, args=(1.0,), daemon=True)
+    worker = threading.Thread(target=future.notify_cancelled, daemon=True)
     worker.start()
     worker.join(HANG_SECONDS)
     assert not worker.is_alive()

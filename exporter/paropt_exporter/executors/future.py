@@ -233,16 +233,18 @@ class TaskFuture(Future[T]):
 
     def _end_pending(self, state: str, error: BaseException | None = None) -> bool:
         """End a task that no worker has claimed; under the lock. Return False if one has, or if the task has ended."""
+        ended = False
         self._ending = True  # from now on no worker claims it
         try:
-            self._wait_for_change()
-            if self._state != PENDING or self._leaving == PENDING:
-                return False
-            self._exception = error
-            self._state = state
-            return True
-        finally:
+            if self._leaving == self._state:
+                self._wait_for_change()
+        finally:  # after an interrupt too, since a worker may have been refused the task
+            if self._state == PENDING != self._leaving:
+                self._exception = error
+                self._state = state
+                ended = True
             self._ending = False  # the state shows it
+        return ended
 
     def fail_on_exit(self, error: BaseException) -> bool:
         """Settle with `error`, whatever the task's outcome, once its worker has exited. Return False if the task has
