@@ -584,6 +584,25 @@ def test_worker_begins_a_task_whose_future_another_thread_has_locked(fifo: Path)
         queued.result(HANG_SECONDS)
 
 
+def test_interrupted_submission_loses_no_notice_of_a_cancelled_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wait` in another thread did not return."""
+    future, notify = TaskFuture[None](), TaskFuture.notify_cancelled
+    future.cancel()
+
+    def interrupt(_: TaskFuture[Any]) -> None:
+        monkeypatch.setattr(TaskFuture, "notify_cancelled", notify)
+        raise KeyboardInterrupt
+
+    with ProcessPool(1) as pool:
+        pool.submit(nothing).result(HANG_SECONDS)
+        assert eventually(lambda: bool(pool._manager.scheduler.idle))
+        monkeypatch.setattr(TaskFuture, "notify_cancelled", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit_future(future, nothing, (), {})
+        assert not wait([future], HANG_SECONDS).not_done
+    assert pool.statistics().finished["cancellation"] == 1
+
+
 def test_signal_handler_may_end_workers_while_a_task_is_stopped() -> None:
     """Both continue a fork server that a task has stopped, under a lock."""
     servers, ended = ForkServers(), threading.Event()

@@ -75,15 +75,17 @@ class Backlog:
         """Drop cancelled and stopped tasks from the start of a queue; return whether there were any."""
         tasks, dropped = self.queued[key], False
         while tasks and tasks[0].future.done():
-            self.dropped.append(tasks.popleft())
+            self.dropped.append(tasks[0])  # first: an interrupt may follow
+            tasks.popleft()
             dropped = True
         return dropped
 
     def notify_dropped(self) -> None:
         """Notify waiting threads of the dropped tasks' cancellation. Without the lock: see `TaskFuture`."""
-        with contextlib.suppress(IndexError):  # another thread may take the last one
-            while self.dropped:
-                self.dropped.popleft().future.notify_cancelled()
+        for task in self.dropped.copy():
+            task.future.notify_cancelled()
+            with contextlib.suppress(ValueError):  # another thread has removed it
+                self.dropped.remove(task)  # last: an interrupt may come before
 
     def take(self, key: str, pool_name: PoolName, *, profiled: bool) -> QueuedTask:
         """Take the first task of a queue for a pool, and let the next function take its turn."""

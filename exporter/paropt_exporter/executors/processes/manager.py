@@ -22,7 +22,6 @@ from paropt_exporter.executors.processes.scheduler import (
     Action,
     Cancel,
     Dismiss,
-    Drop,
     Exit,
     Fail,
     Kill,
@@ -42,7 +41,7 @@ class ProcessManager:
     """The part of a pool that outlives the ProcessPool object.
 
         event ──> scheduler (under its lock) ──> Dismiss, Wake, offer of claims (under the lock)
-                                             ──> Send, Kill, Cancel, Drop, Fail (after it)
+                                             ──> Send, Kill, Cancel, Fail       (after it)
 
     Guarantees:
       * An accepted task settles once: result, exception, cancelled, stopped, or WorkerDied.
@@ -76,7 +75,7 @@ class ProcessManager:
                 process.connection.offer(len(action.items), process.sending, action.sender)
             elif isinstance(action, (Dismiss, Wake)):
                 self._notify((action,))
-        return [*actions, *self.scheduler.pop_dropped()] if self.scheduler.dropped else actions
+        return actions
 
     def _notify(self, notices: Sequence[Notice]) -> None:
         """Carry out notices, under the lock."""
@@ -96,10 +95,17 @@ class ProcessManager:
                 end_process(action.process, action.grace_seconds)
             elif type(action) is Cancel:
                 self._cancel(action.item)
-            elif type(action) is Drop:
-                action.item.future.notify_cancelled()
             elif type(action) is Fail:
                 self.fail_unbegun(action.item, action.error)
+        if self.scheduler.dropped:
+            self._notify_dropped()
+
+    def _notify_dropped(self) -> None:
+        """Notify waiting threads of the dropped tasks' cancellation. If an interrupt comes, the next event does."""
+        for item in self.scheduler.dropped.copy():
+            item.future.notify_cancelled()
+            with self.scheduler.lock:
+                self.scheduler.note_notified(item)
 
     def _cancel(self, item: WorkItem) -> None:
         """Cancel a task, then take it from the queue: if an interrupt comes in between, a worker drops it."""

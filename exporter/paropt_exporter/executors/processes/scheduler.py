@@ -16,7 +16,6 @@ Each method is an event. It changes the state and returns actions for the manage
     under the lock:   Wake     a worker's thread           Dismiss  a process, which exits after its tasks
     after that:       Send     a batch to a process        Kill     a process with its group
                       Cancel   a task, and withdraw it     Fail     a task that was not begun
-                      Drop     a task that was cancelled
 
 Guarantees:
   * Only this module and `workers` write the state of the workers and the queue, and callers hold `lock`. Exceptions,
@@ -113,19 +112,13 @@ class Cancel(NamedTuple):
     item: WorkItem
 
 
-class Drop(NamedTuple):
-    """The task has left the queue: notify waiting threads of its cancellation."""
-
-    item: WorkItem
-
-
 class Fail(NamedTuple):
     item: WorkItem
     error: BaseException
 
 
 Notice = Dismiss | Wake  # carried out under the lock
-Action = Notice | Send | Kill | Cancel | Drop | Fail
+Action = Notice | Send | Kill | Cancel | Fail
 
 
 class Exit(NamedTuple):
@@ -167,7 +160,9 @@ class Scheduler:
         # need be, since a thread that wakes for nothing takes the interpreter's lock from one that submits.
         self._unwatched: set[WorkerProcess] = set()
         self._is_ending = False
-        self.dropped: list[WorkItem] = []  # cancelled tasks that have left the queue, until `pop_dropped`
+        # Cancelled tasks that have left the queue, until waiting threads are notified. They are no actions, which an
+        # interrupt would lose.
+        self.dropped: deque[WorkItem] = deque()
 
     def __repr__(self) -> str:
         workers = ", ".join(map(repr, self.workers))
@@ -246,14 +241,11 @@ class Scheduler:
         self.queue.remove(item)
         return True
 
-    def pop_dropped(self) -> list[Drop]:
-        """Count the cancelled tasks that have left the queue, and return the actions for them.
-
-        They are no actions of the event that found them: whether a process gets a batch does not depend on them.
-        """
-        dropped, self.dropped = self.dropped, []
-        self._counters.exited.cancelled += len(dropped)
-        return [Drop(item) for item in dropped]
+    def note_notified(self, item: WorkItem) -> None:
+        """Note that waiting threads know of a dropped task's cancellation, unless another thread has noted it."""
+        if item in self.dropped:
+            self.dropped.remove(item)
+            self.count_unbegun(failed=False)
 
     def prefetch(self, now: float, sender: int) -> list[Action]:
         """Give the busy worker that holds fewest tasks another batch, since its thread may not run soon."""
