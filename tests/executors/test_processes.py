@@ -37,6 +37,7 @@ from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.process_handler import ProcessHandler
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import loop
+from paropt_exporter.executors.worker.payload import Packed, Packer, Queued
 from support.command_scripts import make_fifo, open_fifo, read_fifo, write_fifo
 from support.environment import removed_while_copied
 from support.interrupts import interrupted_at, shuts_down
@@ -180,6 +181,20 @@ def test_functions_of_unimportable_modules_travel_by_value(pool: ProcessPool) ->
     assert [future.result(HANG_SECONDS) for future in [pool.submit(here, number) for number in range(40)]] == [
         number + 1 for number in range(40)
     ]
+
+
+def test_stop_ends_a_task_that_is_pickled_again(pool: ProcessPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was in no worker and in no queue at that moment, and ran after the stop."""
+    future, stops, pack = TaskFuture[int](), list[bool](), Packer.pack_by_value
+
+    def stop_first(packer: Packer, queued: Queued, missing: str) -> Packed | None:
+        stops.append(pool.stop(future, TaskStopped("stop")))
+        return pack(packer, queued, missing)
+
+    monkeypatch.setattr(Packer, "pack_by_value", stop_first)
+    pool.submit_future(future, here, (1,), {})
+    assert isinstance(future.exception(HANG_SECONDS), TaskStopped)
+    assert stops == [True]
 
 
 def here(number: int) -> int:

@@ -199,8 +199,10 @@ class ProcessManager:
         if stopped is None:
             stopped = future.fail_queued(error)  # before another thread submits it, or else it has just done so
             stopped = stopped or self._stop_present(future, error, grace_seconds)
+        if stopped is None:
+            stopped = future.force_exception(error)  # it is being pickled again, or its process has exited
         self.dispatch()
-        return bool(stopped)
+        return stopped
 
     def _stop_present(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool | None:
         """Stop a queued or running task. Return False if it has just ended, None if the pool does not have it."""
