@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from shutil import rmtree
 
@@ -11,7 +12,7 @@ import pytest
 from paropt_exporter import changes
 from support import projects
 from support.in_process import call_command
-from support.real_servers import run
+from support.real_servers import HANG_SECONDS, MORTAL, environment, installed_command, run
 from support.repositories import Repository
 
 _STAGES = """
@@ -155,6 +156,19 @@ def test_change_behind_a_link_affects_the_stage_that_reads_it(repository: Reposi
     stages = listed(repository, "--affected")
     assert "docs" in stages
     assert ("e2e_tests" in stages) == (change != "add")
+
+
+def test_closed_folder_hides_no_change_behind_a_link(repository: Repository) -> None:
+    repository.write("shared/b.md", "1")
+    (repository.root / "docs/linked").symlink_to("../shared")
+    repository.commit()
+    (repository.root / "docs/closed").mkdir(0o000)
+    repository.write("shared/b.md", "2")
+    words = [*MORTAL, installed_command(), "--list", "-q", "--affected"]
+    ran = subprocess.run(
+        words, cwd=repository.root, env=environment(), capture_output=True, text=True, timeout=HANG_SECONDS
+    )
+    assert "docs" in ran.stdout.split(), ran.stderr
 
 
 def test_stages_with_one_reason_share_it_in_the_line(repository: Repository) -> None:

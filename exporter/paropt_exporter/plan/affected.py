@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _NO_INPUTS = "no inputs: always runs"
 _NO_MATCH = "its inputs match no file: always runs"
+_NO_WALK = "its inputs can't be listed: always runs"
 _NEEDED = "needed"
 
 
@@ -96,12 +98,13 @@ def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str
     if (path := changes.find_match(patterns) or find_implied_change(config, stage, changes)) is not None:
         return _format_path(path)
     root = os.fspath(config.root)
-    try:
+    with suppress(OSError):  # a folder that can't be read may contain files
         if not patterns.has_file(root) and not _needs_outputs(config, stage):
             return _NO_MATCH
-        links = [*patterns.iter_links(root, patterns.find_files(root))] if changes.paths else []
-    except OSError:  # a folder that can't be read has no links to follow
-        return None
+    try:
+        links = [*patterns.iter_links(root, patterns.find_readable_files(root))] if changes.paths else []
+    except OSError:  # a folder has vanished
+        return _NO_WALK
     linked = _find_linked_match(links, patterns, changes)
     return None if linked is None else _format_path(linked)
 
