@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config
-from paropt_exporter.config.detect import DetectedStages, detect_stages
+from paropt_exporter.config.detect import DetectedStages, describe_projects, detect_stages
 
 
 @pytest.fixture
@@ -828,24 +828,21 @@ def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path
 def test_root_of_several_projects_names_them_instead_of_missing_tools(project: Path) -> None:
     _write(project, packages__a__pyproject_dot_toml="", web__package_dot_json="{}", packages__b__README="")
     detected = detect_stages(project)
-    assert detected.stages == ()
-    assert detected.notes == (
-        "packages/a is a project of its own: run `paropt-exporter init` there",
-        "web is a project of its own: run `paropt-exporter init` there",
-    )
+    assert (detected.stages, detected.notes) == ((), ())
+    assert detected.projects == (Path("packages/a"), Path("web"))
 
 
 def test_project_below_that_has_a_config_is_to_be_run_not_initialized(project: Path) -> None:
     _write(project, a__paropt_dot_yml="stages: []", b__pyproject_dot_toml="")
-    assert detect_stages(project).notes == (
+    assert describe_projects(project, detect_stages(project).projects) == [
         "a is a project of its own: run `paropt-exporter` there",
-        "b is a project of its own: run `paropt-exporter init` there",
-    )
+        "b is a project of its own: `paropt-exporter init` adds its stages to a config here",
+    ]
 
 
 def test_line_break_in_a_name_makes_no_line_of_its_own(project: Path) -> None:
     _write(project, **{"a\nb__package_dot_json": ""})
-    notes = detect_stages(project).notes
+    notes = describe_projects(project, detect_stages(project).projects)
     assert len(notes) == 1
     assert "\n" not in "".join(notes)
 
@@ -855,7 +852,7 @@ def test_tools_of_the_root_win_over_projects_below_it(project: Path) -> None:
     _write(project, pyproject_dot_toml="[tool.ruff]", packages__a__pyproject_dot_toml="")
     detected = detect_stages(project)
     assert [stage.name for stage in detected.stages] == ["quality_gates"]
-    assert not any("project of its own" in note for note in detected.notes)
+    assert detected.projects == ()
 
 
 def test_tests_of_projects_below_are_not_those_of_the_root(project: Path) -> None:
@@ -866,10 +863,16 @@ def test_tests_of_projects_below_are_not_those_of_the_root(project: Path) -> Non
         _write(project / name, pyproject_dot_toml="", src__pkg__a_dot_py="", tests__test_a_dot_py="")
     detected = detect_stages(project)
     assert _commands(detected) == {"quality_gates": ("npm", "run", "lint")}
-    assert detected.notes[-2:] == (
-        "api is a project of its own: run `paropt-exporter init` there",
-        "lib is a project of its own: run `paropt-exporter init` there",
-    )
+    assert detected.projects == (Path("api"), Path("lib"))
+
+
+def test_pytest_without_a_path_runs_the_tests_of_projects_below_too(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tox_dot_ini="[testenv]\ncommands = pytest\n", tests__test_a_dot_py="")
+    _write(project, api__pyproject_dot_toml="", api__tests__test_b_dot_py="")
+    assert detect_stages(project).projects == ()
+    _write(project, tox_dot_ini="[testenv]\ncommands = pytest tests\n")
+    assert detect_stages(project).projects == (Path("api"),)
 
 
 def test_frontend_with_tests_is_named(project: Path) -> None:
@@ -877,9 +880,9 @@ def test_frontend_with_tests_is_named(project: Path) -> None:
     scripts = '{"scripts": {"test": "node --test"}}'
     _write(project, pyproject_dot_toml="[tool.pytest]\ntestpaths = ['tests']", tests__test_a_dot_py="")
     _write(project, web__package_dot_json=scripts, site__package_dot_json="{}")
-    assert detect_stages(project).notes[-1] == "web is a project of its own: run `paropt-exporter init` there"
+    assert detect_stages(project).projects == (Path("web"),)
     _write(project, package_dot_json=scripts)
-    assert not any("of its own" in note for note in detect_stages(project).notes)
+    assert detect_stages(project).projects == ()
 
 
 def test_package_with_a_setup_file_is_no_project_of_its_own(project: Path) -> None:

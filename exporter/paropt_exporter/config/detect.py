@@ -35,7 +35,7 @@ _VALUES_OF_MYPY = frozenset(
     | {"--enable-error-code", "--disable-error-code", "--follow-imports"}
 )
 _RECURSIVE = frozenset({"-r", "--recursive"})
-_TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
+TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
 _WATCHES = re.compile(r"(?<!\S)(?:--watch(?:All)?|watch|(?P<react>react-scripts test))(?![\w=-])")
 _WATCHES_NO_MORE = re.compile(r"--watch(?:All)?=false")  # whatever is before it
 _RUNS_IN_CI = re.compile(r"\bCI=\w")  # react-scripts watches unless this variable says that it runs in CI
@@ -52,12 +52,15 @@ _OF_TOOLS = re.compile(
 class DetectedStages(Struct, frozen=True, kw_only=True):
     """The built-in stages for a project. `notes` give the reason for each stage or tool that is left out.
 
-    `lacks_programs`: a tool is left out because it is not installed.
+    `unused` are those of the notes that name a stage for which the project has no tool. `lacks_programs`: a tool is
+    left out because it is not installed. `projects`: the projects below that the stages do not check.
     """
 
     stages: tuple[Stage, ...]
     notes: tuple[str, ...]
+    unused: frozenset[str] = frozenset()
     lacks_programs: bool = False
+    projects: tuple[Path, ...] = ()
 
 
 def join_items(stage: Stage) -> Stage:
@@ -148,6 +151,7 @@ _BUILT_IN_STAGES = (
 )
 
 
+KINDS = tuple(kind.name for kind in _BUILT_IN_STAGES)
 _TOOLS = {tool for kind in _BUILT_IN_STAGES for tool in kind.tools + kind.called}
 _NO_CHECKS = frozenset({"tox", "nox", "pip", "uv"})  # `make lint` may run `tox -e lint`, whose commands are known
 _PREPARES = frozenset({"install", "sync", "make", "pre-commit", "prek"})
@@ -158,6 +162,7 @@ def detect_stages(root: Path) -> DetectedStages:
     project = Project(root)
     stages: list[Stage] = []
     notes: list[str] = [*project.notes]
+    unused_kinds: list[str] = []
     lacks_programs = False
     for kind in _BUILT_IN_STAGES:
         work, missing = _choose_work(project, kind)
@@ -183,6 +188,7 @@ def detect_stages(root: Path) -> DetectedStages:
             notes += [f"{kind.name}: {why}" for why in missing + rest + unused]
         else:
             notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(project, kind)}")
+            unused_kinds += [] if missing else notes[-1:]
     if project.has_invoke_tasks:
         notes.append(
             "tasks.py: no stage runs invoke's tasks: write stages with `run: invoke NAME` for the checks there"
@@ -193,14 +199,29 @@ def detect_stages(root: Path) -> DetectedStages:
             f"pyproject.toml: no stage runs poe's functions ({named}): write stages with `run: poe NAME` for checks"
         )
     notes = [*project.commands.notes, *_describe_unused_hooks(project, stages), *notes]
-    if not stages:
-        below = _describe_projects(root, find_projects_below(root))
-        notes = [*notes, *below] if lacks_programs else below or notes
-    else:
-        notes += _describe_projects(root, filter(project.has_tests_in, project.projects_below))
-    ordered = tuple(sorted(stages, key=lambda stage: stage.number))
-    in_lines = tuple(" ".join(note.splitlines()) for note in notes)  # file names may contain line breaks
-    return DetectedStages(stages=ordered, notes=in_lines, lacks_programs=lacks_programs)
+    projects = _find_unchecked_projects(project, stages) if stages else find_projects_below(root)
+    if projects and not stages and not lacks_programs:
+        notes = []  # this folder only holds them
+    return DetectedStages(
+        stages=tuple(sorted(stages, key=lambda stage: stage.number)),
+        notes=tuple(" ".join(note.splitlines()) for note in notes),  # file names may contain line breaks
+        unused=frozenset(unused_kinds),
+        lacks_programs=lacks_programs,
+        projects=projects,
+    )
+
+
+def _find_unchecked_projects(project: Project, stages: Iterable[Stage]) -> tuple[Path, ...]:
+    """Return the projects below with tests that no stage runs."""
+    python = not any(_runs_pytest_everywhere(project, stage) for stage in stages)
+    return tuple(folder for folder in project.projects_below if project.has_tests_in(folder, python=python))
+
+
+def _runs_pytest_everywhere(project: Project, stage: Stage) -> bool:
+    """Return whether a stage runs pytest without a path, so that it also finds the tests of projects below."""
+    words = stage.run if isinstance(stage.run, tuple) and stage.cwd is None else ("",)
+    start = _count_start(words)
+    return start > 0 and not project.has_test_paths and not any(map(project.has_path, words[start:]))
 
 
 def _describe_unused_hooks(project: Project, stages: Iterable[Stage]) -> list[str]:
@@ -220,10 +241,11 @@ def _describe_unused_hooks(project: Project, stages: Iterable[Stage]) -> list[st
     return [f"{each.file}: no stage runs `{shlex.join((*each.python, *each.words))}`" for each in unused]
 
 
-def _describe_projects(root: Path, below: Iterable[Path]) -> list[str]:
-    """Return a note on each project below, which has its own stages."""
-    commands = ((each, "" if has_config(root / each) else " init") for each in islice(below, _MOST_PROJECTS))
-    return [f"{each} is a project of its own: run `paropt-exporter{command}` there" for each, command in commands]
+def describe_projects(root: Path, below: Iterable[Path]) -> list[str]:
+    """Return a note on each project below, whose stages do not run here."""
+    commands = ((each, has_config(root / each)) for each in islice(below, _MOST_PROJECTS))
+    what = {True: "run `paropt-exporter` there", False: "`paropt-exporter init` adds its stages to a config here"}
+    return [f"{' '.join(str(each).splitlines())} is a project of its own: {what[has]}" for each, has in commands]
 
 
 _MOST_PROJECTS = 20  # of a repository in the notes: a screenful
@@ -264,7 +286,7 @@ def _make_shell_line(project: Project, command: Words) -> str:
 
 def _choose_environment(project: Project, name: str, commands: list[Words]) -> tuple[dict[str, str], str | None]:
     """Return the variables and the folder with which the project runs its tests."""
-    if name not in _TEST_STAGES or not project.own_tests or commands[0][0] in BUILD_TOOLS:
+    if name not in TEST_STAGES or not project.own_tests or commands[0][0] in BUILD_TOOLS:
         return {}, None
     own = project.own_tests[0]
     return {key: value for key, value in own.env if not _OF_TOOLS.match(key)}, own.folder or None
@@ -272,7 +294,7 @@ def _choose_environment(project: Project, name: str, commands: list[Words]) -> t
 
 def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], list[str]]:
     """Return the calls of a stage's installed tools, and the reasons why other tools are missing."""
-    if kind.name in _TEST_STAGES:
+    if kind.name in TEST_STAGES:
         return _choose_tests(project, kind)
     found: list[Words] = []
     missing: list[str] = []
@@ -450,7 +472,7 @@ def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None,
 
 def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
     """Return a note on the commands that the stages don't run, of a target or tox's or nox's linting environment."""
-    if kind.name in _TEST_STAGES:
+    if kind.name in TEST_STAGES:
         return []
     callers = {
         (file, target): f"{project.target_runner} {target}" for file in _TARGET_FILES for target in project.targets

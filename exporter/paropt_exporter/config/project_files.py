@@ -300,17 +300,19 @@ class Project:
         below = find_projects_below(self._root)
         return tuple(folder for folder in below if not is_file(self._root / folder / "__init__.py"))
 
-    def has_tests_in(self, folder: Path) -> bool:
+    def has_tests_in(self, folder: Path, *, python: bool = True) -> bool:
         """Return whether a project below has tests that the stages here do not run.
 
-        These are Python tests in their usual place, unless pytest's configuration names its folders here, and an npm
-        script for tests, unless there are scripts here.
+        These are an npm script for tests, unless there are scripts here, and, if `python`, Python tests in their usual
+        place, unless pytest's configuration names its folders here.
         """
-        python = not self.has_test_paths and any(
-            self._has_tests(self._root / folder / name) for name in ("tests", "test")
+        found = (
+            python
+            and not self.has_test_paths
+            and any(self._has_tests(self._root / folder / name) for name in ("tests", "test"))
         )
         package, _ = _parse_package(self._read_text(str(folder / "package.json")))
-        return python or (not self.scripts and "test" in _list_scripts(package))
+        return found or (not self.scripts and "test" in _list_scripts(package))
 
     @cached_property
     def _test_files(self) -> tuple[str, ...]:
