@@ -406,13 +406,14 @@ def test_no_escape_sequence_reaches_the_terminal() -> None:
 
 
 def test_durations_read_well_at_every_size() -> None:
-    assert [formatting.format_seconds(value) for value in (0.004, 0.42, 9.96, 27.44, 119.9, 185)] == [
+    assert [formatting.format_seconds(value) for value in (0.004, 0.42, 9.96, 27.44, 119.9, 185, 7500)] == [
         "0.00 s",
         "0.4 s",
         "10.0 s",
         "27.4 s",
         "119.9 s",
         "3 min 05 s",
+        "2 h 05 min",
     ]
 
 
