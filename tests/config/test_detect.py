@@ -87,6 +87,7 @@ def test_integration_tests_get_the_option_that_they_need(
 
 def test_installed_tool_that_the_project_does_not_use_is_left_out(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "bandit", "pytest")
+    _write(project, app_dot_py="")
     detected = detect_stages(project)
     assert detected.stages == ()
     assert detected.notes == (
@@ -100,13 +101,41 @@ def test_installed_tool_that_the_project_does_not_use_is_left_out(project: Path)
 
 def test_notes_name_npm_and_make_only_in_projects_that_use_them(project: Path) -> None:
     """In a project of Python, each of five notes named an npm script and a make target."""
-    _write(project, Makefile="build:\n\ttrue\n")
-    (project / "package.json").write_text("{}")
+    _write(project, Makefile="build:\n\ttrue\n", package_dot_json="{}", app_dot_py="")
     assert detect_stages(project).notes[-2:] == (
         "integration_tests left out: the project has no tests/integration, tests/e2e, `npm run test:integration` or "
         "`make test-integration`",
         "security_scan left out: the project does not use bandit, and has no `npm run audit` or `make security`",
     )
+
+
+def test_notes_on_other_languages_do_not_name_pythons_tools(project: Path) -> None:
+    """A project in C or JavaScript was said to use neither ruff nor flake8."""
+    (*kinds, last) = ("quality_gates", "type_checking", "unit_tests", "integration_tests", "security_scan")
+    assert detect_stages(project).notes == (
+        f"{', '.join(kinds)}, {last} left out: the project has no known tool for it",
+    )
+    _write(project, Makefile="build:\n\ttrue\n", main_dot_c="")
+    assert detect_stages(project).notes == (
+        "quality_gates left out: the project has no `make lint`",
+        "type_checking left out: the project has no `make typecheck`",
+        "unit_tests left out: the project has no `make test`",
+        "integration_tests left out: the project has no `make test-integration`",
+        "security_scan left out: the project has no `make security`",
+    )
+
+
+def test_target_whose_program_is_not_installed_is_noted_once(project: Path) -> None:
+    _install(project.parent / "bin", "make", "go")
+    _write(project, Makefile="lint:\n\tgolangci-lint run -v\n", go_dot_mod="")
+    notes = [note for note in detect_stages(project).notes if note.startswith("quality_gates")]
+    assert notes == ["quality_gates: `make lint` needs golangci-lint, which is not installed"]
+
+
+def test_activation_of_a_virtual_environment_is_no_check(project: Path) -> None:
+    _install(project.parent / "bin", "make", "ruff")
+    _write(project, Makefile="lint:\n\t. venv/bin/activate; \\\n\truff check .\n")
+    assert not any("also runs" in note for note in detect_stages(project).notes)
 
 
 def test_used_tool_that_is_not_installed_is_named_with_the_reason(project: Path) -> None:
@@ -272,7 +301,7 @@ def test_project_of_another_language_gets_the_tools_that_come_with_it(
     (project / sign).touch()
     missing = detect_stages(project)
     assert missing.lacks_programs
-    assert f"unit_tests left out: the project has {sign}, but {programs[0]} is not on PATH" in missing.notes
+    assert f"unit_tests left out: the project has {sign}, but {programs[0]} is not on PATH" in " ".join(missing.notes)
     _install(project.parent / "bin", *programs)
     assert _commands(detect_stages(project)) == {"quality_gates": lint, "unit_tests": test}
 

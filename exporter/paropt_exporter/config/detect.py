@@ -162,7 +162,8 @@ def detect_stages(root: Path) -> DetectedStages:
     project = Project(root)
     stages: list[Stage] = []
     notes: list[str] = [*project.notes]
-    unused_kinds: list[str] = []
+    left_out: dict[str, list[str]] = {}  # names of stages by the reason
+    needless: set[str] = set()
     lacks_programs = False
     for kind in _BUILT_IN_STAGES:
         work, missing = _choose_work(project, kind)
@@ -184,11 +185,14 @@ def detect_stages(root: Path) -> DetectedStages:
         work = work or [each for each in (target, language) if each is not None]
         if work:
             stages.append(_build_stage(project, kind.number, kind.name, work))
-            rest = _describe_rest(project, kind) if target is None else []
+            rest = _describe_rest(project, kind) if target is None and not no_target else []
             notes += [f"{kind.name}: {why}" for why in missing + rest + unused]
         else:
-            notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(project, kind)}")
-            unused_kinds += [] if missing else notes[-1:]
+            why = "; ".join(missing) or _describe_missing(project, kind)
+            left_out.setdefault(why, []).append(kind.name)
+            needless |= set() if missing else {why}
+    of_left_out = {why: f"{', '.join(names)} left out: {why}" for why, names in left_out.items()}
+    notes += of_left_out.values()
     if project.has_invoke_tasks:
         notes.append(
             "tasks.py: no stage runs invoke's tasks: write stages with `run: invoke NAME` for the checks there"
@@ -205,7 +209,7 @@ def detect_stages(root: Path) -> DetectedStages:
     return DetectedStages(
         stages=tuple(sorted(stages, key=lambda stage: stage.number)),
         notes=tuple(" ".join(note.splitlines()) for note in notes),  # file names may contain line breaks
-        unused=frozenset(unused_kinds),
+        unused=frozenset(of_left_out[why] for why in needless),
         lacks_programs=lacks_programs,
         projects=projects,
     )
@@ -665,13 +669,15 @@ def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:
 def _describe_missing(project: Project, kind: _BuiltInStage) -> str:
     """Return a note on the tools, files or commands that a stage would need.
 
-    npm scripts are named only if there is a package.json, and targets only if there are any.
+    npm scripts are named only if there is a package.json, targets only if there are any, and Python's tools only in a
+    project in Python.
     """
-    places = _TEST_FILES.get(kind.name, ())
-    others = [f"`{project.script_runner} run {kind.scripts[0]}`"] if project.has_path("package.json") else []
-    others += [f"`{project.target_runner} {kind.targets[0]}`"] if project.targets else []
-    if places:
-        return f"the project has no {_join_alternatives([*places, *others])}"
+    script, target = ("test", "test") if kind.name == "unit_tests" else (kind.scripts[0], kind.targets[0])
+    others = [f"`{project.script_runner} run {script}`"] if project.has_path("package.json") else []
+    others += [f"`{project.target_runner} {target}`"] if project.targets else []
+    places = _TEST_FILES.get(kind.name, ()) if project.has_python else ()
+    if places or not project.has_python:
+        return f"the project has no {_join_alternatives([*places, *others]) or 'known tool for it'}"
     used = f"uses neither {' nor '.join(kind.tools)}" if len(kind.tools) > 1 else f"does not use {kind.tools[0]}"
     return f"the project {used}" + (f", and has no {_join_alternatives(others)}" if others else "")
 
@@ -680,4 +686,4 @@ _TEST_FILES = {"unit_tests": ("tests/test_*.py",), "integration_tests": ("tests/
 
 
 def _join_alternatives(names: list[str]) -> str:
-    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from paropt_exporter.config import raw_yaml
@@ -40,20 +40,12 @@ _TAKES_PATTERN = re.compile(
 )
 _MOST_TEST_FILES = 50  # that are read
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
-_MENTIONS = (
-    "pyproject.toml",
-    "setup.cfg",
-    "setup.py",
-    "tox.ini",
-    "noxfile.py",
-    "Pipfile",
-    "pixi.toml",
-    ".pre-commit-config.yaml",
-)
+_PYTHON_FILES = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", "pixi.toml")
+_MENTIONS = (*_PYTHON_FILES, ".pre-commit-config.yaml")
 _LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
 SHELL_WORDS = frozenset(
     {"cd", "test", "if", "for", "while", "set", "export", "exec", "eval", "source", "case", "rm", "echo", "true"}
-    | {"touch", "mkdir", "mv", "cp", "printf"}
+    | {"touch", "mkdir", "mv", "cp", "printf", "."}
 )
 _MARKERS = {
     "ruff": ("ruff.toml", ".ruff.toml"),
@@ -206,6 +198,13 @@ class Project:
     def has_invoke_tasks(self) -> bool:
         """Whether tasks.py has tasks of invoke."""
         return re.search(r"(?m)^(?:from|import) +invoke\b", self._read_text("tasks.py")) is not None
+
+    @cached_property
+    def has_python(self) -> bool:
+        """Whether this is a project in Python, by its settings, or by modules or packages at the top."""
+        of_tools = chain.from_iterable(_MARKERS.values())
+        settings = any(map(self.has_path, chain(_PYTHON_FILES, of_tools)))
+        return settings or bool(self._list_files("*.py")) or any(map(_is_package, self._list_folders(self._root)))
 
     @cached_property
     def poe_functions(self) -> tuple[str, ...]:
