@@ -109,6 +109,20 @@ def test_notes_name_npm_and_make_only_in_projects_that_use_them(project: Path) -
     )
 
 
+def test_mypy_learns_where_the_namespace_packages_of_src_begin(project: Path) -> None:
+    """It failed for pdm-backend, since it found src/pdm/backend/wheel.py twice: here and as it was installed."""
+    _install(project.parent / "bin", "mypy")
+    _write(project, mypy_dot_ini="[mypy]\n", src__pdm__backend__wheel_dot_py="")
+    (project / "src/pdm/backend/__init__.py").touch()
+    (stage,) = detect_stages(project).stages
+    assert (stage.run, stage.env) == (("mypy", "--explicit-package-bases", "src"), {"MYPYPATH": "src"})
+    _write(project, mypy_dot_ini="[mypy]\nmypy_path = src\n")
+    assert _commands(detect_stages(project))["type_checking"] == ("mypy", "src")
+    (project / "src/pdm/__init__.py").touch()
+    _write(project, mypy_dot_ini="[mypy]\n")
+    assert _commands(detect_stages(project))["type_checking"] == ("mypy", "src")
+
+
 def test_notes_on_other_languages_do_not_name_pythons_tools(project: Path) -> None:
     """A project in C or JavaScript was said to use neither ruff nor flake8."""
     (*kinds, last) = ("quality_gates", "type_checking", "unit_tests", "integration_tests", "security_scan")

@@ -289,7 +289,9 @@ def _make_shell_line(project: Project, command: Words) -> str:
 
 
 def _choose_environment(project: Project, name: str, commands: list[Words]) -> tuple[dict[str, str], str | None]:
-    """Return the variables and the folder with which the project runs its tests."""
+    """Return the variables and the folder with which the project runs its tests, and mypy's for namespace packages."""
+    if commands[0] == _NAMESPACE_CALL and project.mypy_needs_base:
+        return {"MYPYPATH": "src"}, None
     if name not in TEST_STAGES or not project.own_tests or commands[0][0] in BUILD_TOOLS:
         return {}, None
     own = project.own_tests[0]
@@ -525,13 +527,16 @@ def _choose_language_tool(project: Project, kind: _BuiltInStage) -> tuple[Words 
     return None, [f"the project has {tool.sign}, but {tool.program} is not on PATH" for tool in present]
 
 
+_NAMESPACE_CALL = ("mypy", "--explicit-package-bases", "src")
+
+
 def _choose_usual_calls(project: Project, tool: str) -> list[Words]:
     """Return the usual arguments of a tool that the project uses."""
     match tool:
         case "ruff":
             return [("check", *project.ruff_checks_only, ".")]
         case "mypy":
-            return [project.mypy_targets]
+            return [_NAMESPACE_CALL[1:] if project.mypy_needs_base else project.mypy_targets]
         case "bandit":
             # One line for each finding. The default report ends with "Files skipped (0):", which a summary would show.
             return [("-q", "-f", "custom", "-r", *project.sources)]

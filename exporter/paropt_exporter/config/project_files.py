@@ -450,6 +450,17 @@ class Project:
         return not {"files", "packages", "modules"}.isdisjoint(read_tool_options("mypy", self._read_text))
 
     @cached_property
+    def mypy_needs_base(self) -> bool:
+        """Whether mypy needs to know that `src` is above the packages, since it finds their modules twice otherwise.
+
+        It does so for namespace packages, which have no `__init__.py`, if they are also installed as editable.
+        """
+        if self.mypy_targets != ("src",) or "mypy_path" in read_tool_options("mypy", self._read_text):
+            return False
+        folders = (each for each in self._list_folders(self._root / "src") if not _is_package(each))
+        return any(_is_package(inner) for each in folders for inner in self._list_folders(each))
+
+    @cached_property
     def scripts(self) -> dict[str, str]:
         """The npm scripts of package.json, by name."""
         described, _ = self._package
