@@ -193,6 +193,20 @@ def test_one_line_says_why_stages_run_and_are_left_out(repository: Repository) -
     assert recorded["partial"] is True
 
 
+def test_stage_that_caches_by_all_files_is_affected_by_those_of_its_project(repository: Repository) -> None:
+    """In a repository of several projects, changes elsewhere ran the stages that `init` proposes to cache."""
+    project = repository.root / "project"
+    project.mkdir()
+    projects.write(project, 'name: tests, run: "true", cache: true')
+    repository.commit()
+    repository.write("src/a.py", "2")
+    assert listed(repository, "--affected") != set()
+    assert call_command(project, "--affected", "--list", "-q").stdout == ""
+    repository.write("project/README", "2")
+    ran = call_command(project, "--affected", "--list", "-q")
+    assert (ran.stdout, "runs tests (README)" in ran.stderr) == ("tests\n", True)
+
+
 def test_nothing_affected_ends_with_0_and_one_line(repository: Repository) -> None:
     projects.write(repository.root, 'name: lint, run: "false", inputs: ["src/*.py"]')
     repository.commit()

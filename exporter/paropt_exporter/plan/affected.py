@@ -62,8 +62,8 @@ def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -
     """Return the stages that a change affects, with the stages that they need.
 
     A stage is affected if a changed file is one of its inputs, which need not name all of them (`implied_inputs`), if
-    it has no inputs or they match no file, or if it needs an affected stage that has outputs. A changed config affects
-    all stages.
+    it has no inputs or they match no file, or if it needs an affected stage that has outputs. With `cache: true` and no
+    inputs, all files of the project are its inputs. A changed config affects all stages.
     """
     reasons = _find_reasons(config, stages, changes)
     needs = {stage.name: stage.needs for stage in stages}
@@ -92,6 +92,10 @@ def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str
     """Return the reason why a change affects a stage by itself, or None."""
     if config.path is not None and config.path.name in changes.paths:
         return f"{config.path.name} changed"
+    if stage.declared_inputs is None and stage.cache == "always":  # as in the cache, its inputs are the project's files
+        first = min((path for path in changes.paths if not path.startswith("../")), default=None)
+        first = first or find_implied_change(config, stage, changes)
+        return None if first is None else _format_path(first)
     if stage.declared_inputs is None:
         return _NO_INPUTS
     patterns = InputPatterns(list_input_patterns(stage))
