@@ -772,6 +772,7 @@ def test_first_sample_of_a_prepared_task_has_its_whole_wait_for_a_core(
     """On a busy machine a computing task seemed to want 0.45 of a core, so that all others ran in threads too."""
     begun, gate = threading.Event(), threading.Event()
     monkeypatch.setattr(procfs, "read_run_delay_seconds", lambda _: 4.0)
+    monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: 0.0)  # a young task has only computed
     monkeypatch.setattr(procfs, "sample_schedstat", lambda _: (time.monotonic(), 0.0, 7.0))
     with ThreadPool(1) as pool:
         pool.submit_future(TaskFuture(), begin_and_wait, (begun, gate), {}, sampled=sampled)
@@ -789,6 +790,7 @@ def test_samples_of_a_running_task_count_from_its_preparation_on(
     reads = iter([(1, 0), (9, 3)] if prepared else [(9, 3)])
     begun, gate = threading.Event(), threading.Event()
     monkeypatch.setattr(procfs, "read_run_delay_seconds", lambda _: 4.0)
+    monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: 0.0)  # as above
     monkeypatch.setattr(procfs, "sample_schedstat", lambda _: (time.monotonic(), 0.0, 7.0))
     monkeypatch.setattr(procfs, "read_switches", lambda _: next(reads))
     with ThreadPool(1) as pool:
