@@ -145,7 +145,7 @@ def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one()
         goes_on.wait(HANG_SECONDS)
 
     def use() -> None:
-        with act_before(vars(TaskFuture)["_condition"].fget, "self._own_lock = threading.RLock()", pause):
+        with act_before(vars(TaskFuture)["_condition"].fget, "condition = threading.Condition(lock)", pause):
             TaskFuture[int]().cancel()
 
     thread = threading.Thread(target=use, daemon=True)
@@ -156,6 +156,26 @@ def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one()
     finally:
         goes_on.set()
         thread.join(HANG_SECONDS)
+
+
+def test_signal_handler_may_use_a_future_that_is_getting_its_condition() -> None:
+    """The future got the lock of one condition and another condition, so that its worker raised RuntimeError."""
+    future, called = TaskFuture[int](), list[object]()
+    handlers = [lambda: future.add_done_callback(called.append)]
+
+    def trace(frame: FrameType, _: str, __: object) -> None:
+        if handlers and frame.f_code is threading.Condition.__init__.__code__:
+            handlers.pop()()
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        future.add_done_callback(called.append)
+    finally:
+        sys.settrace(before)
+    future.start_running(1.0)
+    future.settle_result(1)
+    assert called == [future, future]
 
 
 def test_task_whose_claim_was_interrupted_can_be_cancelled() -> None:

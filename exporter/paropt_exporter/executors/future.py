@@ -74,10 +74,13 @@ class TaskFuture(Future[T]):
         made = self._own_condition
         if made is None:
             with _condition_lock:
-                if self._own_condition is None:
-                    self._waiters, self._done_callbacks = [], []
-                    self._own_lock = threading.RLock()
-                    self._own_condition = threading.Condition(self._own_lock)
+                waiters: list[Any] = []
+                callbacks: list[Any] = []
+                lock = threading.RLock()
+                condition = threading.Condition(lock)
+                if self._own_condition is None:  # last: a signal handler may have created one in between
+                    self._own_lock, self._waiters, self._done_callbacks = lock, waiters, callbacks
+                    self._own_condition = condition
                 made = self._own_condition
         if self._leaving == self._state:
             self._wait_for_change()
