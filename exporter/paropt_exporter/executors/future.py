@@ -94,7 +94,7 @@ class TaskFuture(Future[T]):
         return made
 
     def _wait_for_change(self) -> None:
-        """Wait while a worker is between its check for a condition and its change of the state.
+        """Wait while a worker is changing the state without the lock.
 
         The wait is bounded, in case a signal handler or finalizer uses a future which its own thread is changing.
         """
