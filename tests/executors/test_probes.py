@@ -200,14 +200,14 @@ def test_unpicklable_argument_fails_only_its_task(processes: ProcessPool, make: 
 
 
 def test_pool_is_refused_as_an_argument(processes: ProcessPool) -> None:
-    with pytest.raises(UnpicklableError, match="cannot pickle or copy a ProcessPool"):
+    with pytest.raises(UnpicklableError, match="cannot pickle or copy this ProcessPool"):
         processes.submit(nothing, processes).result(HANG_SECONDS)
 
 
 @pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_pool_can_not_be_pickled_or_copied(pool: Executor, duplicate: Callable[[Executor], object]) -> None:
     """A copy refused all tasks once the pool itself was dropped, and a closure with a pool did not name it."""
-    with pytest.raises(TypeError, match=f"cannot pickle or copy a {type(pool).__name__}: make another"):
+    with pytest.raises(TypeError, match=f"cannot pickle or copy this {type(pool).__name__}: make another"):
         duplicate(pool)
 
 

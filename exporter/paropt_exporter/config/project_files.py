@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from paropt_exporter.config import raw_yaml
@@ -40,20 +40,12 @@ _TAKES_PATTERN = re.compile(
 )
 _MOST_TEST_FILES = 50  # that are read
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
-_MENTIONS = (
-    "pyproject.toml",
-    "setup.cfg",
-    "setup.py",
-    "tox.ini",
-    "noxfile.py",
-    "Pipfile",
-    "pixi.toml",
-    ".pre-commit-config.yaml",
-)
+_PYTHON_FILES = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", "pixi.toml")
+_MENTIONS = (*_PYTHON_FILES, ".pre-commit-config.yaml")
 _LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
 SHELL_WORDS = frozenset(
     {"cd", "test", "if", "for", "while", "set", "export", "exec", "eval", "source", "case", "rm", "echo", "true"}
-    | {"touch", "mkdir", "mv", "cp", "printf"}
+    | {"touch", "mkdir", "mv", "cp", "printf", "."}
 )
 _MARKERS = {
     "ruff": ("ruff.toml", ".ruff.toml"),
@@ -208,6 +200,13 @@ class Project:
         return re.search(r"(?m)^(?:from|import) +invoke\b", self._read_text("tasks.py")) is not None
 
     @cached_property
+    def has_python(self) -> bool:
+        """Whether this is a project in Python, by its settings, or by modules or packages at the top."""
+        of_tools = chain.from_iterable(_MARKERS.values())
+        settings = any(map(self.has_path, chain(_PYTHON_FILES, of_tools)))
+        return settings or bool(self._list_files("*.py")) or any(map(_is_package, self._list_folders(self._root)))
+
+    @cached_property
     def poe_functions(self) -> tuple[str, ...]:
         """The names of poe's tasks that are Python functions, which no command line says."""
         try:
@@ -300,17 +299,19 @@ class Project:
         below = find_projects_below(self._root)
         return tuple(folder for folder in below if not is_file(self._root / folder / "__init__.py"))
 
-    def has_tests_in(self, folder: Path) -> bool:
+    def has_tests_in(self, folder: Path, *, python: bool = True) -> bool:
         """Return whether a project below has tests that the stages here do not run.
 
-        These are Python tests in their usual place, unless pytest's configuration names its folders here, and an npm
-        script for tests, unless there are scripts here.
+        These are an npm script for tests, unless there are scripts here, and, if `python`, Python tests in their usual
+        place, unless pytest's configuration names its folders here.
         """
-        python = not self.has_test_paths and any(
-            self._has_tests(self._root / folder / name) for name in ("tests", "test")
+        found = (
+            python
+            and not self.has_test_paths
+            and any(self._has_tests(self._root / folder / name) for name in ("tests", "test"))
         )
         package, _ = _parse_package(self._read_text(str(folder / "package.json")))
-        return python or (not self.scripts and "test" in _list_scripts(package))
+        return found or (not self.scripts and "test" in _list_scripts(package))
 
     @cached_property
     def _test_files(self) -> tuple[str, ...]:
@@ -447,6 +448,17 @@ class Project:
     def mypy_has_targets(self) -> bool:
         """Whether mypy's configuration lists the files to check."""
         return not {"files", "packages", "modules"}.isdisjoint(read_tool_options("mypy", self._read_text))
+
+    @cached_property
+    def mypy_needs_base(self) -> bool:
+        """Whether mypy needs to know that `src` is above the packages, since it finds their modules twice otherwise.
+
+        It does so for namespace packages, which have no `__init__.py`, if they are also installed as editable.
+        """
+        if self.mypy_targets != ("src",) or "mypy_path" in read_tool_options("mypy", self._read_text):
+            return False
+        folders = (each for each in self._list_folders(self._root / "src") if not _is_package(each))
+        return any(_is_package(inner) for each in folders for inner in self._list_folders(each))
 
     @cached_property
     def scripts(self) -> dict[str, str]:

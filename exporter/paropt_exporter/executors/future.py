@@ -81,7 +81,9 @@ class TaskFuture(Future[T]):
         made = self._own_condition
         if made is None:
             with _condition_lock:
-                lock, waiters, callbacks = threading.RLock(), list[Any](), list[Any]()
+                waiters: list[Any] = []
+                callbacks: list[Any] = []
+                lock = threading.RLock()
                 condition = threading.Condition(lock)
                 if self._own_condition is None:  # last: a signal handler may have created one in between
                     self._own_lock, self._waiters, self._done_callbacks = lock, waiters, callbacks
@@ -92,7 +94,7 @@ class TaskFuture(Future[T]):
         return made
 
     def _wait_for_change(self) -> None:
-        """Wait while a worker is between its check for a condition and its change of the state.
+        """Wait while a worker is changing the state without the lock.
 
         The wait is bounded, in case a signal handler or finalizer uses a future which its own thread is changing.
         """
@@ -264,7 +266,9 @@ class TaskFuture(Future[T]):
 
     def _settle_shared(self, result: T | None, error: BaseException | None) -> bool:
         self._leaving = _SETTLING  # not RUNNING: a thread that holds the lock would wait for this one
-        with self._lock:
+        if self._own_condition is None:
+            self._get_condition()
+        with self._own_lock:  # not `_lock`, which takes longer
             if self._state != RUNNING:
                 return False
             fails = self._exit_error is not None
@@ -282,7 +286,7 @@ class TaskFuture(Future[T]):
                 waiter.add_result(self)
             else:
                 waiter.add_exception(self)
-        self._condition.notify_all()
+        self._get_condition().notify_all()
 
     def _call_callbacks(self) -> None:
         try:
