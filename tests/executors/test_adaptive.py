@@ -659,26 +659,24 @@ def test_large_arguments_are_pickled_for_free_workers_only_under_process_strateg
         assert [future.result(HANG_SECONDS) for future in futures] == ["LARGE"] * 20
 
 
-def test_stopped_task_of_the_backlog_is_begun_by_no_worker_meanwhile(
+def test_stop_ends_a_task_of_the_backlog_that_a_worker_has_just_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, fifo, mark = tmp_path / "log", make_fifo(tmp_path), TaskFuture.mark_failed
-    log.touch()
+    fifo, fail = make_fifo(tmp_path), TaskFuture.fail_queued
     with AdaptivePool(Strategy.PROCESS, 1) as pool:
         first = pool.submit(Path.read_text, fifo)
-        ahead, queued = (pool.submit(append, str(log), Large()) for _ in range(2))  # type: ignore[arg-type]  # as above
+        log, large = str(tmp_path / "log"), Large()
+        _, queued = pool.submit(append, log, large), pool.submit(say_and_wait, log, large)  # type: ignore[arg-type]  # as above
 
-        def end_tasks_ahead(future: TaskFuture[Any], error: BaseException) -> bool:
-            if future is queued and not first.done():
+        def end_first_task(future: TaskFuture[Any], error: BaseException) -> bool:
+            if not first.done():
                 write_fifo(fifo, "go on")
-                first.result(HANG_SECONDS)
-                ahead.result(HANG_SECONDS)
-            return mark(future, error)
+                assert eventually(queued.running)
+            return fail(future, error)
 
-        monkeypatch.setattr(TaskFuture, "mark_failed", end_tasks_ahead)
+        monkeypatch.setattr(TaskFuture, "fail_queued", end_first_task)
         assert pool.stop(queued, TaskStopped("stop"))
-    assert isinstance(queued.exception(0), TaskStopped)
-    assert log.read_text() == "large\n"
+        assert isinstance(queued.exception(HANG_SECONDS), TaskStopped)
 
 
 def test_unpicklable_task_runs_in_threads_under_process_strategy() -> None:

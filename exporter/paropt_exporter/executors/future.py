@@ -25,6 +25,8 @@ log = PoolLogger(__name__)
 
 T = TypeVar("T")
 
+_SETTLING = "SETTLING"  # no state of a future: see `_settle_shared`
+
 # A worker's measurement: worker, pid, started, ended, CPU and run delay in seconds, peak memory in bytes.
 Usage = tuple[str, int, float, float, float, float, int]
 
@@ -39,17 +41,21 @@ class TaskFuture(Future[T]):
     """A Future that creates its condition on first use: the condition is most of the cost of a standard one.
 
         PENDING ── start_running() ──> RUNNING ── settle_result(), settle_exception() ──> FINISHED
-           │  └──────────────────────────┴── force_exception() ─────────────────────────────^
-           └── cancel() ──> CANCELLED ── start_running() refuses ──> CANCELLED_AND_NOTIFIED
+           │  │                           └── force_exception() ──────────────────────────^
+           │  └── fail_queued(), force_exception() ───────────────────────────────────────^
+           └── cancel() ──> CANCELLED ── notify_cancelled() ──> CANCELLED_AND_NOTIFIED
 
     Guarantees:
-      * It settles once, by its worker, `force_exception` or `cancel`, whichever comes first.
+      * It settles once, by its worker, `fail_queued`, `force_exception` or `cancel`, whichever comes first.
       * A worker takes no lock unless another thread has used the future. The order closes the race: the worker writes
         to `_leaving` which state it is about to change, then checks for a condition; other threads create the
         condition, then read `_leaving`. At least one of them sees the other: the worker takes the lock, or the other
         thread waits until the state has changed.
-      * So the state changes only under the lock once a thread holds it. The library's `wait` and `as_completed` rely on
+      * So once a thread holds the lock, the future does not finish. The library's `wait` and `as_completed` rely on
         that: a future that they see finished must not report its end to them afterwards.
+      * `start_running`, `reset_to_pending`, and `fail_on_exit` of a running task take no lock, so that pools may call
+        them under their own: a signal handler that interrupts `wait`, which locks all its futures, may need the pool's.
+        A worker that claims a task and a thread that ends it see each other by `_leaving` and `_ending`, as above.
     """
 
     # Class attributes instead of an __init__: most futures never set most of these.
@@ -61,6 +67,7 @@ class TaskFuture(Future[T]):
     _waiters: Any = ()
     _done_callbacks: Any = ()
     _leaving: str | None = None  # the state that a worker is changing without the lock
+    _ending = False  # whether another thread is about to end a pending task
     _usage: Usage | None = None
     _switches = NO_SWITCHES
     _exit_error: BaseException | None = None
@@ -87,7 +94,7 @@ class TaskFuture(Future[T]):
         return made
 
     def _wait_for_change(self) -> None:
-        """Wait while a worker is between its check for a condition and its change of the state.
+        """Wait while a worker is changing the state without the lock.
 
         The wait is bounded, in case a signal handler or finalizer uses a future which its own thread is changing.
         """
@@ -148,9 +155,8 @@ class TaskFuture(Future[T]):
         with self._lock:
             if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
                 return True
-            if self._state != PENDING:
+            if not self._end_pending(CANCELLED):
                 return False
-            self._state = CANCELLED
             self._condition.notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
         return True
@@ -158,28 +164,32 @@ class TaskFuture(Future[T]):
     # The methods below are for the pools.
 
     def start_running(self, now: float) -> bool:
-        """Claim the task for a worker; return False if it was cancelled or stopped and must not run."""
+        """Claim the task for a worker; return False if it was cancelled or stopped and must not run.
+
+        Then call `notify_cancelled`, without the pool's lock.
+        """
+        if self._state != PENDING:
+            return False
         self._leaving = PENDING
-        if self._own_condition is None:
-            self.started_seconds = now
-            self._state = RUNNING
-            return True
-        self._leaving = None
-        with self._own_lock:
-            if self._state == PENDING:
-                self._state = RUNNING
-                self.started_seconds = now
-                return True
+        if self._ending or self._state != PENDING:  # once more: it may have just ended
+            self._leaving = None
+            return False
+        self.started_seconds = now
+        self._state = RUNNING
+        return True
+
+    def notify_cancelled(self) -> None:
+        """Notify waiting threads if the future was cancelled: they wait until its worker knows, as in the library."""
+        with self._lock:
             if self._state == CANCELLED:
                 self._state = CANCELLED_AND_NOTIFIED
                 for waiter in self._waiters:
                     waiter.add_cancelled(self)
-            return False
 
     def settle_result(self, result: T) -> bool:
         """Settle with the task's result; return False, and drop the result, if the future was settled before."""
         self._leaving = RUNNING
-        if self._own_condition is None:
+        if self._own_condition is None and self._exit_error is None:
             self._result = result
             self._state = FINISHED
             return True
@@ -188,79 +198,91 @@ class TaskFuture(Future[T]):
     def settle_exception(self, error: BaseException) -> bool:
         """Settle with the task's exception; return False, and drop it, if the future was settled before."""
         self._leaving = RUNNING
-        if self._own_condition is None:
+        if self._own_condition is None and self._exit_error is None:
             self._exception = error
             self._state = FINISHED
             return True
         return self._settle_shared(None, error)
 
-    def force_exception(self, error: BaseException) -> bool:
-        """Settle with `error` now, whatever the task's later outcome; return False if the task has ended."""
-        failed = self.mark_failed(error)
+    def fail_queued(self, error: BaseException) -> bool:
+        """Fail a task that no worker has claimed; return False if one has, or if the task has ended."""
+        with self._lock:
+            failed = self._end_pending(FINISHED, error)
+            if failed:
+                self._wake_waiters()
         if failed:
-            self.call_callbacks()
+            self._call_callbacks()
+        else:
+            self.notify_cancelled()
         return failed
 
-    def mark_failed(self, error: BaseException) -> bool:
-        """Do the part of `force_exception` that runs no user code. If it returns True, call `call_callbacks` next."""
+    def force_exception(self, error: BaseException) -> bool:
+        """Settle with `error` now, whatever the task's later outcome; return False if the task has ended."""
         with self._lock:
-            if self._state not in (PENDING, RUNNING):
+            if not self._end_pending(FINISHED, error):
+                if self._state != RUNNING:
+                    return False
+                self._exception = error
+                self._state = FINISHED
+            self._wake_waiters()
+        self._call_callbacks()
+        return True
+
+    def _end_pending(self, state: str, error: BaseException | None = None) -> bool:
+        """End a task that no worker has claimed; under the lock. Return False if one has, or if the task has ended."""
+        self._ending = True  # from now on no worker claims it
+        try:
+            self._wait_for_change()
+            if self._state != PENDING or self._leaving == PENDING:
                 return False
             self._exception = error
-            self._finish()
+            self._state = state
             return True
-
-    def call_callbacks(self) -> None:
-        """Call the callbacks of a settled future."""
-        try:
-            self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
-        except BaseException:  # SystemExit or KeyboardInterrupt of a user's callback must not end the worker
-            log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
-
-    def fail_queued(self, error: BaseException) -> bool:
-        """Fail a task that no worker will take; return False if it was cancelled or stopped before."""
-        if self.force_exception(error):
-            return True
-        self.start_running(0.0)  # notifies waiting threads of a cancellation
-        return False
+        finally:
+            self._ending = False  # the state shows it
 
     def fail_on_exit(self, error: BaseException) -> bool:
         """Settle with `error`, whatever the task's outcome, once its worker has exited. Return False if the task has
         ended.
         """
-        with self._lock:
-            if self._state != RUNNING:
-                return False
-            self._exit_error = error
-            return True
+        self._exit_error = error
+        if self._leaving not in (RUNNING, _SETTLING):
+            return self._state == RUNNING
+        with self._lock:  # the worker may not have read the error
+            return self._state == RUNNING or self._exception is error
 
     def reset_to_pending(self) -> None:
         """Make a task pending again that a worker has claimed but not run, so that another worker can claim it."""
-        self._leaving = None  # first: if an interrupt came during the claim, nothing changes the state any more
-        with self._lock:
-            if self._state in (PENDING, RUNNING):
-                self._state, self.started_seconds = PENDING, None
+        if self._state in (PENDING, RUNNING):  # PENDING: an interrupt came during the claim
+            self._leaving = self.started_seconds = None
+            self._state = PENDING
 
     def _settle_shared(self, result: T | None, error: BaseException | None) -> bool:
-        self._leaving = None
-        with self._own_lock:
+        self._leaving = _SETTLING  # not RUNNING: a thread that holds the lock would wait for this one
+        with self._lock:
             if self._state != RUNNING:
                 return False
             fails = self._exit_error is not None
             self._result, self._exception = (None, self._exit_error) if fails else (result, error)
-            self._finish()
-        self.call_callbacks()
+            self._state = FINISHED
+            self._wake_waiters()
+        self._call_callbacks()
         return not fails
 
-    def _finish(self) -> None:
-        """Change the state, and wake the threads that are waiting for it; under the lock."""
-        self._state = FINISHED
+    def _wake_waiters(self) -> None:
+        """Wake the threads that are waiting for a settled future; under the lock."""
         for waiter in self._waiters:
             if self._exception is None:
                 waiter.add_result(self)
             else:
                 waiter.add_exception(self)
         self._condition.notify_all()
+
+    def _call_callbacks(self) -> None:
+        try:
+            self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
+        except BaseException:  # SystemExit or KeyboardInterrupt of a user's callback must not end the worker
+            log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
 
     def _wait(self, timeout: float | None) -> None:
         condition = self._get_condition()

@@ -202,7 +202,11 @@ class AdaptiveScheduler:
             self._close_pools()
 
     def _submit_all_startable(self) -> None:
-        while (found := self._pop_startable()) is not None:
+        while True:
+            found = self._pop_startable()
+            self._backlog.notify_dropped()
+            if found is None:
+                return
             pool_name, task = found
             try:
                 self._submit_to(pool_name, task)
@@ -343,19 +347,23 @@ class AdaptiveScheduler:
             log.warning("results of %s can't be sent back, so it runs in threads now: %s", key, error, extra=facts)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
+        pool, failed = self._find_pool_of(future), False
+        if pool is None:
+            failed = future.fail_queued(error)
+            pool = None if failed else self._find_pool_of(future)  # it has just been begun, or has ended
+        if pool is not None:
+            return pool.stop(future, error, grace_seconds=grace_seconds)
+        self.dispatch()
+        return failed
+
+    def _find_pool_of(self, future: TaskFuture[Any]) -> ThreadPool | ProcessPool | None:
+        """Return the pool that may have a task; None if it is queued here."""
         # A task that is not in the backlog was submitted directly, or has ended.
         direct = PROCESSES if self._strategy is Strategy.PROCESS else THREADS
         with self.lock:
             submitted = self._backlog.submitted.get(future)
             pool_name = direct if submitted is None else submitted.pool_name
-            pool = None if self._backlog.is_queued(future) else self._pools.made.get(pool_name)
-            failed = pool is None and future.mark_failed(error)  # under the lock, so that no pool gets it meanwhile
-        if pool is not None:
-            return pool.stop(future, error, grace_seconds=grace_seconds)
-        if failed:
-            future.call_callbacks()
-        self.dispatch()
-        return failed
+            return None if self._backlog.is_queued(future) else self._pools.made.get(pool_name)
 
     def count_pending(self) -> int:
         """Return how many tasks are queued, here or in the thread pool."""
@@ -475,7 +483,7 @@ class AdaptiveScheduler:
             self._note_ended()
         for task in left:
             if task.future.cancel():  # False if `stop` has settled it, or if it was submitted to a pool
-                task.future.start_running(monotonic())  # tells waiting threads of the cancellation
+                task.future.notify_cancelled()
         self._submit_startable()  # drops the cancelled tasks; after an interrupt, the end of the next task does
         self._close_pools(cancel_futures=cancel_futures)
 

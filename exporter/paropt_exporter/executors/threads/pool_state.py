@@ -338,7 +338,7 @@ class ThreadPoolState:
         if not isinstance(item, tuple):
             self.cancel_shared(item)
         elif item[0].cancel():  # False if a worker has begun it
-            item[0].start_running(0.0)  # tells waiting threads of the cancellation
+            item[0].notify_cancelled()
             with self.lock, contextlib.suppress(ValueError):  # not in the queue: a worker has taken and counts it
                 self.work_queue.remove(item)
                 self.counters.exited.cancelled += 1

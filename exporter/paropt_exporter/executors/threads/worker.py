@@ -449,6 +449,7 @@ def run_work_item(worker: Worker, item: WorkItem, now: float) -> float:
     if not future.start_running(now):
         worker.task = None
         worker.counters.cancelled += 1
+        future.notify_cancelled()
         return now
     if profile == FULL_PROFILE:
         ended = _run_profiled(worker, item)
