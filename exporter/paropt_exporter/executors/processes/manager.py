@@ -360,8 +360,9 @@ class ProcessManager:
 
     def reset_after_fork(self) -> None:
         """In a forked child: the workers are the parent's."""
-        self.threads.group.reset()
-        for worker in self.scheduler.reset_after_fork(RuntimeError(lifetime.AFTER_FORK_MESSAGE)):
+        workers = self.scheduler.reset_after_fork(RuntimeError(lifetime.AFTER_FORK_MESSAGE))
+        self.threads.group.reset(self.scheduler.lock)
+        for worker in workers:
             if worker.process is not None:
                 worker.process.connection.close()
             close_waker(worker)
