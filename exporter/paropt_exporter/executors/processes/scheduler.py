@@ -404,7 +404,7 @@ class Scheduler:
             self._counters.deaths[_death_cause(process, code)] += 1
         self._remove_process(process, now)
         worker.leaving = worker.leaving or self._is_surplus(worker)  # it need not start again
-        unexpected = forked and not process.dismissed and not lost
+        unexpected = forked and not (process.dismissed or process.stopping or lost)
         worker.failures += unexpected
         most = _MOST_FAILED_STARTS if code in _KILLED else _MOST_EARLY_EXITS
         return Exit(lost, unexpected, unexpected and not process.is_ready and worker.failures >= most)
