@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,6 +71,18 @@ def test_run_begins_with_a_line_and_ends_with_the_summary_on_stdout(watched: Wat
     assert watched.lines() == ["lane standard: 1 stage, adaptive"]
     assert watched.out.getvalue().splitlines()[0].startswith("standard ")
     assert "http://here/metrics" in watched.out.getvalue()
+
+
+def test_summary_is_shown_although_the_project_was_deleted(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was an internal error."""
+    monkeypatch.chdir(tmp_path)
+    watched.screen.begin_run(plan(stage("lint")), tuple)
+    tmp_path.rmdir()
+    watched.screen.end_run(samples.run_ended(), metrics_url="")
+    watched.lines()
+    assert watched.out.getvalue().startswith("standard ")
 
 
 def test_folded_output_is_shown_once_in_its_group(watched: Watched) -> None:

@@ -125,6 +125,8 @@ def test_paths_in_the_project_are_shown_without_its_folder() -> None:
     }
     shown = summary.format_summary(run(stage("lint", 1, 1.0, Result.FAILURE)), failed, folder="/src/shop")
     assert "      app.py:31:5: Bad value\n      /src/shop2/a.py:1: Worse" in shown
+    shown = summary.format_summary(run(stage("lint", 1, 1.0, Result.FAILURE)), failed)
+    assert "      /src/shop/app.py:31:5: Bad value\n" in shown
 
 
 @pytest.mark.parametrize(("sequential", "told"), [(0.7, ""), (7.9, ""), (8.2, " (one after another 8.2 s: 1.1x)")])

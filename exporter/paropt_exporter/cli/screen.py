@@ -79,6 +79,7 @@ class ConsoleScreen:
         self._quiet = quiet
         self._again = again
         self._log_flags = log_flags
+        self._folder = ""  # the project's, once a run has begun
         self._output_cut = False  # whether failed tasks printed more than was shown
         self._out_colored, self._err_colored = color(self._out.is_terminal), color(self._err.is_terminal)
         self._json_output = json_output
@@ -145,6 +146,8 @@ class ConsoleScreen:
             writer.put(stream.resume)
         self._failed = {}
         self._output_cut = False
+        with suppress(OSError):  # it was deleted
+            self._folder = os.getcwd()  # noqa: PTH109 -- a text
         self._default_limits = plan.default_limits
         known = {} if plan.partial else {stage.name: stage.expected_seconds for stage in plan.stages}
         self._usual = {stage: seconds for stage, seconds in known.items() if seconds is not None}
@@ -212,7 +215,7 @@ class ConsoleScreen:
                 log_flags=self._log_flags if keeps_output and self._output_cut else "",
                 usual=self._usual,
                 flakiness=self._flakiness,
-                folder=os.getcwd(),  # noqa: PTH109 -- a text
+                folder=self._folder,
                 columns=self._out.columns,
             )
         if self._json_logs:

@@ -114,7 +114,7 @@ def _choose_telling_lines(
 
     message = format_line(stage.message)
     for found in choose_excerpt(*(task.output for task in tasks), brief=brief):
-        line = found.removeprefix(f"{folder}/")  # eslint, pyright and others write whole paths
+        line = found.removeprefix(folder and f"{folder}/")  # eslint, pyright and others write whole paths
         shown = format_line(line if len(line) <= MESSAGES_WIDTH else f"{line[:MESSAGES_WIDTH]} …")
         if shown != message:
             yield shown
