@@ -141,10 +141,14 @@ def _build_lane_violation_alert(series: SeriesSelector) -> Alert:
         ),
         board=Board.LANE,
         link=LANE.labels,
-        meaning="The run took longer than the lane's `total`, although each stage may have kept its own limit.",
+        meaning=(
+            "The last run took longer than the lane's `total`, or the present one already has, although each stage may "
+            "have kept its own limit."
+        ),
         impact="Everything that waits for the whole lane (a merge, a release) waits longer than promised.",
         diagnosis=(
             questions.longest_stages(series),
+            questions.running_time(series),
             Query(
                 question="How busy were the workers while it ran (1: all of the time)?",
                 expr=recording.select_utilization(series),
