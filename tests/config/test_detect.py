@@ -187,6 +187,26 @@ def test_tools_of_the_projects_virtual_environment_are_named_without_a_path(proj
     assert _commands(detect_stages(project))["quality_gates"] == ("ruff", "check", ".")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "manager"),
+    [
+        ("pyproject.toml", "[tool.poetry]\nname = 'x'\n[tool.ruff]", "poetry"),
+        ("pyproject.toml", "[tool.hatch.envs.lint]\ndependencies = ['ruff']", "hatch"),
+        ("Pipfile", "[dev-packages]\nruff = '*'", "pipenv"),
+    ],
+)
+def test_tools_may_be_in_an_environment_that_another_program_keeps(
+    project: Path, name: str, text: str, manager: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a project of Poetry, init said to install the tools that `poetry install` had installed."""
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    (project / name).write_text(text)
+    note = f"if {manager} has the tools in an environment of its own: `{manager} run paropt-exporter init --force`"
+    assert note in detect_stages(project).notes
+    monkeypatch.setenv("VIRTUAL_ENV", str(project.parent / "active"))
+    assert note not in detect_stages(project).notes
+
+
 def test_tools_of_a_workspaces_virtual_environment_are_found_in_its_packages(project: Path) -> None:
     """uv has one .venv for all packages of a workspace, at its root."""
     _install(project / ".venv/bin", "ruff")

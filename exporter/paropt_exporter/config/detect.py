@@ -193,6 +193,10 @@ def detect_stages(root: Path) -> DetectedStages:
             needless |= set() if missing else {why}
     of_left_out = {why: f"{', '.join(names)} left out: {why}" for why, names in left_out.items()}
     notes += of_left_out.values()
+    if lacks_programs and (manager := project.environment_manager):
+        notes.append(
+            f"if {manager} has the tools in an environment of its own: `{manager} run paropt-exporter init --force`"
+        )
     if project.has_invoke_tasks:
         notes.append(
             "tasks.py: no stage runs invoke's tasks: write stages with `run: invoke NAME` for the checks there"

@@ -29,7 +29,7 @@ from paropt_exporter.config.locate import find_projects_below
 from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
 from paropt_exporter.config.pytest_arguments import drop_reports
 from paropt_exporter.config.tool_options import read_tool_options
-from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment_in
+from paropt_exporter.config.virtual_environment import VARIABLE, build_environment, find_virtual_environment_in
 from paropt_exporter.files import exists, is_file, is_folder, read_start
 from paropt_exporter.globs import GlobSearch
 
@@ -76,6 +76,8 @@ _TARGET_FILES: Mapping[str, tuple[Sequence[str], Callable[[str], dict[str, list[
     "just": (JUSTFILES, parse_just_recipes),
     "task": (TASKFILES, parse_taskfile),
 }
+_MANAGER_FILES = {"poetry.lock": "poetry", "Pipfile": "pipenv", "pdm.lock": "pdm", "hatch.toml": "hatch"}
+_MANAGER_TABLE = re.compile(r"(?m)^\[tool\.(poetry|pdm|hatch(?=\.envs))\b")
 _LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"), ("bun.lock", "bun"), ("bun.lockb", "bun"))
 
 
@@ -107,6 +109,15 @@ class Project:
             return self.has_program(name)
         shared = re.search(r"(?m)^include-system-site-packages\s*=\s*true", self._read_text(str(settings)))
         return exists(settings.parent / "bin" / name) or (shared is not None and self.has_program(name))
+
+    @cached_property
+    def environment_manager(self) -> str | None:
+        """The program that may keep the project's virtual environment in another folder, unless there is one here."""
+        if build_environment(self._root, os.environ) or os.environ.get(VARIABLE):
+            return None
+        named = _MANAGER_TABLE.search(self._read_text("pyproject.toml"))
+        of_files = (program for name, program in _MANAGER_FILES.items() if self.has_path(name))
+        return next(of_files, named[1] if named else None)
 
     def find_missing_program(self, target: str) -> str | None:
         """Return the first program of a target's recipe that is not installed."""
