@@ -487,7 +487,7 @@ def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
     [
         (
             "tox.ini",
-            "[testenv]\ncommands_pre =\n    latest: pip install y\n    python build.py\n    pip --version\n"
+            "[testenv]\ncommands_pre =\n    latest: pip install y\n    - {envpython} build.py\n    pip --version\n"
             "    coverage erase\n    pip install x\ncommands = pytest tests\n",
         ),
         (
