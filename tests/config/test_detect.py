@@ -877,6 +877,17 @@ def test_other_checks_of_a_linting_environment_are_named(project: Path, name: st
     assert told in detected.notes
 
 
+def test_packages_of_a_workspace_use_its_package_manager(project: Path) -> None:
+    """They have neither a lock file nor the key; npm would not find what yarn or pnpm had installed."""
+    _install(project.parent / "bin", "npm", "pnpm")
+    (project / ".git").mkdir()
+    _write(project, pnpm_lock_dot_yaml="", a__package_dot_json='{"scripts": {"test": "vitest run"}}')
+    (project / "pnpm_lock.yaml").rename(project / "pnpm-lock.yaml")
+    assert _unit_tests(project / "a") == (("pnpm", "run", "test"), None)
+    (project / "a/package-lock.json").touch()
+    assert _unit_tests(project / "a") == (("npm", "run", "test"), None)
+
+
 def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path) -> None:
     _install(project.parent / "bin", "npm")
     _write(project, package_dot_json='{"scripts": {"test": "vitest"}, "devDependencies": {"vitest": "*"}}')
