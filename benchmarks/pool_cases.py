@@ -64,6 +64,16 @@ def start_and_end(workers: int, make: Make) -> None:
             pool.submit(nothing).result()
 
 
+def take_turns(count: int, pool: Executor) -> None:
+    for number in range(count):
+        pool.submit(nothing, number).result()
+
+
+def sleep_all(count: int, pool: Executor) -> None:
+    for future in [pool.submit(time.sleep, 0.01) for _ in range(count)]:
+        future.result()
+
+
 def call_back(count: int, pool: Executor) -> None:
     ended, left = threading.Event(), iter(range(count - 1))
 
@@ -100,6 +110,8 @@ CASES = (
         Case(title=f"{_STARTS} pools of {workers} workers, a task each", run=partial(start_and_end, workers), new=True)
         for workers in (2, 8)
     ),
+    Case(title="2,000 tasks, one at a time", run=partial(take_turns, 2000)),
+    Case(title="200 sleeps of 10 ms", run=partial(sleep_all, 200)),
     Case(title="2,000 tasks with a callback", run=partial(call_back, 2000)),
     Case(title="2,000 tasks in asyncio.gather", run=partial(gather, 2000)),
     Case(title="2,000 tasks that fail", run=partial(fail_all, 2000)),

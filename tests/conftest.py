@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import venv
 from collections.abc import Iterator
 
@@ -14,6 +15,10 @@ from hypothesis import settings
 from support.real_servers import SET_BY_CI
 
 pytest_plugins = ["support.bounds"]
+
+# A shell without job control starts background jobs with this signal ignored, and so would every command of the tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")

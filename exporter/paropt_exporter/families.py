@@ -106,6 +106,9 @@ RUN_TASKS = _counter(
     "lane", resumes=True,
 )  # fmt: skip
 RUN_IN_PROGRESS = _gauge("paropt_run_in_progress", "1 while the lane runs.", "lane")
+RUN_STARTED = _gauge(
+    "paropt_run_started_timestamp_seconds", "When the present run of the lane started; absent between runs.", "lane"
+)
 RUN_LAST_SUCCESS = _gauge(
     "paropt_run_last_success_timestamp_seconds", "When the lane last ended with success; absent until known.", "lane"
 )
@@ -156,6 +159,12 @@ STAGE_FAILING = _gauge(
 )
 STAGE_RUNS = _counter("paropt_stage_runs_total", "Executions of a stage.", "lane", "stage", "result", resumes=True)
 STAGE_RUNNING = _gauge("paropt_stage_running", "1 while the stage runs.", "lane", "stage")
+STAGE_STARTED = _gauge(
+    "paropt_stage_started_timestamp_seconds",
+    "When the running stage started; absent while it does not run.",
+    "lane",
+    "stage",
+)
 STAGE_PROGRESS = _gauge("paropt_stage_progress_ratio", "Ended tasks divided by planned tasks.", "lane", "stage")
 STAGE_CPU = _counter(
     "paropt_stage_cpu_seconds_total",
@@ -172,7 +181,10 @@ STAGE_INFO = _gauge("paropt_stage_info", "Always 1; number and pool of a stage."
 
 TASK_DURATION = _histogram("paropt_task_duration_seconds", "Duration of one attempt of a task.", "lane", "stage")
 TASK_QUEUE_WAIT = _histogram(
-    "paropt_task_queue_wait_seconds", "Time from when a task could have run to its start.", "lane", "stage"
+    "paropt_task_queue_wait_seconds",
+    "Time that a task waited for its start, since its stage's needs had succeeded, or since the pause before a retry.",
+    "lane",
+    "stage",
 )
 TASK_ATTEMPTS = _counter(
     "paropt_task_attempts_total", "Attempts of tasks, retries too.", "lane", "stage", "result", resumes=True

@@ -73,18 +73,19 @@ def test_turbo_401_untracked_new_file_is_an_input_without_inputs(project: Cached
     assert again.stages["lint"].cache_note == "src/new.py is new"
 
 
-def test_rebuilt_module_that_git_ignores_is_an_input_without_inputs(project: CachedProject) -> None:
+@pytest.mark.parametrize("module", ["fast.cpython-313-x86_64-linux-gnu.so", "shop_pb2.py", "_version.py"])
+def test_rebuilt_module_that_git_ignores_is_an_input_without_inputs(project: CachedProject, module: str) -> None:
     """Tests had passed with the new sources and the old module, so they were a hit after a build that broke them."""
     subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)
-    project.write_file(".gitignore", "*.so\n")
-    project.write_file("src/fast.cpython-313-x86_64-linux-gnu.so", "old")
+    project.write_file(".gitignore", "*.so\n*_pb2.py\n_version.py\n")
+    project.write_file(f"src/{module}", "old")
     lint = project.build_stage("lint", inputs=None)
     project.run(lint)
     assert project.run(lint).is_cached("lint")
-    project.write_file("src/fast.cpython-313-x86_64-linux-gnu.so", "new")
+    project.write_file(f"src/{module}", "new")
     again = project.run(lint)
     assert again.called == ["lint"]
-    assert again.stages["lint"].cache_note == "src/fast.cpython-313-x86_64-linux-gnu.so changed"
+    assert again.stages["lint"].cache_note == f"src/{module} changed"
 
 
 def test_module_that_another_stage_builds_is_no_input_without_inputs(project: CachedProject) -> None:
@@ -369,12 +370,28 @@ def test_vite_task_587_and_testmon_178_script_named_by_the_command_is_an_input(p
         (("npm", "--prefix=web", "run", "lint"), "web/package.json"),
         (("sh", "-c", "cd web; make lint"), "web/Makefile"),
         (("sh", "-c", "make -s lint && just test"), "justfile"),
+        (("uv", "run", "pytest"), "uv.lock"),
+        (("poetry", "run", "pytest"), "poetry.lock"),
+        (("yarn", "run", "lint"), ".pnp.cjs"),
+        (("cargo", "test"), "Cargo.lock"),
     ],
 )
 def test_changed_recipe_of_the_command_is_a_miss(project: CachedProject, command: tuple[str, ...], file: str) -> None:
     """With `inputs: [src/**]`, `npm run lint` was a hit after its script had become another one."""
     project.write_file(file, "lint: one")
     lint = project.build_stage("lint", command=command)
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file(file, "lint: two")
+    assert project.run(lint).stages["lint"].cache_note == f"{file} changed"
+
+
+@pytest.mark.parametrize("file", ["justfile", "web/justfile", "web/app/justfile"])
+def test_changed_recipe_above_the_stages_folder_is_a_miss(project: CachedProject, file: str) -> None:
+    """Just, task, npm and uv look for their files in the folders above theirs too."""
+    project.write_file("web/app/a.py", "one")
+    project.write_file(file, "lint: one")
+    lint = project.build_stage("lint", command=("just", "lint"), cwd=project.root / "web/app")
     project.run(lint)
     assert project.run(lint).is_cached("lint")
     project.write_file(file, "lint: two")
@@ -468,7 +485,7 @@ def test_output_of_an_absolute_item_in_the_project_asks_for_relative_items(proje
 def test_testmon_228_settings_that_tools_read_unasked_are_inputs(project: CachedProject) -> None:
     lint = project.build_stage("lint")
     project.run(lint)
-    for name in ("pyproject.toml", ".python-version"):
+    for name in ("pyproject.toml", ".python-version", "pytest.toml"):
         project.write_file(name, "[tool.ruff]\n")
         assert project.run(lint).stages["lint"].cache_note == f"{name} is new"
 
@@ -776,6 +793,37 @@ def test_upgraded_package_beside_a_python_of_the_command_is_a_miss(
     assert project.run(lint).stages["lint"].cache_note == "ruff 0.17.5 -> 0.17.6"
 
 
+def test_upgraded_package_beside_a_script_with_a_long_path_is_a_miss(project: CachedProject) -> None:
+    """As pip and uv write scripts if the kernel would cut off the path of Python after `#!`."""
+    record = "tools/lib/python3.11/site-packages/ruff-0.17.5.dist-info/RECORD"
+    project.write_file("tools/pyvenv.cfg", "")
+    project.write_file("tools/bin/python", "the interpreter", mode=0o755)
+    project.write_file("tools/bin/ruff", "#!/bin/sh\n'''exec' /long/python \"$0\" \"$@\"\n' '''\n", mode=0o755)
+    project.write_file(record, "ruff/__init__.py,sha256=a,1\n")
+    lint = project.build_stage("lint", command=(f"{project.root}/tools/bin/ruff", "check"))
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file(record, "ruff/__init__.py,sha256=b,1\n")
+    assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
+
+
+@pytest.mark.parametrize("change", ["upgrade", "activate"])
+def test_other_packages_of_the_active_conda_environment_are_a_miss(project: CachedProject, change: str) -> None:
+    """`make test` names no program of it, but its recipe starts them."""
+    for name, version in (("one", "13.2.0-h1"), ("two", "12.1.0-h2")):
+        project.write_file(f"conda/envs/{name}/conda-meta/gcc-{version}.json", "{}")
+    project.environ["CONDA_PREFIX"] = f"{project.root}/conda/envs/one"
+    lint = project.build_stage("lint")
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    if change == "activate":
+        project.environ["CONDA_PREFIX"] = f"{project.root}/conda/envs/two"
+    else:
+        folder = project.root / "conda/envs/one/conda-meta"
+        (folder / "gcc-13.2.0-h1.json").rename(folder / "gcc-13.3.0-h1.json")
+    assert project.run(lint).stages["lint"].cache_note == "conda environment changed"
+
+
 def test_upgrade_in_one_of_two_environments_names_all_versions(project: CachedProject) -> None:
     for folder, version in (("venv", "24"), ("tools", "23")):
         project.write_file(f"{folder}/pyvenv.cfg", "")
@@ -828,6 +876,16 @@ def test_change_of_the_interpreter_that_env_finds_is_a_miss(
     project.write_file(changed, "ruff/__init__.py,sha256=b,1\n", mode=0o755)
     assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
     assert project.run(lint).is_cached("lint")
+
+
+def test_changed_interpreter_with_a_relative_path_is_a_miss(project: CachedProject) -> None:
+    project.write_file("tools/run", "1", mode=0o755)
+    project.write_file("bin/lint", "#!tools/run\n", mode=0o755)
+    lint = project.build_stage("lint")
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    project.write_file("tools/run", "2", mode=0o755)
+    assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
 
 
 def test_pipe_among_the_inputs_can_not_be_compared(project: CachedProject) -> None:

@@ -443,6 +443,21 @@ def test_packages_that_npx_installed_count(project: TracedProject, tmp_path: Pat
     assert project.run(line).get_output("lint") == "two"
 
 
+def test_virtual_environment_in_the_users_cache_folder_counts(project: TracedProject, tmp_path: Path) -> None:
+    """As Poetry's: an upgraded package was no change."""
+    project.project.environ["HOME"] = str(tmp_path)
+    environment = tmp_path / ".cache/pypoetry/virtualenvs/shop"
+    module = environment / "lib/module.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("one")
+    (environment / "pyvenv.cfg").touch()
+    wait_for_next_ticks(module)
+    line = "cd ~/.cache/pypoetry; date +%N > log; cat log > /dev/null; cat virtualenvs/shop/lib/module.py"
+    assert project.prove(line).is_cached("lint")
+    module.write_text("two")
+    assert project.run(line).get_output("lint") == "two"
+
+
 def test_no_cache_runs_and_replaces_the_result(project: TracedProject) -> None:
     project.prove("cat src/a.py")
     assert not project.run("cat src/a.py", no_cache=True).is_cached("lint")
@@ -707,6 +722,13 @@ def test_names_in_the_temporary_folder_do_not_count(project: TracedProject, temp
         project.run(line)
         (temporary / f"of-another-program-{number}").touch()
     assert project.run(line).is_cached("lint")
+
+
+def test_file_that_a_task_tried_to_open_in_the_temporary_folder_counts(project: TracedProject, temporary: Path) -> None:
+    line = "cat $TMPDIR/settings 2>/dev/null || echo none; echo > $TMPDIR/made; cat $TMPDIR/made; rm $TMPDIR/made"
+    assert project.prove(line).is_cached("lint")
+    (temporary / "settings").write_text("found")
+    assert "found" in project.run(line).get_output("lint")
 
 
 def test_temporary_folder_that_another_program_removes_does_not_count(project: TracedProject, temporary: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from shutil import rmtree
 
@@ -11,7 +12,7 @@ import pytest
 from paropt_exporter import changes
 from support import projects
 from support.in_process import call_command
-from support.real_servers import run
+from support.real_servers import HANG_SECONDS, MORTAL, environment, installed_command, run
 from support.repositories import Repository
 
 _STAGES = """
@@ -103,6 +104,36 @@ def test_changed_item_affects_its_stage(repository: Repository, items: str, othe
     assert listed(repository, "--affected") == set()
 
 
+@pytest.mark.parametrize(
+    ("stage", "path"),
+    [
+        ("run: python tools/check.py", "tools/check.py"),
+        ("run: [sh, -c, 'cd web && make lint']", "web/Makefile"),
+        ("run: just lint, cwd: web/app", "web/justfile"),
+        ("run: uv run pytest", "uv.lock"),
+        ("run: pytest, cwd: web", "conftest.py"),
+        ("run: lint, env: {RULES: rules.txt}", "rules.txt"),
+        ("run: 'pytest {items}', items: {glob: 'tests/*.py'}", "tests/test_new.py"),
+    ],
+)
+def test_stage_follows_from_files_that_its_inputs_need_not_name(repository: Repository, stage: str, path: str) -> None:
+    """The cache ran the stage again, and `--affected` left it out: a pull request was green without a check."""
+    repository.write("web/app/a.js", "1")
+    repository.write("web/a.js", "1")
+    projects.write(repository.root, f"name: lint, {stage}, inputs: ['*.js', docs]")
+    repository.commit()
+    assert listed(repository, "--affected") == set()
+    repository.write(path, "2")
+    assert listed(repository, "--affected") == {"lint"}
+
+
+def test_output_that_a_command_names_does_not_affect_its_stage(repository: Repository) -> None:
+    projects.write(repository.root, "name: api, run: generate -o docs/api.md, inputs: [src], outputs: [docs/api.md]")
+    repository.commit()
+    repository.write("docs/api.md", "2")
+    assert listed(repository, "--affected") == set()
+
+
 @pytest.mark.parametrize("change", ["edit", "delete", "add"])
 def test_change_behind_a_link_affects_the_stage_that_reads_it(repository: Repository, change: str) -> None:
     """`inputs` follow links to folders and to files."""
@@ -125,6 +156,19 @@ def test_change_behind_a_link_affects_the_stage_that_reads_it(repository: Reposi
     stages = listed(repository, "--affected")
     assert "docs" in stages
     assert ("e2e_tests" in stages) == (change != "add")
+
+
+def test_closed_folder_hides_no_change_behind_a_link(repository: Repository) -> None:
+    repository.write("shared/b.md", "1")
+    (repository.root / "docs/linked").symlink_to("../shared")
+    repository.commit()
+    (repository.root / "docs/closed").mkdir(0o000)
+    repository.write("shared/b.md", "2")
+    words = [*MORTAL, installed_command(), "--list", "-q", "--affected"]
+    ran = subprocess.run(
+        words, cwd=repository.root, env=environment(), capture_output=True, text=True, timeout=HANG_SECONDS
+    )
+    assert "docs" in ran.stdout.split(), ran.stderr
 
 
 def test_stages_with_one_reason_share_it_in_the_line(repository: Repository) -> None:

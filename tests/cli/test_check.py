@@ -229,7 +229,7 @@ def test_items_that_no_command_names_get_a_warning(tmp_path: Path, keys: dict[st
         ({"run": "'true ${args} {item}'", "items": "{list: [a]}", "shell": "true"}, "", ""),
         ({"run": "'true {args:tests}'"}, "{args:tests}", "{args}"),
         ({"run": "'true {{ args }}'"}, "{{ args }}", "{args}"),
-        ({"run": "'true {posargs:-x tests} | cat'", "shell": "true"}, "{posargs:-x tests}", "{args}"),
+        ({"run": "'true {posargs:-x tests} | wc'", "shell": "true"}, "{posargs:-x tests}", "{args}"),
     ],
 )
 def test_placeholder_that_is_none_of_ours_gets_a_warning(
@@ -346,14 +346,33 @@ def test_script_of_many_empty_lines_takes_no_time(tmp_path: Path) -> None:
         ("export A=1\nB=2\npytest", False), ("cat <<EOF\na\nEOF\nls", False), ("trap ./clean EXIT\npytest", False),
         ("docker rm -f db || true\npytest", False), ("echo lint\npytest", False), ("echo a | grep b\npytest", True),
         ("set -x -e\nruff check .\npytest", False), ("set -x\nruff check .\npytest", True),
-        ("export A=1 B='2 3'\nunset C\npytest", False),
+        ("export A=1 B='2 3'\nunset C\npytest", False), ("ruff check .; pytest", True), ("cd web; npm test", True),
+        ("cd web && npm test", False), ("set -e; ruff check .; pytest", False), ("export A=1; pytest;", False),
+        ("for each in a b; do pytest $each; done", False), ("if true; then pytest; fi", False),
+        ("case $A in a) ruff;; b) pytest;; esac", False), ("echo 'a; b'", False), ("pytest; exit $?", False),
+        ("set -a; . ./.env; pytest", False),
     ],
 )  # fmt: skip
 def test_script_that_ignores_failures_of_its_lines_gets_a_warning(tmp_path: Path, script: str, warned: bool) -> None:
     """In GitHub Actions and in make each of these lines would fail the step."""
     code, _, err = _check(tmp_path, configs.stage(run=json.dumps(script), shell="true"))
-    told = "a failure of a line before the last one has no effect: begin with `set -e`, or use `steps`"
+    told = "a failure of a command before the last one has no effect: begin with `set -e`, write `&&`, or use `steps`"
     assert (code, err) == (0, f"warning: stage 'one': {told}\n" if warned else "")
+
+
+@pytest.mark.parametrize(
+    ("script", "warned"),
+    [
+        ("pytest -q | tee log", True), ("set -e\npytest 2>&1 | tee log", True), ("mypy . | sort | tail -20", True),
+        ("cd web && npm test | cat", True), ("pytest | grep passed", False), ("git log | tail -1", False),
+        ("pytest || tail log", False), ("set -o pipefail; pytest | tee log", False), ("echo a | tee log", False),
+        ("pytest -k 'a | tee b'", False), ("tail -1 log | grep passed", False), ("pytest -q # | tee", False),
+    ],
+)  # fmt: skip
+def test_pipe_that_hides_a_failure_gets_a_warning(tmp_path: Path, script: str, warned: bool) -> None:
+    """The exit code is that of the last command: failed tests would be green."""
+    _, _, err = _check(tmp_path, configs.stage(run=json.dumps(script), shell="true"))
+    assert ("` has no effect: leave it out (`file` keeps the output)" in err) == warned
 
 
 @pytest.mark.skipif(Path("/bin/sh").resolve().name != "dash", reason="/bin/sh may know it")

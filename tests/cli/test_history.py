@@ -21,8 +21,13 @@ from support.terminals import Terminal
 
 
 @pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    with closing(History(tmp_path / "history.db", project="shop", clock=StillClock())) as history:
+def clock() -> StillClock:
+    return StillClock()
+
+
+@pytest.fixture
+def history(tmp_path: Path, clock: StillClock) -> Iterator[History]:
+    with closing(History(tmp_path / "history.db", project="shop", clock=clock)) as history:
         for number, seconds in enumerate((2.0, 2.0, 4.0)):
             run_id, at = f"run-{number}", START + 60 * number
             lint = stage_ended("lint", run_id, seconds=seconds, at=at)
@@ -122,16 +127,20 @@ def test_run_of_a_dead_exporter_is_not_shown_as_running(tmp_path: Path) -> None:
     assert "running" not in listed
 
 
-def test_running_stage_has_no_duration_yet(history: History) -> None:
-    for event in (run_started("run-9", stages=("lint", "unit")), stage_started("lint", "run-9")):
+def test_running_run_and_stage_have_durations_up_to_now(history: History, clock: StillClock) -> None:
+    """A run that hung for a quarter of an hour was shown as running for 31 s, since its last event was that old."""
+    for event in (run_started("run-9", stages=("lint", "unit")), stage_started("lint", "run-9", at=START + 10)):
         history.observe(event)
+    clock.advance(900.0)
     head, _, lint = printed(history, run_id="run-9").splitlines()
-    assert head.startswith("standard run-9: running for 0.00 s, started ")
-    assert lint.split()[:3] == ["lint", "running", "-"]
+    assert head.startswith("standard run-9: running for 15 min 00 s, started ")
+    assert re.match(r"lint +running +14 min 50 s ", lint)
+    listed = printed(history).splitlines()[4]
+    assert re.search(r"running +15 min 00 s +1 +0 +- +-", listed)
     compared = printed(history, compare=("run-2", "run-9")).splitlines()
-    assert [line.split() for line in compared[2:]] == [
-        ["lint", "4.0", "s", "-", "success", "running"],
-        ["whole", "run", "4.0", "s", "0.00", "s", "success", "running"],
+    assert [re.split(" {2,}", line) for line in compared[2:]] == [
+        ["lint", "4.0 s", "14 min 50 s", "success", "running"],
+        ["whole run", "4.0 s", "15 min 00 s", "success", "running"],
     ]
 
 

@@ -231,6 +231,13 @@ def test_existing_config_stays_without_force(tmp_path: Path) -> None:
     assert (tmp_path / "paropt.yml").read_text() != "mine"
 
 
+@pytest.mark.parametrize("folder", ["/", "{tmp_path}"])
+def test_folder_in_place_of_a_config_is_one_line(tmp_path: Path, folder: str) -> None:
+    named = Path(folder.format(tmp_path=tmp_path))
+    for force in (True, False):
+        assert _init(named, name="", force=force) == (2, "", f"{named} is a directory: name the file in it\n")
+
+
 def test_other_spelling_is_never_shadowed(tmp_path: Path) -> None:
     (tmp_path / "paropt.yaml").touch()
     assert _init(tmp_path, force=True)[0] == 2

@@ -121,6 +121,15 @@ def test_other_stages_run_while_one_is_looked_up() -> None:
     assert bench.workers.started == [(0.0, "other"), (0.5, "lint")]
 
 
+def test_task_does_not_wait_for_a_worker_while_it_is_looked_up() -> None:
+    bench = Bench(lanes.stage("lint", cached=True), found={"lint": miss_all()})
+    backlogs: list[object] = []
+    bench.inbox.at(0.25, lambda: backlogs.append(bench.engine.measure_backlog()))
+    bench.run()
+    assert [task.queue_wait_seconds for task in bench.recorder.of(TaskRecord)] == [0.0]
+    assert backlogs == [{}]
+
+
 def test_miss_runs_with_its_reason_and_its_result_is_kept_before_the_stage_ends() -> None:
     bench = Bench(lanes.stage("lint", cached=True), found={"lint": miss_all()})
     bench.run()

@@ -354,6 +354,16 @@ def test_stages_that_share_a_lock_never_overlap() -> None:
     assert bench.starts == {"a": 0, "c": 0, "b": 1}
 
 
+@pytest.mark.parametrize("held_back", [{"locks": frozenset({"db"})}, {"exclusive": True}])
+def test_stage_that_locks_hold_back_waits_for_no_worker(held_back: dict[str, Any]) -> None:
+    """Four idle workers were beside a queue: an alert may then advise to raise the maximum."""
+    bench = Bench(plan(stage("a", locks=frozenset({"db"})), stage("b", **held_back), workers=4))
+    backlogs: list[object] = []
+    bench.inbox.at(0.5, lambda: backlogs.append(bench.engine.measure_backlog()))
+    bench.run()
+    assert backlogs == [{}]
+
+
 def test_exclusive_stage_runs_alone_and_is_not_starved() -> None:
     bench = Bench(plan(stage("a"), stage("alone", exclusive=True), stage("b")), {"a": [Script(seconds=4)]})
     bench.run()
@@ -482,6 +492,17 @@ def test_queue_wait_counts_from_readiness() -> None:
     bench = Bench(plan(stage("a"), stage("b"), workers=1), {"a": [Script(seconds=7)]})
     bench.run()
     assert [record.queue_wait_seconds for record in bench.recorder.of(TaskRecord)] == [0, 7]
+
+
+def test_queue_wait_does_not_include_the_time_before_the_needs_succeeded() -> None:
+    needing = [stage(name, needs=("a",)) for name in ("b", "c")]
+    bench = Bench(plan(stage("a"), *needing, workers=1), {name: [Script(seconds=7)] for name in "abc"})
+    backlogs: list[object] = []
+    for moment in (5.0, 9.0):
+        bench.inbox.at(moment, lambda: backlogs.append(bench.engine.measure_backlog()))
+    bench.run()
+    assert [record.queue_wait_seconds for record in bench.recorder.of(TaskRecord)] == [0, 0, 7]
+    assert backlogs == [{}, {"commands": (1, 2.0)}]
 
 
 def test_empty_lane_succeeds_at_once() -> None:

@@ -114,12 +114,39 @@ def append_one(order: list[str]) -> None:
     order.append("one")
 
 
+def test_each_end_of_a_task_considers_few_of_many_queued_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 functions of one task each took 1 ms of CPU time a task, since each start and end considered all of them."""
+    considered, release = list[str](), threading.Event()
+    choose_pool = scheduler.Placement.choose_pool
+
+    def note_considered(placement: scheduler.Placement, key: str) -> str:
+        considered.append(key)
+        return choose_pool(placement, key)
+
+    monkeypatch.setattr(scheduler.Placement, "choose_pool", note_considered)
+    monkeypatch.setattr(scheduler, "_FIRST_SAMPLE_SECONDS", HANG_SECONDS)
+    functions = [partial(release.wait, HANG_SECONDS) for _ in range(50)]
+    with AdaptivePool(Strategy.ADAPTIVE, 1) as pool:
+        futures = [pool.submit(_name(f"f{number}", function)) for number, function in enumerate(functions)]
+        release.set()
+        wait(futures, HANG_SECONDS)
+    assert len(considered) < 5 * len(functions)
+
+
+def _name(name: str, function: Callable[[], object]) -> Callable[[], object]:
+    def call() -> object:
+        return function()
+
+    call.__qualname__ = name
+    return call
+
+
 def test_brief_function_that_grows_long_is_measured_without_a_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was measured again only when its tasks queued: one that began to compute stayed in threads."""
     monkeypatch.setattr(routing, "_LEAST_UNMEASURED_SECONDS", 0.002)
     key = get_function_key(spin)
     with AdaptivePool(max_workers=2) as pool:
-        pool.router.learn_duration(key, 1e-6)
+        pool.router.learn_duration(key, 1e-6, 1e-6)
         for _ in range(20):
             pool.submit(spin, 0.01).result(HANG_SECONDS)
         assert pool.router.get_queue_length(key, alone=False) == 0  # of a brief function, any number
@@ -137,7 +164,7 @@ def test_one_in_a_thousand_brief_tasks_is_measured(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(ThreadPool, "submit_future", note_profiled)
     with AdaptivePool() as pool:
-        pool.router.learn_duration(get_function_key(double), 1e-6)
+        pool.router.learn_duration(get_function_key(double), 1e-6, 1e-6)
         for number in range(300):
             pool.submit(double, number)
     assert [place for place, chosen in enumerate(profiled) if chosen] == [99, 199, 299]
@@ -148,7 +175,7 @@ def test_brief_tasks_start_in_order_beside_queued_ones_of_another_function(monke
     monkeypatch.setattr(routing, "_LEAST_UNMEASURED_SECONDS", 0.002)
     gate, order = threading.Event(), list[int]()
     with AdaptivePool(Strategy.HYBRID, 1) as pool:
-        pool.router.learn_duration(get_function_key(order.append), 1e-6)
+        pool.router.learn_duration(get_function_key(order.append), 1e-6, 1e-6)
         waiting = [pool.submit(wait_for, gate.wait) for _ in range(3)]
         for number in range(50):
             pool.submit(order.append, number)
@@ -659,26 +686,24 @@ def test_large_arguments_are_pickled_for_free_workers_only_under_process_strateg
         assert [future.result(HANG_SECONDS) for future in futures] == ["LARGE"] * 20
 
 
-def test_stopped_task_of_the_backlog_is_begun_by_no_worker_meanwhile(
+def test_stop_ends_a_task_of_the_backlog_that_a_worker_has_just_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, fifo, mark = tmp_path / "log", make_fifo(tmp_path), TaskFuture.mark_failed
-    log.touch()
+    fifo, fail = make_fifo(tmp_path), TaskFuture.fail_queued
     with AdaptivePool(Strategy.PROCESS, 1) as pool:
         first = pool.submit(Path.read_text, fifo)
-        ahead, queued = (pool.submit(append, str(log), Large()) for _ in range(2))  # type: ignore[arg-type]  # as above
+        log, large = str(tmp_path / "log"), Large()
+        _, queued = pool.submit(append, log, large), pool.submit(say_and_wait, log, large)  # type: ignore[arg-type]  # as above
 
-        def end_tasks_ahead(future: TaskFuture[Any], error: BaseException) -> bool:
-            if future is queued and not first.done():
+        def end_first_task(future: TaskFuture[Any], error: BaseException) -> bool:
+            if not first.done():
                 write_fifo(fifo, "go on")
-                first.result(HANG_SECONDS)
-                ahead.result(HANG_SECONDS)
-            return mark(future, error)
+                assert eventually(queued.running)
+            return fail(future, error)
 
-        monkeypatch.setattr(TaskFuture, "mark_failed", end_tasks_ahead)
+        monkeypatch.setattr(TaskFuture, "fail_queued", end_first_task)
         assert pool.stop(queued, TaskStopped("stop"))
-    assert isinstance(queued.exception(0), TaskStopped)
-    assert log.read_text() == "large\n"
+        assert isinstance(queued.exception(HANG_SECONDS), TaskStopped)
 
 
 def test_unpicklable_task_runs_in_threads_under_process_strategy() -> None:

@@ -7,6 +7,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from types import FrameType
 from typing import Any
 
@@ -58,8 +59,12 @@ def test_stop_in_the_middle_of_a_claim_settles_once() -> None:
     worker = threading.Thread(target=claim, daemon=True)
     worker.start()
     assert claiming.wait(HANG_SECONDS)
-    future.add_done_callback(calls.append)  # not before: a worker would take the lock then
-    stop = threading.Thread(target=future.force_exception, args=(error,), daemon=True)
+
+    def force() -> None:
+        future.add_done_callback(calls.append)  # not before: a worker would take the lock then
+        future.force_exception(error)
+
+    stop = threading.Thread(target=force, daemon=True)
     stop.start()
     stop.join(0.01)  # it may wait for the worker
     goes_on.set()
@@ -71,6 +76,67 @@ def test_stop_in_the_middle_of_a_claim_settles_once() -> None:
     assert calls == [future]
 
 
+class _Waiter:
+    """Waits for a future as the library's `wait` and `as_completed` do."""
+
+    def __init__(self) -> None:
+        self.saw_end = self.notified = False
+
+    def wait_for(self, future: TaskFuture[int]) -> None:
+        with future._condition:
+            self.saw_end = future._state == "FINISHED"
+            future._waiters.append(self)
+
+    def add_result(self, _: TaskFuture[int]) -> None:
+        self.notified = True
+
+    add_exception = add_result
+
+
+def _wait_at_line(number: int, settle: Callable[[TaskFuture[int]], object]) -> _Waiter | None:
+    """Let a thread wait for a future before the line of this number, of those that settle it; None after the last."""
+    future, waiter = TaskFuture[int](), _Waiter()
+    future.start_running(1.0)
+    thread = threading.Thread(target=waiter.wait_for, args=(future,), daemon=True)
+    lines = iter(range(number, -1, -1))
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename != TaskFuture.settle_result.__code__.co_filename:
+            return None
+        if event == "line" and next(lines, None) == 0:
+            thread.start()
+            thread.join(0.01)  # it may wait for the one that settles
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        settle(future)
+    finally:
+        sys.settrace(before)
+    if not thread.ident:
+        return None
+    thread.join(HANG_SECONDS)
+    return waiter
+
+
+@pytest.mark.parametrize(
+    "settle",
+    [
+        lambda future: future.settle_result(1),
+        lambda future: future.settle_exception(ValueError()),
+        lambda future: future.force_exception(ValueError()),
+    ],
+    ids=["result", "exception", "stop"],
+)
+def test_waiting_thread_sees_an_ended_future_or_is_notified(settle: Callable[[TaskFuture[int]], object]) -> None:
+    """`wait` returned before all futures had ended if it saw the end of one and was notified of it, too."""
+    numbers = count()
+    waiters = list(iter(lambda: _wait_at_line(next(numbers), settle), None))
+    assert waiters
+    assert [waiter.saw_end for waiter in waiters] == [not waiter.notified for waiter in waiters]
+
+
 def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one() -> None:
     used, goes_on = threading.Event(), threading.Event()
 
@@ -79,7 +145,7 @@ def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one()
         goes_on.wait(HANG_SECONDS)
 
     def use() -> None:
-        with act_before(vars(TaskFuture)["_condition"].fget, "self._own_lock = threading.RLock()", pause):
+        with act_before(vars(TaskFuture)["_condition"].fget, "condition = threading.Condition(lock)", pause):
             TaskFuture[int]().cancel()
 
     thread = threading.Thread(target=use, daemon=True)
@@ -90,6 +156,26 @@ def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one()
     finally:
         goes_on.set()
         thread.join(HANG_SECONDS)
+
+
+def test_signal_handler_may_use_a_future_that_is_getting_its_condition() -> None:
+    """The future got the lock of one condition and another condition, so that its worker raised RuntimeError."""
+    future, called = TaskFuture[int](), list[object]()
+    handlers = [lambda: future.add_done_callback(called.append)]
+
+    def trace(frame: FrameType, _: str, __: object) -> None:
+        if handlers and frame.f_code is threading.Condition.__init__.__code__:
+            handlers.pop()()
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        future.add_done_callback(called.append)
+    finally:
+        sys.settrace(before)
+    future.start_running(1.0)
+    future.settle_result(1)
+    assert called == [future, future]
 
 
 def test_task_whose_claim_was_interrupted_can_be_cancelled() -> None:

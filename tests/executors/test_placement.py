@@ -193,6 +193,8 @@ def test_cancelled_and_stopped_tasks_leave_their_queue(end: Callable[[TaskFuture
     assert setting.backlog.drop_done("f")
     assert [*setting.backlog.iter_queued()] == [waiting]
     assert not setting.backlog.drop_done("f")
+    setting.backlog.notify_dropped()
+    assert done.future._state in ("CANCELLED_AND_NOTIFIED", "FINISHED")
 
 
 def test_task_waits_behind_others_of_its_function_if_the_end_of_a_task_starts_these() -> None:

@@ -200,14 +200,14 @@ def test_unpicklable_argument_fails_only_its_task(processes: ProcessPool, make: 
 
 
 def test_pool_is_refused_as_an_argument(processes: ProcessPool) -> None:
-    with pytest.raises(UnpicklableError, match="cannot pickle or copy a ProcessPool"):
+    with pytest.raises(UnpicklableError, match="cannot pickle or copy this ProcessPool"):
         processes.submit(nothing, processes).result(HANG_SECONDS)
 
 
 @pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_pool_can_not_be_pickled_or_copied(pool: Executor, duplicate: Callable[[Executor], object]) -> None:
     """A copy refused all tasks once the pool itself was dropped, and a closure with a pool did not name it."""
-    with pytest.raises(TypeError, match=f"cannot pickle or copy a {type(pool).__name__}: make another"):
+    with pytest.raises(TypeError, match=f"cannot pickle or copy this {type(pool).__name__}: make another"):
         duplicate(pool)
 
 
@@ -751,6 +751,37 @@ for make in (ThreadPool, ProcessPool, AdaptivePool):
 print("fine", flush=True)
 """
     found = run_python(BEGIN + code)
+    assert (found.stdout, found.stderr, found.returncode) == ("fine\n", "", 0)
+
+
+def test_pools_work_with_sockets_and_threads_as_gevent_replaces_them() -> None:
+    """Workers died of `BlockingIOError`, and statistics read the address of an object as a thread."""
+    found = run_python(
+        BEGIN
+        + """
+import _thread, socket
+
+class Cooperative(socket.socket):
+    __slots__ = ()
+
+    def setblocking(self, flag):
+        pass
+
+def make_pair(*arguments, make=socket.socketpair):
+    ours, theirs = make(*arguments)
+    theirs.__class__ = Cooperative
+    os.set_blocking(theirs.fileno(), False)
+    return ours, theirs
+
+socket.socketpair, own = make_pair, threading.local()
+_thread.get_ident = lambda: id(own.__dict__)
+for make in (ThreadPool, ProcessPool, AdaptivePool):
+    with make(max_workers=2) as pool:
+        assert sum(pool.map(double, range(10))) == 90
+        pool.statistics()
+print("fine", flush=True)
+"""
+    )
     assert (found.stdout, found.stderr, found.returncode) == ("fine\n", "", 0)
 
 

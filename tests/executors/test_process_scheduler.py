@@ -272,6 +272,19 @@ def test_stopping_a_task_whose_result_is_on_its_way_kills_nothing() -> None:
     assert pool.items[2].future.exception(0) is None
 
 
+def test_stop_that_kills_a_worker_just_after_its_task_is_no_failed_start() -> None:
+    """The next process started late, after a warning that a worker had died."""
+    pool = ready_pool(1)
+    submit(pool, 1)
+    while not pool.process_of().replies:
+        pool.step(pool.process_of())
+    pool.run(pool.stop(pool.items[0]))
+    pool.settle_down()
+    pool.check()
+    assert pool.started == 2
+    assert pool.scheduler.workers[0].retry_delay_seconds == 0
+
+
 def test_stopping_a_queued_task_kills_nothing() -> None:
     pool = ready_pool(1)
     submit(pool, 2, LONG)

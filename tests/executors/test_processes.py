@@ -534,7 +534,7 @@ def test_stopped_queued_task_is_begun_by_no_worker_meanwhile(
     tmp_path: Path, fifo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that became idle at that moment ran the task, which nothing could stop any more."""
-    log, force = tmp_path / "log", TaskFuture.force_exception
+    log, fail = tmp_path / "log", TaskFuture.fail_queued
     log.touch()
     with ProcessPool(1) as pool:
         first = pool.submit(append_and_read, str(log), "first", str(fifo))
@@ -545,36 +545,43 @@ def test_stopped_queued_task_is_begun_by_no_worker_meanwhile(
             if future is queued:
                 write_fifo(fifo, "go on")
                 first.result(HANG_SECONDS)
-            return force(future, error)
+            return fail(future, error)
 
-        monkeypatch.setattr(TaskFuture, "force_exception", end_first_task)
+        monkeypatch.setattr(TaskFuture, "fail_queued", end_first_task)
         assert pool.stop(queued, TaskStopped("stop"))
     assert isinstance(queued.exception(0), TaskStopped)
     assert log.read_text() == "first\n"
     assert pool.statistics().finished["cancellation"] == 1
 
 
-def test_task_that_is_stopped_as_another_thread_submits_it_is_not_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_stop_ends_a_task_that_another_thread_has_just_submitted(
+    tmp_path: Path, fifo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An AdaptivePool submits its queued tasks from other threads."""
-    log, mark, future = tmp_path / "log", TaskFuture.mark_failed, TaskFuture[None]()
-    log.touch()
+    log, fail, future = tmp_path / "log", TaskFuture.fail_queued, TaskFuture[None]()
     with ProcessPool(1) as pool:
         pool.submit(nothing).result(HANG_SECONDS)
-        submit = threading.Thread(target=pool.submit_future, args=(future, append, (str(log), "run"), {}))
 
         def submit_first(stopped: TaskFuture[Any], error: BaseException) -> bool:
-            if not submit.ident:
-                submit.start()
-                assert eventually(lambda: pool.statistics().queued == 1 or stopped.running())
-            return mark(stopped, error)
+            if not log.exists():
+                pool.submit_future(future, append_and_read, (str(log), "run", str(fifo)), {})
+                assert eventually(log.exists)
+            return fail(stopped, error)
 
-        monkeypatch.setattr(TaskFuture, "mark_failed", submit_first)
+        monkeypatch.setattr(TaskFuture, "fail_queued", submit_first)
         assert pool.stop(future, TaskStopped("stop"))
-        submit.join(HANG_SECONDS)
-    assert isinstance(future.exception(0), TaskStopped)
-    assert log.read_text() == ""
+        assert isinstance(future.exception(HANG_SECONDS), TaskStopped)
+
+
+def test_worker_begins_a_task_whose_future_another_thread_has_locked(fifo: Path) -> None:
+    """`wait` locks all its futures. A signal handler that interrupted it and shut the pool down waited without end."""
+    with ProcessPool(1) as pool:
+        first, queued = pool.submit(Path.read_text, fifo), pool.submit(nothing)
+        with queued._condition:
+            write_fifo(fifo, "go on")
+            first.result(HANG_SECONDS)
+            assert eventually(queued.running)
+        queued.result(HANG_SECONDS)
 
 
 def test_signal_handler_may_end_workers_while_a_task_is_stopped() -> None:

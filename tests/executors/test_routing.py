@@ -187,18 +187,34 @@ def test_first_task_of_a_brief_function_is_not_measured() -> None:
     """The measurement took half of the CPU time of an AdaptivePool that ran a single task."""
     router = Router(Strategy.ADAPTIVE)
     assert [router.choose_to_measure(name) for name in ("short", "long")] == [False, False]
-    router.learn_duration("short", 0.0001)
-    router.learn_duration("long", 0.005)
+    router.learn_duration("short", 0.0001, 0.0001)
+    router.learn_duration("long", 0.005, 0.0)
     assert [router.choose_to_measure(name) for name in ("short", "long")] == [False, True]
     assert (router.needs_no_decision("short"), router.get_cpu_demand("long")) == (True, None)
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(1e-6, 1), (0.001, 50), (0.004, 200), (0.5, 1000)])
+@pytest.mark.parametrize(("seconds", "expected"), [(1e-6, 1), (0.0009, 43), (0.004, 8), (0.5, 1000)])
 def test_part_of_the_tasks_of_a_known_function_are_measured(seconds: float, expected: int) -> None:
+    router = settled(seconds)
+    assert sum(router.choose_to_measure("f") for _ in range(1000)) == pytest.approx(expected, abs=1)
+
+
+def test_cpu_time_of_a_task_calls_for_a_measurement() -> None:
+    """Half of all sleeps of 10 ms were measured, which took a third of the CPU time of an AdaptivePool."""
+    router = settled(0.01)
+    assert [router.choose_to_measure("f") for _ in range(12)] == [False, True, *10 * [False]]
+    router.learn_duration("f", 0.01, 0.0002)
+    assert not router.choose_to_measure("f")
+    router.learn_duration("f", 0.02, 0.005)
+    assert [router.choose_to_measure("f") for _ in range(2)] == [False, True]
+
+
+def settled(seconds: float) -> Router:
+    """Return a router that knows that f waits for so long."""
     router = Router(Strategy.ADAPTIVE)
     for _ in range(5):
         router.learn("f", measured(cpu=0.0, wall=seconds), concurrent=1)
-    assert sum(router.choose_to_measure("f") for _ in range(1000)) == pytest.approx(expected, abs=1)
+    return router
 
 
 def test_function_that_waits_in_processes_returns_to_threads() -> None:

@@ -772,6 +772,7 @@ def test_first_sample_of_a_prepared_task_has_its_whole_wait_for_a_core(
     """On a busy machine a computing task seemed to want 0.45 of a core, so that all others ran in threads too."""
     begun, gate = threading.Event(), threading.Event()
     monkeypatch.setattr(procfs, "read_run_delay_seconds", lambda _: 4.0)
+    monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: 0.0)  # a young task has only computed
     monkeypatch.setattr(procfs, "sample_schedstat", lambda _: (time.monotonic(), 0.0, 7.0))
     with ThreadPool(1) as pool:
         pool.submit_future(TaskFuture(), begin_and_wait, (begun, gate), {}, sampled=sampled)
@@ -789,6 +790,7 @@ def test_samples_of_a_running_task_count_from_its_preparation_on(
     reads = iter([(1, 0), (9, 3)] if prepared else [(9, 3)])
     begun, gate = threading.Event(), threading.Event()
     monkeypatch.setattr(procfs, "read_run_delay_seconds", lambda _: 4.0)
+    monkeypatch.setattr(procfs, "read_thread_cpu_seconds", lambda _: 0.0)  # as above
     monkeypatch.setattr(procfs, "sample_schedstat", lambda _: (time.monotonic(), 0.0, 7.0))
     monkeypatch.setattr(procfs, "read_switches", lambda _: next(reads))
     with ThreadPool(1) as pool:
@@ -843,3 +845,29 @@ def test_schedstat_is_dated_between_the_waits_of_its_reader(monkeypatch: pytest.
     monkeypatch.setattr(os, "open", open_slowly)
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert procfs.sample_schedstat(str(tmp_path / "schedstat")) == (10.015, 0.006, 0.001)
+
+
+def test_signal_handler_may_use_a_pool_whose_thread_is_starting() -> None:
+    """It waited for the lock of the pool, and the holder of this one for that of the pool's threads."""
+    pool, handled = ThreadPool(1, initializer=nothing), threading.Event()
+
+    def handle_signal(frame: FrameType, *_: object) -> None:
+        caller = frame.f_back
+        if frame.f_code is threading.Condition.notify_all.__code__ and caller and caller.f_code is start.__code__:
+            sys.settrace(None)
+            resizer = threading.Thread(target=pool.resize, args=(3,), daemon=True)
+            resizer.start()
+            resizer.join(0.01)  # it may wait for this thread
+            pool.statistics()
+            handled.set()
+
+    def resize() -> None:
+        sys.settrace(handle_signal)
+        pool.resize(2)
+
+    start = ThreadGroup.start
+    thread = threading.Thread(target=resize, daemon=True)
+    thread.start()
+    thread.join(HANG_SECONDS)
+    assert handled.is_set()
+    pool.shutdown()

@@ -244,6 +244,21 @@ def test_interpreter_of_a_script_that_the_command_made_is_in_the_trace(pool: Com
 
 
 @traces
+@pytest.mark.parametrize("line", ["bin/script", "cd bin; ./script"])
+def test_relative_interpreter_of_a_script_is_in_the_trace(pool: CommandPool, tmp_path: Path, line: str) -> None:
+    """Only the kernel opens it, in the folder of the process that starts the script."""
+    (tmp_path / "bin").mkdir()
+    for name in ("interpreter", "bin/interpreter"):
+        shutil.copy("/bin/cat", tmp_path / name)
+    (tmp_path / "bin/script").write_text("#!interpreter\n")
+    (tmp_path / "bin/script").chmod(0o755)
+    outcome, found = trace(pool, shell(line), cwd=tmp_path)
+    used = tmp_path / ("bin/interpreter" if line.startswith("cd") else "interpreter")
+    assert "#!interpreter" in outcome.output
+    assert found.paths[os.fsencode(used)].is_used(READ)
+
+
+@traces
 def test_file_that_another_process_has_open_is_in_the_trace(pool: CommandPool, tmp_path: Path) -> None:
     with (tmp_path / "kept").open("w+") as kept, (tmp_path / "deleted").open("w+") as deleted:
         for file in (kept, deleted):

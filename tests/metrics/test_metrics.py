@@ -212,13 +212,23 @@ def test_stage_whose_limit_is_removed_between_two_runs_has_none_in_the_next() ->
     assert "paropt_sla_breached{" not in _page(metrics)
 
 
-def test_a_stage_is_running_with_a_deadline_from_its_start_to_its_end() -> None:
+def test_a_run_has_the_time_of_its_start_while_it_is_in_progress() -> None:
+    metrics = make_metrics()
+    metrics.observe(run_started())
+    assert read_value(metrics, families.RUN_STARTED, lane="standard") == START
+    metrics.observe(run_ended())
+    assert read_value(metrics, families.RUN_STARTED, lane="standard") is None
+
+
+def test_a_stage_is_running_with_a_start_and_a_deadline_from_its_start_to_its_end() -> None:
     metrics = make_metrics()
     metrics.observe(stage_started())
     assert read_value(metrics, families.STAGE_RUNNING, **LINT) == 1
+    assert read_value(metrics, families.STAGE_STARTED, **LINT) == START
     assert read_value(metrics, families.SLA_DEADLINE, **LINT) == START + 30
     metrics.observe(stage_ended())
     assert read_value(metrics, families.STAGE_RUNNING, **LINT) == 0
+    assert read_value(metrics, families.STAGE_STARTED, **LINT) is None
     assert read_value(metrics, families.SLA_DEADLINE, **LINT) is None
 
 

@@ -21,6 +21,7 @@ from paropt_exporter.executors.processes.scheduler import (
     Action,
     Cancel,
     Dismiss,
+    Drop,
     Fail,
     Kill,
     Scheduler,
@@ -293,7 +294,7 @@ class FakePool:
                 self.woken.add(action.process.worker)
             elif isinstance(action, Wake):
                 self.woken.add(action.worker)
-        return actions
+        return [*actions, *self.scheduler.pop_dropped()]
 
     def _finish(self, actions: Sequence[Action]) -> Thread:
         for action in actions:
@@ -321,12 +322,14 @@ class FakePool:
                     process.end(-15)
             elif isinstance(action, Cancel):
                 if action.item.future.cancel():
-                    action.item.future.start_running(self.now)
+                    action.item.future.notify_cancelled()
                 elif not action.item.future.done():
                     continue
                 yield False
                 if self.scheduler.withdraw(action.item):
                     self.scheduler.count_unbegun(failed=False)
+            elif isinstance(action, Drop):
+                action.item.future.notify_cancelled()
             elif isinstance(action, Fail):
                 self.scheduler.count_unbegun(failed=action.item.future.force_exception(action.error))
 

@@ -55,11 +55,11 @@ def raw(text: bytes) -> Reply:
     return lambda connection, _: connection.sendall(text)
 
 
-def dripping(seconds: float) -> Reply:
+def dripping(seconds: float, *, length: str = "Content-Length: 100000\r\n") -> Reply:
     """Send a byte now and then: each read is in time, the whole answer never."""
 
     def reply(connection: socket.socket, _: Asked) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{length}\r\n".encode())
         pause = threading.Event()
         for _second in range(1000):
             connection.sendall(b" ")

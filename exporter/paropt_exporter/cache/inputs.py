@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import posixpath
-import shlex
 import stat
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import chain
 
 from msgspec import Struct, field
 
@@ -25,28 +24,10 @@ from paropt_exporter.input_files import (
     list_git_files,
     walk_folder,
 )
-from paropt_exporter.lazy_patterns import compile_later
+from paropt_exporter.plan.implied_inputs import iter_named_paths, iter_settings
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
-# Tools read these, without being told to, from the folder in which they start or from one above it.
-_SETTINGS = (
-    "pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "conftest.py", ".coveragerc", "ruff.toml", ".ruff.toml",
-    "mypy.ini", ".mypy.ini", "pytest.ini", ".pytest.ini", ".flake8", "pylintrc", ".pylintrc", ".bandit",
-    "pyrightconfig.json", ".isort.cfg",
-    # By these files, the stubs that pyenv, asdf, mise and rustup put on PATH choose which version of a program to
-    # start.
-    ".python-version", ".tool-versions", "mise.toml", ".mise.toml", ".node-version", ".nvmrc", "rust-toolchain",
-    "rust-toolchain.toml",
-)  # fmt: skip
-# The files with these programs' targets or scripts, in the folder where they start or in one named by their arguments.
-_RECIPES = {
-    "make": ("GNUmakefile", "makefile", "Makefile"), "just": ("justfile", "Justfile", ".justfile"),
-    "task": ("Taskfile.yml", "Taskfile.yaml"), "nox": ("noxfile.py",),
-    **dict.fromkeys(("npm", "pnpm", "yarn", "bun"), ("package.json",)),
-}  # fmt: skip
-_PYTHON_SOURCES, _COMPILED_MODULE = (".py", ".pyi", ".pyx"), ".so"
-_WORD = compile_later(r"[^\s;&|()<>\"'`$=:,@]+")
-_MARKS_OF_LINES = frozenset(" \t\n;&|()<>`$")
+_PYTHON_SOURCES, _MODULES = (".py", ".pyi", ".pyx"), (".so", ".py", ".pyi")
 _KERNEL_FOLDERS = ("/proc/", "/sys/", "/dev/")
 
 
@@ -243,64 +224,9 @@ def _iter_named_files(
             yield path, state
 
 
-def iter_named_paths(folder: str, cwd: str, steps: Iterable[Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """Yield each word of commands that may be the name of a file, with its path relative to the absolute `folder`.
-
-    `cwd`: where the commands run, relative to it.
-    """
-    listed = [*filter(None, _iter_words(steps))]
-    words = dict.fromkeys((*listed, *_iter_modules(listed)))
-    recipes = dict.fromkeys(chain.from_iterable(_RECIPES.get(posixpath.basename(word), ()) for word in words))
-    # such as `make -C web`, `npm --prefix web`
-    in_folders = (f"{word}/{recipe}" for recipe in recipes for word in words)
-    for word in (*words, *recipes, *in_folders):
-        yield word, posixpath.normpath(posixpath.join(cwd, word)).removeprefix(f"{folder}/")
-
-
-def _iter_words(steps: Iterable[Sequence[str]]) -> Iterator[str]:
-    for words in steps:
-        for word in words:
-            yield word
-            if is_line(word):
-                for part in _split_line(word):
-                    yield part
-                    yield from _iter_parts(part)
-                yield from _WORD.findall(word)
-            else:
-                yield from _iter_parts(word)
-
-
-def _iter_modules(words: Sequence[str]) -> Iterator[str]:
-    """Yield the paths of modules that Python runs, as in `python -m tools.check`."""
-    for option, name in pairwise(words):
-        if option == "-m":
-            place = name.replace(".", "/")
-            yield from (f"{place}.py", f"{place}/__main__.py", f"{place}/__init__.py")
-
-
-def is_line(word: str) -> bool:
-    """Return whether a word of a command may be a line for a shell."""
-    return not _MARKS_OF_LINES.isdisjoint(word)
-
-
-def _iter_parts(word: str) -> Iterator[str]:
-    """Yield the parts of a word that may be names of files."""
-    if any(mark in word for mark in "=:,@"):
-        yield from _WORD.findall(word)  # --config=x.toml, test_a.py::test_b, @arguments.txt
-    if word.startswith("-") and not word.startswith("--"):
-        yield word[2:]  # -fbuild.mk
-
-
-def _split_line(line: str) -> list[str]:
-    try:
-        return shlex.split(line)
-    except ValueError:
-        return []
-
-
 def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Yield compiled modules and the files that git does not ignore, without untracked outputs of this and unrelated
-    stages.
+    """Yield the files that git does not ignore, and ignored modules beside Python files, without untracked outputs of
+    this and unrelated stages.
     """
     written = InputPatterns((*list_written(stage, folder), *stage.other_outputs))
     skipped: set[str] = set()
@@ -308,7 +234,7 @@ def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.
     if written.patterns:
         tracked = set(list_git_files(folder, untracked=False))
         skipped = {path for path in listed if path not in tracked and written.matches(path)}
-    for path, state in _find_compiled_modules(folder, listed):
+    for path, state in _find_ignored_modules(folder, listed):
         if not written.matches(path):
             yield path, state
     for path in listed:
@@ -327,21 +253,22 @@ def _find_git_files(folder: str, stage: PlannedStage) -> Iterator[tuple[str, os.
                 yield from walk_folder(folder, path)
 
 
-def _find_compiled_modules(folder: str, listed: Sequence[str]) -> Iterator[FoundFile]:
-    """Yield compiled modules beside Python files, which git usually ignores.
+def _find_ignored_modules(folder: str, listed: Sequence[str]) -> Iterator[FoundFile]:
+    """Yield compiled and generated modules (`fast.so`, `shop_pb2.py`) beside Python files, which git usually ignores.
 
     Tests import them, so a rebuild is a change, even if the sources had changed earlier.
     """
+    known = frozenset(listed)
     sources = (path for path in listed if path.endswith(_PYTHON_SOURCES))
     for place in dict.fromkeys(map(posixpath.dirname, sources)):
         try:
             with os.scandir(os.path.join(folder, place)) as entries:
-                names = sorted(entry.name for entry in entries if entry.name.endswith(_COMPILED_MODULE))
+                names = sorted(entry.name for entry in entries if entry.name.endswith(_MODULES))
         except (FileNotFoundError, NotADirectoryError):
             continue  # git tracks files in it that are deleted
-        for name in names:
-            path = posixpath.join(place, name)
-            yield path, os.lstat(os.path.join(folder, path))
+        for path in (posixpath.join(place, name) for name in names):
+            if path not in known:
+                yield path, os.lstat(os.path.join(folder, path))
 
 
 def list_written(stage: PlannedStage, folder: str) -> tuple[str, ...]:
@@ -361,18 +288,14 @@ def list_output_file(stage: PlannedStage, folder: str) -> list[str]:
 
 
 def _find_settings(folder: str, cwd: str) -> Iterator[FoundFile]:
-    """Yield the settings of tools in a stage's folder and those above it, up to the config's folder."""
-    parts = [] if cwd == "." or cwd.startswith("../") else cwd.split("/")
-    for count in range(len(parts) + 1):
-        place = "/".join(parts[:count])
-        for name in _SETTINGS:
-            path = f"{place}/{name}" if place else name
-            try:
-                state = os.lstat(os.path.join(folder, path))
-            except OSError:
-                continue
-            if not stat.S_ISDIR(state.st_mode):
-                yield path, state
+    """Yield the settings of tools for a stage that runs in `cwd`."""
+    for path in iter_settings(cwd):
+        try:
+            state = os.lstat(os.path.join(folder, path))
+        except OSError:
+            continue
+        if not stat.S_ISDIR(state.st_mode):
+            yield path, state
 
 
 def get_relative_cwd(folder: str, stage: PlannedStage) -> str:
@@ -383,11 +306,6 @@ def get_relative_cwd(folder: str, stage: PlannedStage) -> str:
 @lru_cache(maxsize=1 << 10)  # each of thousands of items asks for its stage's folder
 def _find_relative_path(path: str, folder: str) -> str:
     return posixpath.relpath(path, folder)
-
-
-def is_settings_file(path: str) -> bool:
-    """Return whether a file counts by its name, since tools read it without being asked."""
-    return posixpath.basename(path) in _SETTINGS
 
 
 def find_own_input(stage_outputs: Sequence[str], inputs: StageInputs | RecordedInputs) -> str | None:

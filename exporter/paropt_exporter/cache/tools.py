@@ -13,9 +13,9 @@ from pathlib import Path
 from paropt_exporter import files
 from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.file_states import ABSENT, FileStates, UnusableFile, get_state
-from paropt_exporter.cache.inputs import is_line
 from paropt_exporter.input_files import InputPatterns
 from paropt_exporter.lazy_patterns import compile_later
+from paropt_exporter.plan.implied_inputs import is_line, iter_folders
 
 _LONGEST_SCRIPT_BYTES = 1 << 16
 _MOST_LINKS = 8  # in a chain of scripts that name scripts as their interpreters
@@ -53,11 +53,13 @@ class Tools:
         cwd: Path,
         path: str,
         environment: str | None,
+        conda: str | None = None,
         python_version: str | None = None,
     ) -> dict[str, str]:
         """Return the identities of a stage's tools by name.
 
-        `environment`: the virtual environment's folder. `python_version`: the version that pyenv's stubs start.
+        `environment`: the virtual environment's folder; `conda`: that of the active conda environment.
+        `python_version`: the version that pyenv's stubs start.
 
         `packages` in the result has the names and versions of the packages in this environment and in those of the
         programs. Raises UnusableFile.
@@ -72,6 +74,8 @@ class Tools:
                 found[known] = _hash_texts([found[known], identity]) if known in found else identity
         if environment is not None:
             found["environment"] = self._identify_environment(environment)
+        if conda is not None:
+            found["conda environment"] = self._identify_environment(conda)
         if self._package_names:
             found["packages"] = " ".join(sorted(self._package_names))
         return found
@@ -82,9 +86,8 @@ class Tools:
         `cwd` is relative to the latter. Packages among the outputs, which the stage itself installs, are left out.
         """
         found: dict[str, str] = {}
-        parts = [] if cwd == "." or cwd.startswith("../") else cwd.split("/")
-        for count in range(len(parts) + 1):
-            folder = "".join(f"{part}/" for part in parts[:count]) + "node_modules"
+        for place in iter_folders(cwd):
+            folder = f"{place}node_modules"
             if not os.path.isdir(os.path.join(self._root, folder)):
                 continue
             written = find_written()
@@ -101,16 +104,22 @@ class Tools:
         head = _read_head(real)
         if not head.startswith(b"#!") or depth >= _MOST_LINKS:
             own = _find_environment_of_python(program)
-            if own is None or (environment is not None and os.path.samefile(own, environment)):
+            if own is None or _is_same_folder(own, environment):
                 return self._get_state(real)
             return _hash_texts([self._get_state(real), self._identify_environment(own)])
         first, _, rest = head.partition(b"\n")
         words = [os.fsdecode(word) for word in first[2:].split()]
         parts = [hash_bytes(rest) if len(head) < _LONGEST_SCRIPT_BYTES else self._get_state(real)]
-        if words and os.path.isabs(words[0]) and os.path.exists(words[0]):
-            parts += [self._identify_program(words[0], environment, find, depth + 1), *words[1:]]
+        # A relative interpreter is one in the stage's folder, not on PATH.
+        interpreter = find(os.path.join(".", words[0])) if words else None
+        if interpreter is not None:
+            parts += [self._identify_program(interpreter, environment, find, depth + 1), *words[1:]]
             for started in filter(None, map(find, _iter_words_of_env(words))):
                 parts.append(self._identify_program(started, environment, find, depth + 1))
+        # A script begins with `#!/bin/sh` if the path of its environment's Python is too long for the kernel.
+        own = os.path.dirname(os.path.dirname(real))
+        if words[:1] == ["/bin/sh"] and _is_virtual(own) and not _is_same_folder(own, environment):
+            parts.append(self._identify_environment(own))
         return _hash_texts(parts)
 
     def _get_state(self, path: str) -> str:
@@ -122,6 +131,8 @@ class Tools:
         python = os.path.join(folder, "bin", "python")
         if os.path.exists(python):
             parts.append(self._get_state(os.path.realpath(python)))
+        with suppress(FileNotFoundError, NotADirectoryError):  # with a file for each package of conda, by its version
+            parts += sorted(os.listdir(os.path.join(folder, "conda-meta")))
         for packages in _list_package_folders(folder, self._home):
             for name, state in self._iter_packages(os.fspath(packages)):
                 parts += [name, state]
@@ -279,6 +290,10 @@ def _find_environment_of_python(program: str) -> str | None:
     return folder if _is_virtual(folder) else os.path.dirname(os.path.dirname(os.path.realpath(program)))
 
 
+def _is_same_folder(folder: str, other: str | None) -> bool:
+    return other is not None and os.path.samefile(folder, other)
+
+
 def _is_virtual(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, "pyvenv.cfg"))
 
@@ -315,7 +330,7 @@ def _read_head(path: str) -> bytes:
         raise UnusableFile(f"{path} can't be read: {error.strerror}") from None
 
 
-def find_environment(variables: Mapping[str, str]) -> str | None:
+def find_environment(variables: Mapping[str, str], name: str = "VIRTUAL_ENV") -> str | None:
     """Return the folder of the virtual environment that a stage's commands use, or None."""
-    folder = variables.get("VIRTUAL_ENV")
+    folder = variables.get(name)
     return folder if folder and os.path.isdir(folder) else None

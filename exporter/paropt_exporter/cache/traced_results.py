@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from paropt_exporter import files
 from paropt_exporter.cache.entry import Entry as Result
 from paropt_exporter.cache.file_states import ABSENT, KERNEL, Entry, FileStates, UnusableFile, get_state
-from paropt_exporter.cache.inputs import is_settings_file, iter_named_paths, list_written
+from paropt_exporter.cache.inputs import list_written
 from paropt_exporter.cache.keys import TaskKey, parse_listing
 from paropt_exporter.cache.misses import Miss, MissExplainer, Notes, TaskNotes
 from paropt_exporter.cache.path_sets import (
@@ -46,7 +46,9 @@ from paropt_exporter.events import CacheReason
 from paropt_exporter.executors.commands.traces import Access, Trace
 from paropt_exporter.executors.supervisor.tracing import LIST, READ, STAT, WRITE
 from paropt_exporter.input_files import InputPatterns
+from paropt_exporter.plan.implied_inputs import is_settings_file, list_item_inputs, list_named_paths
 from paropt_exporter.plan.stage_environment import build_command_environment
+from paropt_exporter.plan.stage_patterns import list_input_patterns, list_output_patterns
 from paropt_exporter.plan.structure import PlannedStage
 
 if TYPE_CHECKING:
@@ -221,9 +223,9 @@ class TracedTask(Struct, frozen=True, kw_only=True):
 
     `outputs`: the patterns of the stage's outputs; `needed_outputs`: those of the stages that it needs. `caches`: the
     names of tools' caches, unless these patterns name them. `temporary_folders`: folders in which only the content of
-    files counts. `cache_folders`: folders to leave out. Links in both are resolved, as in traces. `own_files`: the
-    exporter's, which change during a run, and count only if the task reads them. `allows_servers`: the result counts
-    although the task connected to servers.
+    files counts. `cache_folders`: folders to leave out, apart from virtual environments in them. Links in both are
+    resolved, as in traces. `own_files`: the exporter's, which change during a run, and count only if the task reads
+    them. `allows_servers`: the result counts although the task connected to servers.
     """
 
     outputs: InputPatterns
@@ -336,13 +338,13 @@ class _Reading:
         self.entries: dict[str, Entry | None] = {}
         self._names: dict[str, list[str]] = {}
         self._made: dict[str, bool] = {}
+        self._environments: dict[str, bool] = {}
 
     def iter_used_paths(self) -> Iterator[UsedPath]:
         """Yield the paths. Raises _Unproved."""
         for path, access in self._paths.items():
             is_known = self._is_file_left_out if _is_regular(access) else self._is_left_out
-            is_left_out = is_known(path) or f"{path}/".startswith(self._task.cache_folders)
-            if is_left_out and not self._is_needed_output(path):
+            if (is_known(path) or self._is_cached_for_user(path)) and not self._is_needed_output(path):
                 continue
             if path in self._task.own_files and not access.is_used(READ):
                 continue
@@ -361,6 +363,17 @@ class _Reading:
             )
         except _Unproved:
             return False
+
+    def _is_cached_for_user(self, path: str) -> bool:
+        """Return whether a path is in the user's caches, but not in an environment, which Poetry keeps there."""
+        is_cached = f"{path}/".startswith(self._task.cache_folders)
+        return is_cached and not any(map(self._is_environment, _iter_parents(path)))
+
+    def _is_environment(self, folder: str) -> bool:
+        known = self._environments.get(folder)
+        if known is None:
+            known = self._environments[folder] = os.path.exists(f"{folder}/pyvenv.cfg")
+        return known
 
     def _is_needed_output(self, path: str) -> bool:
         """Return whether a file in a cache, such as cargo's `target`, is an output of a needed stage.
@@ -389,7 +402,7 @@ class _Reading:
         if now == ABSENT and access.is_used(WRITE) and not access.is_used_unwritten(_USES):
             return  # a temporary file
         is_file = _is_file(access)
-        if temporary and not (is_file and access.is_used(READ)):
+        if temporary and not (access.is_used(READ) and not _is_folder(access)):
             return
         if is_file and isinstance(access.state, tuple):
             self._check_age(path, access.state, access.first_timestamp_ns)
@@ -602,14 +615,9 @@ def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
     reads = Notes(store.last_folder, config.project).load_reads(stage.name)
     if not reads:
         return []  # as for most stages: below, the outputs of thousands of stages would be listed for each
-    # Here: runs need neither these nor subprocess, which they import.
-    from paropt_exporter.plan.stage_patterns import list_input_patterns, list_item_patterns, list_output_patterns
-
-    commands = [*_iter_commands(stage)]
-    takes_items = any("{item" in word for command in commands for word in command)
-    declared = InputPatterns((*list_input_patterns(stage), *(list_item_patterns(stage) if takes_items else ())))
+    declared = InputPatterns((*list_input_patterns(stage), *list_item_inputs(stage)))
     outputs = InputPatterns([each for other in config.stages for each in list_output_patterns(other)])
-    named = {path for _, path in iter_named_paths(str(config.root), stage.cwd or ".", commands)}
+    named = list_named_paths(config, stage)
     environments = {folder for folder in {path.partition("/")[0] for path in reads} if _is_environment(config, folder)}
     return [
         path
@@ -622,13 +630,6 @@ def find_missed_reads(config: Config, stage: Stage, store: Store) -> list[str]:
         and path.partition("/")[0] not in environments
         and os.path.lexists(os.path.join(config.root, path))
     ]
-
-
-def _iter_commands(stage: Stage) -> Iterator[Sequence[str]]:
-    """Yield the commands of a stage, and the values of its variables."""
-    for command in (stage.run, *(stage.steps or ())):
-        yield (command,) if isinstance(command, str) else command or ()
-    yield tuple(stage.env.values())
 
 
 def _is_environment(config: Config, folder: str) -> bool:

@@ -30,10 +30,19 @@ _SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the 
 _STOPS_AT_FAILURES = re.compile(
     r"(?m)^[ \t]*set[ \t]+(?:[-+]?\w+[ \t]+)*-(?:\w*e|o[ \t]+errexit)|\|\|\s*(?:exit|return)\b|<<|\$\?|^#!"
 )
-_CANT_FAIL_ALONE = re.compile(  # assignments, messages, compound commands, and commands that continue or have a `||`
+# Assignments, messages, compound commands, a missing script, which ends the shell, and commands that continue or have a
+# `||`.
+_CANT_FAIL_ALONE = re.compile(
     r"^(?:export\s+)?(?:\w+=\S*(?:\s+|$))+$|^(?:echo|printf|unset)\b[^|&;]*$"
-    r"|^(?:if|for|while|until|case|do|then|else|elif|trap|set)\b|\|\||(?:&&|\||[{(]|;;|\))$"
+    r"|^(?:if|for|while|until|case|do|then|else|elif|trap|set)\b|^\. |\|\||(?:&&|\||[{(]|;;|\))$"
 )
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+_SEMICOLON = re.compile(r"(?<!;);(?!;)")
+# Programs that pass their input on, and whose exit code then replaces that of the command before the pipe.
+_PASS_INPUT_ON = frozenset({"tee", "ts", "cat", "tail", "less"})
+_RARELY_FAIL = frozenset({"echo", "printf", "cat", "ls", "git", "find", "date", "env"})
+_PIPELINE_END = re.compile(r";|&&|\|\|")
+_COUNTS_FAILURES_IN_PIPES = re.compile(r"\bpipefail\b|PIPESTATUS|\$\(|`|<<|\$\?")
 _ENDS = frozenset({"fi", "done", "esac", "}", ")"})
 _MOST_COMPARED = 100_000  # pairs of stages, which takes half a second
 _COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they ignore the jobserver
@@ -255,17 +264,33 @@ def _is_glob_with_files(word: str, folder: Path, search: GlobSearch) -> bool:
 
 
 def _warn_ignored_failures(stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each script of several lines in which a failure before the last command has no effect."""
+    """Yield a warning for each script in which a failure before the last command, or before a pipe, has no effect."""
     for stage in stages:
         for script in (stage.run, *(stage.steps or ())) if stage.shell else ():
-            if not isinstance(script, str) or _STOPS_AT_FAILURES.search(script):
+            if not isinstance(script, str):
                 continue
-            lines = [line.strip() for line in drop_quoted(script).replace("\\\n", " ").splitlines()]
-            commands = [line for line in lines if line and not line.startswith("#") and line not in _ENDS]
-            if not all(map(_CANT_FAIL_ALONE.search, commands[:-1])):
-                what = "a failure of a line before the last one has no effect: begin with `set -e`, or use `steps`"
-                yield f"stage {stage.name!r}: {what}"
+            lines = [_COMMENT.sub("", line) for line in drop_quoted(script).replace("\\\n", " ").splitlines()]
+            if (last := _find_pipe(lines)) is not None:
+                remedy = "leave it out (`file` keeps the output), or let bash run it with `set -o pipefail`"
+                yield f"stage {stage.name!r}: a failure before `| {last}` has no effect: {remedy}"
                 break
+            commands = [each.strip() for line in lines for each in _SEMICOLON.split(line)]
+            commands = [each for each in commands if each and each not in _ENDS]
+            if not _STOPS_AT_FAILURES.search(script) and not all(map(_CANT_FAIL_ALONE.search, commands[:-1])):
+                what = "a failure of a command before the last one has no effect"
+                yield f"stage {stage.name!r}: {what}: begin with `set -e`, write `&&`, or use `steps`"
+                break
+
+
+def _find_pipe(lines: list[str]) -> str | None:
+    """Return the program to which a command writes through a pipe that hides its failure, or None."""
+    if any(map(_COUNTS_FAILURES_IN_PIPES.search, lines)):
+        return None
+    for pipeline in (each for line in lines for each in _PIPELINE_END.split(line)):
+        first, *others = ((part.lstrip("& ").split() or [""])[0] for part in pipeline.split("|"))
+        if others and others[-1] in _PASS_INPUT_ON and first not in _RARELY_FAIL:
+            return others[-1]
+    return None
 
 
 def _warn_unknown_syntax(stages: list[Stage]) -> Iterator[str]:

@@ -191,7 +191,8 @@ def _format_runs(history: History, *, lane: str | None, limit: int, columns: int
 
 def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
     result = _format_run_result(history, summary)
-    gone = summary.result is None and result != _RUNNING
+    ongoing = result == _RUNNING
+    gone = summary.result is None and not ongoing
     notes = _GONE if gone else summary.reason or "; ".join(held.text for held in summary.bottlenecks)
     notes = _add_cached(_add_partial(notes, summary), summary)
     return (
@@ -204,8 +205,8 @@ def _build_run_row(history: History, summary: RunSummary) -> tuple[str, ...]:
         str(summary.total_tasks),
         str(summary.failed_tasks),
         # Skipped tasks are no throughput.
-        "-" if any(map(_is_cached, summary.stages)) else f"{summary.throughput_tasks_per_second:.2f}",
-        f"{summary.busy_ratio:.0%}",
+        "-" if ongoing or any(map(_is_cached, summary.stages)) else f"{summary.throughput_tasks_per_second:.2f}",
+        "-" if ongoing else f"{summary.busy_ratio:.0%}",
         notes,
     )
 
@@ -298,7 +299,7 @@ def _build_comparison_row(
 
 
 def _format_duration(stage: StageSummary | None) -> str:
-    if stage is None or stage.result in (None, Result.SKIP):  # the history has no duration of a stage that runs
+    if stage is None or stage.result is Result.SKIP or (stage.result is None and not stage.duration_seconds):
         return "-"
     return "cached" if _is_cached(stage) else format_seconds(stage.duration_seconds)
 

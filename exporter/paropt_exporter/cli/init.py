@@ -69,12 +69,15 @@ _TAIL = """
 def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     """Write the config `path` for the project in its folder, and the schema for editors.
 
-    Returns 0; or 2, unless `force` is given, if there is already a config, or if no tool is used here while folders
-    below are projects or a config above applies.
+    Returns 0; or 2 if `path` is a folder and, unless `force` is given, if there is already a config, or if no tool is
+    used here while folders below are projects or a config above applies.
     """
     from paropt_exporter.config.detect import detect_stages
     from paropt_exporter.config.projects_below import detect_projects_below
 
+    if files.is_folder(path):
+        print(f"{path} is a directory: name the file in it", file=stderr)
+        return 2
     there = _find_existing(path)
     if there is not None and not (force and there == path.name):
         remedy = "--force overwrites it" if there == path.name else "remove it first"

@@ -17,6 +17,7 @@ from paropt_exporter.cli.streams import print_message
 from paropt_exporter.errors import EXIT_USAGE
 
 DASHES = "--"
+_DASHES_AS_VALUE = re.compile(r"(?P<long>--?[\w.-]+)=--|-\w*(?P<short>\w)--")
 # Dissimilar flags of other runners for the same thing, with ours. Our value follows a blank.
 _FLAGS_OF_OTHERS = {
     "--jobs": "-j", "--parallel": "-j", "--concurrency": "-j", "--exclude": "--skip", "--skip-env": "--skip",
@@ -55,6 +56,11 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # the types of argparse
         self._given = tuple(sys.argv[1:] if args is None else args)
+        # Before Python 3.13, argparse stores an empty list for the value of `--stage=--` and `-s--`.
+        for found in filter(None, map(_DASHES_AS_VALUE.fullmatch, self._given)):
+            flag = found["long"] or f"-{found['short']}"
+            if flag in self.options and _takes_value(self.options[flag]):
+                self.error(f"argument {flag}: expected one argument")
         flags, unknown = super().parse_known_args(args, namespace)
         if unknown and self.prog != PROGRAM:  # a sub-command: argparse's own message would refer to the main help
             words = " ".join(unknown)

@@ -9,6 +9,7 @@ from paropt_exporter.engine.interfaces import Demand, MachineUsage
 from paropt_exporter.engine.resources import Resources
 from paropt_exporter.engine.stage import StageState
 from paropt_exporter.events import Result
+from paropt_exporter.plan import PlannedStage
 from paropt_exporter.plan.stage_graph import map_dependents, measure_chain
 
 
@@ -44,7 +45,7 @@ class OpenStages:
         """Return the open stages whose needs have succeeded, including running ones."""
         return tuple(self._startable)
 
-    def remove(self, state: StageState) -> None:
+    def remove(self, state: StageState, now: float) -> None:
         """Remove an ended stage and notify its dependents."""
         name, record = state.name, state.record
         del self._open[name]
@@ -54,7 +55,7 @@ class OpenStages:
         succeeded = bool(state.plan.skip) or (record is not None and record.result is Result.SUCCESS)
         for dependent in self._dependents[name]:
             if dependent in self._open:
-                self._notify_dependent(dependent, name, succeeded=succeeded)
+                self._notify_dependent(dependent, name, now, succeeded=succeeded)
 
     def pop_lost(self) -> tuple[StageState, list[str]] | None:
         """Return the first stage in plan order that can no longer start, and its failed needs; None without one."""
@@ -65,25 +66,31 @@ class OpenStages:
         state, failed = self._open[name], self._failed.pop(name)
         return state, [need for need in state.plan.needs if need in failed]
 
-    def _notify_dependent(self, dependent: str, need: str, *, succeeded: bool) -> None:
+    def _notify_dependent(self, dependent: str, need: str, now: float, *, succeeded: bool) -> None:
         if not succeeded:
             self._failed.setdefault(dependent, set()).add(need)
             return
         unmet = self._unmet[dependent]
         unmet.discard(need)
         if not unmet:
-            index = bisect_left(self._positions, self._position[dependent])
-            self._startable.insert(index, self._open[dependent])
+            index, state = bisect_left(self._positions, self._position[dependent]), self._open[dependent]
+            state.startable_seconds = now
+            self._startable.insert(index, state)
             self._positions.insert(index, self._position[dependent])
             self.revision += 1
 
 
-def measure_backlog(startable: Iterable[StageState], now: float) -> dict[str, tuple[int, float]]:
-    """Return, for each pool, how many tasks wait for room, and the age in seconds of the oldest."""
+def measure_backlog(
+    startable: Iterable[StageState], now: float, *, can_begin: Callable[[PlannedStage], bool]
+) -> dict[str, tuple[int, float]]:
+    """Return, for each pool, how many tasks wait for room, and the age in seconds of the oldest.
+
+    Stages that wait for the cache, or that locks keep from beginning, could not use a worker.
+    """
     waiting: dict[str, tuple[int, float]] = {}
     for state in startable:
-        since = [ready.ready_seconds for ready in tuple(state.ready)]
-        if since:
+        since = [state.get_ready_seconds(ready) for ready in tuple(state.ready)]
+        if since and not state.awaits_cache and (state.started or can_begin(state.plan)):
             count, oldest = waiting.get(state.pool, (0, 0.0))
             waiting[state.pool] = (count + len(since), max(oldest, now - min(since)))
     return waiting

@@ -137,12 +137,13 @@ class Resources:
         return self._pools[pool]
 
     def can_begin_stage(self, stage: PlannedStage) -> bool:
-        """Return whether locks and exclusiveness let the stage begin beside the running ones."""
+        """Return whether locks and exclusiveness let the stage begin beside the running ones. From any thread."""
         if not self._stages:
             return True
         if stage.exclusive:
             return False
-        return not any(other.exclusive or other.locks & stage.locks for other in self._restrictive.values())
+        running = tuple(self._restrictive.values())  # atomic
+        return not any(other.exclusive or other.locks & stage.locks for other in running)
 
     def has_slot(self, size: int) -> bool:
         """Return whether there is room for a task of one slot, or no task runs. `size`: the lane's slots now."""

@@ -248,7 +248,8 @@ class Run:
 
     def measure_backlog(self) -> dict[str, tuple[int, float]]:
         """Return, for each pool, how many startable tasks wait for room, and the age of the oldest."""
-        return measure_backlog(self._open_stages.startable(), self._clock.monotonic())
+        can_begin = self._resources.can_begin_stage
+        return measure_backlog(self._open_stages.startable(), self._clock.monotonic(), can_begin=can_begin)
 
     def measure_demand(self) -> Demand:
         """Return the running and the startable tasks, for the controller."""
@@ -266,11 +267,12 @@ class Run:
             self._close_stage(state, Result.ERROR, state.plan.fault)
             self._fail_fast(state)
         else:
+            state.startable_seconds = now
             state.ready.extend(Ready(task=task, attempt=1, ready_seconds=now) for task in state.plan.tasks)
 
     def _close_stage(self, state: StageState, result: Result, why: str) -> None:
         record = state.close(self.run_id, self.plan.lane, result, why)
-        self._open_stages.remove(state)
+        self._open_stages.remove(state, self._clock.monotonic())
         self._emit(record)
 
     def _fail_fast(self, state: StageState) -> None:
@@ -311,7 +313,7 @@ class Run:
         ready, now = state.ready[0], self._clock.monotonic()
         label = state.name if len(state.plan.tasks) == 1 else f"{state.name}[{ready.task.index}]"
         running = self._submit_attempt(state, ready, label)
-        attempt = Attempt(state, ready.task, ready.attempt, ready.ready_seconds, now, running)
+        attempt = Attempt(state, ready.task, ready.attempt, state.get_ready_seconds(ready), now, running)
         if not state.started:
             self._begin_stage(state, running.pool, now)
         self._resources.begin_task(state.plan, running.pool, label)
@@ -436,7 +438,7 @@ class Run:
         self._limits.check_end(state)
         self._resources.end_stage(state.plan)
         record = state.build_record(self.run_id, self.plan.lane)
-        self._open_stages.remove(state)
+        self._open_stages.remove(state, self._clock.monotonic())
         self._emit(record)
         self._limits.report_if_critical(state)
         if record.result.bad:  # even without a bad task: none of its batches had a test

@@ -97,6 +97,7 @@ class StageState(Struct, eq=False):
     ready: deque[Ready] = field(default_factory=deque)
     attempts: list[Attempt] = field(default_factory=list)
     resting: int = 0
+    startable_seconds: float = 0.0  # since when its needs have succeeded and the cache has answered
     finals: Finals = field(default_factory=Finals)
     attempts_ended: int = 0
     cpu_seconds: float = 0.0
@@ -252,6 +253,7 @@ class StageState(Struct, eq=False):
         `now` is a monotonic moment, `now_timestamp` the same in wall time.
         """
         self.awaits_cache, self.misses, self.cache_note = False, found.misses, found.note
+        self.startable_seconds = now
         if found.traces:
             self.plan = replace(self.plan, traced=True)
         if not found.hits and not found.narrowed:
@@ -270,6 +272,10 @@ class StageState(Struct, eq=False):
             left = found.narrowed.get(ready.task.index)
             self.ready.append(ready if left is None else replace(ready, task=self._keep_items(ready.task, left)))
         return records
+
+    def get_ready_seconds(self, ready: Ready) -> float:
+        """Return since when a ready task can run; after a failed attempt this is the end of its back-off."""
+        return max(ready.ready_seconds, self.startable_seconds)
 
     def narrow_task(self, task: PlannedTask, record: TaskRecord) -> PlannedTask:
         """Return the task of a retry: if the results of a batch's items are known, only those that did not succeed."""

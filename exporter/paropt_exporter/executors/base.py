@@ -55,7 +55,7 @@ def check_arguments(max_workers: int, initializer: object) -> None:
 
 def refuse_pickling(pool: object) -> NoReturn:
     """Raise TypeError: a copy would share the pool's workers, and lose them once the pool itself is dropped."""
-    raise TypeError(f"cannot pickle or copy a {type(pool).__name__}: make another where it is needed")
+    raise TypeError(f"cannot pickle or copy this {type(pool).__name__}: make another where it is needed")
 
 
 # Why a pool was resized. An executor counts its resizes by reason and rejects any other, so that the label has a bound.

@@ -25,11 +25,12 @@ log = PoolLogger(__name__)
 
 T = TypeVar("T")
 
+_SETTLING = "SETTLING"  # no state of a future: see `_settle_shared`
+
 # A worker's measurement: worker, pid, started, ended, CPU and run delay in seconds, peak memory in bytes.
 Usage = tuple[str, int, float, float, float, float, int]
 
-_NEW, _STARTED, _SETTLING, _STOPPED = range(4)
-_CLAIM_TRIES, _CLAIM_SECONDS = 10_000, 1e-4  # a claim takes less than a microsecond, once its thread runs
+_CHANGE_TRIES, _CHANGE_SECONDS = 10_000, 1e-4  # a change takes less than a microsecond, once its thread runs
 _read_type_name = vars(type)["__qualname__"].__get__  # runs no code of a metaclass
 _condition_lock = threading.RLock()  # guards: the creation of a future's condition and lists
 # Another thread may hold the lock during the fork.
@@ -40,14 +41,21 @@ class TaskFuture(Future[T]):
     """A Future that creates its condition on first use: the condition is most of the cost of a standard one.
 
         PENDING ── start_running() ──> RUNNING ── settle_result(), settle_exception() ──> FINISHED
-           │  └──────────────────────────┴── force_exception() ─────────────────────────────^
-           └── cancel() ──> CANCELLED ── start_running() refuses ──> CANCELLED_AND_NOTIFIED
+           │  │                           └── force_exception() ──────────────────────────^
+           │  └── fail_queued(), force_exception() ───────────────────────────────────────^
+           └── cancel() ──> CANCELLED ── notify_cancelled() ──> CANCELLED_AND_NOTIFIED
 
     Guarantees:
-      * It settles once, by its worker, `force_exception` or `cancel`, whichever comes first.
+      * It settles once, by its worker, `fail_queued`, `force_exception` or `cancel`, whichever comes first.
       * A worker takes no lock unless another thread has used the future. The order closes the race: the worker writes
-        `_progress`, then checks for a condition; other threads create the condition, then read `_progress`. At least
-        one of them sees the other, and then the condition decides.
+        to `_leaving` which state it is about to change, then checks for a condition; other threads create the
+        condition, then read `_leaving`. At least one of them sees the other: the worker takes the lock, or the other
+        thread waits until the state has changed.
+      * So once a thread holds the lock, the future does not finish. The library's `wait` and `as_completed` rely on
+        that: a future that they see finished must not report its end to them afterwards.
+      * `start_running`, `reset_to_pending`, and `fail_on_exit` of a running task take no lock, so that pools may call
+        them under their own: a signal handler that interrupts `wait`, which locks all its futures, may need the pool's.
+        A worker that claims a task and a thread that ends it see each other by `_leaving` and `_ending`, as above.
     """
 
     # Class attributes instead of an __init__: most futures never set most of these.
@@ -58,7 +66,8 @@ class TaskFuture(Future[T]):
     _own_lock: Any = None  # of the condition
     _waiters: Any = ()
     _done_callbacks: Any = ()
-    _progress = _NEW
+    _leaving: str | None = None  # the state that a worker is changing without the lock
+    _ending = False  # whether another thread is about to end a pending task
     _usage: Usage | None = None
     _switches = NO_SWITCHES
     _exit_error: BaseException | None = None
@@ -72,12 +81,27 @@ class TaskFuture(Future[T]):
         made = self._own_condition
         if made is None:
             with _condition_lock:
-                if self._own_condition is None:
-                    self._waiters, self._done_callbacks = [], []
-                    self._own_lock = threading.RLock()
-                    self._own_condition = threading.Condition(self._own_lock)
+                waiters: list[Any] = []
+                callbacks: list[Any] = []
+                lock = threading.RLock()
+                condition = threading.Condition(lock)
+                if self._own_condition is None:  # last: a signal handler may have created one in between
+                    self._own_lock, self._waiters, self._done_callbacks = lock, waiters, callbacks
+                    self._own_condition = condition
                 made = self._own_condition
+        if self._leaving == self._state:
+            self._wait_for_change()
         return made
+
+    def _wait_for_change(self) -> None:
+        """Wait while a worker is changing the state without the lock.
+
+        The wait is bounded, in case a signal handler or finalizer uses a future which its own thread is changing.
+        """
+        for _ in range(_CHANGE_TRIES):
+            if self._leaving != self._state:
+                return
+            sleep(_CHANGE_SECONDS)
 
     @property
     def _lock(self) -> Any:
@@ -105,6 +129,11 @@ class TaskFuture(Future[T]):
             memory_peak_bytes=memory,
         )
 
+    @property
+    def cpu_seconds(self) -> float:
+        """The CPU time of the measurement; 0 without one."""
+        return 0.0 if self._usage is None else self._usage[4]
+
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled, as a standard Future does because of its lock: a copy would never settle."""
         raise TypeError("cannot pickle a future: pass its result")
@@ -131,9 +160,8 @@ class TaskFuture(Future[T]):
         with self._lock:
             if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
                 return True
-            if self._state != PENDING or self._progress != _NEW:
+            if not self._end_pending(CANCELLED):
                 return False
-            self._state = CANCELLED
             self._condition.notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
         return True
@@ -141,131 +169,128 @@ class TaskFuture(Future[T]):
     # The methods below are for the pools.
 
     def start_running(self, now: float) -> bool:
-        """Claim the task for a worker; return False if it was cancelled or stopped and must not run."""
-        self._progress = _STARTED
-        condition = self._own_condition
-        if condition is None:
-            self._state = RUNNING
-            self.started_seconds = now
-            return True
-        with self._own_lock:
-            if self._state == PENDING:
-                self._state = RUNNING
-                self.started_seconds = now
-                return True
+        """Claim the task for a worker; return False if it was cancelled or stopped and must not run.
+
+        Then call `notify_cancelled`, without the pool's lock.
+        """
+        if self._state != PENDING:
+            return False
+        self._leaving = PENDING
+        if self._ending or self._state != PENDING:  # once more: it may have just ended
+            self._leaving = None
+            return False
+        self.started_seconds = now
+        self._state = RUNNING
+        return True
+
+    def notify_cancelled(self) -> None:
+        """Notify waiting threads if the future was cancelled: they wait until its worker knows, as in the library."""
+        with self._lock:
             if self._state == CANCELLED:
                 self._state = CANCELLED_AND_NOTIFIED
                 for waiter in self._waiters:
                     waiter.add_cancelled(self)
-            return False
 
     def settle_result(self, result: T) -> bool:
         """Settle with the task's result; return False, and drop the result, if the future was settled before."""
-        self._progress = _SETTLING
-        condition = self._own_condition
-        if condition is None:
+        self._leaving = RUNNING
+        if self._own_condition is None and self._exit_error is None:
             self._result = result
             self._state = FINISHED
-            return self._notify_late_waiters()
-        return self._settle_shared(condition, result, None)
+            return True
+        return self._settle_shared(result, None)
 
     def settle_exception(self, error: BaseException) -> bool:
         """Settle with the task's exception; return False, and drop it, if the future was settled before."""
-        self._progress = _SETTLING
-        condition = self._own_condition
-        if condition is None:
+        self._leaving = RUNNING
+        if self._own_condition is None and self._exit_error is None:
             self._exception = error
             self._state = FINISHED
-            return self._notify_late_waiters()
-        return self._settle_shared(condition, None, error)
+            return True
+        return self._settle_shared(None, error)
+
+    def fail_queued(self, error: BaseException) -> bool:
+        """Fail a task that no worker has claimed; return False if one has, or if the task has ended."""
+        with self._lock:
+            failed = self._end_pending(FINISHED, error)
+            if failed:
+                self._wake_waiters()
+        if failed:
+            self._call_callbacks()
+        else:
+            self.notify_cancelled()
+        return failed
 
     def force_exception(self, error: BaseException) -> bool:
         """Settle with `error` now, whatever the task's later outcome; return False if the task has ended."""
-        return self.mark_failed(error) and self.notify_waiters()
-
-    def mark_failed(self, error: BaseException) -> bool:
-        """Do the part of `force_exception` that runs no user code. If it returns True, call `notify_waiters` next."""
-        self._wait_for_claim()
         with self._lock:
-            if self._state not in (PENDING, RUNNING) or self._progress in (_SETTLING, _STOPPED):
-                return False
-            self._progress = _STOPPED
-            self._exception = error
-            self._state = FINISHED
-            return True
-
-    def notify_waiters(self) -> bool:
-        """Notify waiting threads that the future has settled, and call its callbacks; return True."""
-        condition = self._get_condition()
-        with self._own_lock:
-            self._wake_waiters(condition)
+            if not self._end_pending(FINISHED, error):
+                if self._state != RUNNING:
+                    return False
+                self._exception = error
+                self._state = FINISHED
+            self._wake_waiters()
         self._call_callbacks()
         return True
 
-    def fail_queued(self, error: BaseException) -> bool:
-        """Fail a task that no worker will take; return False if it was cancelled or stopped before."""
-        if self.force_exception(error):
+    def _end_pending(self, state: str, error: BaseException | None = None) -> bool:
+        """End a task that no worker has claimed; under the lock. Return False if one has, or if the task has ended."""
+        self._ending = True  # from now on no worker claims it
+        try:
+            self._wait_for_change()
+            if self._state != PENDING or self._leaving == PENDING:
+                return False
+            self._exception = error
+            self._state = state
             return True
-        self.start_running(0.0)  # notifies waiting threads of a cancellation
-        return False
+        finally:
+            self._ending = False  # the state shows it
 
     def fail_on_exit(self, error: BaseException) -> bool:
         """Settle with `error`, whatever the task's outcome, once its worker has exited. Return False if the task has
         ended.
         """
-        with self._lock:
-            if self._state != RUNNING or self._progress in (_SETTLING, _STOPPED):
-                return False
-            self._exit_error = error
-            return True
+        self._exit_error = error
+        if self._leaving not in (RUNNING, _SETTLING):
+            return self._state == RUNNING
+        with self._lock:  # the worker may not have read the error
+            return self._state == RUNNING or self._exception is error
 
     def reset_to_pending(self) -> None:
         """Make a task pending again that a worker has claimed but not run, so that another worker can claim it."""
-        with self._lock:
-            if self._state in (PENDING, RUNNING):  # PENDING: an interrupt came during the claim
-                self._state, self.started_seconds = PENDING, None
-                self._progress = _NEW
+        if self._state in (PENDING, RUNNING):  # PENDING: an interrupt came during the claim
+            self._leaving = self.started_seconds = None
+            self._state = PENDING
 
-    def _wait_for_claim(self) -> None:
-        """Wait while a worker is between the two writes of `start_running`, the second of which would undo FINISHED.
-
-        The wait is bounded, in case a signal handler or finalizer stops a task which its own thread is claiming.
-        """
-        for _ in range(_CLAIM_TRIES):
-            with self._lock:
-                if self._state != PENDING or self._progress != _STARTED:
-                    return
-            sleep(_CLAIM_SECONDS)
-
-    def _settle_shared(self, condition: threading.Condition, result: T | None, error: BaseException | None) -> bool:
-        with self._own_lock:
+    def _settle_shared(self, result: T | None, error: BaseException | None) -> bool:
+        self._leaving = _SETTLING  # not RUNNING: a thread that holds the lock would wait for this one
+        if self._own_condition is None:
+            self._get_condition()
+        with self._own_lock:  # not `_lock`, which takes longer
             if self._state != RUNNING:
                 return False
             fails = self._exit_error is not None
             self._result, self._exception = (None, self._exit_error) if fails else (result, error)
             self._state = FINISHED
-            self._wake_waiters(condition)
-        self._call_callbacks()
+            self._wake_waiters()
+        if self._done_callbacks:
+            self._call_callbacks()
         return not fails
 
-    def _wake_waiters(self, condition: threading.Condition) -> None:
-        """Wake the threads that are waiting for this future; under the lock of its condition."""
+    def _wake_waiters(self) -> None:
+        """Wake the threads that are waiting for a settled future; under the lock."""
         for waiter in self._waiters:
             if self._exception is None:
                 waiter.add_result(self)
             else:
                 waiter.add_exception(self)
-        condition.notify_all()
+        self._get_condition().notify_all()
 
     def _call_callbacks(self) -> None:
         try:
             self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
         except BaseException:  # SystemExit or KeyboardInterrupt of a user's callback must not end the worker
             log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
-
-    def _notify_late_waiters(self) -> bool:
-        """Notify threads that created the condition after the check of `settle_result`: they may be waiting."""
-        return self._own_condition is None or self.notify_waiters()
 
     def _wait(self, timeout: float | None) -> None:
         condition = self._get_condition()

@@ -19,6 +19,7 @@ _NO_FOLDER = "/proc/none"
 _READ_BYTES = 8192  # more than the length of any stat, status or schedstat
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_THREAD_CLOCK = 6  # CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED, linux/posix-timers.h
 
 
 _own_proc: list[bool] = []  # whether /proc shows this pid namespace, once it is known
@@ -40,8 +41,12 @@ def locate(process: int | str) -> str:
 
 
 def read_thread_cpu_seconds(thread: int) -> float:
-    """Return the CPU time of a live thread of this process (`Thread.ident`); from another thread."""
-    return time.clock_gettime(time.pthread_getcpuclockid(thread))
+    """Return the CPU time of a live thread of this process, given by its native id; from another thread.
+
+    The kernel knows the clock by this id, and refuses that of no thread. `time.pthread_getcpuclockid` would read any
+    memory: under gevent, which replaces `threading`, `Thread.ident` is the address of a Python object.
+    """
+    return time.clock_gettime(~thread << 3 | _THREAD_CLOCK)
 
 
 def read_run_delay_seconds(path: str) -> float:

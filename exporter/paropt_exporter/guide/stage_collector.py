@@ -32,6 +32,7 @@ STAGE_FAMILIES = (
     families.RUN_DURATION,
     families.RUN_TASKS,
     families.RUN_IN_PROGRESS,
+    families.RUN_STARTED,
     families.RUN_LAST_SUCCESS,
     families.RUN_LAST_COMPLETION,
     families.RUN_LAST_DURATION,

@@ -213,10 +213,10 @@ class History:
         return self._query(failures.find_failures, self._project, lane, stages)
 
     def load_runs(self, lane: str | None = None, *, limit: int = 20) -> tuple[RunSummary, ...]:
-        """Return the last runs (of one lane or of all), oldest first."""
+        """Return the last runs (of one lane or of all), oldest first; a running one with durations up to now."""
         from paropt_exporter.history import summaries
 
-        return self._query(summaries.load_runs, self._project, lane=lane, limit=limit)
+        return tuple(map(self._measure, self._query(summaries.load_runs, self._project, lane=lane, limit=limit)))
 
     def load_projects(self) -> tuple[str, ...]:
         """Return the names of all projects that have runs in this file, sorted."""
@@ -225,10 +225,11 @@ class History:
         return self._query(summaries.load_projects)
 
     def find_run(self, run_id: str) -> RunSummary | None:
-        """Return a run by its id or an unambiguous prefix of it."""
+        """Return a run by its id or an unambiguous prefix of it; a running one with durations up to now."""
         from paropt_exporter.history import summaries
 
-        return self._query(summaries.find_run, self._project, run_id)
+        found = self._query(summaries.find_run, self._project, run_id)
+        return None if found is None else self._measure(found)
 
     def is_alive(self, run_id: str) -> bool:
         """Return whether a run's process is alive; True also if this user can't read its lock."""
@@ -379,6 +380,13 @@ class History:
             self._clear_pending()
         if isinstance(first, RunRecord):
             self._prune()
+
+    def _measure(self, run: RunSummary) -> RunSummary:
+        if run.result is not None or not self.is_alive(run.run_id):
+            return run
+        from paropt_exporter.history import summaries
+
+        return summaries.measure_running(run, self._clock.wall())
 
     def _iter_interrupted_runs(self) -> Iterator[recovery.InterruptedRun]:
         for run_id in queries.find_unended_runs(self._connection, self._project):

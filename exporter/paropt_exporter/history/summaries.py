@@ -6,6 +6,7 @@ import json
 import sqlite3
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paropt_exporter.events import Bottleneck, Result, TaskTiming
 from paropt_exporter.history.values import to_count, to_number, to_text, to_timestamp
@@ -19,7 +20,10 @@ coalesce(busy_ratio, 0), warned, broken, interrupted, bottlenecks, partial, shar
 
 
 class StageSummary(Struct, frozen=True, kw_only=True):
-    """A stage of a run. `result` is None while it runs. `cached`: some of its tasks were skipped as unchanged."""
+    """A stage of a run. `result` is None while it runs. `cached`: some of its tasks were skipped as unchanged.
+
+    `duration_seconds` is 0 until it has ended, unless `measure_running` has set it.
+    """
 
     stage: str
     number: int
@@ -35,6 +39,7 @@ class StageSummary(Struct, frozen=True, kw_only=True):
     warned: bool
     broken: bool
     cached: bool = False
+    started_timestamp_seconds: float | None = None
 
 
 class RunSummary(Struct, frozen=True, kw_only=True):
@@ -141,6 +146,17 @@ def find_run(connection: sqlite3.Connection, project: str, run_id: str) -> RunSu
     return _build_summary(connection, found[0]) if len(found) == 1 else None
 
 
+def measure_running(run: RunSummary, now: float) -> RunSummary:
+    """Return a running run with durations up to `now`: until its end, the history only knows its last event."""
+    stages = (
+        replace(stage, duration_seconds=max(0.0, now - stage.started_timestamp_seconds))
+        if stage.result is None and stage.started_timestamp_seconds is not None
+        else stage
+        for stage in run.stages
+    )
+    return replace(run, duration_seconds=max(0.0, now - run.started_timestamp_seconds), stages=tuple(stages))
+
+
 def load_tasks(connection: sqlite3.Connection, run_id: str) -> tuple[TaskSummary, ...]:
     """Return all attempts of a run's tasks, ordered by stage, task and attempt."""
     query = """
@@ -232,7 +248,7 @@ def _load_stages(connection: sqlite3.Connection, run_id: str) -> tuple[StageSumm
     query = """
     SELECT stage, number, pool, result, message, tasks, coalesce(tasks_failed, 0), coalesce(duration, 0),
            coalesce(cpu, 0), coalesce(memory_peak, 0), coalesce(attempts, 0), coalesce(warned, 0), coalesce(broken, 0),
-           scope = 'cached'
+           scope = 'cached', started_ts
     FROM stages WHERE run_id = ? ORDER BY number, stage
     """
     return tuple(
@@ -251,8 +267,10 @@ def _load_stages(connection: sqlite3.Connection, run_id: str) -> tuple[StageSumm
             warned=bool(warned),
             broken=bool(broken),
             cached=bool(cached),
+            started_timestamp_seconds=None if started is None else to_timestamp(started),
         )
         for (
             stage, place, pool, result, message, tasks, failed, duration, cpu, memory, attempts, warned, broken, cached,
+            started,
         ) in connection.execute(query, (run_id,))
     )  # fmt: skip

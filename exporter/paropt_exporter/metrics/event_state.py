@@ -231,6 +231,7 @@ class EventState:
         match event:
             case RunStarted():
                 self._set((families.RUN_IN_PROGRESS, (event.lane,)), 1.0)
+                self._set((families.RUN_STARTED, (event.lane,)), event.started_timestamp_seconds)
                 self._start_deadline(event)
                 for stage in event.stages:
                     self._progress[event.lane, stage] = _Progress()
@@ -243,7 +244,7 @@ class EventState:
                 self._end_stage(event)
             case RunRecord():
                 self._set((families.RUN_IN_PROGRESS, (event.lane,)), 0.0)
-                for family in (families.RUN_DEADLINE, families.RUN_PREDICTED_END):
+                for family in (families.RUN_STARTED, families.RUN_DEADLINE, families.RUN_PREDICTED_END):
                     if self._numbers.get((family, (event.lane,))) is not None:
                         self._set((family, (event.lane,)), None)
             case _:
@@ -263,6 +264,7 @@ class EventState:
         progress.tasks = stage.tasks
         self._set_progress(place, progress)
         self._set((families.STAGE_RUNNING, place), 1.0)
+        self._set((families.STAGE_STARTED, place), stage.started_timestamp_seconds)
         if stage.sla is not None:
             deadline = stage.started_timestamp_seconds + stage.sla.max_seconds
             self._set((families.SLA_DEADLINE, place), deadline)
@@ -283,6 +285,7 @@ class EventState:
         if stage.cached:  # it never started
             self._set((families.STAGE_PROGRESS, place), 1.0)
         self._set((families.STAGE_RUNNING, place), 0.0)
+        self._set((families.STAGE_STARTED, place), None)
         self._set((families.SLA_DEADLINE, place), None)
 
 

@@ -62,10 +62,12 @@ SCRAPE_FAMILIES = (
 # Series of one process that its history lacks. The host's are not among them: they are the same for all processes.
 LIVE_FAMILIES = (
     families.RUN_IN_PROGRESS,
+    families.RUN_STARTED,
     families.RUN_INTERVAL,
     families.RUN_DEADLINE,
     families.RUN_PREDICTED_END,
     families.STAGE_RUNNING,
+    families.STAGE_STARTED,
     families.STAGE_PROGRESS,
     families.STAGE_MEMORY_PEAK,
     families.SLA_DEADLINE,

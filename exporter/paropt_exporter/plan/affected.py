@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from paropt_exporter.changes import ChangeFinder, Changes, UnknownChange
 from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.files import is_file
 from paropt_exporter.input_files import InputPatterns, join_pattern
+from paropt_exporter.plan.implied_inputs import find_implied_change
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 from paropt_exporter.plan.stage_patterns import list_input_patterns
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _NO_INPUTS = "no inputs: always runs"
 _NO_MATCH = "its inputs match no file: always runs"
+_NO_WALK = "its inputs can't be listed: always runs"
 _NEEDED = "needed"
 
 
@@ -58,9 +61,9 @@ def find_affected(config: Config, stages: Sequence[Stage], find: ChangeFinder) -
 def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -> AffectedStages:
     """Return the stages that a change affects, with the stages that they need.
 
-    A stage is affected if a changed file is one of its inputs, if it has no inputs or they match no file, or if it
-    needs an affected stage that has outputs. With `cache: true` all files of the project are its inputs. A changed
-    config affects all stages.
+    A stage is affected if a changed file is one of its inputs, which need not name all of them (`implied_inputs`), if
+    it has no inputs or they match no file, or if it needs an affected stage that has outputs. With `cache: true` and no
+    inputs, all files of the project are its inputs. A changed config affects all stages.
     """
     reasons = _find_reasons(config, stages, changes)
     needs = {stage.name: stage.needs for stage in stages}
@@ -91,19 +94,21 @@ def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str
         return f"{config.path.name} changed"
     if stage.declared_inputs is None and stage.cache == "always":  # as in the cache, its inputs are the project's files
         first = min((path for path in changes.paths if not path.startswith("../")), default=None)
+        first = first or find_implied_change(config, stage, changes)
         return None if first is None else _format_path(first)
     if stage.declared_inputs is None:
         return _NO_INPUTS
     patterns = InputPatterns(list_input_patterns(stage))
-    if (path := changes.find_match(patterns)) is not None:
+    if (path := changes.find_match(patterns) or find_implied_change(config, stage, changes)) is not None:
         return _format_path(path)
     root = os.fspath(config.root)
-    try:
+    with suppress(OSError):  # a folder that can't be read may contain files
         if not patterns.has_file(root) and not _needs_outputs(config, stage):
             return _NO_MATCH
-        links = [*patterns.iter_links(root, patterns.find_files(root))] if changes.paths else []
-    except OSError:  # a folder that can't be read has no links to follow
-        return None
+    try:
+        links = [*patterns.iter_links(root, patterns.find_readable_files(root))] if changes.paths else []
+    except OSError:  # a folder has vanished
+        return _NO_WALK
     linked = _find_linked_match(links, patterns, changes)
     return None if linked is None else _format_path(linked)
 

@@ -21,7 +21,7 @@ _FIXED = {"TERM": "dumb"}
 # They contain paths that differ between checkouts and runs. The programs on PATH are in the key as the stage's tools.
 UNKEYED = frozenset(
     {
-        "PATH", "VIRTUAL_ENV", "TMPDIR", "XDG_RUNTIME_DIR", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS",
+        "PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "TMPDIR", "XDG_RUNTIME_DIR", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS",
         "PAROPT_RUN", "PAROPT_COMMAND",
     }
 )  # fmt: skip

@@ -57,7 +57,9 @@ _HIGHEST = (
     families.SLA_PREDICTED_BREACH,
 )
 _LOWEST = (
+    families.RUN_STARTED,
     families.RUN_DEADLINE,
+    families.STAGE_STARTED,
     families.SLA_DEADLINE,
     families.CONFIG_RELOAD_SUCCESSFUL,
     families.CONFIG_RELOAD_SUCCESS,

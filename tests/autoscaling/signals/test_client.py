@@ -194,7 +194,9 @@ def test_each_fault_has_its_kind_and_the_next_query_succeeds(server: FakePrometh
     assert asking.query("up").elements[0].value == 42.0
 
 
-@pytest.mark.parametrize("reply", [silent(), dripping(0.05)], ids=["silent", "dripping"])
+@pytest.mark.parametrize(
+    "reply", [silent(), dripping(0.05), dripping(0.05, length="")], ids=["silent", "dripping", "without_a_length"]
+)
 def test_slow_server_is_cut_off_at_the_deadline(server: FakePrometheus, reply: Reply) -> None:
     server.reply = reply
     failed = failure(server, timeout=TIMEOUT_SECONDS)

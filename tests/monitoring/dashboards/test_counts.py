@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from paropt_exporter.monitoring import dashboards
 from paropt_exporter.monitoring.alerts import rule_files
 from paropt_exporter.monitoring.options import Options
 from support.deployed import check_queries
-from support.generated import iter_panels
+from support.panel_queries import ask
 
 _PLACE = 'job="paropt",instance="a",project="demo",lane="standard"'
 _FAILED = f'instance_stage:paropt_stage_runs:increase5m{{{_PLACE},stage="lint",result="failure"}}'
 _BROKEN = f'instance_stage:paropt_sla_violations:increase5m{{{_PLACE},stage="lint",severity="normal"}}'
 _RUNS = f'paropt_runs_total{{{_PLACE},result="failure"}}'
-
-
-def ask(title: str, options: Options, interval: str) -> tuple[str, str]:
-    """Return a panel's query as Grafana sends it with this interval, and the panel's shortest interval."""
-    (panel,) = [
-        panel
-        for text in dashboards.render_dashboards(options).values()
-        for panel in iter_panels(json.loads(text))
-        if panel["title"] == title
-    ]
-    expression: str = panel["targets"][0]["expr"]
-    values = {
-        "$__interval": interval, "$__rate_interval": interval, "$__range": "1d", '="$project"': '="demo"',
-        "$job": ".+", "$instance": ".+", "$project": ".*", "$lane": "standard", "$stage": ".*",
-    }  # fmt: skip
-    for name in sorted(values, key=len, reverse=True):
-        expression = expression.replace(name, values[name])
-    return expression, panel.get("interval", "")
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,10 @@ class Client:
             raise QueryFailed("timeout", self._get_timeout_message())
         try:
             with self._sockets.limit(left):
-                result = _parse_result(self._fetch(expression, left), self._server_name)
+                body = self._fetch(expression, left)
+            if self._clock.monotonic() >= deadline:  # cut off, a body without a length seems to have ended there
+                raise TimeoutError
+            result = _parse_result(body, self._server_name)
             return replace(result, warnings=tuple(hide_secrets(text, self._secrets) for text in result.warnings))
         except requests.exceptions.SSLError as error:
             raise QueryFailed("tls", f"{self._server_name}: {_find_cause(error)}") from None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from time import monotonic
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -57,6 +57,7 @@ class Backlog:
         self.submitted: dict[TaskFuture[Any], SubmittedTask] = {}
         self.counts: dict[PoolName, int] = {THREADS: 0, PROCESSES: 0}  # of submitted tasks
         self.has_ended_tasks = False
+        self.dropped: deque[QueuedTask] = deque()  # cancelled tasks of which waiting threads are not notified yet
         # The tasks that threads are submitting to a pool now, with the thread's identifier and their keys in `queued`.
         self._in_transit: dict[TaskFuture[Any], tuple[int, str, QueuedTask]] = {}
 
@@ -74,10 +75,15 @@ class Backlog:
         """Drop cancelled and stopped tasks from the start of a queue; return whether there were any."""
         tasks, dropped = self.queued[key], False
         while tasks and tasks[0].future.done():
-            # Refuses a cancelled task, and notifies waiting threads of the cancellation.
-            tasks.popleft().future.start_running(monotonic())
+            self.dropped.append(tasks.popleft())
             dropped = True
         return dropped
+
+    def notify_dropped(self) -> None:
+        """Notify waiting threads of the dropped tasks' cancellation. Without the lock: see `TaskFuture`."""
+        with contextlib.suppress(IndexError):  # another thread may take the last one
+            while self.dropped:
+                self.dropped.popleft().future.notify_cancelled()
 
     def take(self, key: str, pool_name: PoolName, *, profiled: bool) -> QueuedTask:
         """Take the first task of a queue for a pool, and let the next function take its turn."""
@@ -87,7 +93,10 @@ class Backlog:
         tasks.popleft()
         self.counts[pool_name] += 1
         self.submitted[task.future] = SubmittedTask(pool_name, task.key, profiled)
-        self.queued.move_to_end(key)
+        if tasks:
+            self.queued.move_to_end(key)
+        else:
+            del self.queued[key]
         return task
 
     def note_arrival(self, task: QueuedTask) -> None:
@@ -97,8 +106,8 @@ class Backlog:
     def take_back(self) -> None:
         """After an interrupt of the calling thread, queue the tasks again that it was submitting.
 
-        A pool may have received one before the interrupt, and then receives it twice. It runs once: its future, which
-        has a condition because of its callback, refuses the second claim.
+        A pool may have received one before the interrupt, and then receives it twice. It runs once: its future refuses
+        the second claim.
         """
         for key, task in self._pop_in_transit():
             self.submitted.pop(task.future, None)
@@ -166,4 +175,4 @@ class Backlog:
         return not any(self.queued.values()) and not self.submitted
 
     def clear(self) -> None:
-        self.queued, self.submitted, self._in_transit = OrderedDict(), {}, {}
+        self.queued, self.submitted, self._in_transit, self.dropped = OrderedDict(), {}, {}, deque()

@@ -51,6 +51,10 @@ _BRIEF_SECONDS = 0.001  # tens of times the cost of a decision
 # count for more, so that at least one in a thousand is measured.
 _MEASURED_ONCE_SECONDS = 0.02
 _LEAST_UNMEASURED_SECONDS = _MEASURED_ONCE_SECONDS / 1000
+# Likewise for a settled function whose other tasks use less CPU time than `_NOTABLE_CPU_SECONDS`, so that none of them
+# can be CPU-bound: a measurement takes four times as much as a sleep.
+_SETTLED_ONCE_SECONDS = 0.5
+_NOTABLE_CPU_SECONDS = _WORTH_MOVING_SECONDS * CPU_BOUND_DEMAND
 
 _THREAD_ONLY = "__paropt_thread_only__"
 _MAX_PROFILES = 10_000
@@ -114,7 +118,7 @@ class Router:
             settled = known.clear >= _MIN_CLEAR_MEASUREMENTS
             known.doubted = (unclear or (crowded and settled)) and known.cpu_demand < CPU_BOUND_DEMAND
             known.clear += not crowded and not unclear
-            known.unmeasured_tasks = min(known.unmeasured_tasks, _count_unmeasured(known.seconds))
+            known.unmeasured_tasks = min(known.unmeasured_tasks, _count_unmeasured_of(known))
             if not known.doubted:
                 known.seconds += _NEWEST_WEIGHT * (seconds - known.seconds)
                 # Weighted by duration: brief tasks and a long wait together are not a function that computes for long.
@@ -180,7 +184,7 @@ class Router:
         if known.unmeasured_tasks > 0 and (known.seconds < _BRIEF_SECONDS or _is_settled(known)):
             known.unmeasured_tasks -= 1
             return False
-        known.unmeasured_tasks = _count_unmeasured(known.seconds)
+        known.unmeasured_tasks = _count_unmeasured_of(known)
         return True
 
     def needs_no_decision(self, key: str) -> bool:
@@ -193,9 +197,16 @@ class Router:
         known.unmeasured_tasks -= 1  # without the lock: if two threads collide, a task more is not measured
         return True
 
-    def learn_duration(self, key: str, seconds: float) -> None:
-        """Take the duration of a task that was not measured. Of an unknown function it suffices if it is brief."""
-        if seconds < _BRIEF_SECONDS and key not in self._known:
+    def learn_duration(self, key: str, seconds: float, cpu_seconds: float) -> None:
+        """Take the duration and the CPU time of a task whose wait for a core was not measured.
+
+        Of an unknown function they suffice if it is brief. Of a known one, the CPU time may call for a measurement.
+        """
+        known = self._known.get(key)
+        if known is not None:
+            if cpu_seconds >= _NOTABLE_CPU_SECONDS:
+                known.unmeasured_tasks = min(known.unmeasured_tasks, _count_unmeasured(known.seconds))
+        elif seconds < _BRIEF_SECONDS:
             with self._lock:
                 unmeasured = _count_unmeasured(seconds)
                 first = _Knowledge(cpu_demand=UNKNOWN_DEMAND, seconds=seconds, unmeasured_tasks=unmeasured)
@@ -311,9 +322,17 @@ def _may_be_gil_bound(time: CoreTime, wall_seconds: float, switches: Switches) -
     return was_preempted(time, switches) and compute_gil_ratio(time, wall_seconds, switches) >= _UNCLEAR_GIL_RATIO
 
 
-def _count_unmeasured(seconds: float) -> int:
-    """Return how many tasks that take so long need no measurement after one that was measured."""
-    return math.ceil(_MEASURED_ONCE_SECONDS / max(seconds, _LEAST_UNMEASURED_SECONDS)) - 1
+def _count_unmeasured(seconds: float, *, shows_cpu: bool = False) -> int:
+    """Return how many tasks that take so long need no measurement after one that was measured.
+
+    `shows_cpu`: the function is settled, and the CPU time of each of its tasks is read in any case.
+    """
+    once_seconds = _SETTLED_ONCE_SECONDS if shows_cpu else _MEASURED_ONCE_SECONDS
+    return math.ceil(once_seconds / max(seconds, _LEAST_UNMEASURED_SECONDS)) - 1
+
+
+def _count_unmeasured_of(known: _Knowledge) -> int:
+    return _count_unmeasured(known.seconds, shows_cpu=_is_settled(known) and known.seconds >= _BRIEF_SECONDS)
 
 
 def _is_settled(known: _Knowledge) -> bool:

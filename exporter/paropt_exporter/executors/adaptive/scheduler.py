@@ -202,7 +202,11 @@ class AdaptiveScheduler:
             self._close_pools()
 
     def _submit_all_startable(self) -> None:
-        while (found := self._pop_startable()) is not None:
+        while self._backlog.queued:
+            found = self._pop_startable()
+            self._backlog.notify_dropped()
+            if found is None:
+                return
             pool_name, task = found
             try:
                 self._submit_to(pool_name, task)
@@ -244,7 +248,7 @@ class AdaptiveScheduler:
         return self._pools.get(THREADS)
 
     def _pop_startable(self) -> tuple[PoolName, QueuedTask] | None:
-        backlog = self._backlog
+        backlog, full_for_unknown = self._backlog, False
         with self.lock:
             for key, tasks in list(backlog.queued.items()):
                 if backlog.drop_done(key):
@@ -252,10 +256,14 @@ class AdaptiveScheduler:
                 if not tasks:
                     del backlog.queued[key]
                     continue
+                unknown = self.router.get_cpu_demand(key) is None
+                if unknown and full_for_unknown:  # hundreds of functions that are used once may be queued
+                    continue
                 pool_name = self._placement.choose_pool(key)
                 if self._placement.may_start(key, pool_name):
                     profiled = self._choose_to_profile(tasks[0], pool_name)
                     return pool_name, backlog.take(key, pool_name, profiled=profiled)
+                full_for_unknown = full_for_unknown or (unknown and self._placement.is_full(pool_name))
             return None
 
     def _choose_to_profile(self, task: QueuedTask, pool_name: PoolName) -> bool:
@@ -315,10 +323,10 @@ class AdaptiveScheduler:
             self._note_ended()
         if not submitted.profiled:  # then a measurement would lack the wait for a core
             if (started := future.started_seconds) is not None:
-                self.router.learn_duration(submitted.key, monotonic() - started)
+                self.router.learn_duration(submitted.key, monotonic() - started, future.cpu_seconds)
         elif (measurement := future.measurement) is not None:
             self.router.learn(submitted.key, measurement, concurrent=concurrent)
-        if not has_queue:
+        if not has_queue and (self._backlog.queued or self.closed):
             self.dispatch()
 
     def _note_ended(self) -> None:
@@ -343,19 +351,23 @@ class AdaptiveScheduler:
             log.warning("results of %s can't be sent back, so it runs in threads now: %s", key, error, extra=facts)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
+        pool, failed = self._find_pool_of(future), False
+        if pool is None:
+            failed = future.fail_queued(error)
+            pool = None if failed else self._find_pool_of(future)  # it has just been begun, or has ended
+        if pool is not None:
+            return pool.stop(future, error, grace_seconds=grace_seconds)
+        self.dispatch()
+        return failed
+
+    def _find_pool_of(self, future: TaskFuture[Any]) -> ThreadPool | ProcessPool | None:
+        """Return the pool that may have a task; None if it is queued here."""
         # A task that is not in the backlog was submitted directly, or has ended.
         direct = PROCESSES if self._strategy is Strategy.PROCESS else THREADS
         with self.lock:
             submitted = self._backlog.submitted.get(future)
             pool_name = direct if submitted is None else submitted.pool_name
-            pool = None if self._backlog.is_queued(future) else self._pools.made.get(pool_name)
-            failed = pool is None and future.mark_failed(error)  # under the lock, so that no pool gets it meanwhile
-        if pool is not None:
-            return pool.stop(future, error, grace_seconds=grace_seconds)
-        if failed:
-            future.notify_waiters()
-        self.dispatch()
-        return failed
+            return None if self._backlog.is_queued(future) else self._pools.made.get(pool_name)
 
     def count_pending(self) -> int:
         """Return how many tasks are queued, here or in the thread pool."""
@@ -475,7 +487,7 @@ class AdaptiveScheduler:
             self._note_ended()
         for task in left:
             if task.future.cancel():  # False if `stop` has settled it, or if it was submitted to a pool
-                task.future.start_running(monotonic())  # tells waiting threads of the cancellation
+                task.future.notify_cancelled()
         self._submit_startable()  # drops the cancelled tasks; after an interrupt, the end of the next task does
         self._close_pools(cancel_futures=cancel_futures)
 
@@ -563,6 +575,10 @@ class Placement:
             task.pool_name == THREADS and self._router.choose(task.key) == PROCESSES
             for task in self._backlog.submitted.values()
         )
+
+    def is_full(self, pool_name: PoolName) -> bool:
+        """Return whether a pool has a task for each worker. Then no unknown function starts, as all choose one pool."""
+        return self._backlog.counts[pool_name] >= self._pools.sizes[pool_name]
 
     def may_start(self, key: str, pool_name: PoolName) -> bool:
         """Return whether the next task of a function may be submitted to this pool now."""

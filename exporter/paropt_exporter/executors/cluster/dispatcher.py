@@ -109,7 +109,7 @@ class Dispatcher:
             while items:
                 item = items.popleft()
                 if item.future.cancel():
-                    item.future.start_running(monotonic())  # tells waiters of its cancellation
+                    item.future.notify_cancelled()
                 else:
                     self._fail(item, TaskStopped(f"{item.task.label} was stopped"))
 
@@ -136,7 +136,7 @@ class Dispatcher:
             item = self._queue[0]
             if item.future.done():
                 self._queue.popleft()
-                item.future.start_running(monotonic())  # tells waiters of its cancellation
+                item.future.notify_cancelled()
                 continue
             if self.broken:
                 self._queue.popleft()
@@ -171,6 +171,8 @@ class Dispatcher:
             if item.future.start_running(now):
                 item.sent_seconds = now
                 taken.append(item)
+            else:
+                item.future.notify_cancelled()
         return taken
 
     def _send(self, worker: RemoteWorker, items: list[WorkItem]) -> None:
@@ -334,7 +336,8 @@ class Dispatcher:
         if item.future.done():
             return  # its reply came before the order to give it up
         if not item.sent_seconds and not item.future.start_running(monotonic()):
-            return  # it was cancelled in the queue
+            item.future.notify_cancelled()  # it was cancelled in the queue
+            return
         measured = work_items.build_last_measurement(item, monotonic())
         self._settle(item, TaskReply(attempt=item.task.attempt, error=error, measurement=measured), monotonic())
 

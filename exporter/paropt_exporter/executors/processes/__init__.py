@@ -14,6 +14,7 @@
     transport                  the descriptors of one process
     forkservers                the fork server
 
-Locks, in the order in which one thread may take them: `Scheduler.lock`; then that of a `ThreadGroup`, of a future, or
-of the `ForkServers`, of which none is taken inside another. The callbacks of futures run without any of them.
+Locks, in the order in which one thread may take them: `Scheduler.lock`, then that of a `ThreadGroup` or of the
+`ForkServers`, neither of which is taken inside the other. No future's lock is taken inside these: `wait` locks all its
+futures, and a signal handler that interrupts it may need a pool's lock. The callbacks of futures run without any.
 """

@@ -76,6 +76,7 @@ class Durations:
 
 def take_batch(
     items: list[WorkItem],
+    dropped: list[WorkItem],
     queue: deque[WorkItem],
     durations: Durations,
     now: float,
@@ -83,15 +84,15 @@ def take_batch(
     share: int,
     most: int,
     busy: bool,
-) -> tuple[float, int]:
+) -> float:
     """Begin the first tasks of the queue and move them to `items`: a worker's `share`, and `most` of them at most.
 
-    Return their expected seconds, and how many tasks were found cancelled. The first task is taken even if it is long,
-    unless the worker is `busy`, where it would wait. A task with large arguments is taken alone. If an interrupt is
-    raised in here, each task is either in the queue or in `items`.
+    Return their expected seconds. Tasks that were cancelled or stopped go to `dropped`. The first task is taken even if
+    it is long, unless the worker is `busy`, where it would wait. A task with large arguments is taken alone. If an
+    interrupt is raised in here, each task is either in the queue or in one of the lists.
     """
     item: WorkItem | None = None
-    total, function, known, cancelled = 0.0, b"", 0.0, 0
+    total, function, known = 0.0, b"", 0.0
     try:
         # The queue comes last in the condition: a signal handler or finalizer may take from it in between.
         while len(items) < most and (len(items) < share or total < _WAKE_UP_SECONDS) and queue:
@@ -109,12 +110,13 @@ def take_batch(
                 items.append(item)
                 total += expected
             else:
-                cancelled += 1
+                dropped.append(item)
     except BaseException:  # an interrupt; raised again
-        if item is not None and not (queue and queue[0] is item) and not (items and items[-1] is item):
+        present = [*([queue[0]] if queue else []), *items[-1:], *dropped[-1:]]
+        if item is not None and not any(item is other for other in present):
             items.append(item)
         raise
-    return total, cancelled
+    return total
 
 
 def put_back(queue: deque[WorkItem], items: list[WorkItem]) -> None:

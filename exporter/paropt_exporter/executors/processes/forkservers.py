@@ -152,8 +152,8 @@ class ForkServers:
         from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, theirs):
-            end.setblocking(True)  # whatever the program's `socket.setdefaulttimeout` is
+        ours.setblocking(True)  # whatever the program's `socket.setdefaulttimeout` is
+        os.set_blocking(theirs.fileno(), True)  # gevent's `setblocking` would leave the descriptor as it is
         try:
             root, python = str(Path(__file__).parents[3]), _find_interpreter()
             self._pid = os.posix_spawn(

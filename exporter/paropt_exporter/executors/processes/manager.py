@@ -22,6 +22,7 @@ from paropt_exporter.executors.processes.scheduler import (
     Action,
     Cancel,
     Dismiss,
+    Drop,
     Exit,
     Fail,
     Kill,
@@ -41,7 +42,7 @@ class ProcessManager:
     """The part of a pool that outlives the ProcessPool object.
 
         event ──> scheduler (under its lock) ──> Dismiss, Wake, offer of claims (under the lock)
-                                             ──> Send, Kill, Cancel, Fail       (after it)
+                                             ──> Send, Kill, Cancel, Drop, Fail (after it)
 
     Guarantees:
       * An accepted task settles once: result, exception, cancelled, stopped, or WorkerDied.
@@ -75,7 +76,7 @@ class ProcessManager:
                 process.connection.offer(len(action.items), process.sending, action.sender)
             elif isinstance(action, (Dismiss, Wake)):
                 self._notify((action,))
-        return actions
+        return [*actions, *self.scheduler.pop_dropped()] if self.scheduler.dropped else actions
 
     def _notify(self, notices: Sequence[Notice]) -> None:
         """Carry out notices, under the lock."""
@@ -95,13 +96,15 @@ class ProcessManager:
                 end_process(action.process, action.grace_seconds)
             elif type(action) is Cancel:
                 self._cancel(action.item)
+            elif type(action) is Drop:
+                action.item.future.notify_cancelled()
             elif type(action) is Fail:
                 self.fail_unbegun(action.item, action.error)
 
     def _cancel(self, item: WorkItem) -> None:
         """Cancel a task, then take it from the queue: if an interrupt comes in between, a worker drops it."""
         if item.future.cancel():
-            item.future.start_running(0.0)  # tells waiting threads of the cancellation
+            item.future.notify_cancelled()
         elif not item.future.done():  # a worker has begun it; otherwise it was stopped
             return
         with self.scheduler.lock:
@@ -186,6 +189,15 @@ class ProcessManager:
         raise renew(self.scheduler.closed)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
+        stopped = self._stop_present(future, error, grace_seconds)
+        if stopped is None:
+            stopped = future.fail_queued(error)  # before another thread submits it, or else it has just done so
+            stopped = stopped or self._stop_present(future, error, grace_seconds)
+        self.dispatch()
+        return bool(stopped)
+
+    def _stop_present(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool | None:
+        """Stop a queued or running task. Return False if it has just ended, None if the pool does not have it."""
         process: WorkerProcess | None = None
         queued: WorkItem | None = None
         try:
@@ -197,23 +209,18 @@ class ProcessManager:
                 queued = self.scheduler.find_queued(future) if stopped is None else None
                 if queued is not None:
                     self.scheduler.withdraw(queued)  # before its future is settled, no worker may begin it
-                # Otherwise it has ended, or another thread is about to submit it: under the lock, no worker begins it.
-                failed = queued is None and stopped is None and future.mark_failed(error)
             self._finish(actions)
             if queued is not None:
                 stopped = future.fail_queued(error)
                 with self.scheduler.lock:
                     self.scheduler.count_unbegun(failed=False)
-            elif failed:
-                future.notify_waiters()
         except BaseException:  # an interrupt; raised again
             if process is not None and process.stopping is future:
                 end_process(process, grace_seconds)
             if queued is not None:
                 future.fail_queued(error)
             raise
-        self.dispatch()
-        return failed if stopped is None else stopped
+        return stopped
 
     # Events from workers' threads
 
@@ -302,8 +309,9 @@ class ProcessManager:
         Return whether this has ended it.
         """
         with self.scheduler.lock:
-            actions = self._begin(self.scheduler.give_up(build_start_error(self.counters.name, error)))
-        self._finish(actions)
+            actions = self.scheduler.give_up(build_start_error(self.counters.name, error))
+            rest = self._begin(actions)
+        self._finish(rest)
         return bool(actions)
 
     # Size
@@ -352,8 +360,9 @@ class ProcessManager:
 
     def reset_after_fork(self) -> None:
         """In a forked child: the workers are the parent's."""
-        self.threads.group.reset()
-        for worker in self.scheduler.reset_after_fork(RuntimeError(lifetime.AFTER_FORK_MESSAGE)):
+        workers = self.scheduler.reset_after_fork(RuntimeError(lifetime.AFTER_FORK_MESSAGE))
+        self.threads.group.reset(self.scheduler.lock)
+        for worker in workers:
             if worker.process is not None:
                 worker.process.connection.close()
             close_waker(worker)

@@ -16,6 +16,7 @@ Each method is an event. It changes the state and returns actions for the manage
     under the lock:   Wake     a worker's thread           Dismiss  a process, which exits after its tasks
     after that:       Send     a batch to a process        Kill     a process with its group
                       Cancel   a task, and withdraw it     Fail     a task that was not begun
+                      Drop     a task that was cancelled
 
 Guarantees:
   * Only this module and `workers` write the state of the workers and the queue, and callers hold `lock`. Exceptions,
@@ -112,13 +113,19 @@ class Cancel(NamedTuple):
     item: WorkItem
 
 
+class Drop(NamedTuple):
+    """The task has left the queue: notify waiting threads of its cancellation."""
+
+    item: WorkItem
+
+
 class Fail(NamedTuple):
     item: WorkItem
     error: BaseException
 
 
 Notice = Dismiss | Wake  # carried out under the lock
-Action = Notice | Send | Kill | Cancel | Fail
+Action = Notice | Send | Kill | Cancel | Drop | Fail
 
 
 class Exit(NamedTuple):
@@ -160,6 +167,7 @@ class Scheduler:
         # need be, since a thread that wakes for nothing takes the interpreter's lock from one that submits.
         self._unwatched: set[WorkerProcess] = set()
         self._is_ending = False
+        self.dropped: list[WorkItem] = []  # cancelled tasks that have left the queue, until `pop_dropped`
 
     def __repr__(self) -> str:
         workers = ", ".join(map(repr, self.workers))
@@ -237,6 +245,15 @@ class Scheduler:
             return False
         self.queue.remove(item)
         return True
+
+    def pop_dropped(self) -> list[Drop]:
+        """Count the cancelled tasks that have left the queue, and return the actions for them.
+
+        They are no actions of the event that found them: whether a process gets a batch does not depend on them.
+        """
+        dropped, self.dropped = self.dropped, []
+        self._counters.exited.cancelled += len(dropped)
+        return [Drop(item) for item in dropped]
 
     def prefetch(self, now: float, sender: int) -> list[Action]:
         """Give the busy worker that holds fewest tasks another batch, since its thread may not run soon."""
@@ -385,7 +402,7 @@ class Scheduler:
             self._counters.deaths[_death_cause(process, code)] += 1
         self._remove_process(process, now)
         worker.leaving = worker.leaving or self._is_surplus(worker)  # it need not start again
-        unexpected = forked and not process.dismissed and not lost
+        unexpected = forked and not (process.dismissed or process.stopping or lost)
         worker.failures += unexpected
         most = _MOST_FAILED_STARTS if code in _KILLED else _MOST_EARLY_EXITS
         return Exit(lost, unexpected, unexpected and not process.is_ready and worker.failures >= most)
@@ -443,8 +460,8 @@ class Scheduler:
     ) -> tuple[bool | None, list[Action]]:
         """Stop a task, after its process has got its unclaimed tasks taken back.
 
-        Return True and the action that ends its process if it runs, False if it has ended, None if it was not begun:
-        then its future may be settled now.
+        Return True and the action that ends its process if it runs, False if it has just ended, None if no process has
+        begun it.
         """
         process = self.find_process(future)
         number = None if process is None else process.tasks.find_number(future)
@@ -545,8 +562,7 @@ class Scheduler:
         busy = bool(tasks.batches)
         items: list[WorkItem] = []
         process.sending[sender] = items  # if an interrupt comes, `note_exited` finds them there
-        seconds, cancelled = take_batch(items, self.queue, self.durations, now, share=share, most=most, busy=busy)
-        self._counters.exited.cancelled += cancelled
+        seconds = take_batch(items, self.dropped, self.queue, self.durations, now, share=share, most=most, busy=busy)
         if not items:
             del process.sending[sender]
             return []

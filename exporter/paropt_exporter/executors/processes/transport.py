@@ -49,7 +49,9 @@ class WorkerConnection:
             with theirs:
                 for each in (self._socket, theirs):
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-                theirs.setblocking(True)  # `socket.setdefaulttimeout` of the program would not suit the worker
+                # The program's `socket.setdefaulttimeout` would not suit the worker. gevent's `setblocking` leaves the
+                # descriptor as it is.
+                os.set_blocking(theirs.fileno(), True)
                 self._claims = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
                 self._open.append(self._claims)
                 self._write_claims = partial(os.eventfd_write, self._claims)

@@ -46,6 +46,7 @@ _MOST_ALL_NAMES = 1_000_000  # of all folders, 100 bytes each
 _MOST_LINKS = 40  # as the kernel
 _MOST_MOVES = 1_000
 _LARGEST_DIGESTED_BYTES = 1 << 24
+_MOST_INTERPRETERS = 5  # in a chain of scripts, as the kernel
 _FIRST_LINE_BYTES = 256  # of a script, as the kernel reads it
 _RENAME_EXCHANGE = 2
 _PLAIN_OPEN_FLAGS = os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # and O_RDONLY, which is 0
@@ -276,7 +277,23 @@ class Tracer:
             return
         if not self._privileged and _is_privileged(path):
             self._privileged = os.fsdecode(path)
-        self._note(_find_own_interpreter(path, self._paths.get(self._walk.find_place(path))), READ)
+        self._note_interpreters(call, path)
+
+    def _note_interpreters(self, call: Notification, path: bytes) -> None:
+        """Note the interpreters of a script, if the exporter can't find them when the command has ended.
+
+        These are the interpreters of scripts that the command made, which may be gone, and those whose paths are
+        relative, which the kernel looks for in the current folder.
+        """
+        script: bytes | None = path
+        for _ in range(_MOST_INTERPRETERS):
+            interpreter = None if script is None else _read_interpreter(script)
+            if script is None or interpreter is None:
+                return
+            is_lasting = interpreter[:1] == b"/" and not self._is_made(script)
+            script = complete_path(call.pid, None, interpreter)
+            if not is_lasting:
+                self._note(script, READ)
 
     def _check_moved(self, source: bytes | None, target: bytes | None) -> None:
         """Note that a link or folder is moved.
@@ -307,6 +324,11 @@ class Tracer:
                 return True
             place = place.rpartition(b"/")[0]
         return False
+
+    def _is_made(self, path: bytes) -> bool:
+        """Return whether the command wrote a file."""
+        entry = self._paths.get(self._walk.find_place(path))
+        return entry is not None and bool(entry[0] & WRITE)
 
     def _is_absent(self, place: bytes) -> bool:
         """Return whether nothing is at a place, and the command has not touched it yet."""
@@ -477,14 +499,15 @@ def _compute_digest(path: bytes, state: Any) -> str | None:
     return digest if _read_state(path) == state else None
 
 
-def _find_own_interpreter(path: bytes, entry: list[Any] | None) -> bytes | None:
-    """Return the interpreter of a script that the command made, which may be gone when the command ends."""
-    if entry is None or not entry[0] & WRITE:
-        return None
-    with open(os.open(path, _OWN_OPEN_FLAGS), "rb", buffering=0) as file:
-        line = (file.read(_FIRST_LINE_BYTES) or b"").partition(b"\n")[0]  # None: a pipe that is empty
+def _read_interpreter(path: bytes) -> bytes | None:
+    """Return the interpreter that a script names, possibly relative to the folder of the process that starts it."""
+    try:
+        with open(os.open(path, _OWN_OPEN_FLAGS), "rb", buffering=0) as file:
+            line = (file.read(_FIRST_LINE_BYTES) or b"").partition(b"\n")[0]  # None: a pipe that is empty
+    except OSError:
+        return None  # the call fails, or this is a program that only the kernel may read
     words = line[2:].split()
-    return tidy(words[0]) if line[:2] == b"#!" and words and words[0][:1] == b"/" else None
+    return words[0] if line[:2] == b"#!" and words else None
 
 
 def _is_privileged(path: bytes) -> bool:

@@ -14,6 +14,13 @@ def longest_stages(series: SeriesSelector) -> Query:
     )
 
 
+def running_time(series: SeriesSelector) -> Query:
+    return Query(
+        question="Which stages are running, and for how long (seconds)?",
+        expr=f"topk(10, time() - {series.select_now(families.STAGE_STARTED)})",
+    )
+
+
 def queue_wait(series: SeriesSelector) -> Query:
     wait = families.TASK_QUEUE_WAIT
     waited, waits = series.increase(wait, "1h", part="sum"), series.increase(wait, "1h", part="count")

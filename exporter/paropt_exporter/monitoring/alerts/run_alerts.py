@@ -152,14 +152,15 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
         ),
         impact="The lane does not end; with `--every` the next runs do not start.",
         diagnosis=(
+            questions.running_time(series),
             Query(
-                question="Which stages are running, and how much of each is done (1: all)?",
+                question="How much of each running stage is done (1: all)?",
                 expr=(
                     f"{series.select_now(families.STAGE_PROGRESS)} and {series.select_now(families.STAGE_RUNNING)} == 1"
                 ),
             ),
             Query(
-                question="How long did the stage take in its last run (seconds)?",
+                question="How long did the stages take in their last run (seconds)?",
                 expr=series.select_now(families.STAGE_LAST_DURATION),
             ),
             questions.run_delay(series),

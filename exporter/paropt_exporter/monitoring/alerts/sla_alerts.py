@@ -63,12 +63,13 @@ def _build_violation_alert(series: SeriesSelector) -> Alert:
         impact="Users of this lane wait longer than promised. The error budget shrinks.",
         diagnosis=(
             Query(
-                question="By how much was the limit broken (1 is the limit)?",
+                question="By how much did the last runs break the limit (1 is the limit)?",
                 expr=(
                     f"topk(10, {series.select_now(families.STAGE_LAST_DURATION)}"
                     f" / {series.select_now(families.SLA_LIMIT)})"
                 ),
             ),
+            questions.running_time(series),
             Query(
                 question="Is the stage slower than it used to be, or was it always close to the limit?",
                 expr=(

@@ -89,14 +89,14 @@ def _iter_status_panels(scope: Scope) -> Iterator[Panel]:
             )
         ),
         yes_or_no("yes", "no", yes_is_good=True),
-        no_value="no run yet",
+        no_value="no run, or no exporter",
     )
     yield build_stat(
         "How long ago did it succeed?",
         "Since the last successful run. More than two intervals of the lane: it fails each time, or nothing starts it.",
         Query(expr=f"time() - {success}"),
         Scale(unit="s"),
-        no_value="no success yet",
+        no_value="no success, or no exporter",
     )
     yield from _iter_recent_panels(scope)
 
@@ -109,10 +109,12 @@ def _count_failed_stages(scope: Scope) -> str:
 
 def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
     yield build_stat(
-        "How many hosts run it now?",
-        "Hosts on which the lane runs at this moment. Above 0 for much longer than a run takes: a stage is stuck.",
-        Query(expr=f"sum({scope.select(names.RUN_IN_PROGRESS)})"),
-        Scale(unit=COUNT, decimals=0),
+        "How long has it been running?",
+        "The present run, on the host where it began first. Much longer than a run takes: a stage is slow or stuck; "
+        "the table below begins with it.",
+        Query(expr=scope.elapsed(names.RUN_STARTED)),
+        Scale(unit="s"),
+        no_value="not running",
     )
     yield build_success_rate(scope, "The charts of failures show which stage it is.")
     yield build_stat(
@@ -124,9 +126,9 @@ def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_stat(
         "How much of its limit is used?",
-        "The duration of the last whole run, of the slowest host, over the lane's total limit. Above 80 %: shorten "
-        "the stages that take longest.",
-        Query(expr=f"max({scope.select(names.RUN_LAST_DURATION)}) / max({scope.select(names.LANE_SLA_LIMIT)})"),
+        "The duration of the last whole run, or of the present one once it takes a minute longer, of the slowest "
+        "host, over the lane's total limit. Above 80 %: shorten the stages that take longest.",
+        Query(expr=f"{scope.longest_run()} / max({scope.select(names.LANE_SLA_LIMIT)})"),
         more_is_worse("percentunit", watch=0.8, bad=1),
         no_value="no limit or run",
     )
@@ -136,11 +138,12 @@ def _build_durations(scope: Scope) -> Panel:
     longest = f"topk({MOST_LINES}, max {_BY} ({scope.over_range('max_over_time', names.STAGE_LAST_DURATION)}))"
     return build_time_series(
         "How long does each stage take, against its limit?",
-        f"The last duration of each stage on its slowest host, of the {MOST_LINES} longest; dashed red: the limits, "
-        "which the tooltip names. A stage that grows towards its limit has to be split, or needs more workers; "
-        "the table below shows how much of the limit it uses.",
+        "The last duration of each stage, or that of its present run once it takes a minute longer, on the slowest "
+        f"host, of the {MOST_LINES} longest; dashed red: the limits, which the tooltip names. A stage that grows "
+        "towards its limit has to be split, or needs more workers; the table below shows how much of the limit it "
+        "uses.",
         [
-            Query(expr=f"max {_BY} ({scope.select(names.STAGE_LAST_DURATION)}) and {longest}", legend=_STAGE),
+            Query(expr=f"{scope.longest_stage(f' {_BY} ')} and {longest}", legend=_STAGE),
             Query(
                 expr=f"max {_BY} ({scope.select(names.SLA_LIMIT)}) and {longest}",
                 legend=f"{_STAGE} limit",
@@ -165,14 +168,15 @@ def _build_timeline(scope: Scope) -> Panel:
 
 
 def _build_last_run_table(scope: Scope) -> Panel:
-    duration, limit = (f"max {_BY} ({scope.select(f)})" for f in (names.STAGE_LAST_DURATION, names.SLA_LIMIT))
+    duration, limit = scope.longest_stage(f" {_BY} "), f"max {_BY} ({scope.select(names.SLA_LIMIT)})"
     cpu = f"sum {_BY} ({scope.increase_over_range(names.STAGE_CPU)})"
     runs = f"sum {_BY} ({scope.increase_over_range(names.STAGE_DURATION, part='count')})"
     return build_table(
-        "How did each stage do in its last run?",
-        "Of the slowest host: duration, the share of the limit that it used, CPU per run in the time shown, peak "
-        "memory of a task, progress, and on how many hosts it is failing. Begin with stages over their limit, then "
-        "with the longest. A stage that is skipped as unchanged has the duration of its last run.",
+        "How does each stage do?",
+        "Of the slowest host: duration of its last run, or of the present one once it takes a minute longer, the share "
+        "of the limit that this is, CPU per run in the time shown, peak memory of a task, progress, and on how many "
+        "hosts it is failing. Begin with stages over their limit, then with the longest. A stage that is skipped as "
+        "unchanged has the duration of its last run.",
         {
             "A": duration,
             "B": f"{duration} / {limit}",
@@ -265,9 +269,9 @@ def _build_deadline_panel(scope: Scope) -> Panel:
 def _iter_time_panels(scope: Scope) -> Iterator[Panel]:
     yield build_bar_gauge(
         "Which stages are the slowest?",
-        "The ten longest last durations, of the slowest host. Only the longest is worth making faster: the lane is as "
-        "long as its longest path.",
-        Query(expr=f"topk(10, max {_BY} ({scope.select(names.STAGE_LAST_DURATION)}))", legend=_STAGE),
+        "The ten longest durations of last runs, or of present ones that take a minute longer, of the slowest host. "
+        "Only the longest is worth making faster: the lane is as long as its longest path.",
+        Query(expr=f"topk(10, {scope.longest_stage(f' {_BY} ')})", legend=_STAGE),
         Scale(unit="s"),
     )
     yield build_table(
@@ -356,9 +360,9 @@ def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
     )
     yield build_bar_gauge(
         "Whose tasks wait for a worker?",
-        "How long a task waited on average from when it could run to its start, in the time shown; the ten stages with "
-        "the longest waits. Longer than the tasks themselves take: use more workers, or run fewer stages beside each "
-        "other.",
+        "How long a task waited on average, since its stage's needs had succeeded, in the time shown; the ten stages "
+        "with the longest waits. Longer than the tasks themselves take: use more workers, or run fewer stages beside "
+        "each other. Stages with `locks` or `exclusive` also wait for others.",
         Query(expr=f"topk(10, {waited} / ({waits} > 0))", legend=_STAGE),
         Scale(unit="s"),
     )

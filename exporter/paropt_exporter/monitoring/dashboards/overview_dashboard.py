@@ -151,11 +151,11 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
     longest = f"topk({MOST_LINES}, max {by} ({scope.over_range('max_over_time', names.RUN_LAST_DURATION)}))"
     yield build_time_series(
         "How long does a run take, against its limit?",
-        f"The last whole run of each lane on its slowest host, of the {MOST_LINES} longest lanes; dashed: the lanes' "
-        "total limits, which the tooltip names. When a run nears its limit, open the lane's dashboard and see which "
-        "stage grew.",
+        "The last whole run of each lane, or the present one once it takes a minute longer, on the slowest host, of "
+        f"the {MOST_LINES} longest lanes; dashed: the lanes' total limits, which the tooltip names. When a run nears "
+        "its limit, open the lane's dashboard and see which stage grew.",
         [
-            Query(expr=f"max {by} ({scope.select(names.RUN_LAST_DURATION)}) and {longest}", legend=_LANE),
+            Query(expr=f"{scope.longest_run(f' {by} ')} and {longest}", legend=_LANE),
             Query(
                 expr=f"max {by} ({scope.select(names.LANE_SLA_LIMIT)}) and {longest}",
                 legend=f"{_LANE} limit",
@@ -248,13 +248,14 @@ def _build_broken_limit_table(scope: Scope) -> Panel:
     where = "project, lane, stage, instance"
     broken = f"topk({MOST_ROWS}, max by ({where}, severity) ({scope.select(names.SLA_BREACHED)} == 1))"
     duration, limit = (  # of the same stages: others would be rows without a severity
-        f"max by ({where}) ({scope.select(family)}) and on ({where}) {broken}"
-        for family in (names.STAGE_LAST_DURATION, names.SLA_LIMIT)
+        f"{query} and on ({where}) {broken}"
+        for query in (scope.longest_stage(f" by ({where}) "), f"max by ({where}) ({scope.select(names.SLA_LIMIT)})")
     )
     return build_table(
         "Which limits are broken?",
-        "Stages over their SLA, now or in their last run, until a run keeps the limit. The duration is that of the "
-        "last run that ended. The lane's dashboard shows what the stage waited for.",
+        "Stages over their SLA, now or in their last run, until a run keeps the limit. The duration is that of their "
+        "last run, or of the present one once it takes a minute longer. The lane's dashboard shows what the stage "
+        "waited for.",
         {"A": broken, "B": duration, "C": limit},
         [
             *_build_place_columns(),
@@ -268,11 +269,11 @@ def _build_broken_limit_table(scope: Scope) -> Panel:
 def _build_nearest_limits(scope: Scope) -> Panel:
     return build_bar_gauge(
         "Which stages are closest to their limit?",
-        "The longest last duration over the limit, of all hosts. At 80 % there is a warning, at 100 % the limit is "
-        "broken: split the longest stage, or give it workers. A stage that is skipped as unchanged breaks no limit; "
-        "its value is from when it last ran.",
+        "The longest last duration, or that of the present run once it takes a minute longer, over the limit, of all "
+        "hosts. At 80 % there is a warning, at 100 % the limit is broken: split the longest stage, or give it "
+        "workers. A stage that is skipped as unchanged breaks no limit; its value is from when it last ran.",
         Query(
-            expr=f"topk(10, max by (project, lane, stage) ({scope.select(names.STAGE_LAST_DURATION)})"
+            expr=f"topk(10, {scope.longest_stage(' by (project, lane, stage) ')}"
             f" / max by (project, lane, stage) ({scope.select(names.SLA_LIMIT)}))",
             legend="{{project}} {{lane}} {{stage}}",
         ),

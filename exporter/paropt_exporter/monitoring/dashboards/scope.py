@@ -15,6 +15,8 @@ from paropt_exporter.promql import TARGET_LABELS, Match, Without, select
 GRAFANA_RATE_WINDOW = "$__rate_interval"
 PANEL_INTERVAL = "$__interval"
 DASHBOARD_RANGE = "$__range"
+# What has ended since the last scrape seems to go on: its present run counts only once it takes that much longer.
+_BETWEEN_SCRAPES_SECONDS = 60
 
 
 class Scope(Struct, frozen=True, kw_only=True):
@@ -63,6 +65,22 @@ class Scope(Struct, frozen=True, kw_only=True):
         each point, and show hundreds of series of a fleet.
         """
         return f"{function}({self.select(family, over=DASHBOARD_RANGE)} @ end())"
+
+    def longest_run(self, by: str = "") -> str:
+        """Return the duration of a lane's slowest last run, or of the present one once it takes a minute longer."""
+        return self._longest(names.RUN_STARTED, names.RUN_LAST_DURATION, by)
+
+    def longest_stage(self, by: str) -> str:
+        """Return the same for a stage."""
+        return self._longest(names.STAGE_STARTED, names.STAGE_LAST_DURATION, by)
+
+    def elapsed(self, started: Family, by: str = "") -> str:
+        """Return how long the oldest has been running; until the next scrape, also of one that has just ended."""
+        return f"time() - min{by}({self.select(started)})"
+
+    def _longest(self, started: Family, last: Family, by: str) -> str:
+        before = f"max{by}({self.select(last)})"
+        return f"({self.elapsed(started, by)} > {before} + {_BETWEEN_SCRAPES_SECONDS} or {before})"
 
     @property
     def recorded_window(self) -> str:
