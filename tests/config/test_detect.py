@@ -949,6 +949,16 @@ def test_pytest_without_a_path_runs_the_tests_of_projects_below_too(project: Pat
     assert detect_stages(project).projects == (Path("api"),)
 
 
+def test_tests_of_projects_below_may_be_those_of_a_target(project: Path) -> None:
+    """`make test` at the root usually runs all tests, so a second stage would run them twice."""
+    _install(project.parent / "bin", "make")
+    _write(project, Makefile="test:\n\tcd api && pytest\n", api__setup_dot_py="", api__tests__test_a_dot_py="")
+    detected = detect_stages(project)
+    assert _commands(detected) == {"unit_tests": ("make", "test")}
+    assert detected.projects == ()
+    assert "unit_tests: add stages for the tests in api, unless `make test` runs them" in detected.notes
+
+
 def test_frontend_with_tests_is_named(project: Path) -> None:
     _install(project.parent / "bin", "pytest", "npm")
     scripts = '{"scripts": {"test": "node --test"}}'
