@@ -8,6 +8,8 @@ import pytest
 
 from paropt_exporter.errors import TaskStopped, WorkerDied
 from paropt_exporter.executors.processes.batches import WorkItem
+from paropt_exporter.executors.processes.scheduler import Scheduler
+from paropt_exporter.executors.processes.workers import Worker
 from support.fake_processes import BRIEF, LONG, MEDIUM, PREFETCH_TASKS, FakePool, FakeProcess
 
 HISTORIES = 10_000
@@ -179,6 +181,21 @@ def test_smaller_size_dismisses_idle_workers_now_and_busy_ones_after_their_task(
     assert repr(pool.scheduler) == "<Scheduler: 0 queued; fake-0: draining, fake-1: busy 1, fake-2: busy 1>"
     pool.settle_down()
     pool.check()
+
+
+def test_signal_handler_may_submit_during_a_resize(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, is_surplus = ready_pool(2), Scheduler._is_surplus
+
+    def submit_first(scheduler: Scheduler, worker: Worker) -> bool:
+        if not pool.items:
+            submit(pool, 2)
+        return is_surplus(scheduler, worker)
+
+    monkeypatch.setattr(Scheduler, "_is_surplus", submit_first)
+    pool.run(pool.resize(1))
+    pool.settle_down()
+    pool.check()
+    assert len(pool.scheduler.workers) == 1
 
 
 def test_worker_that_starts_is_dismissed_only_when_it_is_ready() -> None:

@@ -178,9 +178,11 @@ class Scheduler:
         size = check_size(size, MOST_WORKERS, "processes")
         self._counters.count_resize(self.target, size, reason)
         self.target = size
-        notices: list[Notice] = []
-        while self.idle and self._is_surplus(self.idle[0].worker):
-            notices.append(self._release(self.idle.pop(0).worker))
+        notices = [
+            self._release(process.worker)
+            for process in tuple(self.idle)
+            if self._is_surplus(process.worker) and self._remove_idle(process)
+        ]
         for worker in self.workers:
             waits = worker.failures and worker.process is None and not worker.leaving
             if waits and self.surplus > 0:
@@ -611,9 +613,13 @@ class Scheduler:
     def _release_all(self) -> list[Notice]:
         return [self._release(worker) for worker in self.workers if not worker.leaving]
 
-    def _remove_idle(self, process: WorkerProcess) -> None:
-        if process in self.idle:
+    def _remove_idle(self, process: WorkerProcess) -> bool:
+        """Remove a process from the idle ones; return whether it was there: a signal handler may have taken it."""
+        try:
             self.idle.remove(process)
+        except ValueError:
+            return False
+        return True
 
     def _remove_process(self, process: WorkerProcess, now: float) -> None:
         """Take a process that has ended from its worker."""
