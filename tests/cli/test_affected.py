@@ -112,6 +112,7 @@ def test_changed_item_affects_its_stage(repository: Repository, items: str, othe
         ("run: just lint, cwd: web/app", "web/justfile"),
         ("run: uv run pytest", "uv.lock"),
         ("run: pytest, cwd: web", "conftest.py"),
+        ("call: 'tools.check:run'", "tools/check.py"),
         ("run: lint, env: {RULES: rules.txt}", "rules.txt"),
         ("run: 'pytest {items}', items: {glob: 'tests/*.py'}", "tests/test_new.py"),
     ],

@@ -379,6 +379,19 @@ def test_one_config_runs_the_projects_below(project: Path) -> None:
     assert check.run(root / "paropt.yml", root, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
 
 
+def test_names_of_the_stages_of_projects_below_are_valid_and_unique(project: Path) -> None:
+    folders = [f"{'long' * 40}", "a b", "a_b", "ä+"]
+    for name in folders:
+        shutil.copytree(project, project.parent / name)
+    shutil.rmtree(project)
+    for name in folders:
+        (project.parent / name / "setup.py").touch()
+    assert _init(project.parent)[0] == 0
+    read = config.read_config(project.parent / "paropt.yml", root=project.parent)
+    assert {stage.cwd for stage in read.stages} == {*folders}
+    assert {"unit_tests_a_b", "unit_tests_a_b_2", "unit_tests_ä_"} < {stage.name for stage in read.stages}
+
+
 def test_linters_of_the_root_check_the_projects_below_too(project: Path) -> None:
     for name in ("a", "b"):
         (project / "packages" / name / "tests").mkdir(parents=True)

@@ -187,6 +187,26 @@ def test_tools_of_the_projects_virtual_environment_are_named_without_a_path(proj
     assert _commands(detect_stages(project))["quality_gates"] == ("ruff", "check", ".")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "manager"),
+    [
+        ("pyproject.toml", "[tool.poetry]\nname = 'x'\n[tool.ruff]", "poetry"),
+        ("pyproject.toml", "[tool.hatch.envs.lint]\ndependencies = ['ruff']", "hatch"),
+        ("Pipfile", "[dev-packages]\nruff = '*'", "pipenv"),
+    ],
+)
+def test_tools_may_be_in_an_environment_that_another_program_keeps(
+    project: Path, name: str, text: str, manager: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a project of Poetry, init said to install the tools that `poetry install` had installed."""
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    (project / name).write_text(text)
+    note = f"if {manager} has the tools in an environment of its own: `{manager} run paropt-exporter init --force`"
+    assert note in detect_stages(project).notes
+    monkeypatch.setenv("VIRTUAL_ENV", str(project.parent / "active"))
+    assert note not in detect_stages(project).notes
+
+
 def test_tools_of_a_workspaces_virtual_environment_are_found_in_its_packages(project: Path) -> None:
     """uv has one .venv for all packages of a workspace, at its root."""
     _install(project / ".venv/bin", "ruff")
@@ -467,7 +487,7 @@ def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
     [
         (
             "tox.ini",
-            "[testenv]\ncommands_pre =\n    latest: pip install y\n    python build.py\n    pip --version\n"
+            "[testenv]\ncommands_pre =\n    latest: pip install y\n    - {envpython} build.py\n    pip --version\n"
             "    coverage erase\n    pip install x\ncommands = pytest tests\n",
         ),
         (
@@ -857,6 +877,17 @@ def test_other_checks_of_a_linting_environment_are_named(project: Path, name: st
     assert told in detected.notes
 
 
+def test_packages_of_a_workspace_use_its_package_manager(project: Path) -> None:
+    """They have neither a lock file nor the key; npm would not find what yarn or pnpm had installed."""
+    _install(project.parent / "bin", "npm", "pnpm")
+    (project / ".git").mkdir()
+    _write(project, pnpm_lock_dot_yaml="", a__package_dot_json='{"scripts": {"test": "vitest run"}}')
+    (project / "pnpm_lock.yaml").rename(project / "pnpm-lock.yaml")
+    assert _unit_tests(project / "a") == (("pnpm", "run", "test"), None)
+    (project / "a/package-lock.json").touch()
+    assert _unit_tests(project / "a") == (("npm", "run", "test"), None)
+
+
 def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path) -> None:
     _install(project.parent / "bin", "npm")
     _write(project, package_dot_json='{"scripts": {"test": "vitest"}, "devDependencies": {"vitest": "*"}}')
@@ -916,6 +947,16 @@ def test_pytest_without_a_path_runs_the_tests_of_projects_below_too(project: Pat
     assert detect_stages(project).projects == ()
     _write(project, tox_dot_ini="[testenv]\ncommands = pytest tests\n")
     assert detect_stages(project).projects == (Path("api"),)
+
+
+def test_tests_of_projects_below_may_be_those_of_a_target(project: Path) -> None:
+    """`make test` at the root usually runs all tests, so a second stage would run them twice."""
+    _install(project.parent / "bin", "make")
+    _write(project, Makefile="test:\n\tcd api && pytest\n", api__setup_dot_py="", api__tests__test_a_dot_py="")
+    detected = detect_stages(project)
+    assert _commands(detected) == {"unit_tests": ("make", "test")}
+    assert detected.projects == ()
+    assert "unit_tests: add stages for the tests in api, unless `make test` runs them" in detected.notes
 
 
 def test_frontend_with_tests_is_named(project: Path) -> None:

@@ -53,6 +53,7 @@ _SOURCE_READERS = frozenset({_LINTING, "type_checking"})  # linters and type che
 _SOURCES = ("**/*.py", "**/*.pyi", "**/*.ipynb")
 _SETTINGS_BELOW = ("*/**/pyproject.toml", "*/**/ruff.toml", "*/**/.ruff.toml")  # for the files in their folders
 _ALL_FILES = "cache: true"  # of the repository
+_FEWER_FILES = " in the repository (or in some folders: `inputs: [src, tests]`)"
 _DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
 _EXAMPLE = """\
   - name: hello                  # no tool was found that is installed; put your own commands here
@@ -222,8 +223,8 @@ def _render_stage(stage: Stage, proposal: str | None, *, is_below: bool) -> str:
         pairs = (f"{name}: {_format_word(value)}" for name, value in stage.env.items())
         lines.append(f"    env: {{{', '.join(pairs)}}}")
     if proposal is not None:
-        folder = " (or, with `inputs: [.]`, nothing in its folder)" if is_below and proposal == _ALL_FILES else ""
-        lines += [f"    # To skip it while nothing has changed{folder}:", f"    # {proposal}"]
+        fewer = _FEWER_FILES if is_below and proposal == _ALL_FILES else ""
+        lines += [f"    # To skip it while nothing has changed{fewer}:", f"    # {proposal}"]
     return "\n".join(lines) + "\n"
 
 

@@ -193,6 +193,10 @@ def detect_stages(root: Path) -> DetectedStages:
             needless |= set() if missing else {why}
     of_left_out = {why: f"{', '.join(names)} left out: {why}" for why, names in left_out.items()}
     notes += of_left_out.values()
+    if lacks_programs and (manager := project.environment_manager):
+        notes.append(
+            f"if {manager} has the tools in an environment of its own: `{manager} run paropt-exporter init --force`"
+        )
     if project.has_invoke_tasks:
         notes.append(
             "tasks.py: no stage runs invoke's tasks: write stages with `run: invoke NAME` for the checks there"
@@ -204,6 +208,11 @@ def detect_stages(root: Path) -> DetectedStages:
         )
     notes = [*project.commands.notes, *_describe_unused_hooks(project, stages), *notes]
     projects = _find_unchecked_projects(project, stages) if stages else find_projects_below(root)
+    tests = next((stage.run for stage in stages if stage.name == "unit_tests"), None)
+    if projects and isinstance(tests, tuple) and tests[0] == project.target_runner:
+        named = join_names([*map(str, projects)], _MOST_NAMED)
+        notes.append(f"unit_tests: add stages for the tests in {named}, unless `{shlex.join(tests)}` runs them")
+        projects = tuple(folder for folder in projects if has_config(root / folder))
     if projects and not stages and not lacks_programs:
         notes = []  # this folder only holds them
     return DetectedStages(

@@ -25,12 +25,12 @@ from paropt_exporter.config.command_files import (
     parse_taskfile,
 )
 from paropt_exporter.config.foreign_files import describe_error, parse_toml
-from paropt_exporter.config.locate import find_projects_below
+from paropt_exporter.config.locate import find_projects_below, walk_up
 from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
 from paropt_exporter.config.pytest_arguments import drop_reports
 from paropt_exporter.config.tool_options import read_tool_options
-from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment_in
-from paropt_exporter.files import exists, is_file, is_folder, read_start
+from paropt_exporter.config.virtual_environment import VARIABLE, build_environment, find_virtual_environment_in
+from paropt_exporter.files import exists, find_home, is_file, is_folder, read_start
 from paropt_exporter.globs import GlobSearch
 
 _MOST_WORKFLOWS = 20
@@ -76,7 +76,13 @@ _TARGET_FILES: Mapping[str, tuple[Sequence[str], Callable[[str], dict[str, list[
     "just": (JUSTFILES, parse_just_recipes),
     "task": (TASKFILES, parse_taskfile),
 }
-_LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"), ("bun.lock", "bun"), ("bun.lockb", "bun"))
+_MANAGER_FILES = {"poetry.lock": "poetry", "Pipfile": "pipenv", "pdm.lock": "pdm", "hatch.toml": "hatch"}
+_MANAGER_TABLE = re.compile(r"(?m)^\[tool\.(poetry|pdm|hatch(?=\.envs))\b")
+_LOCKS = (
+    ("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"), ("bun.lock", "bun"), ("bun.lockb", "bun"),
+    ("package-lock.json", "npm"),
+)  # fmt: skip
+_PACKAGE_MANAGERS = {runner for _, runner in _LOCKS}
 
 
 class Project:
@@ -107,6 +113,15 @@ class Project:
             return self.has_program(name)
         shared = re.search(r"(?m)^include-system-site-packages\s*=\s*true", self._read_text(str(settings)))
         return exists(settings.parent / "bin" / name) or (shared is not None and self.has_program(name))
+
+    @cached_property
+    def environment_manager(self) -> str | None:
+        """The program that may keep the project's virtual environment in another folder, unless there is one here."""
+        if build_environment(self._root, os.environ) or os.environ.get(VARIABLE):
+            return None
+        named = _MANAGER_TABLE.search(self._read_text("pyproject.toml"))
+        of_files = (program for name, program in _MANAGER_FILES.items() if self.has_path(name))
+        return next(of_files, named[1] if named else None)
 
     def find_missing_program(self, target: str) -> str | None:
         """Return the first program of a target's recipe that is not installed."""
@@ -476,12 +491,19 @@ class Project:
 
     @cached_property
     def script_runner(self) -> str:
-        """The package manager that package.json names, otherwise that of the lock file, otherwise npm."""
-        described, _ = self._package
+        """The package manager that package.json names, otherwise that of the lock file, otherwise npm.
+
+        In a package of a workspace both files are in a folder above.
+        """
+        folders = (folder.absolute() for folder in walk_up(self._root, os.fspath(find_home(os.environ))))
+        return next(filter(None, map(self._find_script_runner, folders)), "npm")
+
+    def _find_script_runner(self, folder: Path) -> str | None:
+        described, _ = _parse_package(self._read_text(str(folder / "package.json")))
         named = str(described.get("packageManager", "")).partition("@")[0]  # such as pnpm@9.0.0; others refuse to run
-        if named == "npm" or any(named == runner for _, runner in _LOCKS):
+        if named in _PACKAGE_MANAGERS:
             return named
-        return next((runner for lock, runner in _LOCKS if is_file(self._root / lock)), "npm")
+        return next((runner for lock, runner in _LOCKS if is_file(folder / lock)), None)
 
     @cached_property
     def target_runner(self) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 
 from msgspec import Struct
@@ -13,6 +14,8 @@ from msgspec.structs import replace
 from paropt_exporter.config.detect import KINDS, TEST_STAGES, DetectedStages, detect_stages
 from paropt_exporter.config.locate import has_config
 from paropt_exporter.config.values import Stage
+
+_LONGEST_LABEL = 60  # characters; the name of a stage has at most 100
 
 
 class ProjectBelow(Struct, frozen=True, kw_only=True):
@@ -39,7 +42,8 @@ def detect_projects_below(root: Path, above: DetectedStages) -> tuple[ProjectBel
     folders = [
         folder.as_posix() for folder in above.projects if not has_config(root / folder) and str(folder).isprintable()
     ]
-    last = Counter(Path(folder).name for folder in folders)
+    labels = Counter(_make_label(Path(folder).name) for folder in folders)
+    taken = {stage.name for stage in above.stages}
     found: list[ProjectBelow] = []
     for folder in folders:
         detected = detect_stages(root / folder)
@@ -47,12 +51,27 @@ def detect_projects_below(root: Path, above: DetectedStages) -> tuple[ProjectBel
         stages = tuple(stage for stage in detected.stages if stage.name not in covered)
         notes = tuple(note for note in detected.notes if note.partition(":")[0] not in covered)
         if stages or detected.lacks_programs:
-            name = Path(folder).name
-            label = re.sub(r"[^\w.-]", "_", name if last[name] == 1 else folder)
+            label = _make_label(Path(folder).name)
+            label = label if labels[label] == 1 else _make_label(folder)
+            label = next(each for each in _iter_labels(label) if taken.isdisjoint(_name_stages(stages, each)))
+            taken.update(_name_stages(stages, label))
             found.append(
                 ProjectBelow(folder=folder, label=label, detected=replace(detected, stages=stages, notes=notes))
             )
     return tuple(found)
+
+
+def _make_label(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name)[-_LONGEST_LABEL:]
+
+
+def _iter_labels(label: str) -> Iterator[str]:
+    yield label
+    yield from (f"{label}_{number}" for number in count(2))  # such as a folder npm beside the stage quality_gates_npm
+
+
+def _name_stages(stages: Iterable[Stage], label: str) -> list[str]:
+    return [f"{stage.name}_{label}" for stage in stages]
 
 
 def _is_covered(stage: Stage, above: Iterable[Stage]) -> bool:

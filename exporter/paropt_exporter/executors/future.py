@@ -174,6 +174,14 @@ class TaskFuture(Future[T]):
 
     # The methods below are for the pools.
 
+    def add_first_callback(self, callback: Callable[[Future[T]], object]) -> None:
+        """Have a function called before those that were added earlier; now if the future has settled."""
+        with self._lock:
+            if not self.done():
+                self._done_callbacks.insert(0, callback)
+                return
+        callback(self)
+
     def start_running(self, now: float) -> bool:
         """Claim the task for a worker; return False if it was cancelled or stopped and must not run.
 

@@ -58,8 +58,9 @@ def find_implied_change(config: Config, stage: Stage, changes: Changes) -> str |
 
 
 def list_named_paths(config: Config, stage: Stage) -> set[str]:
-    """Return the paths, relative to the config's folder, that a stage's commands and variables may name."""
-    return {path for _, path in iter_named_paths(str(config.root), _get_cwd(stage), _iter_commands(stage))}
+    """Return the paths, relative to the config's folder, that a stage's commands, call and variables may name."""
+    found = {path for _, path in iter_named_paths(str(config.root), _get_cwd(stage), _iter_commands(stage))}
+    return found.union(_list_module_files(stage.call.partition(":")[0]) if stage.call else ())
 
 
 def list_settings_and_recipes(config: Config, stage: Stage) -> list[str]:
@@ -136,8 +137,12 @@ def _iter_modules(words: Sequence[str]) -> Iterator[str]:
     """Yield the paths of modules that Python runs, as in `python -m tools.check`."""
     for option, name in pairwise(words):
         if option == "-m":
-            place = name.replace(".", "/")
-            yield from (f"{place}.py", f"{place}/__main__.py", f"{place}/__init__.py")
+            yield from _list_module_files(name)
+
+
+def _list_module_files(name: str) -> tuple[str, ...]:
+    place = name.replace(".", "/")
+    return f"{place}.py", f"{place}/__main__.py", f"{place}/__init__.py"
 
 
 def is_line(word: str) -> bool:

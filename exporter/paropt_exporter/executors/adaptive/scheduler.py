@@ -155,8 +155,6 @@ class AdaptiveScheduler:
         return None  # SEQUENTIAL
 
     def _enqueue(self, task: QueuedTask) -> None:
-        # First: if an interrupt comes now, the task never runs, and its end is noted later.
-        task.future.add_done_callback(self._on_task_done)
         with self.lock:
             if self.closed:
                 raise RuntimeError(self.refusal)
@@ -211,6 +209,8 @@ class AdaptiveScheduler:
             if found is None:
                 return
             pool_name, task = found
+            # Only now: with a callback a future takes 1.4 kB more. First: the user's callbacks may take long.
+            task.future.add_first_callback(self._on_task_done)
             try:
                 self._submit_to(pool_name, task)
             except (RuntimeError, OSError) as error:  # the pool has failed, or the system starts no thread

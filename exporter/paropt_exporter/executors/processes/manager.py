@@ -15,8 +15,7 @@ from paropt_exporter.executors.base import SHUTDOWN_MESSAGE
 from paropt_exporter.executors.counters import PoolCounters
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes.batches import WorkItem
-from paropt_exporter.executors.processes.preparation import Preparation
-from paropt_exporter.executors.processes.process_handler import end_process, run_worker
+from paropt_exporter.executors.processes.process_handler import Preparation, end_process, run_worker
 from paropt_exporter.executors.processes.results import build_start_error
 from paropt_exporter.executors.processes.scheduler import (
     Action,
