@@ -726,6 +726,23 @@ def test_stop_ends_a_task_of_the_backlog_that_a_worker_has_just_begun(
         assert isinstance(queued.exception(HANG_SECONDS), TaskStopped)
 
 
+def test_pool_shuts_down_after_an_interrupt_of_the_callbacks_of_a_cancelled_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waited without end for a task that it had submitted."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadPool, "submit_future", lambda *_, **__: None)  # its threads are busy
+    monkeypatch.setattr(AdaptiveScheduler, "_on_task_done", interrupt)
+    pool = AdaptivePool(Strategy.HYBRID, 1)
+    future = pool.submit(abs, -1)
+    with pytest.raises(KeyboardInterrupt):
+        future.cancel()
+    assert shuts_down(pool)
+
+
 def test_signal_handler_may_submit_while_a_task_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both took the same task: IndexError, or the loss of the next one."""
     choose, submitted = Placement.choose_pool, list[Future[int]]()

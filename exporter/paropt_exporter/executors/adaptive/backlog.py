@@ -154,6 +154,12 @@ class Backlog:
             self.counts[submitted.pool_name] -= 1
         return submitted
 
+    def end_cancelled(self) -> None:
+        """Remove submitted tasks that were cancelled: an interrupt of `cancel` loses the callbacks of its future."""
+        for future in tuple(self.submitted):
+            if future.cancelled():
+                self.end(future)
+
     def runs(self, key: str) -> bool:
         """Return whether a task of this function is submitted."""
         return self.get_submitted(key) is not None

@@ -433,6 +433,8 @@ class AdaptiveScheduler:
                 self._size_threads(sum(demands) / len(demands))
             else:  # tasks that end before a sample shows anything
                 self._prepare_threads()
+        with self.lock:
+            self._backlog.end_cancelled()
         self.dispatch()
 
     def _learn_from_samples(self, threads: ThreadPool) -> list[float]:
@@ -526,6 +528,7 @@ class AdaptiveScheduler:
         if any(pool.runs_caller() for pool in self.pools()):
             return
         with self.lock:
+            self._backlog.end_cancelled()
             self._ended.wait_for(lambda: self._backlog.is_empty)
         for pool in self.pools():
             pool.shutdown(wait=True)
