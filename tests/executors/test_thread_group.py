@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 import threading
 import weakref
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -127,6 +131,39 @@ def test_exit_of_a_thread_does_not_look_at_all_others(monkeypatch: pytest.Monkey
     for thread in ended:
         thread.join()
     assert len(looks) <= 40
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda group: group.announce("w"),
+        lambda group: group.withdraw_unstarted(["w"]),
+        lambda group: group.forget_thread(1),
+        lambda group: group.join(0),
+    ],
+    ids=["announce", "withdraw", "forget", "join"],
+)
+def test_interrupted_use_leaves_no_pool_locked(use: Callable[[ThreadGroup], object]) -> None:
+    """Each other thread then waited for the pool's lock without end."""
+    lock = threading.RLock()
+    group, free = ThreadGroup(lock), list[bool]()
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code is threading.Condition.__enter__.__code__ and event == "return":
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            use(group)
+    finally:
+        sys.settrace(before)
+    other = threading.Thread(target=lambda: free.append(lock.acquire(blocking=False)))
+    other.start()
+    other.join(10)
+    assert free == [True]
 
 
 def test_join_skips_forgotten_threads() -> None:

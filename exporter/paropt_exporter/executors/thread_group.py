@@ -60,7 +60,8 @@ class ThreadGroup:
         """Forget all threads, and use a new lock. A forked child must do so: it has none of the threads, and the lock
         may have been held at the fork.
         """
-        self._changed = threading.Condition(lock)  # guards: everything below
+        self._lock = lock  # guards: everything below; not by the condition, which an interrupt of `with` leaves locked
+        self._changed = threading.Condition(lock)
         self._threads: set[threading.Thread] = set()
         self._leaving: deque[threading.Thread] = deque()  # threads that have ended their work, but may not have exited
         self._starting: dict[str, int] = {}  # by the thread's name: the ident of the thread that starts it
@@ -70,7 +71,7 @@ class ThreadGroup:
 
     def announce(self, name: str) -> None:
         """Announce a thread, so that a concurrent shutdown waits for its start."""
-        with self._changed:
+        with self._lock:
             self._starting[name] = threading.get_ident()
 
     def start(self, name: str, work: Callable[[], None]) -> None:
@@ -83,12 +84,12 @@ class ThreadGroup:
             self._threads.discard(thread)
             raise
         except BaseException:  # an interrupt; raised again
-            with self._changed:
+            with self._lock:
                 if not thread.runs:
                     self._threads.discard(thread)  # if it does start, it does nothing
             raise
         finally:
-            with self._changed:
+            with self._lock:
                 self._starting.pop(name, None)
                 self._changed.notify_all()
 
@@ -98,7 +99,7 @@ class ThreadGroup:
         They are no longer announced.
         """
         me = threading.get_ident()
-        with self._changed:
+        with self._lock:
             unstarted = {name for name in names if self._starting.get(name, me) == me}
             for name in [name for name, starter in self._starting.items() if starter == me]:
                 del self._starting[name]
@@ -106,13 +107,13 @@ class ThreadGroup:
             return unstarted.difference(thread.name for thread in tuple(self._threads))
 
     def _run(self, work: Callable[[], None]) -> None:
-        with self._changed:
+        with self._lock:
             if threading.current_thread() not in self._threads:
                 return
         try:
             work()
         finally:
-            with self._changed:
+            with self._lock:
                 # the oldest only: to check all would take quadratic time
                 while self._leaving and not self._leaving[0].is_alive():
                     self._leaving.popleft()
@@ -123,7 +124,7 @@ class ThreadGroup:
 
     def forget_thread(self, ident: int) -> None:
         """Remove a thread, so that `join` does not wait for it, even if it is already waiting."""
-        with self._changed:
+        with self._lock:
             self._threads.difference_update([thread for thread in tuple(self._threads) if thread.ident == ident])
             self._changed.notify_all()
 
@@ -170,7 +171,7 @@ class ThreadGroup:
             return False
         me = threading.get_ident()
         end = math.inf if timeout_seconds is None else monotonic() + timeout_seconds
-        with self._changed:
+        with self._lock:
             if not self._changed.wait_for(lambda: not self._has_others(me), _left(end)):
                 return False
             leaving = [thread for thread in _list_alive(self._leaving) if thread.ident != me]

@@ -117,7 +117,9 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         )
         self._children = ChildCpuMeter()
         self._gil = Router(Strategy.THREAD)
-        self._changed = threading.Condition()  # guards: everything below; reentrant, since a callback may cancel
+        # guards: everything below; reentrant, since a callback may cancel. Not the condition, as in `ThreadGroup`
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._tasks: list[_Task] = []
         self._open: set[_Task] = set()
         self._unreported: list[_Task] = []
@@ -135,12 +137,12 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
 
         `on_run_end` is called without a lock after a run has ended, in the thread that waited for it.
         """
-        with self._changed:
+        with self._lock:
             self._observers += ((observer, on_run_end),)
 
     def note_ended_tasks(self) -> None:
         """Tell the observers of each task whose future is settled, even if its callbacks have not run yet."""
-        with self._changed:
+        with self._lock:
             self._settle_done_tasks()
 
     def submit_stage(
@@ -161,7 +163,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         except BaseException:  # a rejected task is not open; raised again
             self._withdraw_task(task)
             raise
-        with self._changed:
+        with self._lock:
             task.observers = tuple(observer for observer, _ in self._observers)
             for observer in task.observers:
                 observer.note_submitted(stage_num, stage_name, task.submitted_seconds)
@@ -175,7 +177,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         An error is a text such as `stage 4 (unit_tests): ValueError: no number`; the futures have the exceptions.
         Tasks that have not ended after `timeout` seconds count as failures, and the next call waits for them too.
         """
-        with self._changed:
+        with self._lock:
             tasks = tuple(self._unreported)
             asked = frozenset(tasks)
             # two sets, so that only the smaller one is iterated
@@ -191,7 +193,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
     @property
     def metrics(self) -> WorkerPoolMetrics:
         """A snapshot of the pool, also while tasks run."""
-        with self._changed:
+        with self._lock:
             self._settle_done_tasks()
             ended = [task.metrics for task in self._tasks if task.metrics is not None]
             until = monotonic() if self._open else self._last_seconds
@@ -252,7 +254,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut the pool down after its tasks. Metrics stay readable. A second call has no effect."""
         self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
-        with self._changed:
+        with self._lock:
             self._is_shut_down = True
             self._settle_done_tasks()
             if ended := not self._open:
@@ -273,7 +275,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
             on_run_end()
 
     def _open_task(self, task: _Task) -> None:
-        with self._changed:
+        with self._lock:
             now = monotonic()
             if not self._tasks:
                 self._first_seconds = now
@@ -286,13 +288,13 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
             self._open.add(task)
 
     def _withdraw_task(self, task: _Task) -> None:
-        with self._changed:
+        with self._lock:
             self._tasks.remove(task)
             self._unreported.remove(task)
             self._close_task(task)
 
     def _on_settled(self, task: _Task, _: object) -> None:
-        with self._changed:
+        with self._lock:
             self._end_task(task)
 
     def _settle_done_tasks(self) -> None:
