@@ -89,27 +89,25 @@ class ProcessManager:
 
     def _finish(self, actions: list[Action]) -> None:
         """Carry out the rest of the actions, without the lock."""
+        cancels = False
         for action in actions:
             if type(action) is Send:
                 actions += self._send(action)  # this loop carries these out, too
             elif type(action) is Kill:
                 end_process(action.process, action.grace_seconds)
             elif type(action) is Cancel:
-                self._cancel(action.item)
+                cancels = True
+                if action.item.future.cancel():  # False if a worker has begun it
+                    action.item.future.notify_cancelled()
             elif type(action) is Drop:
                 action.item.future.notify_cancelled()
             elif type(action) is Fail:
                 self.fail_unbegun(action.item, action.error)
-
-    def _cancel(self, item: WorkItem) -> None:
-        """Cancel a task, then take it from the queue: if an interrupt comes in between, a worker drops it."""
-        if item.future.cancel():
-            item.future.notify_cancelled()
-        elif not item.future.done():  # a worker has begun it; otherwise it was stopped
-            return
-        with self.scheduler.lock:
-            if self.scheduler.withdraw(item):
-                self.scheduler.count_unbegun(failed=False)
+        if cancels:  # after an interrupt, workers drop the cancelled tasks
+            with self.scheduler.lock:
+                dropped = self.scheduler.drop_ended()
+            for drop in dropped:
+                drop.item.future.notify_cancelled()  # another thread may have cancelled it
 
     def _send(self, batch: Send) -> list[Action]:
         """Send a batch; return the actions that follow."""
