@@ -20,6 +20,7 @@ from paropt_exporter.plan import Bounds, Call, Commands, KnownItems
 from paropt_exporter.plan.items import ItemsError, find_items
 from support import configs
 from support.processes import run_python
+from support.real_servers import HANG_SECONDS, MORTAL
 
 
 def _only_stage(folder: Path, strategy: Strategy | None = None, **keys: str) -> plan.PlannedStage:
@@ -186,6 +187,38 @@ def _endless_tree(folder: Path) -> Path:
     for name in "abc":
         (folder / name).symlink_to(".")
     return folder
+
+
+_FIND = """
+import pathlib, sys
+from paropt_exporter.config.values import Items
+from paropt_exporter.plan.items import ItemsError, find_items
+try:
+    print(*find_items(Items(glob=sys.argv[1]), cwd=pathlib.Path.cwd(), env={}))
+except ItemsError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*/test_*.py", "items: the glob */test_*.py failed (exit 1): this user may not read closed"),
+        ("**/*.py", "items: the glob **/*.py failed (exit 1): this user may not read closed"),
+        ("closed/*.py", "items: the glob closed/*.py failed: this user may not read {folder}/closed"),
+        ("open/**/*.py", "open/test_a.py"),
+        ("[op]*/*.py", "open/test_a.py"),
+    ],
+)
+def test_folder_that_this_user_may_not_read_hides_no_items(tmp_path: Path, pattern: str, found: str) -> None:
+    """A lane was green without the tests in it."""
+    (tmp_path / "closed").mkdir(0o000)
+    (tmp_path / "open/node_modules").mkdir(parents=True)
+    (tmp_path / "open/node_modules/closed").mkdir(0o000)
+    (tmp_path / "open/test_a.py").touch()
+    words = [*MORTAL, sys.executable, "-c", _FIND, pattern]
+    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert ran.stdout == found.format(folder=tmp_path) + "\n", ran.stderr
 
 
 def test_glob_that_matches_more_than_the_bound_is_a_fault(tmp_path: Path) -> None:

@@ -89,6 +89,12 @@ def test_all_unknown_names_are_one_error_with_suggestions_and_the_list() -> None
     )
 
 
+def test_name_of_the_stages_of_several_projects_suggests_a_glob() -> None:
+    stages = [Stage(number=number, name=f"tests_{name}", run="true") for number, name in enumerate(("api", "web"))]
+    with pytest.raises(UsageError, match=r"no stage 'tests' \(did you mean 'tests_\*'\?\)"):
+        select_stages(stages, Selection(patterns=("tests",)), lane="standard", known=stages, lanes_of={})
+
+
 def test_beginning_of_a_stages_name_suggests_the_stage_before_a_command() -> None:
     assert "no stage 'unit' (did you mean 'unit_tests'?)" in refusal("unit")
     assert "no stage 'test' (did you mean 'unit_tests'?)" in refusal("test")

@@ -10,6 +10,7 @@ from enum import StrEnum
 from itertools import chain, islice, pairwise
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 MOST_FINDINGS = 3
 _HEAD_LINES, _TAIL_LINES = 1, 2
@@ -73,6 +74,7 @@ def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
 def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]:
     for parse in (
         _find_pytest_failures,
+        _find_internal_error,
         _find_fatal_error,
         _find_unittest_failures,
         _find_doctest_failures,
@@ -170,6 +172,7 @@ _SENTENCE = re.compile(
     r"^(?:FAIL |ERROR: )?(?P<message>Required test coverage of .* not reached.*|Coverage failure: .+"
     r"|[\w.-]+: error: (?:unrecognized arguments|the following arguments are required|argument |invalid choice).*)$"
 )
+_INTERNAL = "INTERNALERROR> "  # before each line of an error of pytest itself or of a plug-in
 # Python's faulthandler at a crash, and pytest-timeout with `timeout_method = thread`, which ends the process
 _FATAL = re.compile(r"Fatal Python error: (?P<message>.+)$")  # in the line of pytest's dots
 _CRASHED_THREAD = re.compile(r"^Current thread 0x\w+.* \(most recent call first\):$")
@@ -500,6 +503,12 @@ def _make_unittest_finding(header: re.Match[str], lines: Sequence[str]) -> Findi
     )
 
 
+def _find_internal_error(lines: Sequence[str]) -> list[Finding]:
+    """Return the error of pytest itself or of a plug-in, after which pytest lists no failures."""
+    inside = [line.partition(_INTERNAL)[2] for line in lines if _INTERNAL in line]  # the first may follow pytest's dots
+    return [replace(found, message=f"INTERNALERROR: {found.message}") for found in _find_traceback(inside)]
+
+
 def _find_fatal_error(lines: Sequence[str]) -> list[Finding]:
     """Return the crash of an interpreter, or the timeout that ended it, with the project's innermost place."""
     for number, line in enumerate(lines):
@@ -773,6 +782,10 @@ _IN_ONE_LINE = (
     re.compile(rf"^\s*{_PLACE} - {_LEVEL}(?: (?P<rule>TS\d+))?: (?P<message>.+?)(?: \((?P<rule_name>report\w+)\))?$"),
     # tsc elsewhere: src/a.ts(3,5): error TS2322: Type 'string' is not assignable to type 'number'.
     re.compile(rf"^{_PATH}\((?P<line>\d+),(?P<column>\d+)\): {_LEVEL} (?P<rule>TS\d+): (?P<message>.+)$"),
+    # ld, with and without debugging symbols: main.c:7: undefined reference to `f'
+    re.compile(
+        r"^(?:\S*ld(?:\.\w+)?: )?(?P<path>[^\s:]+):(?:(?P<line>\d+)|\(\.[^()]*\)): (?P<message>undefined reference .+)$"
+    ),
     # ruff format before 0.14, black
     re.compile(rf"^(?P<message>[Ww]ould reformat):? {_PATH}$"),
     # black
@@ -804,7 +817,9 @@ _UNDER_FILE = re.compile(
     r"|(?P<code>[A-Z]+\d+) (?:\[\*\] )?(?P<text>.+))$"
 )
 # In every line that another pattern matches; most lines of an output have none of these.
-_HINT = re.compile(r":\d+|\(\d+,\d+\): |^[Ww]ould reformat:? |^error: cannot format |^ERROR: |^\+\+\+ |^::")
+_HINT = re.compile(
+    r":\d+|\(\d+,\d+\): |: undefined reference |^[Ww]ould reformat:? |^error: cannot format |^ERROR: |^\+\+\+ |^::"
+)
 _BANDIT_ISSUE = re.compile(r"^>> Issue: \[(?P<rule>\w+)(?::[\w-]+)?\] (?P<message>.+)$")
 _BANDIT_SEVERITY = re.compile(r"^\s+Severity: (\w+)")
 _BANDIT_PLACE = re.compile(rf"^\s+Location: {_PLACE}$")

@@ -91,50 +91,39 @@ def _broken_now_and_then(alert: str, flag: str, firing: Firing, limit: str) -> S
 def _near() -> Iterator[Story]:
     alert = "ParoptSlaLimitNear"
 
-    def running(deadline: str, near: str) -> Mapping[str, str]:
-        return {series(families.SLA_DEADLINE, STAGE): deadline, series(families.SLA_NEAR, STAGE): near}
+    def running(near: str, limit: str = "600x90") -> Mapping[str, str]:
+        return {series(families.SLA_LIMIT, STAGE): limit, series(families.SLA_NEAR, STAGE): near}
 
-    def firing(left: str) -> Firing:
-        return Firing(
-            severity="warning",
-            labels=STAGE,
-            description=(
-                f"{_WHERE} has run past its warning threshold for 30s, to within {left} of its limit. This resolves "
-                "15 minutes after it was last that close."
-            ),
-            value=left,
-        )
-
-    # The limit is at 11m and half a second; the flag is of the scrape before.
+    firing = Firing(
+        severity="warning",
+        labels=STAGE,
+        description=(
+            f"{_WHERE} has run past its warning threshold for 30s, and is close to its limit of 10m 0s. This resolves "
+            "15 minutes after it was last that close."
+        ),
+        value="10m 0s",
+    )
     yield Story(
         alert=alert,
-        every="15s",
+        step="15s",
         shows=Shows.FIRING,
-        given=running("_ 660.5x20", "0x9 1x9 0x9"),
-        then={
-            "9m": (),
-            "10m15s": (),
-            "10m30s": (firing("30.5s"),),
-            "11m": (firing("500ms"),),
-            "11m15s": (firing("500ms"),),
-            "26m": (firing("500ms"),),
-            "26m15s": (),
-        },
+        given=running("0x11 1x2 0x70"),
+        then={"2m45s": (), "3m15s": (), "3m30s": (firing,), "3m45s": (firing,), "18m15s": (firing,), "18m45s": ()},
     )
     yield Story(
         alert=alert,
-        every="15s",
+        step="15s",
         shows=Shows.SILENCE,
-        given=running("_ 660x8 stale", "0x9 1x4 0x9"),
-        then={"1m": (), "9m": (), "10m": (), "10m30s": (), "11m": ()},
+        given=running("0x11 1x1 0x70"),
+        then={"3m": (), "3m15s": (), "3m30s": (), "3m45s": ()},
     )
     yield Story(
         alert=alert,
-        every="15s",
+        step="15s",
         shows=Shows.RESTART,
-        given=running("_ 660x7 stale _ 1260x20", "0x7 stale _ 0x9 1x9"),
-        # The run that the restart ended no longer counts; the one that starts at 11m has its own warning.
-        then={"10m": (), "19m": (), "20m15s": (), "20m30s": (firing("30s"),)},
+        given=running("0x11 1 1 stale _x7 0x11 1x2 0x10", "600x13 stale _x7 600x30"),
+        # The run that the restart ended no longer counts; the next one has its own warning.
+        then={"3m15s": (), "3m30s": (), "8m45s": (), "9m": (firing,)},
     )
 
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from paropt_exporter.app.input_changes import InputChanges
 from paropt_exporter.config import read_config
 from support import projects
@@ -46,3 +48,17 @@ def test_changed_item_in_a_folder_affects_its_stage(tmp_path: Path) -> None:
     assert inputs.scan() == frozenset()
     (tmp_path / "src/a.py").write_text("2")
     assert inputs.find_affected(inputs.scan()) == {"each": "src/a.py"}
+
+
+@pytest.mark.parametrize("path", ["pyproject.toml", "web/justfile", "web/app/.python-version"])
+def test_settings_and_recipes_that_inputs_need_not_name_affect_a_stage(tmp_path: Path, path: str) -> None:
+    """As in the cache: with other rules of ruff, `--watch` went on to say that the stage had passed."""
+    stages = 'name: lint, run: just lint --report=out.txt, cwd: ./web/app, inputs: ["*.js"]'
+    projects.write(tmp_path, stages)
+    (tmp_path / "web/app").mkdir(parents=True)
+    config = read_config(tmp_path / "paropt.yml", root=tmp_path)
+    inputs = InputChanges(config, config.stages)
+    (tmp_path / "web/app/out.txt").write_text("1")  # a stage may write the other files that it names
+    assert inputs.scan() == frozenset()
+    (tmp_path / path).write_text("1")
+    assert inputs.find_affected(inputs.scan()) == {"lint": path}

@@ -807,6 +807,23 @@ def test_upgraded_package_beside_a_script_with_a_long_path_is_a_miss(project: Ca
     assert project.run(lint).get_reason("lint") is CacheReason.TOOLS
 
 
+@pytest.mark.parametrize("change", ["upgrade", "activate"])
+def test_other_packages_of_the_active_conda_environment_are_a_miss(project: CachedProject, change: str) -> None:
+    """`make test` names no program of it, but its recipe starts them."""
+    for name, version in (("one", "13.2.0-h1"), ("two", "12.1.0-h2")):
+        project.write_file(f"conda/envs/{name}/conda-meta/gcc-{version}.json", "{}")
+    project.environ["CONDA_PREFIX"] = f"{project.root}/conda/envs/one"
+    lint = project.build_stage("lint")
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+    if change == "activate":
+        project.environ["CONDA_PREFIX"] = f"{project.root}/conda/envs/two"
+    else:
+        folder = project.root / "conda/envs/one/conda-meta"
+        (folder / "gcc-13.2.0-h1.json").rename(folder / "gcc-13.3.0-h1.json")
+    assert project.run(lint).stages["lint"].cache_note == "conda environment changed"
+
+
 def test_upgrade_in_one_of_two_environments_names_all_versions(project: CachedProject) -> None:
     for folder, version in (("venv", "24"), ("tools", "23")):
         project.write_file(f"{folder}/pyvenv.cfg", "")

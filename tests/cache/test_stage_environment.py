@@ -29,3 +29,26 @@ def test_terminal_of_the_exporter_does_not_count(project: CachedProject) -> None
 def test_terminal_counts_for_a_stage_that_asks_for_it(project: CachedProject) -> None:
     lint = project.build_stage("lint", pass_env=("TERM",))
     assert select_keyed_variables(lint, {"TERM": "xterm"}) == {"TERM": "xterm"}
+
+
+@pytest.mark.parametrize(
+    ("value", "keyed"),
+    [
+        ("", ""),
+        (" -j4 --jobserver-auth=3,4", ""),
+        ("w -j3 --jobserver-auth=fifo:/tmp/GMfifo7 --jobserver-style=fifo", ""),
+        ("-j8 --jobserver-auth=fifo:/proc/17/fd/5", ""),
+        ("s -l3.5 --no-print-directory", "s"),
+        ("ikw -j2 --jobserver-auth=3,4 -- CC=clang", "ik -- CC=clang"),
+        (" -- DEBUG=1 -w", "-- DEBUG=1 -w"),
+        ("-i", "-i"),
+    ],
+)
+@pytest.mark.parametrize("of_stage", [True, False])
+def test_flags_and_variables_of_make_count(project: CachedProject, value: str, keyed: str, *, of_stage: bool) -> None:
+    """After `make check DEBUG=1`, whose recipe runs the lane, `make check` was a hit."""
+    variables = {"MAKEFLAGS": value}
+    stage = project.build_stage("lint", env=variables if of_stage else {})
+    found = select_keyed_variables(stage, {} if of_stage else variables)
+    assert found.get("MAKEFLAGS", "") == keyed
+    assert build_command_environment(stage, {} if of_stage else variables)["MAKEFLAGS"] == value

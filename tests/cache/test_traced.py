@@ -23,8 +23,8 @@ from paropt_exporter.executors.supervisor.seccomp import find_refusal
 from paropt_exporter.plan import Commands
 from paropt_exporter.plan.batches import build_task
 from support import lanes
-from support.cached_project import Ran
-from support.command_scripts import HANG_SECONDS
+from support.cached_project import CachedProject, Ran
+from support.command_scripts import HANG_SECONDS, shell
 from support.processes import run_python
 from support.traced_project import TracedProject, wait_for_next_ticks
 
@@ -471,6 +471,42 @@ def test_other_checkout_has_the_same_sets(project: TracedProject, tmp_path: Path
         other.project.store = project.project.store
         other.write("src/a.py", "one")
         assert other.run("cat src/a.py").is_cached("lint")
+
+
+@pytest.mark.parametrize("change", ["content", "absence", "place"])
+def test_file_beside_another_checkout_is_another_file(project: TracedProject, tmp_path: Path, change: str) -> None:
+    """As in a work tree of a repository whose configs are in sub-folders: it was a hit with other shared files."""
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "shared").write_text(f"{folder.name}\n")
+    if change == "absence":
+        (folders[0] / "shared").unlink()
+    elif change == "place":
+        (folders[1] / "shared").write_text("one\n")
+    wait_for_next_ticks(tmp_path / "two/shared")
+    project.project.environ["TMPDIR"] = str(tmp_path / "temporary")  # not the folder of both checkouts
+    line = "cat ../shared 2>/dev/null || echo none"
+    with CommandPool(1) as pool:
+        one, two = (TracedProject(folder, pool) for folder in folders)
+        for made in (one, two):
+            made.project.store = project.project.store
+            made.project.environ.update(project.project.environ)
+            made.write("src/a.py", "one")
+        assert one.prove(line).is_cached("lint")
+        ran = two.run(line)
+    assert ran.get_output("lint") == (folders[1] / "shared").read_text()
+    assert not ran.is_cached("lint")
+
+
+def test_checkouts_in_one_folder_share_files_beside_them(project: TracedProject, tmp_path: Path) -> None:
+    project.project.environ["TMPDIR"] = str(tmp_path / "temporary")
+    (tmp_path / "shared").write_text("one")
+    wait_for_next_ticks(tmp_path / "shared")
+    assert project.prove("cat ../shared").is_cached("lint")
+    other = CachedProject(tmp_path / "other", tmp_path / "store", work={}, environ=project.project.environ)
+    stage = other.build_stage("lint", command=tuple(shell("cat ../shared")), inputs=None, traces_inputs=True)
+    assert other.run(stage, pool=project.pool).is_cached("lint")
 
 
 def write_tool(project: TracedProject, folder: str, output: str) -> str:

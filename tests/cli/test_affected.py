@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from shutil import rmtree
 
@@ -11,7 +12,7 @@ import pytest
 from paropt_exporter import changes
 from support import projects
 from support.in_process import call_command
-from support.real_servers import run
+from support.real_servers import HANG_SECONDS, MORTAL, environment, installed_command, run
 from support.repositories import Repository
 
 _STAGES = """
@@ -111,6 +112,7 @@ def test_changed_item_affects_its_stage(repository: Repository, items: str, othe
         ("run: just lint, cwd: web/app", "web/justfile"),
         ("run: uv run pytest", "uv.lock"),
         ("run: pytest, cwd: web", "conftest.py"),
+        ("call: 'tools.check:run'", "tools/check.py"),
         ("run: lint, env: {RULES: rules.txt}", "rules.txt"),
         ("run: 'pytest {items}', items: {glob: 'tests/*.py'}", "tests/test_new.py"),
     ],
@@ -157,6 +159,19 @@ def test_change_behind_a_link_affects_the_stage_that_reads_it(repository: Reposi
     assert ("e2e_tests" in stages) == (change != "add")
 
 
+def test_closed_folder_hides_no_change_behind_a_link(repository: Repository) -> None:
+    repository.write("shared/b.md", "1")
+    (repository.root / "docs/linked").symlink_to("../shared")
+    repository.commit()
+    (repository.root / "docs/closed").mkdir(0o000)
+    repository.write("shared/b.md", "2")
+    words = [*MORTAL, installed_command(), "--list", "-q", "--affected"]
+    ran = subprocess.run(
+        words, cwd=repository.root, env=environment(), capture_output=True, text=True, timeout=HANG_SECONDS
+    )
+    assert "docs" in ran.stdout.split(), ran.stderr
+
+
 def test_stages_with_one_reason_share_it_in_the_line(repository: Repository) -> None:
     repository.write("src/a.py", "2")
     ran = call_command(repository.root, "--affected", "--list", "-q")
@@ -177,6 +192,20 @@ def test_one_line_says_why_stages_run_and_are_left_out(repository: Repository) -
     (recorded,) = projects.runs(repository.root)
     assert set(projects.stages(recorded)) == {"docs", "audit"}
     assert recorded["partial"] is True
+
+
+def test_stage_that_caches_by_all_files_is_affected_by_those_of_its_project(repository: Repository) -> None:
+    """In a repository of several projects, changes elsewhere ran the stages that `init` proposes to cache."""
+    project = repository.root / "project"
+    project.mkdir()
+    projects.write(project, 'name: tests, run: "true", cache: true')
+    repository.commit()
+    repository.write("src/a.py", "2")
+    assert listed(repository, "--affected") != set()
+    assert call_command(project, "--affected", "--list", "-q").stdout == ""
+    repository.write("project/README", "2")
+    ran = call_command(project, "--affected", "--list", "-q")
+    assert (ran.stdout, "runs tests (README)" in ran.stderr) == ("tests\n", True)
 
 
 def test_nothing_affected_ends_with_0_and_one_line(repository: Repository) -> None:

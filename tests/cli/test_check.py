@@ -350,7 +350,7 @@ def test_script_of_many_empty_lines_takes_no_time(tmp_path: Path) -> None:
         ("cd web && npm test", False), ("set -e; ruff check .; pytest", False), ("export A=1; pytest;", False),
         ("for each in a b; do pytest $each; done", False), ("if true; then pytest; fi", False),
         ("case $A in a) ruff;; b) pytest;; esac", False), ("echo 'a; b'", False), ("pytest; exit $?", False),
-        ("set -a; . ./.env; pytest", False),
+        ("set -a; . ./.env; pytest", False), ("sleep 1; pytest", False),
     ],
 )  # fmt: skip
 def test_script_that_ignores_failures_of_its_lines_gets_a_warning(tmp_path: Path, script: str, warned: bool) -> None:

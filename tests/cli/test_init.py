@@ -353,7 +353,56 @@ def test_root_whose_tools_are_not_installed_says_so(tmp_path: Path, monkeypatch:
     assert "the project's tools are not installed here: install them, then run init --force\n" in out
     assert "to run it" not in out and "commit it" not in out  # the next step is to install them
     assert "quality_gates left out: package.json has the script 'lint', but npm is not on PATH" in out
-    assert "packages/a is a project of its own: run `paropt-exporter init` there" in out
+    assert "packages/a: quality_gates left out: package.json has the script 'lint', but npm is not on PATH" in out
+
+
+def test_one_config_runs_the_projects_below(project: Path) -> None:
+    """init sent its user to each folder, so no command ran the checks of a backend and a frontend at once."""
+    project.rename(project.with_name("backend"))
+    root = project.parent
+    (root / "apps/backend").mkdir(parents=True)
+    (root / "apps/backend/pyproject.toml").write_text("[tool.ruff]")
+    (root / "backend/pyproject.toml").touch()
+    shutil.copytree(root / "backend/.venv", root / "apps/.venv")
+    code, out, err = _init(root)
+    assert (code, err) == (0, "")
+    names = ["quality_gates_apps_backend", "quality_gates_backend", "unit_tests_backend"]
+    assert out.splitlines()[0] == f"wrote {root / 'paropt.yml'}: 3 stages ({', '.join(names)})"
+    read = config.read_config(root / "paropt.yml", root=root)
+    assert [(stage.name, stage.run, stage.cwd) for stage in read.stages] == [
+        ("quality_gates_apps_backend", "ruff check .", "apps/backend"),
+        ("quality_gates_backend", "ruff check .", "backend"),
+        ("unit_tests_backend", "pytest -q tests", "backend"),
+    ]
+    assert read.lanes["docs"].stages == ("quality_gates_apps_backend", "quality_gates_backend")
+    assert "integration_tests" not in out  # a line for each stage that a project does not need would be too much
+    assert check.run(root / "paropt.yml", root, lane=None, stdout=io.StringIO(), stderr=io.StringIO()) == 0
+
+
+def test_names_of_the_stages_of_projects_below_are_valid_and_unique(project: Path) -> None:
+    folders = [f"{'long' * 40}", "a b", "a_b", "ä+"]
+    for name in folders:
+        shutil.copytree(project, project.parent / name)
+    shutil.rmtree(project)
+    for name in folders:
+        (project.parent / name / "setup.py").touch()
+    assert _init(project.parent)[0] == 0
+    read = config.read_config(project.parent / "paropt.yml", root=project.parent)
+    assert {stage.cwd for stage in read.stages} == {*folders}
+    assert {"unit_tests_a_b", "unit_tests_a_b_2", "unit_tests_ä_"} < {stage.name for stage in read.stages}
+
+
+def test_linters_of_the_root_check_the_projects_below_too(project: Path) -> None:
+    for name in ("a", "b"):
+        (project / "packages" / name / "tests").mkdir(parents=True)
+        (project / "packages" / name / "tests/test_it.py").touch()
+        (project / "packages" / name / "pyproject.toml").write_text("[tool.ruff]\n[tool.black]\n")
+    (project / "packages/b/paropt.yml").touch()
+    _, out, _ = _init(project)
+    read = config.read_config(project / "paropt.yml", root=project)
+    assert [stage.name for stage in read.stages] == ["quality_gates", "unit_tests", "unit_tests_a"]
+    assert "  packages/b is a project of its own: run `paropt-exporter` there\n" in out
+    assert "black" not in out
 
 
 def test_list_names_the_projects_below_that_have_a_config(tmp_path: Path) -> None:

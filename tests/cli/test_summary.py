@@ -118,6 +118,15 @@ def test_summary_of_a_bad_run_starts_with_the_worst_news() -> None:
     )
 
 
+def test_paths_in_the_project_are_shown_without_its_folder() -> None:
+    """Whole paths of eslint and pyright took half of a line."""
+    failed = {
+        "lint": [failed_task("lint", "/src/shop/app.py:31:5: error: Bad value\n/src/shop2/a.py:1: error: Worse\n")]
+    }
+    shown = summary.format_summary(run(stage("lint", 1, 1.0, Result.FAILURE)), failed, folder="/src/shop")
+    assert "      app.py:31:5: Bad value\n      /src/shop2/a.py:1: Worse" in shown
+
+
 @pytest.mark.parametrize(("sequential", "told"), [(0.7, ""), (7.9, ""), (8.2, " (one after another 8.2 s: 1.1x)")])
 def test_speed_up_is_shown_if_there_is_one(sequential: float, told: str) -> None:
     record = run(stage("a", 2, 3), stage("b", 3, 4), sequential_seconds=sequential)
@@ -397,13 +406,14 @@ def test_no_escape_sequence_reaches_the_terminal() -> None:
 
 
 def test_durations_read_well_at_every_size() -> None:
-    assert [formatting.format_seconds(value) for value in (0.004, 0.42, 9.96, 27.44, 119.9, 185)] == [
+    assert [formatting.format_seconds(value) for value in (0.004, 0.42, 9.96, 27.44, 119.9, 185, 7500)] == [
         "0.00 s",
         "0.4 s",
         "10.0 s",
         "27.4 s",
         "119.9 s",
         "3 min 05 s",
+        "2 h 05 min",
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import config
-from paropt_exporter.config.detect import DetectedStages, detect_stages
+from paropt_exporter.config.detect import DetectedStages, describe_projects, detect_stages
 
 
 @pytest.fixture
@@ -87,6 +87,7 @@ def test_integration_tests_get_the_option_that_they_need(
 
 def test_installed_tool_that_the_project_does_not_use_is_left_out(project: Path) -> None:
     _install(project.parent / "bin", "ruff", "mypy", "bandit", "pytest")
+    _write(project, app_dot_py="")
     detected = detect_stages(project)
     assert detected.stages == ()
     assert detected.notes == (
@@ -100,13 +101,55 @@ def test_installed_tool_that_the_project_does_not_use_is_left_out(project: Path)
 
 def test_notes_name_npm_and_make_only_in_projects_that_use_them(project: Path) -> None:
     """In a project of Python, each of five notes named an npm script and a make target."""
-    _write(project, Makefile="build:\n\ttrue\n")
-    (project / "package.json").write_text("{}")
+    _write(project, Makefile="build:\n\ttrue\n", package_dot_json="{}", app_dot_py="")
     assert detect_stages(project).notes[-2:] == (
         "integration_tests left out: the project has no tests/integration, tests/e2e, `npm run test:integration` or "
         "`make test-integration`",
         "security_scan left out: the project does not use bandit, and has no `npm run audit` or `make security`",
     )
+
+
+def test_mypy_learns_where_the_namespace_packages_of_src_begin(project: Path) -> None:
+    """It failed for pdm-backend, since it found src/pdm/backend/wheel.py twice: here and as it was installed."""
+    _install(project.parent / "bin", "mypy")
+    _write(project, mypy_dot_ini="[mypy]\n", src__pdm__backend__wheel_dot_py="")
+    (project / "src/pdm/backend/__init__.py").touch()
+    (stage,) = detect_stages(project).stages
+    assert (stage.run, stage.env) == (("mypy", "--explicit-package-bases", "src"), {"MYPYPATH": "src"})
+    _write(project, mypy_dot_ini="[mypy]\nmypy_path = src\n")
+    assert _commands(detect_stages(project))["type_checking"] == ("mypy", "src")
+    (project / "src/pdm/__init__.py").touch()
+    _write(project, mypy_dot_ini="[mypy]\n")
+    assert _commands(detect_stages(project))["type_checking"] == ("mypy", "src")
+
+
+def test_notes_on_other_languages_do_not_name_pythons_tools(project: Path) -> None:
+    """A project in C or JavaScript was said to use neither ruff nor flake8."""
+    (*kinds, last) = ("quality_gates", "type_checking", "unit_tests", "integration_tests", "security_scan")
+    assert detect_stages(project).notes == (
+        f"{', '.join(kinds)}, {last} left out: the project has no known tool for it",
+    )
+    _write(project, Makefile="build:\n\ttrue\n", main_dot_c="")
+    assert detect_stages(project).notes == (
+        "quality_gates left out: the project has no `make lint`",
+        "type_checking left out: the project has no `make typecheck`",
+        "unit_tests left out: the project has no `make test`",
+        "integration_tests left out: the project has no `make test-integration`",
+        "security_scan left out: the project has no `make security`",
+    )
+
+
+def test_target_whose_program_is_not_installed_is_noted_once(project: Path) -> None:
+    _install(project.parent / "bin", "make", "go")
+    _write(project, Makefile="lint:\n\tgolangci-lint run -v\n", go_dot_mod="")
+    notes = [note for note in detect_stages(project).notes if note.startswith("quality_gates")]
+    assert notes == ["quality_gates: `make lint` needs golangci-lint, which is not installed"]
+
+
+def test_activation_of_a_virtual_environment_is_no_check(project: Path) -> None:
+    _install(project.parent / "bin", "make", "ruff")
+    _write(project, Makefile="lint:\n\t. venv/bin/activate; \\\n\truff check .\n")
+    assert not any("also runs" in note for note in detect_stages(project).notes)
 
 
 def test_used_tool_that_is_not_installed_is_named_with_the_reason(project: Path) -> None:
@@ -142,6 +185,26 @@ def test_tools_of_the_projects_virtual_environment_are_named_without_a_path(proj
     _install(project / folder / "bin", "ruff")
     _write(project, ruff_dot_toml="")
     assert _commands(detect_stages(project))["quality_gates"] == ("ruff", "check", ".")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "manager"),
+    [
+        ("pyproject.toml", "[tool.poetry]\nname = 'x'\n[tool.ruff]", "poetry"),
+        ("pyproject.toml", "[tool.hatch.envs.lint]\ndependencies = ['ruff']", "hatch"),
+        ("Pipfile", "[dev-packages]\nruff = '*'", "pipenv"),
+    ],
+)
+def test_tools_may_be_in_an_environment_that_another_program_keeps(
+    project: Path, name: str, text: str, manager: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a project of Poetry, init said to install the tools that `poetry install` had installed."""
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    (project / name).write_text(text)
+    note = f"if {manager} has the tools in an environment of its own: `{manager} run paropt-exporter init --force`"
+    assert note in detect_stages(project).notes
+    monkeypatch.setenv("VIRTUAL_ENV", str(project.parent / "active"))
+    assert note not in detect_stages(project).notes
 
 
 def test_tools_of_a_workspaces_virtual_environment_are_found_in_its_packages(project: Path) -> None:
@@ -272,7 +335,7 @@ def test_project_of_another_language_gets_the_tools_that_come_with_it(
     (project / sign).touch()
     missing = detect_stages(project)
     assert missing.lacks_programs
-    assert f"unit_tests left out: the project has {sign}, but {programs[0]} is not on PATH" in missing.notes
+    assert f"unit_tests left out: the project has {sign}, but {programs[0]} is not on PATH" in " ".join(missing.notes)
     _install(project.parent / "bin", *programs)
     assert _commands(detect_stages(project)) == {"quality_gates": lint, "unit_tests": test}
 
@@ -424,7 +487,7 @@ def test_hooks_of_pre_commit_get_the_files_that_it_would_give_them(
     [
         (
             "tox.ini",
-            "[testenv]\ncommands_pre =\n    latest: pip install y\n    python build.py\n    pip --version\n"
+            "[testenv]\ncommands_pre =\n    latest: pip install y\n    - {envpython} build.py\n    pip --version\n"
             "    coverage erase\n    pip install x\ncommands = pytest tests\n",
         ),
         (
@@ -814,6 +877,17 @@ def test_other_checks_of_a_linting_environment_are_named(project: Path, name: st
     assert told in detected.notes
 
 
+def test_packages_of_a_workspace_use_its_package_manager(project: Path) -> None:
+    """They have neither a lock file nor the key; npm would not find what yarn or pnpm had installed."""
+    _install(project.parent / "bin", "npm", "pnpm")
+    (project / ".git").mkdir()
+    _write(project, pnpm_lock_dot_yaml="", a__package_dot_json='{"scripts": {"test": "vitest run"}}')
+    (project / "pnpm_lock.yaml").rename(project / "pnpm-lock.yaml")
+    assert _unit_tests(project / "a") == (("pnpm", "run", "test"), None)
+    (project / "a/package-lock.json").touch()
+    assert _unit_tests(project / "a") == (("npm", "run", "test"), None)
+
+
 def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path) -> None:
     _install(project.parent / "bin", "npm")
     _write(project, package_dot_json='{"scripts": {"test": "vitest"}, "devDependencies": {"vitest": "*"}}')
@@ -828,24 +902,21 @@ def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path
 def test_root_of_several_projects_names_them_instead_of_missing_tools(project: Path) -> None:
     _write(project, packages__a__pyproject_dot_toml="", web__package_dot_json="{}", packages__b__README="")
     detected = detect_stages(project)
-    assert detected.stages == ()
-    assert detected.notes == (
-        "packages/a is a project of its own: run `paropt-exporter init` there",
-        "web is a project of its own: run `paropt-exporter init` there",
-    )
+    assert (detected.stages, detected.notes) == ((), ())
+    assert detected.projects == (Path("packages/a"), Path("web"))
 
 
 def test_project_below_that_has_a_config_is_to_be_run_not_initialized(project: Path) -> None:
     _write(project, a__paropt_dot_yml="stages: []", b__pyproject_dot_toml="")
-    assert detect_stages(project).notes == (
+    assert describe_projects(project, detect_stages(project).projects) == [
         "a is a project of its own: run `paropt-exporter` there",
-        "b is a project of its own: run `paropt-exporter init` there",
-    )
+        "b is a project of its own: `paropt-exporter init` adds its stages to a config here",
+    ]
 
 
 def test_line_break_in_a_name_makes_no_line_of_its_own(project: Path) -> None:
     _write(project, **{"a\nb__package_dot_json": ""})
-    notes = detect_stages(project).notes
+    notes = describe_projects(project, detect_stages(project).projects)
     assert len(notes) == 1
     assert "\n" not in "".join(notes)
 
@@ -855,7 +926,7 @@ def test_tools_of_the_root_win_over_projects_below_it(project: Path) -> None:
     _write(project, pyproject_dot_toml="[tool.ruff]", packages__a__pyproject_dot_toml="")
     detected = detect_stages(project)
     assert [stage.name for stage in detected.stages] == ["quality_gates"]
-    assert not any("project of its own" in note for note in detected.notes)
+    assert detected.projects == ()
 
 
 def test_tests_of_projects_below_are_not_those_of_the_root(project: Path) -> None:
@@ -866,10 +937,26 @@ def test_tests_of_projects_below_are_not_those_of_the_root(project: Path) -> Non
         _write(project / name, pyproject_dot_toml="", src__pkg__a_dot_py="", tests__test_a_dot_py="")
     detected = detect_stages(project)
     assert _commands(detected) == {"quality_gates": ("npm", "run", "lint")}
-    assert detected.notes[-2:] == (
-        "api is a project of its own: run `paropt-exporter init` there",
-        "lib is a project of its own: run `paropt-exporter init` there",
-    )
+    assert detected.projects == (Path("api"), Path("lib"))
+
+
+def test_pytest_without_a_path_runs_the_tests_of_projects_below_too(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    _write(project, tox_dot_ini="[testenv]\ncommands = pytest\n", tests__test_a_dot_py="")
+    _write(project, api__pyproject_dot_toml="", api__tests__test_b_dot_py="")
+    assert detect_stages(project).projects == ()
+    _write(project, tox_dot_ini="[testenv]\ncommands = pytest tests\n")
+    assert detect_stages(project).projects == (Path("api"),)
+
+
+def test_tests_of_projects_below_may_be_those_of_a_target(project: Path) -> None:
+    """`make test` at the root usually runs all tests, so a second stage would run them twice."""
+    _install(project.parent / "bin", "make")
+    _write(project, Makefile="test:\n\tcd api && pytest\n", api__setup_dot_py="", api__tests__test_a_dot_py="")
+    detected = detect_stages(project)
+    assert _commands(detected) == {"unit_tests": ("make", "test")}
+    assert detected.projects == ()
+    assert "unit_tests: add stages for the tests in api, unless `make test` runs them" in detected.notes
 
 
 def test_frontend_with_tests_is_named(project: Path) -> None:
@@ -877,9 +964,9 @@ def test_frontend_with_tests_is_named(project: Path) -> None:
     scripts = '{"scripts": {"test": "node --test"}}'
     _write(project, pyproject_dot_toml="[tool.pytest]\ntestpaths = ['tests']", tests__test_a_dot_py="")
     _write(project, web__package_dot_json=scripts, site__package_dot_json="{}")
-    assert detect_stages(project).notes[-1] == "web is a project of its own: run `paropt-exporter init` there"
+    assert detect_stages(project).projects == (Path("web"),)
     _write(project, package_dot_json=scripts)
-    assert not any("of its own" in note for note in detect_stages(project).notes)
+    assert detect_stages(project).projects == ()
 
 
 def test_package_with_a_setup_file_is_no_project_of_its_own(project: Path) -> None:

@@ -62,6 +62,7 @@ def test_command_with_a_nul_character_is_left_out(name: str, text: str) -> None:
         ("uvx --with extra ruff check", ("ruff", "check")),
         ("coverage run --parallel-mode --source pkg -m pytest tests", ("pytest", "tests")),
         ("coverage run --branch tests/run.py -v", ("tests/run.py", "-v")),
+        ("coverage run --source=pkg --module pytest -v", ("pytest", "-v")),
         ("python -b -W error -m coverage run -m django test", ("django", "test")),
         ("python -m twisted.trial {env:OPTIONS:-jauto} {posargs:twisted}", ("twisted.trial", "-jauto", "twisted")),
         (".venv/bin/python -m mypy src", ("mypy", "src")),

@@ -140,7 +140,21 @@ def test_the_service_finds_the_pods_and_the_monitor_finds_the_service() -> None:
     assert endpoint["port"] == port["name"]
     assert port["targetPort"] == container_port["name"]
     assert set(monitor["spec"]) == {"selector", "endpoints"}
-    assert set(endpoint) == {"port", "interval", "scrapeTimeout"}
+    assert set(endpoint) == {"port", "interval", "scrapeTimeout", "relabelings"}
+
+
+def test_the_series_of_the_next_pod_have_the_same_labels(tmp_path: Path) -> None:
+    """Its history continues, and as another instance it fired each alert again, beside that of the old pod."""
+    (monitor,) = named("ServiceMonitor").values()
+    relabellings = monitor["spec"]["endpoints"][0]["relabelings"]
+    as_prometheus = [{re.sub("[A-Z]", r"_\g<0>", key).lower(): rule[key] for key in rule} for rule in relabellings]
+    job = {"job_name": "paropt", "relabel_configs": as_prometheus}
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    assert refusal(program("promtool"), "check", "config", tmp_path / "prometheus.yml") == ""
+    instance, pod = as_prometheus
+    assert instance["target_label"] == "instance"
+    assert instance["source_labels"] == ["__meta_kubernetes_namespace", "__meta_kubernetes_service_name"]
+    assert pod == {"action": "labeldrop", "regex": "pod"}
 
 
 @pytest.mark.parametrize("name", named("PrometheusRule"))

@@ -55,6 +55,34 @@ def test_signal_during_a_run_ends_it_with_its_own_code_and_leaves_nothing(
     assert "Traceback" not in projects.messages(tmp_path)
 
 
+# The command as a process starts it that ignores SIGCHLD and has blocked all signals.
+_INHERITED = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+INHERITED = (sys.executable, "-c", _INHERITED, installed_command())
+
+
+def test_failure_counts_if_the_parent_ignores_exit_codes(tmp_path: Path) -> None:
+    """A failed command for items, or a failed git, had succeeded."""
+    projects.write(tmp_path, 'name: each, run: "true {item}", items: {command: [sh, -c, "echo a; exit 7"]}')
+    with serving(tmp_path, "--once", command=INHERITED) as command:
+        output, _ = command.process.communicate(timeout=HANG_SECONDS)
+    assert command.process.returncode == 1
+    assert "failed (exit 7)" in output
+
+
+def test_signal_ends_a_run_whose_parent_has_blocked_signals(tmp_path: Path) -> None:
+    projects.write(tmp_path, LONG)
+    with serving(tmp_path, "--once", command=INHERITED) as command:
+        projects.pid_in(tmp_path / "pid")
+        command.process.terminate()
+        command.process.communicate(timeout=HANG_SECONDS)
+    assert command.process.returncode == 128 + signal.SIGTERM
+
+
 # The command with an hour between TERM and KILL, to which a second signal is one however soon it comes.
 _LONG_GRACE = """
 import sys

@@ -20,6 +20,7 @@ from paropt_exporter.executors import TaskFuture, ThreadPool, procfs
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, save_profiles
 from paropt_exporter.executors.base import RemotePool, RemoteTaskOptions
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
+from paropt_exporter.executors.worker import orphans
 from paropt_exporter.plan import COMMANDS, DASK, PROCESSES, THREADS, Bounds, Call, Commands, PlannedStage, PlannedTask
 from support.environment import removed_while_copied
 from support.lanes import plan
@@ -199,3 +200,14 @@ def test_remote_batch_without_tests_fails_only_a_whole_stage(scope: Scope, resul
         attempt = workers.start(stage, task, "tests")
         attempt.future.result(HANG_SECONDS)
         assert attempt.outcome().result is result
+
+
+def test_zombies_that_came_to_this_process_are_reaped_between_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose init process is the exporter, with commands for items that leave processes behind."""
+    monkeypatch.setattr(orphans, "LOOK_SECONDS", 0.0)
+    child = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    with closing(PoolWorkers()) as workers:
+        workers.release_workers(1)
+        workers.release_workers(1)
+    assert not Path(f"/proc/{child}").exists()

@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from paropt_exporter.executors.adaptive import routing, scheduler
 from paropt_exporter.executors.adaptive.backlog import QueuedTask, get_function_key
 from paropt_exporter.executors.adaptive.pools import PoolBounds
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
-from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor
+from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor, Placement
 from support.command_scripts import make_fifo, read_fifo, write_fifo
 from support.interrupts import interrupted_at, shuts_down
 from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, say_and_wait, spin
@@ -724,6 +724,21 @@ def test_stop_ends_a_task_of_the_backlog_that_a_worker_has_just_begun(
         monkeypatch.setattr(TaskFuture, "fail_queued", end_first_task)
         assert pool.stop(queued, TaskStopped("stop"))
         assert isinstance(queued.exception(HANG_SECONDS), TaskStopped)
+
+
+def test_signal_handler_may_submit_while_a_task_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both took the same task: IndexError, or the loss of the next one."""
+    choose, submitted = Placement.choose_pool, list[Future[int]]()
+    with AdaptivePool(Strategy.HYBRID, 2) as pool:
+
+        def submit_first(placement: Placement, key: str) -> str:
+            if not submitted:
+                submitted.append(pool.submit(abs, -2))
+            return choose(placement, key)
+
+        monkeypatch.setattr(Placement, "choose_pool", submit_first)
+        submitted.insert(0, pool.submit(abs, -1))
+        assert [future.result(HANG_SECONDS) for future in submitted] == [1, 2]
 
 
 def test_unpicklable_task_runs_in_threads_under_process_strategy() -> None:

@@ -65,7 +65,7 @@ def take_sizes(values: Sequence[object], *, busy: bool) -> list[int]:
     counts = []
     for _ in range(2):
         items: list[WorkItem] = []
-        take_batch(items, [], queue, durations, 1.0, share=len(values), most=len(values), busy=busy)
+        take_batch(items, deque(), queue, durations, 1.0, share=len(values), most=len(values), busy=busy)
         counts.append(len(items))
     return counts
 

@@ -15,7 +15,7 @@ import pytest
 
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors.future import TaskFuture, get_label
-from support.pool_tasks import HANG_SECONDS
+from support.pool_tasks import HANG_SECONDS, eventually
 from support.processes import run_in_forked_child
 
 SECOND_WRITE = "self._state = RUNNING"  # of `start_running`, which notes the claim first
@@ -84,13 +84,13 @@ class _Waiter:
 
     def wait_for(self, future: TaskFuture[int]) -> None:
         with future._condition:
-            self.saw_end = future._state == "FINISHED"
+            self.saw_end = future._state in ("FINISHED", "CANCELLED_AND_NOTIFIED")
             future._waiters.append(self)
 
     def add_result(self, _: TaskFuture[int]) -> None:
         self.notified = True
 
-    add_exception = add_result
+    add_exception = add_cancelled = add_result
 
 
 def _wait_at_line(number: int, settle: Callable[[TaskFuture[int]], object]) -> _Waiter | None:
@@ -135,6 +135,17 @@ def test_waiting_thread_sees_an_ended_future_or_is_notified(settle: Callable[[Ta
     waiters = list(iter(lambda: _wait_at_line(next(numbers), settle), None))
     assert waiters
     assert [waiter.saw_end for waiter in waiters] == [not waiter.notified for waiter in waiters]
+
+
+def test_signal_handler_may_cancel_a_future_for_which_its_thread_begins_to_wait() -> None:
+    """`wait` had looked at the future's state by then, and added itself to the waiters later: it waited without end."""
+    future, waiter = TaskFuture[int](), _Waiter()
+    with future._condition:
+        future.cancel()
+        future.notify_cancelled()
+        waiter.wait_for(future)
+    assert not waiter.saw_end
+    assert eventually(lambda: waiter.notified)
 
 
 def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one() -> None:
@@ -190,6 +201,34 @@ def test_task_whose_claim_was_interrupted_can_be_cancelled() -> None:
     assert future.cancel()
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda future: future.cancel(),
+        lambda future: future.fail_queued(ValueError()),
+        lambda future: future.force_exception(ValueError()),
+    ],
+    ids=["cancel", "stop of a queued task", "stop"],
+)
+def test_task_that_no_worker_may_claim_ends_although_its_cancellation_is_interrupted(
+    end: Callable[[TaskFuture[int]], object],
+) -> None:
+    """A worker had dropped it, and it stayed pending without end."""
+    future, claims = TaskFuture[int](), list[bool]()
+
+    def claim() -> None:
+        claims.append(future.start_running(1.0))
+        raise KeyboardInterrupt
+
+    with (
+        act_before(TaskFuture._end_pending, "if self._leaving == self._state:", claim),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        end(future)
+    assert claims == [False]
+    assert future.done()
+
+
 class _Nameless(type):
     """The type of classes whose names can't be read."""
 
@@ -237,7 +276,7 @@ def test_interrupted_use_leaves_no_future_locked(use: Callable[[TaskFuture[int]]
             use(future)
     finally:
         sys.settrace(before)
-    worker = threading.Thread(target=future.start_running, args=(1.0,), daemon=True)
+    worker = threading.Thread(target=future.notify_cancelled, daemon=True)
     worker.start()
     worker.join(HANG_SECONDS)
     assert not worker.is_alive()

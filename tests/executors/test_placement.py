@@ -206,6 +206,19 @@ def test_task_waits_behind_others_of_its_function_if_the_end_of_a_task_starts_th
     assert not backlog.enqueue("g", queued("g"))
 
 
+def test_task_that_a_signal_handler_queues_while_the_last_one_is_taken_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    backlog, late, drop = Backlog(), queued("f"), Backlog.drop_queue
+
+    def queue_first(own: Backlog, key: str) -> None:
+        own.enqueue(key, late)
+        drop(own, key)
+
+    monkeypatch.setattr(Backlog, "drop_queue", queue_first)
+    backlog.enqueue("f", queued("f"))
+    backlog.take("f", THREADS, profiled=False)
+    assert [*backlog.iter_queued()] == [late]
+
+
 def test_functions_take_turns() -> None:
     backlog = Backlog()
     for key in ("f", "f", "g"):

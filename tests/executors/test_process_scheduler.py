@@ -8,6 +8,8 @@ import pytest
 
 from paropt_exporter.errors import TaskStopped, WorkerDied
 from paropt_exporter.executors.processes.batches import WorkItem
+from paropt_exporter.executors.processes.scheduler import Scheduler
+from paropt_exporter.executors.processes.workers import Worker
 from support.fake_processes import BRIEF, LONG, MEDIUM, PREFETCH_TASKS, FakePool, FakeProcess
 
 HISTORIES = 10_000
@@ -181,6 +183,21 @@ def test_smaller_size_dismisses_idle_workers_now_and_busy_ones_after_their_task(
     pool.check()
 
 
+def test_signal_handler_may_submit_during_a_resize(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, is_surplus = ready_pool(2), Scheduler._is_surplus
+
+    def submit_first(scheduler: Scheduler, worker: Worker) -> bool:
+        if not pool.items:
+            submit(pool, 2)
+        return is_surplus(scheduler, worker)
+
+    monkeypatch.setattr(Scheduler, "_is_surplus", submit_first)
+    pool.run(pool.resize(1))
+    pool.settle_down()
+    pool.check()
+    assert len(pool.scheduler.workers) == 1
+
+
 def test_worker_that_starts_is_dismissed_only_when_it_is_ready() -> None:
     pool = FakePool(1)
     pool.run(pool.resize(3))
@@ -270,6 +287,19 @@ def test_stopping_a_task_whose_result_is_on_its_way_kills_nothing() -> None:
     pool.check()
     assert pool.started == 1
     assert pool.items[2].future.exception(0) is None
+
+
+def test_stop_that_kills_a_worker_just_after_its_task_is_no_failed_start() -> None:
+    """The next process started late, after a warning that a worker had died."""
+    pool = ready_pool(1)
+    submit(pool, 1)
+    while not pool.process_of().replies:
+        pool.step(pool.process_of())
+    pool.run(pool.stop(pool.items[0]))
+    pool.settle_down()
+    pool.check()
+    assert pool.started == 2
+    assert pool.scheduler.workers[0].retry_delay_seconds == 0
 
 
 def test_stopping_a_queued_task_kills_nothing() -> None:

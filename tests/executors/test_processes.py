@@ -38,6 +38,7 @@ from paropt_exporter.executors.processes.process_handler import ProcessHandler
 from paropt_exporter.executors.processes.scheduler import Scheduler
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import loop
+from paropt_exporter.executors.worker.payload import Packed, Packer, Queued
 from support.command_scripts import make_fifo, open_fifo, read_fifo, write_fifo
 from support.environment import removed_while_copied
 from support.interrupts import interrupted_at, shuts_down
@@ -181,6 +182,20 @@ def test_functions_of_unimportable_modules_travel_by_value(pool: ProcessPool) ->
     assert [future.result(HANG_SECONDS) for future in [pool.submit(here, number) for number in range(40)]] == [
         number + 1 for number in range(40)
     ]
+
+
+def test_stop_ends_a_task_that_is_pickled_again(pool: ProcessPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was in no worker and in no queue at that moment, and ran after the stop."""
+    future, stops, pack = TaskFuture[int](), list[bool](), Packer.pack_by_value
+
+    def stop_first(packer: Packer, queued: Queued, missing: str) -> Packed | None:
+        stops.append(pool.stop(future, TaskStopped("stop")))
+        return pack(packer, queued, missing)
+
+    monkeypatch.setattr(Packer, "pack_by_value", stop_first)
+    pool.submit_future(future, here, (1,), {})
+    assert isinstance(future.exception(HANG_SECONDS), TaskStopped)
+    assert stops == [True]
 
 
 def here(number: int) -> int:
@@ -583,6 +598,25 @@ def test_worker_begins_a_task_whose_future_another_thread_has_locked(fifo: Path)
             first.result(HANG_SECONDS)
             assert eventually(queued.running)
         queued.result(HANG_SECONDS)
+
+
+def test_interrupted_submission_loses_no_notice_of_a_cancelled_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wait` in another thread did not return."""
+    future, notify = TaskFuture[None](), TaskFuture.notify_cancelled
+    future.cancel()
+
+    def interrupt(_: TaskFuture[Any]) -> None:
+        monkeypatch.setattr(TaskFuture, "notify_cancelled", notify)
+        raise KeyboardInterrupt
+
+    with ProcessPool(1) as pool:
+        pool.submit(nothing).result(HANG_SECONDS)
+        assert eventually(lambda: bool(pool._manager.scheduler.idle))
+        monkeypatch.setattr(TaskFuture, "notify_cancelled", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit_future(future, nothing, (), {})
+        assert not wait([future], HANG_SECONDS).not_done
+    assert pool.statistics().finished["cancellation"] == 1
 
 
 def test_signal_handler_may_end_workers_while_a_task_is_stopped() -> None:

@@ -19,7 +19,7 @@ def _refuse(thread: threading.Thread) -> None:
 
 
 def test_join_waits_for_a_thread_that_another_thread_starts() -> None:
-    group, done = ThreadGroup(), threading.Event()
+    group, done = ThreadGroup(threading.RLock()), threading.Event()
     expected, joined = threading.Event(), threading.Event()
 
     def start() -> None:
@@ -38,7 +38,7 @@ def test_join_waits_for_a_thread_that_another_thread_starts() -> None:
 
 
 def test_join_waits_for_a_thread_that_starts_meanwhile() -> None:
-    group, done = ThreadGroup(), threading.Event()
+    group, done = ThreadGroup(threading.RLock()), threading.Event()
     joining, joined = threading.Event(), threading.Event()
 
     def finish() -> None:
@@ -60,13 +60,13 @@ def test_join_waits_for_a_thread_that_starts_meanwhile() -> None:
 
 
 def test_join_skips_a_start_that_its_own_thread_interrupted() -> None:
-    group = ThreadGroup()
+    group = ThreadGroup(threading.RLock())
     group.announce("never")
     group.join()
 
 
 def test_threads_may_exit_during_join() -> None:
-    group, go = ThreadGroup(), threading.Event()
+    group, go = ThreadGroup(threading.RLock()), threading.Event()
 
     def work() -> None:
         assert go.wait(10)
@@ -80,7 +80,7 @@ def test_threads_may_exit_during_join() -> None:
 
 
 def test_join_waits_until_a_thread_after_its_work_has_exited(monkeypatch: pytest.MonkeyPatch) -> None:
-    group, leaving, joined = ThreadGroup(), threading.Event(), threading.Event()
+    group, leaving, joined = ThreadGroup(threading.RLock()), threading.Event(), threading.Event()
     run = PoolThread.run
 
     def run_and_stay(thread: PoolThread) -> None:
@@ -98,7 +98,7 @@ def test_join_waits_until_a_thread_after_its_work_has_exited(monkeypatch: pytest
 
 
 def test_group_keeps_no_thread_that_has_exited() -> None:
-    group, seen = ThreadGroup(), []
+    group, seen = ThreadGroup(threading.RLock()), []
 
     def work() -> None:
         seen.append(weakref.ref(threading.current_thread()))
@@ -112,7 +112,7 @@ def test_group_keeps_no_thread_that_has_exited() -> None:
 
 
 def test_exit_of_a_thread_does_not_look_at_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    group, looks = ThreadGroup(), []
+    group, looks = ThreadGroup(threading.RLock()), []
 
     def is_alive(thread: threading.Thread) -> bool:
         looks.append(thread)
@@ -130,7 +130,7 @@ def test_exit_of_a_thread_does_not_look_at_all_others(monkeypatch: pytest.Monkey
 
 
 def test_join_skips_forgotten_threads() -> None:
-    group, go, idents = ThreadGroup(), threading.Event(), []
+    group, go, idents = ThreadGroup(threading.RLock()), threading.Event(), []
 
     def work() -> None:
         idents.append(threading.get_ident())
@@ -147,7 +147,7 @@ def test_join_skips_forgotten_threads() -> None:
 
 
 def test_join_stops_to_wait_for_a_thread_that_is_forgotten_meanwhile() -> None:
-    group, go, idents = ThreadGroup(), threading.Event(), []
+    group, go, idents = ThreadGroup(threading.RLock()), threading.Event(), []
 
     def work() -> None:
         idents.append(threading.get_ident())
@@ -171,7 +171,7 @@ def _is_in(thread: threading.Thread, name: str) -> bool:
 
 
 def test_refused_thread_is_retried_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    group = ThreadGroup()
+    group = ThreadGroup(threading.RLock())
     assert group.get_retry_delay() is None
     monkeypatch.setattr(threading.Thread, "start", _refuse)
     group.announce("refused")
@@ -190,7 +190,7 @@ def test_refused_thread_is_retried_later(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_shortage_is_news_once_however_often_it_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter((100.0, 101.0, 102.0, 110.0))  # the last one after a while without a refusal
     monkeypatch.setattr(thread_group, "monotonic", lambda: next(moments))
-    group = ThreadGroup()
+    group = ThreadGroup(threading.RLock())
     news = []
     for _ in range(4):
         group.clear_shortage()

@@ -859,3 +859,29 @@ def test_schedstat_is_dated_between_the_waits_of_its_reader(monkeypatch: pytest.
     monkeypatch.setattr(os, "open", open_slowly)
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert procfs.sample_schedstat(str(tmp_path / "schedstat")) == (10.015, 0.006, 0.001)
+
+
+def test_signal_handler_may_use_a_pool_whose_thread_is_starting() -> None:
+    """It waited for the lock of the pool, and the holder of this one for that of the pool's threads."""
+    pool, handled = ThreadPool(1, initializer=nothing), threading.Event()
+
+    def handle_signal(frame: FrameType, *_: object) -> None:
+        caller = frame.f_back
+        if frame.f_code is threading.Condition.notify_all.__code__ and caller and caller.f_code is start.__code__:
+            sys.settrace(None)
+            resizer = threading.Thread(target=pool.resize, args=(3,), daemon=True)
+            resizer.start()
+            resizer.join(0.01)  # it may wait for this thread
+            pool.statistics()
+            handled.set()
+
+    def resize() -> None:
+        sys.settrace(handle_signal)
+        pool.resize(2)
+
+    start = ThreadGroup.start
+    thread = threading.Thread(target=resize, daemon=True)
+    thread.start()
+    thread.join(HANG_SECONDS)
+    assert handled.is_set()
+    pool.shutdown()

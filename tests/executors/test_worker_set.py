@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import Any
 
@@ -21,7 +22,7 @@ class Pool:
     def __init__(self, target: int, *, may_park: bool = True) -> None:
         self.queue: deque[WorkItem | SharedWorkItem] = deque()
         self.counters = PoolCounters("test")
-        self.workers = WorkerSet("w", self.queue, ThreadGroup(), self.counters, may_park=may_park)
+        self.workers = WorkerSet("w", self.queue, ThreadGroup(threading.RLock()), self.counters, may_park=may_park)
         self.workers.set_target(target)
 
     def start_parked(self) -> Worker:

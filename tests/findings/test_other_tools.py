@@ -394,6 +394,21 @@ def test_a_compilers_error_code_becomes_the_rule() -> None:
     assert choose_excerpt(output) == ["src/main.rs:4:18: mismatched types [E0308]"]
 
 
+def test_undefined_references_of_a_linker_are_named() -> None:
+    output = """/usr/bin/ld: main.o: in function `main':
+/src/main.c:7: undefined reference to `f'
+/usr/bin/ld: /src/main.c:9: undefined reference to `g'
+main.c:(.text+0x5): undefined reference to `h'
+collect2: error: ld returned 1 exit status
+make: *** [Makefile:144: main] Error 1
+"""
+    assert [found.text for found in find_findings(output)] == [
+        "/src/main.c:7: undefined reference to `f'",
+        "/src/main.c:9: undefined reference to `g'",
+        "main.c: undefined reference to `h'",
+    ]
+
+
 def test_notes_of_a_compiler_are_no_findings() -> None:
     output = "main.c:3:5: error: 'x' undeclared (first use in this function)\nmain.c:3:5: note: each is reported once\n"
     assert choose_excerpt(output) == ["main.c:3:5: 'x' undeclared (first use in this function)"]

@@ -525,3 +525,13 @@ ERROR Returned type `Literal['a']` is not assignable to declared return type `in
     assert found.text == (
         "c.py:3:12: Returned type `Literal['a']` is not assignable to declared return type `int` [bad-return]"
     )
+
+
+def test_internal_error_of_pytest_is_named_with_its_place(tmp_path: Path) -> None:
+    """A plug-in that fails: the summary showed the dots of the tests before, and the number of those that passed."""
+    (tmp_path / "conftest.py").write_text("def pytest_runtest_logreport(report):\n    raise KeyError('x')\n")
+    (tmp_path / "test_a.py").write_text("def test_a(): pass\n")
+    output = run(tmp_path, "pytest", "-q", code=3)
+    assert [found.text for found in find_findings(output)] == [
+        f"{tmp_path}/conftest.py:2: INTERNALERROR: KeyError: 'x'"
+    ]

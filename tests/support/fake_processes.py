@@ -21,7 +21,6 @@ from paropt_exporter.executors.processes.scheduler import (
     Action,
     Cancel,
     Dismiss,
-    Drop,
     Fail,
     Kill,
     Scheduler,
@@ -294,7 +293,7 @@ class FakePool:
                 self.woken.add(action.process.worker)
             elif isinstance(action, Wake):
                 self.woken.add(action.worker)
-        return [*actions, *self.scheduler.pop_dropped()]
+        return actions
 
     def _finish(self, actions: Sequence[Action]) -> Thread:
         for action in actions:
@@ -328,10 +327,12 @@ class FakePool:
                 yield False
                 if self.scheduler.withdraw(action.item):
                     self.scheduler.count_unbegun(failed=False)
-            elif isinstance(action, Drop):
-                action.item.future.notify_cancelled()
             elif isinstance(action, Fail):
                 self.scheduler.count_unbegun(failed=action.item.future.force_exception(action.error))
+        for item in self.scheduler.dropped.copy():
+            item.future.notify_cancelled()
+            yield False
+            self.scheduler.note_notified([item])
 
     # Processes
 

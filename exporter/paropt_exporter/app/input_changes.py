@@ -18,6 +18,7 @@ from paropt_exporter.input_files import (
     walk_folder,
 )
 from paropt_exporter.plan.affected import add_dependents
+from paropt_exporter.plan.implied_inputs import list_settings_and_recipes
 from paropt_exporter.plan.stage_patterns import list_input_patterns, list_output_patterns
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ class InputChanges:
         self._stages = stages
         self._folder = str(config.root)
         self._patterns = {
-            stage.name: None if stage.declared_inputs is None else InputPatterns(list_input_patterns(stage))
-            for stage in stages
+            stage.name: None if stage.declared_inputs is None else _build_patterns(config, stage) for stage in stages
         }
         top = os.path.realpath(config.root)
         ours = [escape_pattern(os.path.relpath(os.path.realpath(path), top)) for path in own_files]
@@ -117,6 +117,11 @@ class InputChanges:
             return get_state(self._files.take_snapshot([(path, state)])[path])
         except UnusableFile:
             return f"unreadable {state.st_mtime_ns}"
+
+
+def _build_patterns(config: Config, stage: Stage) -> InputPatterns:
+    unnamed = map(escape_pattern, list_settings_and_recipes(config, stage))
+    return InputPatterns((*list_input_patterns(stage), *unnamed))
 
 
 def _stat_files(folder: str, paths: Iterable[str]) -> Iterable[FoundFile]:

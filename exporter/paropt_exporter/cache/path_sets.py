@@ -3,7 +3,9 @@
 The weak key of a task has its command, tools and variables. Under it are up to 8 sets of paths, the last used first,
 since which files a program reads depends on those that it has read before. A set with the states of its paths makes a
 strong key, under which the result is kept. The strong key also includes where PATH has the programs that the task
-looked for: with another PATH, a script may find another program although all paths of the set are unchanged.
+looked for: with another PATH, a script may find another program although all paths of the set are unchanged. If the
+task used files outside of the project that a relative path may have named, the key includes the folder in which the
+checkout is: elsewhere, the same path names another file.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ _LARGEST_MANIFEST_BYTES = 1 << 14
 _LARGEST_SET_BYTES = 1 << 26
 ABSENT_STATE, UNUSABLE_STATE = "-", "unusable"
 MADE_FOLDER = "/"  # before the names in it
+_PLACE = "the folder of this checkout"  # in the list of programs
 CACHES = frozenset({*git.CACHES, ".paropt"})  # folders with a CACHEDIR.TAG are caches too
 _NODE_CACHES = frozenset({".cache", ".vite", ".vite-temp"})  # in node_modules
 _CACHE_TAG = "CACHEDIR.TAG"
@@ -71,8 +74,10 @@ class StrongKey(Struct, frozen=True):
 class PathStates:
     """The states of used paths at one moment: each is read once. Only one thread may use it at a time."""
 
-    def __init__(self, states: FileStates) -> None:
+    def __init__(self, states: FileStates, home: str = "") -> None:
+        """`home`: the user's home folder."""
         self._states = states
+        self._home = os.path.realpath(home) if home else ""
         self._found: dict[tuple[str, bool], str] = {}
         self._listings: dict[str, tuple[str, bytes]] = {}
         self._names: dict[str, tuple[str, ...] | None] = {}
@@ -112,19 +117,34 @@ class PathStates:
     def build_programs(self, path_set: PathSet, paths: Iterable[UsedPath], search_path: str) -> tuple[str, bytes]:
         """Return the list of the programs that a task looked for on PATH, with their places now, and its digest.
 
-        They are the set's names in the folders of PATH. Programs that the task itself makes are left out.
+        They are the set's names in the folders of PATH. Programs that the task itself makes are left out. The list also
+        has the folder of the checkout, if that matters.
         """
         if (path_set, search_path) not in self._programs:
             folders = self._list_folders(search_path)
-            names, own = set[str](), set[str]()
+            names, own, is_near = set[str](), set[str](), False
             for each in paths:
+                is_near = is_near or self._may_be_relative(each.path)
                 folder, _, name = (each.path if each.path[:1] == "/" else self._root + each.path).rpartition("/")
                 if folder in folders:
                     (own if each.own else names).add(name)
             lines = [f"{name} on PATH\0{self._find_program(name, search_path)}\0" for name in sorted(names - own)]
+            if is_near:
+                lines.append(f"{_PLACE}\0{os.path.dirname(self._root[:-1])}\0")
             content = "".join(lines).encode("utf-8", "surrogateescape")
             self._programs[path_set, search_path] = hash_bytes(content), content
         return self._programs[path_set, search_path]
+
+    def _may_be_relative(self, path: str) -> bool:
+        """Return whether a task may have reached a path by going up from the project, as to `../shared`.
+
+        Not for a path that is below the root folder only together with the project, nor for one in a hidden folder of
+        the user's home, such as ~/.pyenv, which programs find by HOME.
+        """
+        if path[:1] != "/" or path.split("/", 2)[1] != self._root.split("/", 2)[1]:
+            return False
+        hidden = f"{self._home}/."
+        return not self._home or not path.startswith(hidden) or self._root.startswith(hidden)
 
     def _list_folders(self, search_path: str) -> dict[str, None]:
         """Return the folders of PATH in order, with links resolved."""

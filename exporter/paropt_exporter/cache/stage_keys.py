@@ -219,10 +219,13 @@ class StageReader:
         steps = dict.fromkeys(chain.from_iterable(map(_iter_steps_without_items, stage.tasks)))
         tools = Tools(self._root, self._states, variables.get("HOME", ""))
         path, environment = variables.get("PATH", os.defpath), find_environment(variables)
+        conda = find_environment(variables, "CONDA_PREFIX")
         root = os.fspath(self._root)
         version = variables.get("PYENV_VERSION")
         return {
-            **tools.identify(steps, cwd=stage.cwd, path=path, environment=environment, python_version=version),
+            **tools.identify(
+                steps, cwd=stage.cwd, path=path, environment=environment, conda=conda, python_version=version
+            ),
             **tools.identify_node_packages(
                 get_relative_cwd(root, stage), lambda: InputPatterns(list_written(stage, root))
             ),

@@ -53,11 +53,13 @@ class Tools:
         cwd: Path,
         path: str,
         environment: str | None,
+        conda: str | None = None,
         python_version: str | None = None,
     ) -> dict[str, str]:
         """Return the identities of a stage's tools by name.
 
-        `environment`: the virtual environment's folder. `python_version`: the version that pyenv's stubs start.
+        `environment`: the virtual environment's folder; `conda`: that of the active conda environment.
+        `python_version`: the version that pyenv's stubs start.
 
         `packages` in the result has the names and versions of the packages in this environment and in those of the
         programs. Raises UnusableFile.
@@ -72,6 +74,8 @@ class Tools:
                 found[known] = _hash_texts([found[known], identity]) if known in found else identity
         if environment is not None:
             found["environment"] = self._identify_environment(environment)
+        if conda is not None:
+            found["conda environment"] = self._identify_environment(conda)
         if self._package_names:
             found["packages"] = " ".join(sorted(self._package_names))
         return found
@@ -127,6 +131,8 @@ class Tools:
         python = os.path.join(folder, "bin", "python")
         if os.path.exists(python):
             parts.append(self._get_state(os.path.realpath(python)))
+        with suppress(FileNotFoundError, NotADirectoryError):  # with a file for each package of conda, by its version
+            parts += sorted(os.listdir(os.path.join(folder, "conda-meta")))
         for packages in _list_package_folders(folder, self._home):
             for name, state in self._iter_packages(os.fspath(packages)):
                 parts += [name, state]
@@ -324,7 +330,7 @@ def _read_head(path: str) -> bytes:
         raise UnusableFile(f"{path} can't be read: {error.strerror}") from None
 
 
-def find_environment(variables: Mapping[str, str]) -> str | None:
+def find_environment(variables: Mapping[str, str], name: str = "VIRTUAL_ENV") -> str | None:
     """Return the folder of the virtual environment that a stage's commands use, or None."""
-    folder = variables.get("VIRTUAL_ENV")
+    folder = variables.get(name)
     return folder if folder and os.path.isdir(folder) else None

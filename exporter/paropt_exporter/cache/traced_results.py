@@ -115,7 +115,7 @@ class TracedResults:
         self._states = states
         self._environ = environ
         self._sets = PathSets(store)
-        self._now = PathStates(states)
+        self._now = self._make_path_states()
         self._reader = TraceReader(states)
         # by the id of the trace, which the items of a batch share
         self._kept: dict[int, tuple[Trace, PathSet | Miss]] = {}
@@ -123,9 +123,12 @@ class TracedResults:
 
     def refresh(self) -> None:
         """Forget the states of files, so that they are read again."""
-        self._now = PathStates(self._states)
+        self._now = self._make_path_states()
         self._reader = TraceReader(self._states)
         self._kept.clear()
+
+    def _make_path_states(self) -> PathStates:
+        return PathStates(self._states, self._environ.get("HOME", ""))
 
     def find_candidates(self, weak: TaskKey) -> Candidates:
         """Return the keys under which the store may have a result."""

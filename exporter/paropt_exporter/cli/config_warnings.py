@@ -30,10 +30,10 @@ _SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the 
 _STOPS_AT_FAILURES = re.compile(
     r"(?m)^[ \t]*set[ \t]+(?:[-+]?\w+[ \t]+)*-(?:\w*e|o[ \t]+errexit)|\|\|\s*(?:exit|return)\b|<<|\$\?|^#!"
 )
-# Assignments, messages, compound commands, a missing script, which ends the shell, and commands that continue or have a
-# `||`.
+# Assignments, messages, pauses, compound commands, a missing script, which ends the shell, and commands that continue
+# or have a `||`.
 _CANT_FAIL_ALONE = re.compile(
-    r"^(?:export\s+)?(?:\w+=\S*(?:\s+|$))+$|^(?:echo|printf|unset)\b[^|&;]*$"
+    r"^(?:export\s+)?(?:\w+=\S*(?:\s+|$))+$|^(?:echo|printf|unset|sleep|true|date)\b[^|&;]*$"
     r"|^(?:if|for|while|until|case|do|then|else|elif|trap|set)\b|^\. |\|\||(?:&&|\||[{(]|;;|\))$"
 )
 _COMMENT = re.compile(r"(?:^|\s)#.*")

@@ -29,12 +29,14 @@ def format_faults(faults: Sequence[str]) -> list[str]:
 
 
 def format_seconds(value: float) -> str:
-    """Return a duration such as 0.42 s, 27.4 s or 3 min 05 s."""
+    """Return a duration such as 0.42 s, 27.4 s, 3 min 05 s or 2 h 05 min."""
     if value < 10:
         return f"{value:.1f} s" if value >= 0.1 else f"{value:.2f} s"
     if value < 120:
         return f"{value:.1f} s"
-    return f"{int(value) // 60} min {int(value) % 60:02} s"
+    if value < 120 * 60:
+        return f"{int(value) // 60} min {int(value) % 60:02} s"
+    return f"{int(value) // 3600} h {int(value) // 60 % 60:02} min"
 
 
 def format_bytes(size: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -16,6 +16,7 @@ from paropt_exporter.errors import UsageError, format_count, join_names
 
 if TYPE_CHECKING:
     from paropt_exporter.config.detect import DetectedStages
+    from paropt_exporter.config.projects_below import ProjectBelow
     from paropt_exporter.config.values import Stage
     from paropt_exporter.input_files import InputPatterns
 
@@ -51,6 +52,8 @@ _LINTING = "quality_gates"  # changes of documents can't break other stages
 _SOURCE_READERS = frozenset({_LINTING, "type_checking"})  # linters and type checkers
 _SOURCES = ("**/*.py", "**/*.pyi", "**/*.ipynb")
 _SETTINGS_BELOW = ("*/**/pyproject.toml", "*/**/ruff.toml", "*/**/.ruff.toml")  # for the files in their folders
+_ALL_FILES = "cache: true"  # of the repository
+_FEWER_FILES = " in the repository (or in some folders: `inputs: [src, tests]`)"
 _DOCS = "  docs: {{strategy: thread, workers: 2, sla: null, total: 5m, fail_fast: true, stages: [{}]}}\n"
 _EXAMPLE = """\
   - name: hello                  # no tool was found that is installed; put your own commands here
@@ -70,7 +73,7 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
     used here while folders below are projects or a config above applies.
     """
     from paropt_exporter.config.detect import detect_stages
-    from paropt_exporter.config.locate import find_projects_below
+    from paropt_exporter.config.projects_below import detect_projects_below
 
     if files.is_folder(path):
         print(f"{path} is a directory: name the file in it", file=stderr)
@@ -81,9 +84,10 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         print(f"{there} already exists: {remedy}", file=stderr)
         return 2
     detected = detect_stages(path.parent)
-    nothing = not detected.stages and not detected.lacks_programs
-    if nothing and not force and (projects := find_projects_below(path.parent)):
-        named = join_names([*map(str, projects)], _MOST_NAMED)
+    below = detect_projects_below(path.parent, detected)
+    nothing = not detected.stages and not detected.lacks_programs and not below
+    if nothing and not force and detected.projects:
+        named = join_names([*map(str, detected.projects)], _MOST_NAMED)
         message = f"no tool is used here, but there are projects below: run init in {named} (or here, --force)"
         print(format_line(message), file=stderr)
         return 2
@@ -94,21 +98,21 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         return 2
     try:
         write_schema(path.parent)
-        write_file(path, render_config(detected, path.parent))
+        write_file(path, render_config(detected, path.parent, below))
     except OSError as error:
         place = error.filename if isinstance(error, files.UnexpectedFileType) else path
         print(f"{place} can't be written: {error.strerror}", file=stderr)
         return 2
     named = "" if path.name == FILE else f" --config.file {path}"
-    print(f"wrote {path}: {_describe_stages(detected)}", file=stdout)
-    if detected.stages or not detected.lacks_programs:  # otherwise the user runs init again
+    columns = find_columns_of_terminal(stdout)
+    print(*wrap_for_terminal(f"wrote {path}: {_describe_stages(detected, below)}", columns, 2), sep="\n", file=stdout)
+    if _list_names(detected, below) or not _lacks_programs(detected, below):  # otherwise the user runs init again
         print(f"  to run it: paropt-exporter --once{named}", file=stdout)
         print(f"  to look for faults after a change: paropt-exporter check{named}", file=stdout)
         print("  commit it; .paropt/ is for this machine only, and git ignores it", file=stdout)
     if above is not None:
         print(f"  {above} no longer applies in this folder", file=stdout)
-    columns = find_columns_of_terminal(stdout)
-    for note in detected.notes:
+    for note in _list_notes(detected, path.parent, below):
         print(*wrap_for_terminal(f"  {format_line(note)}", columns, 4), sep="\n", file=stdout)
     return 0
 
@@ -129,14 +133,41 @@ def _find_config_above(folder: Path) -> Path | None:
     return None
 
 
-def render_config(detected: DetectedStages, root: Path) -> str:
-    """Return the text of paropt.yml for the stages that were detected in `root`."""
-    proposals = _propose_caching(detected.stages, root) if detected.stages else {}
-    stages = "".join(_render_stage(stage, proposals.get(stage.name)) for stage in detected.stages) or _EXAMPLE
-    left_out = "".join(f"  # {format_line(note)}\n" for note in detected.notes)
-    linters = [stage.name for stage in detected.stages if stage.name.startswith(_LINTING)]
+def render_config(detected: DetectedStages, root: Path, below: Sequence[ProjectBelow] = ()) -> str:
+    """Return the text of paropt.yml for the stages that were detected in `root` and in projects below."""
+    stages = _render_stages(detected.stages, root)
+    stages += "".join(_render_stages(each.detected.stages, root / each.folder, each) for each in below)
+    left_out = "".join(f"  # {format_line(note)}\n" for note in _list_notes(detected, root, below))
+    linters = [name for name in _list_names(detected, below) if name.startswith(_LINTING)]
     docs = _DOCS.format(", ".join(linters)) if linters else ""
-    return _HEAD.format(schema=SCHEMA, docs=docs) + stages + left_out + _TAIL
+    return _HEAD.format(schema=SCHEMA, docs=docs) + (stages or _EXAMPLE) + left_out + _TAIL
+
+
+def _render_stages(stages: Sequence[Stage], folder: Path, project: ProjectBelow | None = None) -> str:
+    proposals = _propose_caching(stages, folder) if stages else {}
+    written = (stage if project is None else project.rename(stage) for stage in stages)
+    return "".join(
+        _render_stage(as_written, proposals.get(stage.name), is_below=project is not None)
+        for stage, as_written in zip(stages, written, strict=True)
+    )
+
+
+def _list_names(detected: DetectedStages, below: Iterable[ProjectBelow]) -> list[str]:
+    """Return the names of all stages of the config."""
+    renamed = (each.rename(stage) for each in below for stage in each.detected.stages)
+    return [stage.name for stage in (*detected.stages, *renamed)]
+
+
+def _lacks_programs(detected: DetectedStages, below: Iterable[ProjectBelow]) -> bool:
+    return detected.lacks_programs or any(each.detected.lacks_programs for each in below)
+
+
+def _list_notes(detected: DetectedStages, root: Path, below: Iterable[ProjectBelow]) -> list[str]:
+    from paropt_exporter.config.detect import describe_projects
+    from paropt_exporter.config.locate import has_config
+
+    apart = [folder for folder in detected.projects if has_config(root / folder)]
+    return [*detected.notes, *(note for each in below for note in each.notes), *describe_projects(root, apart)]
 
 
 def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
@@ -150,7 +181,7 @@ def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
     from paropt_exporter.input_files import InputPatterns
 
     there = [pattern for pattern in _SOURCES + _SETTINGS_BELOW if _has_files(InputPatterns((pattern,)), root)]
-    all_files = "cache: true" if find_top_folder(root) is not None else 'inputs: ["**"]'
+    all_files = _ALL_FILES if find_top_folder(root) is not None else 'inputs: ["**"]'
     sources = "inputs: [" + ", ".join(f'"{pattern}"' for pattern in there or _SOURCES[:1]) + "]"
     commands = {stage.name: (stage.run, *(stage.steps or ())) for stage in stages}
     builders = {
@@ -170,7 +201,7 @@ def _has_files(patterns: InputPatterns, root: Path) -> bool:
         return False
 
 
-def _render_stage(stage: Stage, proposal: str | None) -> str:
+def _render_stage(stage: Stage, proposal: str | None, *, is_below: bool) -> str:
     lines = [f"  - name: {stage.name}"]
     if stage.steps is not None:
         lines += ["    steps:", *(f"      - {_format_command(step)}" for step in stage.steps)]
@@ -192,7 +223,8 @@ def _render_stage(stage: Stage, proposal: str | None) -> str:
         pairs = (f"{name}: {_format_word(value)}" for name, value in stage.env.items())
         lines.append(f"    env: {{{', '.join(pairs)}}}")
     if proposal is not None:
-        lines += ["    # To skip it while nothing has changed:", f"    # {proposal}"]
+        fewer = _FEWER_FILES if is_below and proposal == _ALL_FILES else ""
+        lines += [f"    # To skip it while nothing has changed{fewer}:", f"    # {proposal}"]
     return "\n".join(lines) + "\n"
 
 
@@ -216,11 +248,10 @@ def _quote(word: str) -> str:
     return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in quoted)
 
 
-def _describe_stages(detected: DetectedStages) -> str:
-    if detected.stages:
-        names = ", ".join(stage.name for stage in detected.stages)
-        return f"{format_count(len(detected.stages), 'stage')} ({names})"
-    if detected.lacks_programs:
+def _describe_stages(detected: DetectedStages, below: Sequence[ProjectBelow]) -> str:
+    if names := _list_names(detected, below):
+        return f"{format_count(len(names), 'stage')} ({join_names(names, _MOST_NAMED)})"
+    if _lacks_programs(detected, below):
         return "the project's tools are not installed here: install them, then run init --force"
     return "no tool was found: put your own commands in place of the stage hello"
 

@@ -57,6 +57,8 @@ def _run_command(arguments: Sequence[str] | None) -> int:
         with suppress(OSError):  # the line is still in the buffer, and the flush reports the error
             print(format_version())  # without the parser: build scripts call this often
         return _flush_output(ours[0], 0)
+    if arguments is None:
+        _reset_inherited_signals()
     try:
         flags = _parse_flags(given)
     except SystemExit as ended:  # argparse has printed its help or a usage error
@@ -66,6 +68,19 @@ def _run_command(arguments: Sequence[str] | None) -> int:
             raise SystemExit(code) from None
         raise
     return _run_guarded(flags, ours)
+
+
+def _reset_inherited_signals() -> None:
+    """Undo settings of the process that started this one, which survive its exec.
+
+    If SIGCHLD is ignored, the kernel drops the exit codes of children, and `subprocess` reports 0 for a failed one. If
+    signals are blocked, none ends a run.
+    """
+    import signal  # here: `--version` does not need it
+
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _parse_flags(given: Sequence[str]) -> Flags:

@@ -212,6 +212,7 @@ class ConsoleScreen:
                 log_flags=self._log_flags if keeps_output and self._output_cut else "",
                 usual=self._usual,
                 flakiness=self._flakiness,
+                folder=os.getcwd(),  # noqa: PTH109 -- a text
                 columns=self._out.columns,
             )
         if self._json_logs:

@@ -45,14 +45,15 @@ def format_summary(
     log_flags: str = "",
     usual: Mapping[str, float] = MappingProxyType({}),
     flakiness: Mapping[str, Flakiness] = MappingProxyType({}),
+    folder: str = "",
     columns: int | None = None,
 ) -> str:
     """Return the summary. `failed` has the first bad tasks of each stage, whose findings are shown.
 
     `again`: the flags that run the failed part again; "" for no such line. `log_flags`: the flags of `log` that print
     the whole output; "" if all of it was shown. `usual`: the seconds that stages took in their last runs. `flakiness`:
-    that of stages that were flaky in those runs. `columns`: the width of the terminal. Findings, commands and addresses
-    are not wrapped, so that they can be copied.
+    that of stages that were flaky in those runs. `folder`: findings show paths in it without it. `columns`: the width
+    of the terminal. Findings, commands and addresses are not wrapped, so that they can be copied.
     """
     most = _MOST_OF_FEW if len(run.stages) <= _FEW else _MOST_OF_MANY
     few_bad = sum(_classify_stage(stage) == _BAD for stage in run.stages) <= FEW_BAD
@@ -67,7 +68,7 @@ def format_summary(
             line = f"  {_choose_mark(stage)} {pad_text(stage.stage, width)}  {facts}"
             lines += wrap_for_terminal(line, columns, _FACTS_INDENT)
             if stage.stage in failed:
-                telling = _choose_telling_lines(failed[stage.stage], stage, brief=not few_bad)
+                telling = _choose_telling_lines(failed[stage.stage], stage, folder, brief=not few_bad)
                 lines.extend(f"      {line}" for line in telling)
         if left := stages[most[kind] :]:
             remaining = _format_remaining(left, all_named=run.result is Result.SUCCESS)
@@ -104,13 +105,16 @@ def find_usual_seconds(stage: StageRecord, usual: Mapping[str, float]) -> float 
     return before_seconds if stage.duration_seconds >= least_seconds else None
 
 
-def _choose_telling_lines(tasks: Sequence[TaskRecord], stage: StageRecord, *, brief: bool) -> Iterator[str]:
+def _choose_telling_lines(
+    tasks: Sequence[TaskRecord], stage: StageRecord, folder: str, *, brief: bool
+) -> Iterator[str]:
     """Yield the lines that show why a stage failed; `brief`: at most one."""
     # here: its patterns take 20 ms to compile, and a successful run needs none
     from paropt_exporter.findings import choose_excerpt
 
     message = format_line(stage.message)
-    for line in choose_excerpt(*(task.output for task in tasks), brief=brief):
+    for found in choose_excerpt(*(task.output for task in tasks), brief=brief):
+        line = found.removeprefix(f"{folder}/")  # eslint, pyright and others write whole paths
         shown = format_line(line if len(line) <= MESSAGES_WIDTH else f"{line[:MESSAGES_WIDTH]} …")
         if shown != message:
             yield shown

@@ -183,7 +183,8 @@ def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
         whole = ChainMap(section, base)  # a copy for each of many sections would take minutes
         folder = _read_folder(fill(whole.get("change_dir") or whole.get("changedir") or ""))
         env = _parse_tox_variables(fill(whole.get("set_env") or whole.get("setenv") or ""), folder)
-        before = "; ".join(filter(_prepares, _iter_tox_lines(fill(whole.get("commands_pre", "")))))
+        prepared = filter(_prepares, _iter_tox_lines(fill(whole.get("commands_pre", ""))))
+        before = "; ".join(line.removeprefix("-").strip().replace("{envpython}", "python") for line in prepared)
         for line in _iter_tox_lines(fill(section["commands"])):
             factor = _FACTOR.match(line)
             group = factor[1] if factor else name.partition("testenv")[2].lstrip(":")

@@ -35,7 +35,7 @@ _VALUES_OF_MYPY = frozenset(
     | {"--enable-error-code", "--disable-error-code", "--follow-imports"}
 )
 _RECURSIVE = frozenset({"-r", "--recursive"})
-_TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
+TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
 _WATCHES = re.compile(r"(?<!\S)(?:--watch(?:All)?|watch|(?P<react>react-scripts test))(?![\w=-])")
 _WATCHES_NO_MORE = re.compile(r"--watch(?:All)?=false")  # whatever is before it
 _RUNS_IN_CI = re.compile(r"\bCI=\w")  # react-scripts watches unless this variable says that it runs in CI
@@ -52,12 +52,15 @@ _OF_TOOLS = re.compile(
 class DetectedStages(Struct, frozen=True, kw_only=True):
     """The built-in stages for a project. `notes` give the reason for each stage or tool that is left out.
 
-    `lacks_programs`: a tool is left out because it is not installed.
+    `unused` are those of the notes that name a stage for which the project has no tool. `lacks_programs`: a tool is
+    left out because it is not installed. `projects`: the projects below that the stages do not check.
     """
 
     stages: tuple[Stage, ...]
     notes: tuple[str, ...]
+    unused: frozenset[str] = frozenset()
     lacks_programs: bool = False
+    projects: tuple[Path, ...] = ()
 
 
 def join_items(stage: Stage) -> Stage:
@@ -148,6 +151,7 @@ _BUILT_IN_STAGES = (
 )
 
 
+KINDS = tuple(kind.name for kind in _BUILT_IN_STAGES)
 _TOOLS = {tool for kind in _BUILT_IN_STAGES for tool in kind.tools + kind.called}
 _NO_CHECKS = frozenset({"tox", "nox", "pip", "uv"})  # `make lint` may run `tox -e lint`, whose commands are known
 _PREPARES = frozenset({"install", "sync", "make", "pre-commit", "prek"})
@@ -158,6 +162,8 @@ def detect_stages(root: Path) -> DetectedStages:
     project = Project(root)
     stages: list[Stage] = []
     notes: list[str] = [*project.notes]
+    left_out: dict[str, list[str]] = {}  # names of stages by the reason
+    needless: set[str] = set()
     lacks_programs = False
     for kind in _BUILT_IN_STAGES:
         work, missing = _choose_work(project, kind)
@@ -179,10 +185,18 @@ def detect_stages(root: Path) -> DetectedStages:
         work = work or [each for each in (target, language) if each is not None]
         if work:
             stages.append(_build_stage(project, kind.number, kind.name, work))
-            rest = _describe_rest(project, kind) if target is None else []
+            rest = _describe_rest(project, kind) if target is None and not no_target else []
             notes += [f"{kind.name}: {why}" for why in missing + rest + unused]
         else:
-            notes.append(f"{kind.name} left out: {'; '.join(missing) or _describe_missing(project, kind)}")
+            why = "; ".join(missing) or _describe_missing(project, kind)
+            left_out.setdefault(why, []).append(kind.name)
+            needless |= set() if missing else {why}
+    of_left_out = {why: f"{', '.join(names)} left out: {why}" for why, names in left_out.items()}
+    notes += of_left_out.values()
+    if lacks_programs and (manager := project.environment_manager):
+        notes.append(
+            f"if {manager} has the tools in an environment of its own: `{manager} run paropt-exporter init --force`"
+        )
     if project.has_invoke_tasks:
         notes.append(
             "tasks.py: no stage runs invoke's tasks: write stages with `run: invoke NAME` for the checks there"
@@ -193,14 +207,34 @@ def detect_stages(root: Path) -> DetectedStages:
             f"pyproject.toml: no stage runs poe's functions ({named}): write stages with `run: poe NAME` for checks"
         )
     notes = [*project.commands.notes, *_describe_unused_hooks(project, stages), *notes]
-    if not stages:
-        below = _describe_projects(root, find_projects_below(root))
-        notes = [*notes, *below] if lacks_programs else below or notes
-    else:
-        notes += _describe_projects(root, filter(project.has_tests_in, project.projects_below))
-    ordered = tuple(sorted(stages, key=lambda stage: stage.number))
-    in_lines = tuple(" ".join(note.splitlines()) for note in notes)  # file names may contain line breaks
-    return DetectedStages(stages=ordered, notes=in_lines, lacks_programs=lacks_programs)
+    projects = _find_unchecked_projects(project, stages) if stages else find_projects_below(root)
+    tests = next((stage.run for stage in stages if stage.name == "unit_tests"), None)
+    if projects and isinstance(tests, tuple) and tests[0] == project.target_runner:
+        named = join_names([*map(str, projects)], _MOST_NAMED)
+        notes.append(f"unit_tests: add stages for the tests in {named}, unless `{shlex.join(tests)}` runs them")
+        projects = tuple(folder for folder in projects if has_config(root / folder))
+    if projects and not stages and not lacks_programs:
+        notes = []  # this folder only holds them
+    return DetectedStages(
+        stages=tuple(sorted(stages, key=lambda stage: stage.number)),
+        notes=tuple(" ".join(note.splitlines()) for note in notes),  # file names may contain line breaks
+        unused=frozenset(of_left_out[why] for why in needless),
+        lacks_programs=lacks_programs,
+        projects=projects,
+    )
+
+
+def _find_unchecked_projects(project: Project, stages: Iterable[Stage]) -> tuple[Path, ...]:
+    """Return the projects below with tests that no stage runs."""
+    python = not any(_runs_pytest_everywhere(project, stage) for stage in stages)
+    return tuple(folder for folder in project.projects_below if project.has_tests_in(folder, python=python))
+
+
+def _runs_pytest_everywhere(project: Project, stage: Stage) -> bool:
+    """Return whether a stage runs pytest without a path, so that it also finds the tests of projects below."""
+    words = stage.run if isinstance(stage.run, tuple) and stage.cwd is None else ("",)
+    start = _count_start(words)
+    return start > 0 and not project.has_test_paths and not any(map(project.has_path, words[start:]))
 
 
 def _describe_unused_hooks(project: Project, stages: Iterable[Stage]) -> list[str]:
@@ -220,10 +254,11 @@ def _describe_unused_hooks(project: Project, stages: Iterable[Stage]) -> list[st
     return [f"{each.file}: no stage runs `{shlex.join((*each.python, *each.words))}`" for each in unused]
 
 
-def _describe_projects(root: Path, below: Iterable[Path]) -> list[str]:
-    """Return a note on each project below, which has its own stages."""
-    commands = ((each, "" if has_config(root / each) else " init") for each in islice(below, _MOST_PROJECTS))
-    return [f"{each} is a project of its own: run `paropt-exporter{command}` there" for each, command in commands]
+def describe_projects(root: Path, below: Iterable[Path]) -> list[str]:
+    """Return a note on each project below, whose stages do not run here."""
+    commands = ((each, has_config(root / each)) for each in islice(below, _MOST_PROJECTS))
+    what = {True: "run `paropt-exporter` there", False: "`paropt-exporter init` adds its stages to a config here"}
+    return [f"{' '.join(str(each).splitlines())} is a project of its own: {what[has]}" for each, has in commands]
 
 
 _MOST_PROJECTS = 20  # of a repository in the notes: a screenful
@@ -263,8 +298,10 @@ def _make_shell_line(project: Project, command: Words) -> str:
 
 
 def _choose_environment(project: Project, name: str, commands: list[Words]) -> tuple[dict[str, str], str | None]:
-    """Return the variables and the folder with which the project runs its tests."""
-    if name not in _TEST_STAGES or not project.own_tests or commands[0][0] in BUILD_TOOLS:
+    """Return the variables and the folder with which the project runs its tests, and mypy's for namespace packages."""
+    if commands[0] == _NAMESPACE_CALL and project.mypy_needs_base:
+        return {"MYPYPATH": "src"}, None
+    if name not in TEST_STAGES or not project.own_tests or commands[0][0] in BUILD_TOOLS:
         return {}, None
     own = project.own_tests[0]
     return {key: value for key, value in own.env if not _OF_TOOLS.match(key)}, own.folder or None
@@ -272,7 +309,7 @@ def _choose_environment(project: Project, name: str, commands: list[Words]) -> t
 
 def _choose_work(project: Project, kind: _BuiltInStage) -> tuple[list[Words], list[str]]:
     """Return the calls of a stage's installed tools, and the reasons why other tools are missing."""
-    if kind.name in _TEST_STAGES:
+    if kind.name in TEST_STAGES:
         return _choose_tests(project, kind)
     found: list[Words] = []
     missing: list[str] = []
@@ -450,7 +487,7 @@ def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None,
 
 def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
     """Return a note on the commands that the stages don't run, of a target or tox's or nox's linting environment."""
-    if kind.name in _TEST_STAGES:
+    if kind.name in TEST_STAGES:
         return []
     callers = {
         (file, target): f"{project.target_runner} {target}" for file in _TARGET_FILES for target in project.targets
@@ -499,13 +536,16 @@ def _choose_language_tool(project: Project, kind: _BuiltInStage) -> tuple[Words 
     return None, [f"the project has {tool.sign}, but {tool.program} is not on PATH" for tool in present]
 
 
+_NAMESPACE_CALL = ("mypy", "--explicit-package-bases", "src")
+
+
 def _choose_usual_calls(project: Project, tool: str) -> list[Words]:
     """Return the usual arguments of a tool that the project uses."""
     match tool:
         case "ruff":
             return [("check", *project.ruff_checks_only, ".")]
         case "mypy":
-            return [project.mypy_targets]
+            return [_NAMESPACE_CALL[1:] if project.mypy_needs_base else project.mypy_targets]
         case "bandit":
             # One line for each finding. The default report ends with "Files skipped (0):", which a summary would show.
             return [("-q", "-f", "custom", "-r", *project.sources)]
@@ -643,13 +683,15 @@ def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:
 def _describe_missing(project: Project, kind: _BuiltInStage) -> str:
     """Return a note on the tools, files or commands that a stage would need.
 
-    npm scripts are named only if there is a package.json, and targets only if there are any.
+    npm scripts are named only if there is a package.json, targets only if there are any, and Python's tools only in a
+    project in Python.
     """
-    places = _TEST_FILES.get(kind.name, ())
-    others = [f"`{project.script_runner} run {kind.scripts[0]}`"] if project.has_path("package.json") else []
-    others += [f"`{project.target_runner} {kind.targets[0]}`"] if project.targets else []
-    if places:
-        return f"the project has no {_join_alternatives([*places, *others])}"
+    script, target = ("test", "test") if kind.name == "unit_tests" else (kind.scripts[0], kind.targets[0])
+    others = [f"`{project.script_runner} run {script}`"] if project.has_path("package.json") else []
+    others += [f"`{project.target_runner} {target}`"] if project.targets else []
+    places = _TEST_FILES.get(kind.name, ()) if project.has_python else ()
+    if places or not project.has_python:
+        return f"the project has no {_join_alternatives([*places, *others]) or 'known tool for it'}"
     used = f"uses neither {' nor '.join(kind.tools)}" if len(kind.tools) > 1 else f"does not use {kind.tools[0]}"
     return f"the project {used}" + (f", and has no {_join_alternatives(others)}" if others else "")
 
@@ -658,4 +700,4 @@ _TEST_FILES = {"unit_tests": ("tests/test_*.py",), "integration_tests": ("tests/
 
 
 def _join_alternatives(names: list[str]) -> str:
-    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -210,12 +210,17 @@ def _build_config(file: CheckedFile, *, path: Path | None, root: Path) -> Config
     notes: tuple[str, ...] = ()
     stages = file.stages
     if stages is None:
-        from paropt_exporter.config.detect import detect_stages, join_items  # here: most projects have a file
+        from paropt_exporter.config.detect import (
+            describe_projects,
+            detect_stages,
+            join_items,
+        )  # here: most projects have a file
         from paropt_exporter.config.locate import describe_other_names
 
         detected = detect_stages(root)
         misnamed = describe_other_names(root) if path is None else ()
-        stages, notes = tuple(map(join_items, detected.stages)), (*misnamed, *detected.notes)
+        stages = tuple(map(join_items, detected.stages))
+        notes = (*misnamed, *detected.notes, *describe_projects(root, detected.projects))
     return Config(
         project=file.project or _choose_project_name(root),
         lanes=MappingProxyType(_resolve_stage_numbers(file.lanes, stages)),

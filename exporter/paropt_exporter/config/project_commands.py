@@ -252,7 +252,7 @@ def _drop_python(words: Words) -> tuple[Words, Words]:
     if rest[:2] == ("coverage", "run"):
         before = before[:-1] if before[-1] == "-m" else before
         rest = _split_options(rest[2:])[1]
-        if rest[:1] == ("-m",):
+        if rest[:1] in (("-m",), ("--module",)):
             before, rest = (*before, "-m"), rest[1:]
         return rest, before
     if before[-1] == "-m" or (rest and rest[0].endswith(".py")):
@@ -261,8 +261,8 @@ def _drop_python(words: Words) -> tuple[Words, Words]:
 
 
 def _split_options(words: Words, *more: str) -> tuple[Words, Words]:
-    """Return the options at the beginning, up to `-m`, and the words after them. `more` options take a word, too."""
+    """Return the options before a module, and the words from there on. `more` options take a word, too."""
     at = 0
-    while at < len(words) and words[at].startswith("-") and words[at] != "-m":
+    while at < len(words) and words[at].startswith("-") and words[at] not in ("-m", "--module"):
         at += 2 if words[at] in _TAKE_A_WORD or words[at] in more else 1
     return words[:at], words[at:]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from paropt_exporter.config import raw_yaml
@@ -25,12 +25,12 @@ from paropt_exporter.config.command_files import (
     parse_taskfile,
 )
 from paropt_exporter.config.foreign_files import describe_error, parse_toml
-from paropt_exporter.config.locate import find_projects_below
+from paropt_exporter.config.locate import find_projects_below, walk_up
 from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
 from paropt_exporter.config.pytest_arguments import drop_reports
 from paropt_exporter.config.tool_options import read_tool_options
-from paropt_exporter.config.virtual_environment import build_environment, find_virtual_environment_in
-from paropt_exporter.files import exists, is_file, is_folder, read_start
+from paropt_exporter.config.virtual_environment import VARIABLE, build_environment, find_virtual_environment_in
+from paropt_exporter.files import exists, find_home, is_file, is_folder, read_start
 from paropt_exporter.globs import GlobSearch
 
 _MOST_WORKFLOWS = 20
@@ -40,20 +40,12 @@ _TAKES_PATTERN = re.compile(
 )
 _MOST_TEST_FILES = 50  # that are read
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
-_MENTIONS = (
-    "pyproject.toml",
-    "setup.cfg",
-    "setup.py",
-    "tox.ini",
-    "noxfile.py",
-    "Pipfile",
-    "pixi.toml",
-    ".pre-commit-config.yaml",
-)
+_PYTHON_FILES = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", "pixi.toml")
+_MENTIONS = (*_PYTHON_FILES, ".pre-commit-config.yaml")
 _LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
 SHELL_WORDS = frozenset(
     {"cd", "test", "if", "for", "while", "set", "export", "exec", "eval", "source", "case", "rm", "echo", "true"}
-    | {"touch", "mkdir", "mv", "cp", "printf"}
+    | {"touch", "mkdir", "mv", "cp", "printf", "."}
 )
 _MARKERS = {
     "ruff": ("ruff.toml", ".ruff.toml"),
@@ -84,7 +76,13 @@ _TARGET_FILES: Mapping[str, tuple[Sequence[str], Callable[[str], dict[str, list[
     "just": (JUSTFILES, parse_just_recipes),
     "task": (TASKFILES, parse_taskfile),
 }
-_LOCKS = (("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"), ("bun.lock", "bun"), ("bun.lockb", "bun"))
+_MANAGER_FILES = {"poetry.lock": "poetry", "Pipfile": "pipenv", "pdm.lock": "pdm", "hatch.toml": "hatch"}
+_MANAGER_TABLE = re.compile(r"(?m)^\[tool\.(poetry|pdm|hatch(?=\.envs))\b")
+_LOCKS = (
+    ("pnpm-lock.yaml", "pnpm"), ("yarn.lock", "yarn"), ("bun.lock", "bun"), ("bun.lockb", "bun"),
+    ("package-lock.json", "npm"),
+)  # fmt: skip
+_PACKAGE_MANAGERS = {runner for _, runner in _LOCKS}
 
 
 class Project:
@@ -115,6 +113,15 @@ class Project:
             return self.has_program(name)
         shared = re.search(r"(?m)^include-system-site-packages\s*=\s*true", self._read_text(str(settings)))
         return exists(settings.parent / "bin" / name) or (shared is not None and self.has_program(name))
+
+    @cached_property
+    def environment_manager(self) -> str | None:
+        """The program that may keep the project's virtual environment in another folder, unless there is one here."""
+        if build_environment(self._root, os.environ) or os.environ.get(VARIABLE):
+            return None
+        named = _MANAGER_TABLE.search(self._read_text("pyproject.toml"))
+        of_files = (program for name, program in _MANAGER_FILES.items() if self.has_path(name))
+        return next(of_files, named[1] if named else None)
 
     def find_missing_program(self, target: str) -> str | None:
         """Return the first program of a target's recipe that is not installed."""
@@ -206,6 +213,13 @@ class Project:
     def has_invoke_tasks(self) -> bool:
         """Whether tasks.py has tasks of invoke."""
         return re.search(r"(?m)^(?:from|import) +invoke\b", self._read_text("tasks.py")) is not None
+
+    @cached_property
+    def has_python(self) -> bool:
+        """Whether this is a project in Python, by its settings, or by modules or packages at the top."""
+        of_tools = chain.from_iterable(_MARKERS.values())
+        settings = any(map(self.has_path, chain(_PYTHON_FILES, of_tools)))
+        return settings or bool(self._list_files("*.py")) or any(map(_is_package, self._list_folders(self._root)))
 
     @cached_property
     def poe_functions(self) -> tuple[str, ...]:
@@ -300,17 +314,19 @@ class Project:
         below = find_projects_below(self._root)
         return tuple(folder for folder in below if not is_file(self._root / folder / "__init__.py"))
 
-    def has_tests_in(self, folder: Path) -> bool:
+    def has_tests_in(self, folder: Path, *, python: bool = True) -> bool:
         """Return whether a project below has tests that the stages here do not run.
 
-        These are Python tests in their usual place, unless pytest's configuration names its folders here, and an npm
-        script for tests, unless there are scripts here.
+        These are an npm script for tests, unless there are scripts here, and, if `python`, Python tests in their usual
+        place, unless pytest's configuration names its folders here.
         """
-        python = not self.has_test_paths and any(
-            self._has_tests(self._root / folder / name) for name in ("tests", "test")
+        found = (
+            python
+            and not self.has_test_paths
+            and any(self._has_tests(self._root / folder / name) for name in ("tests", "test"))
         )
         package, _ = _parse_package(self._read_text(str(folder / "package.json")))
-        return python or (not self.scripts and "test" in _list_scripts(package))
+        return found or (not self.scripts and "test" in _list_scripts(package))
 
     @cached_property
     def _test_files(self) -> tuple[str, ...]:
@@ -449,6 +465,17 @@ class Project:
         return not {"files", "packages", "modules"}.isdisjoint(read_tool_options("mypy", self._read_text))
 
     @cached_property
+    def mypy_needs_base(self) -> bool:
+        """Whether mypy needs to know that `src` is above the packages, since it finds their modules twice otherwise.
+
+        It does so for namespace packages, which have no `__init__.py`, if they are also installed as editable.
+        """
+        if self.mypy_targets != ("src",) or "mypy_path" in read_tool_options("mypy", self._read_text):
+            return False
+        folders = (each for each in self._list_folders(self._root / "src") if not _is_package(each))
+        return any(_is_package(inner) for each in folders for inner in self._list_folders(each))
+
+    @cached_property
     def scripts(self) -> dict[str, str]:
         """The npm scripts of package.json, by name."""
         described, _ = self._package
@@ -464,12 +491,19 @@ class Project:
 
     @cached_property
     def script_runner(self) -> str:
-        """The package manager that package.json names, otherwise that of the lock file, otherwise npm."""
-        described, _ = self._package
+        """The package manager that package.json names, otherwise that of the lock file, otherwise npm.
+
+        In a package of a workspace both files are in a folder above.
+        """
+        folders = (folder.absolute() for folder in walk_up(self._root, os.fspath(find_home(os.environ))))
+        return next(filter(None, map(self._find_script_runner, folders)), "npm")
+
+    def _find_script_runner(self, folder: Path) -> str | None:
+        described, _ = _parse_package(self._read_text(str(folder / "package.json")))
         named = str(described.get("packageManager", "")).partition("@")[0]  # such as pnpm@9.0.0; others refuse to run
-        if named == "npm" or any(named == runner for _, runner in _LOCKS):
+        if named in _PACKAGE_MANAGERS:
             return named
-        return next((runner for lock, runner in _LOCKS if is_file(self._root / lock)), "npm")
+        return next((runner for lock, runner in _LOCKS if is_file(folder / lock)), None)
 
     @cached_property
     def target_runner(self) -> str:

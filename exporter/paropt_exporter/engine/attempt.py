@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 class Ready(Struct, frozen=True, kw_only=True):
-    """A task that may run as soon as there is room, since `ready_seconds`; `attempt` counts from 1."""
+    """A task that may run as soon as there is room, since `ready_seconds`, or since its stage is startable if that is
+    later; `attempt` counts from 1.
+    """
 
     task: PlannedTask
     attempt: int

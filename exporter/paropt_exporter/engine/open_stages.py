@@ -89,10 +89,11 @@ def measure_backlog(
     """
     waiting: dict[str, tuple[int, float]] = {}
     for state in startable:
-        since = [state.get_ready_seconds(ready) for ready in tuple(state.ready)]
-        if since and not state.awaits_cache and (state.started or can_begin(state.plan)):
+        ready = tuple(state.ready)
+        if ready and not state.awaits_cache and (state.started or can_begin(state.plan)):
             count, oldest = waiting.get(state.pool, (0, 0.0))
-            waiting[state.pool] = (count + len(since), max(oldest, now - min(since)))
+            since = max(state.startable_seconds, min(each.ready_seconds for each in ready))
+            waiting[state.pool] = (count + len(ready), max(oldest, now - since))
     return waiting
 
 

@@ -313,7 +313,8 @@ class Run:
         ready, now = state.ready[0], self._clock.monotonic()
         label = state.name if len(state.plan.tasks) == 1 else f"{state.name}[{ready.task.index}]"
         running = self._submit_attempt(state, ready, label)
-        attempt = Attempt(state, ready.task, ready.attempt, state.get_ready_seconds(ready), now, running)
+        since = max(state.startable_seconds, ready.ready_seconds)
+        attempt = Attempt(state, ready.task, ready.attempt, since, now, running)
         if not state.started:
             self._begin_stage(state, running.pool, now)
         self._resources.begin_task(state.plan, running.pool, label)

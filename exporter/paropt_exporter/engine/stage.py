@@ -273,10 +273,6 @@ class StageState(Struct, eq=False):
             self.ready.append(ready if left is None else replace(ready, task=self._keep_items(ready.task, left)))
         return records
 
-    def get_ready_seconds(self, ready: Ready) -> float:
-        """Return since when a ready task can run; after a failed attempt this is the end of its back-off."""
-        return max(ready.ready_seconds, self.startable_seconds)
-
     def narrow_task(self, task: PlannedTask, record: TaskRecord) -> PlannedTask:
         """Return the task of a retry: if the results of a batch's items are known, only those that did not succeed."""
         bad = tuple(each.item for each in record.items if each.result is not Result.SUCCESS)

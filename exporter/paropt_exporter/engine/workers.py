@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
@@ -27,6 +28,7 @@ from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, Capture, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.worker.orphans import Orphans
 from paropt_exporter.plan import (
     CALL_POOLS,
     COMMANDS,
@@ -150,6 +152,7 @@ class PoolWorkers:
         self._run: _RunState | None = None  # None before the first plan
         self._thread_calls: ThreadCalls | None = None  # None before the first plan with calls
         self._watched = False
+        self._orphans = Orphans()
         self._memory = memory
         self._routing: CallRouting | None = None  # None before the first plan with calls
         self._temporary: TemporaryFolder | None = None
@@ -219,11 +222,14 @@ class PoolWorkers:
         return {name: self._pools[name].target for name in self._uses.pools()}
 
     def release_workers(self, size: int) -> None:
-        """End processes that calls have left running, and release workers that only this run needed."""
+        """End processes that calls have left running, release workers that only this run needed, and reap zombies."""
         if self._thread_calls is not None:
             self._thread_calls.end_strays()
             if self._watched and not self._thread_calls.has_running:
                 SUPERVISOR.stop_watching()
+        # Orphans come to this process if it runs calls in threads, and if it is the init process of a container.
+        if (now := monotonic()) >= self._orphans.due_seconds:
+            self._orphans.reap(now)
         for name, pool in tuple(self._pools.items()):
             if pool.target > size:
                 self._resize_pool(name, size, "bounds")

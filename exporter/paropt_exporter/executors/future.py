@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import (  # the states with which the library's wait() and as_completed() compare
@@ -33,8 +35,12 @@ Usage = tuple[str, int, float, float, float, float, int]
 _CHANGE_TRIES, _CHANGE_SECONDS = 10_000, 1e-4  # a change takes less than a microsecond, once its thread runs
 _read_type_name = vars(type)["__qualname__"].__get__  # runs no code of a metaclass
 _condition_lock = threading.RLock()  # guards: the creation of a future's condition and lists
-# Another thread may hold the lock during the fork.
+_unnotified: deque[TaskFuture[Any]] = deque()  # cancelled futures that `_notify_later` was called for
+_notifying = threading.Lock()  # held by the thread that notifies for them
+# Another thread may hold them during the fork.
 os.register_at_fork(after_in_child=_condition_lock._at_fork_reinit)  # type: ignore[attr-defined]  # as in the library
+os.register_at_fork(after_in_child=_notifying._at_fork_reinit)  # type: ignore[attr-defined]  # likewise
+os.register_at_fork(after_in_child=_unnotified.clear)
 
 
 class TaskFuture(Future[T]):
@@ -94,7 +100,7 @@ class TaskFuture(Future[T]):
         return made
 
     def _wait_for_change(self) -> None:
-        """Wait while a worker is between its check for a condition and its change of the state.
+        """Wait while a worker is changing the state without the lock.
 
         The wait is bounded, in case a signal handler or finalizer uses a future which its own thread is changing.
         """
@@ -200,13 +206,20 @@ class TaskFuture(Future[T]):
         return True
 
     def notify_cancelled(self) -> None:
-        """Notify waiting threads if the future was cancelled: they wait until its worker knows, as in the library."""
+        """Notify waiting threads if the future was cancelled: they wait until its worker knows, as in the library.
+
+        A signal handler or finalizer may have interrupted this thread in `wait`, after it looked at the future's state
+        and before it added itself to the waiters: then another thread does it, once `wait` has unlocked the future.
+        """
         if self._own_condition is None:
             with _condition_lock:  # as in `cancel`
                 if self._own_condition is None:
                     if self._state == CANCELLED:
                         self._state = CANCELLED_AND_NOTIFIED
                     return
+        if self._lock._is_owned():
+            _notify_later(self)
+            return
         with self._lock:
             if self._state == CANCELLED:
                 self._state = CANCELLED_AND_NOTIFIED
@@ -257,16 +270,18 @@ class TaskFuture(Future[T]):
 
     def _end_pending(self, state: str, error: BaseException | None = None) -> bool:
         """End a task that no worker has claimed; under the lock. Return False if one has, or if the task has ended."""
+        ended = False
         self._ending = True  # from now on no worker claims it
         try:
-            self._wait_for_change()
-            if self._state != PENDING or self._leaving == PENDING:
-                return False
-            self._exception = error
-            self._state = state
-            return True
-        finally:
+            if self._leaving == self._state:
+                self._wait_for_change()
+        finally:  # after an interrupt too, since a worker may have been refused the task
+            if self._state == PENDING != self._leaving:
+                self._exception = error
+                self._state = state
+                ended = True
             self._ending = False  # the state shows it
+        return ended
 
     def fail_on_exit(self, error: BaseException) -> bool:
         """Settle with `error`, whatever the task's outcome, once its worker has exited. Return False if the task has
@@ -323,6 +338,24 @@ class TaskFuture(Future[T]):
                 raise CancelledError
             if self._state != FINISHED:
                 raise TimeoutError
+
+
+def _notify_later(future: TaskFuture[Any]) -> None:
+    """Notify waiting threads in another thread, as soon as this one has released the future's lock."""
+    _unnotified.append(future)
+    if not _notifying.locked():  # otherwise its holder looks once more
+        with contextlib.suppress(RuntimeError):  # the system starts no more threads: the next call does it
+            threading.Thread(target=_notify_unnotified, name="paropt-notifier", daemon=True).start()
+
+
+def _notify_unnotified() -> None:
+    while _unnotified and _notifying.acquire(blocking=False):
+        try:
+            while _unnotified:
+                _unnotified[0].notify_cancelled()
+                _unnotified.popleft()
+        finally:
+            _notifying.release()
 
 
 def get_label(function: Callable[..., Any]) -> str:

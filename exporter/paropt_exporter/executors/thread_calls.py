@@ -13,7 +13,6 @@ from paropt_exporter.errors import TaskStopped, join_names
 from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import list_pool_threads
-from paropt_exporter.executors.worker.orphans import Orphans
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.calls import CallOutcome
@@ -152,7 +151,6 @@ class ThreadCalls:
         self._list_exempt_pids = list_exempt
         self._before: set[int] = set()
         self._prepared = False
-        self._orphans = Orphans()
 
     def prepare(self) -> None:
         """Become the parent of orphaned processes of calls, and note the children that belong to no call."""
@@ -199,8 +197,6 @@ class ThreadCalls:
         if left:
             log.warning("calls left processes behind: ended", extra={"processes": join_names(left)})
         self._prepared = False
-        if monotonic() >= self._orphans.due_seconds:
-            self._orphans.reap(monotonic())
 
     def watch(self, call: ThreadCall) -> bool:
         """Watch a stopped call in another thread until it has ended; return False if the system refuses the thread."""

@@ -48,17 +48,19 @@ class ThreadGroup:
     Guarantees:
       * `join` returns when no announced thread is left, whichever thread starts or forgets it.
       * A thread that is interrupted during `start`, and then shuts the pool down, does not wait for that start.
-      * Any thread may call at any point of its own code: the lock is reentrant, and nothing blocks while it is held.
+      * Any thread may call at any point of its own code, even with the lock: it is the pool's. If the group had one of
+        its own, a thread could wait for it with the pool's, and its holder, in a signal handler, for the pool's.
     """
 
-    def __init__(self) -> None:
-        self.reset()
+    def __init__(self, lock: threading.RLock) -> None:
+        """`lock`: the pool's."""
+        self.reset(lock)
 
-    def reset(self) -> None:
-        """Forget all threads. A forked child must do so: it has none of them, and the lock may have been held at the
-        fork.
+    def reset(self, lock: threading.RLock) -> None:
+        """Forget all threads, and use a new lock. A forked child must do so: it has none of the threads, and the lock
+        may have been held at the fork.
         """
-        self._changed = threading.Condition()  # guards: everything below; its lock is reentrant
+        self._changed = threading.Condition(lock)  # guards: everything below
         self._threads: set[threading.Thread] = set()
         self._leaving: deque[threading.Thread] = deque()  # threads that have ended their work, but may not have exited
         self._starting: dict[str, int] = {}  # by the thread's name: the ident of the thread that starts it

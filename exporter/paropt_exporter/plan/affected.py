@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _NO_INPUTS = "no inputs: always runs"
 _NO_MATCH = "its inputs match no file: always runs"
+_NO_WALK = "its inputs can't be listed: always runs"
 _NEEDED = "needed"
 
 
@@ -60,8 +62,8 @@ def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -
     """Return the stages that a change affects, with the stages that they need.
 
     A stage is affected if a changed file is one of its inputs, which need not name all of them (`implied_inputs`), if
-    it has no inputs or they match no file, or if it needs an affected stage that has outputs. A changed config affects
-    all stages.
+    it has no inputs or they match no file, or if it needs an affected stage that has outputs. With `cache: true` and no
+    inputs, all files of the project are its inputs. A changed config affects all stages.
     """
     reasons = _find_reasons(config, stages, changes)
     needs = {stage.name: stage.needs for stage in stages}
@@ -90,18 +92,23 @@ def find_affected_by_file(config: Config, stage: Stage, changes: Changes) -> str
     """Return the reason why a change affects a stage by itself, or None."""
     if config.path is not None and config.path.name in changes.paths:
         return f"{config.path.name} changed"
+    if stage.declared_inputs is None and stage.cache == "always":  # as in the cache, its inputs are the project's files
+        first = min((path for path in changes.paths if not path.startswith("../")), default=None)
+        first = first or find_implied_change(config, stage, changes)
+        return None if first is None else _format_path(first)
     if stage.declared_inputs is None:
         return _NO_INPUTS
     patterns = InputPatterns(list_input_patterns(stage))
     if (path := changes.find_match(patterns) or find_implied_change(config, stage, changes)) is not None:
         return _format_path(path)
     root = os.fspath(config.root)
-    try:
+    with suppress(OSError):  # a folder that can't be read may contain files
         if not patterns.has_file(root) and not _needs_outputs(config, stage):
             return _NO_MATCH
-        links = [*patterns.iter_links(root, patterns.find_files(root))] if changes.paths else []
-    except OSError:  # a folder that can't be read has no links to follow
-        return None
+    try:
+        links = [*patterns.iter_links(root, patterns.find_readable_files(root))] if changes.paths else []
+    except OSError:  # a folder has vanished
+        return _NO_WALK
     linked = _find_linked_match(links, patterns, changes)
     return None if linked is None else _format_path(linked)
 

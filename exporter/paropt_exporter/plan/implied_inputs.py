@@ -49,7 +49,7 @@ _MARKS_OF_LINES = frozenset(" \t\n;&|()<>`$")
 
 def find_implied_change(config: Config, stage: Stage, changes: Changes) -> str | None:
     """Return a changed file that a stage reads although its `inputs` need not name it; None without one."""
-    read = chain(list_named_paths(config, stage), iter_settings(posixpath.normpath(stage.cwd or ".")))
+    read = chain(list_named_paths(config, stage), iter_settings(_get_cwd(stage)))
     changed = [path for path in read if path in changes.paths]
     if (item := changes.find_match(InputPatterns(list_item_inputs(stage)))) is not None:
         changed.append(item)
@@ -58,14 +58,29 @@ def find_implied_change(config: Config, stage: Stage, changes: Changes) -> str |
 
 
 def list_named_paths(config: Config, stage: Stage) -> set[str]:
-    """Return the paths, relative to the config's folder, that a stage's commands and variables may name."""
-    return {path for _, path in iter_named_paths(str(config.root), stage.cwd or ".", _iter_commands(stage))}
+    """Return the paths, relative to the config's folder, that a stage's commands, call and variables may name."""
+    found = {path for _, path in iter_named_paths(str(config.root), _get_cwd(stage), _iter_commands(stage))}
+    return found.union(_list_module_files(stage.call.partition(":")[0]) if stage.call else ())
+
+
+def list_settings_and_recipes(config: Config, stage: Stage) -> list[str]:
+    """Return where the tools and runners of a stage look for their files, in the config's folder and below.
+
+    Unlike other files that its commands name, a stage does not write these.
+    """
+    words, cwd = _list_words(_iter_commands(stage)), _get_cwd(stage)
+    found = chain(iter_settings(cwd), (path for _, path in _iter_recipes(str(config.root), cwd, words)))
+    return [path for path in dict.fromkeys(found) if not path.startswith(("/", "../"))]
 
 
 def list_item_inputs(stage: Stage) -> tuple[str, ...]:
     """Return the patterns of a stage's items if its commands name them."""
     takes_items = any("{item" in word for command in _iter_commands(stage) for word in command)
     return list_item_patterns(stage) if takes_items else ()
+
+
+def _get_cwd(stage: Stage) -> str:
+    return posixpath.normpath(stage.cwd or ".")
 
 
 def _iter_commands(stage: Stage) -> Iterator[Sequence[str]]:
@@ -80,15 +95,29 @@ def iter_named_paths(folder: str, cwd: str, steps: Iterable[Sequence[str]]) -> I
 
     `cwd`: where the commands run, relative to it.
     """
-    listed = [*filter(None, _iter_words(steps))]
-    words = dict.fromkeys((*listed, *_iter_modules(listed)))
+    words = _list_words(steps)
+    yield from ((word, _find_path(folder, cwd, word)) for word in words)
+    yield from _iter_recipes(folder, cwd, words)
+
+
+def _iter_recipes(folder: str, cwd: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield where the programs among the words look for targets, scripts and lock files, as `iter_named_paths` does."""
     recipes = dict.fromkeys(chain.from_iterable(_RECIPES.get(posixpath.basename(word), ()) for word in words))
-    # such as `make -C web`, `npm --prefix web`
-    in_folders = (f"{word}/{recipe}" for recipe in recipes for word in words)
-    for word in (*words, *recipes, *in_folders):
-        yield word, posixpath.normpath(posixpath.join(cwd, word)).removeprefix(f"{folder}/")
     for recipe in recipes:
+        # such as `make -C web`, `npm --prefix web`
+        in_folders = (f"{word}/{recipe}" for word in words)
+        yield from ((name, _find_path(folder, cwd, name)) for name in (recipe, *in_folders))
         yield from ((recipe, f"{above}{recipe}") for above in iter_folders(cwd))
+
+
+def _find_path(folder: str, cwd: str, name: str) -> str:
+    return posixpath.normpath(posixpath.join(cwd, name)).removeprefix(f"{folder}/")
+
+
+def _list_words(steps: Iterable[Sequence[str]]) -> list[str]:
+    """Return the words of commands that may name files, each once."""
+    listed = [*filter(None, _iter_words(steps))]
+    return [*dict.fromkeys((*listed, *_iter_modules(listed)))]
 
 
 def _iter_words(steps: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -108,8 +137,12 @@ def _iter_modules(words: Sequence[str]) -> Iterator[str]:
     """Yield the paths of modules that Python runs, as in `python -m tools.check`."""
     for option, name in pairwise(words):
         if option == "-m":
-            place = name.replace(".", "/")
-            yield from (f"{place}.py", f"{place}/__main__.py", f"{place}/__init__.py")
+            yield from _list_module_files(name)
+
+
+def _list_module_files(name: str) -> tuple[str, ...]:
+    place = name.replace(".", "/")
+    return f"{place}.py", f"{place}/__main__.py", f"{place}/__init__.py"
 
 
 def is_line(word: str) -> bool:

@@ -29,13 +29,24 @@ MOST_BYTES = 16 << 20  # of an item command's output: more than MOST_ITEMS paths
 _CHUNK_BYTES = 1 << 16
 MOST_ITEMS = 100_000
 _PACKAGES = frozenset({"node_modules", "site-packages"})  # folders of other projects' files
-# Prints the matches of a glob, up to a count, without those below folders of some names; each ends with a NUL.
+# Prints the matches of a glob, up to a count, without those below folders of some names; each ends with a NUL. Fails if
+# it may not read one of the other folders, which `glob` would pass over.
 _WALK = """
 import glob, itertools, os, sys
 pattern, root, most, *packages = sys.argv[1:]
-found = (name for name in glob.iglob(pattern, root_dir=root, recursive=True) if not {*packages} & {*name.split("/")})
-for name in itertools.islice(found, int(most)):
+closed, list_entries = [], os.scandir
+def is_counted(name):
+    return not {*packages} & {*name.split("/")}
+def note_closed(folder):
+    try:
+        return list_entries(folder)
+    except PermissionError:
+        closed.append(os.path.relpath(folder, root))
+        raise
+os.scandir = note_closed
+for name in itertools.islice(filter(is_counted, glob.iglob(pattern, root_dir=root, recursive=True)), int(most)):
     sys.stdout.buffer.write(os.fsencode(name) + b"\\0")
+sys.exit(next((f"this user may not read {name}" for name in filter(is_counted, closed)), 0))
 """
 
 
@@ -95,6 +106,9 @@ def _match_files(pattern: str, root: Path, limit_seconds: float) -> tuple[str, .
         )
         found = [os.fsdecode(name) for name in printed.split(b"\0")[:-1]]
     else:
+        folder = os.path.join(root, os.path.dirname(pattern))  # noqa: PTH118, PTH120 -- as above
+        if glob.has_magic(pattern) and os.path.isdir(folder) and not os.access(folder, os.R_OK):  # noqa: PTH112
+            raise ItemsError(f"items: the glob {_shorten(pattern)} failed: this user may not read {folder}")
         matches = glob.iglob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 -- takes absolute patterns too
         found = [*islice(matches, MOST_ITEMS + 1)]
     # A name that looks like an option must not become one.

@@ -127,6 +127,8 @@ def _suggest_name(
     known = [*names, *(command for command in commands if command[0] == pattern[:1])]  # `lint` is no misspelled `init`
     from difflib import get_close_matches  # here: for errors only
 
+    if sum(name.startswith(f"{pattern}_") for name in names) > 1:  # such as a stage for each project below
+        return f" (did you mean '{pattern}_*'?)"
     parts = [name for name in names if name.startswith(pattern)]
     parts += [name for name in names if any(part.startswith(pattern) for part in name.replace("-", "_").split("_"))]
     if commands and not parts and pattern in _WORDS_OF_OTHERS:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
+from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.structure import PlannedStage
 
 # Results may depend on them, and users expect them to reach each program.
@@ -21,10 +22,18 @@ _FIXED = {"TERM": "dumb"}
 # They contain paths that differ between checkouts and runs. The programs on PATH are in the key as the stage's tools.
 UNKEYED = frozenset(
     {
-        "PATH", "VIRTUAL_ENV", "TMPDIR", "XDG_RUNTIME_DIR", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS",
+        "PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "TMPDIR", "XDG_RUNTIME_DIR", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS",
         "PAROPT_RUN", "PAROPT_COMMAND",
     }
 )  # fmt: skip
+
+_MAKE_FLAGS = "MAKEFLAGS"
+# Of MAKEFLAGS, as make writes it for its children: the jobserver, the number of jobs, and whether to print folders.
+_FLAGS_OF_A_RUN = compile_later(
+    r"(?<!\S)(?:--jobserver-(?:auth|fds|style)=\S*|-j ?\d*|--jobs(?:=\d+)?|-l ?[\d.]*|-w|--(?:no-)?print-directory)"
+    r"(?!\S)"
+)
+_DEFINITIONS = compile_later(r"(?<!\S)--(?!\S)")  # before the variables of make's command line
 
 # added by the exporter to any stage
 _ADDED = frozenset({"PATH", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS"})
@@ -60,8 +69,19 @@ def _matches(name: str, pattern: str) -> bool:
 def select_keyed_variables(stage: PlannedStage, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of a cached stage that are in its key."""
     asked = {*stage.pass_env, *stage.env} - _ADDED
-    return {
-        name: value
-        for name, value in build_command_environment(stage, environ).items()
-        if name not in UNKEYED or name in asked
-    }
+    environment = build_command_environment(stage, environ)
+    keyed = {name: value for name, value in environment.items() if name not in UNKEYED or name in asked}
+    flags = _select_make_flags(environment.get(_MAKE_FLAGS, ""))
+    return {**keyed, _MAKE_FLAGS: flags} if flags else keyed
+
+
+def _select_make_flags(text: str) -> str:
+    """Return the flags and variables of MAKEFLAGS on which results may depend, such as `i` and `CC=clang`."""
+    if not text:
+        return ""
+    found = _DEFINITIONS.search(text)
+    flags, definitions = (text[: found.start()], text[found.start() :].strip()) if found else (text, "")
+    words = _FLAGS_OF_A_RUN.sub("", flags).split()
+    if words and "-" not in words[0] and "=" not in words[0]:  # letters: `kw` is -k -w
+        words[0] = words[0].replace("w", "")
+    return " ".join(filter(None, (*words, definitions)))

@@ -49,7 +49,9 @@ class Backlog:
                         └────take_back()─────┘ (an interrupt of the thread that submits it)
 
     Callers hold the scheduler's lock, except for single reads of `submitted` and `counts`. A task takes a place in its
-    pool from `take` on. The tasks of a function leave the queue in the order in which they came.
+    pool from `take` on. The tasks of a function leave the queue in the order in which they came. A signal handler or
+    finalizer that interrupts a method may call any other one, except that only one removes tasks from the queue at a
+    time: see `AdaptiveScheduler._pop_startable`.
     """
 
     def __init__(self) -> None:
@@ -69,21 +71,30 @@ class Backlog:
         tasks = self.queued.setdefault(key, deque())
         is_behind = bool(tasks and self.submitted)
         tasks.append(task)
+        if self.queued.get(key) is not tasks:  # a signal handler or finalizer has dropped it
+            self.queued[key] = tasks + self.queued.get(key, deque())
         return is_behind
+
+    def drop_queue(self, key: str) -> None:
+        """Drop the queue of a function, unless a task has just come."""
+        if tasks := self.queued.pop(key):
+            self.queued[key] = tasks + self.queued.get(key, deque())
 
     def drop_done(self, key: str) -> bool:
         """Drop cancelled and stopped tasks from the start of a queue; return whether there were any."""
         tasks, dropped = self.queued[key], False
         while tasks and tasks[0].future.done():
-            self.dropped.append(tasks.popleft())
+            self.dropped.append(tasks[0])  # first: an interrupt may follow
+            tasks.popleft()
             dropped = True
         return dropped
 
     def notify_dropped(self) -> None:
         """Notify waiting threads of the dropped tasks' cancellation. Without the lock: see `TaskFuture`."""
-        with contextlib.suppress(IndexError):  # another thread may take the last one
-            while self.dropped:
-                self.dropped.popleft().future.notify_cancelled()
+        for task in self.dropped.copy():
+            task.future.notify_cancelled()
+            with contextlib.suppress(ValueError):  # another thread has removed it
+                self.dropped.remove(task)  # last: an interrupt may come before
 
     def take(self, key: str, pool_name: PoolName, *, profiled: bool) -> QueuedTask:
         """Take the first task of a queue for a pool, and let the next function take its turn."""
@@ -96,7 +107,7 @@ class Backlog:
         if tasks:
             self.queued.move_to_end(key)
         else:
-            del self.queued[key]
+            self.drop_queue(key)
         return task
 
     def note_arrival(self, task: QueuedTask) -> None:
@@ -115,7 +126,7 @@ class Backlog:
             if not any(task is other for other in tasks):
                 tasks.appendleft(task)
         self.counts = {THREADS: 0, PROCESSES: 0}
-        for submitted in self.submitted.values():
+        for submitted in tuple(self.submitted.values()):
             self.counts[submitted.pool_name] += 1
 
     def pop_in_transit(self) -> list[QueuedTask]:
@@ -124,9 +135,9 @@ class Backlog:
 
     def _pop_in_transit(self) -> list[tuple[str, QueuedTask]]:
         me = threading.get_ident()
-        mine = [(key, task) for thread, key, task in self._in_transit.values() if thread == me]
+        mine = [(key, task) for thread, key, task in tuple(self._in_transit.values()) if thread == me]
         for _, task in mine:
-            del self._in_transit[task.future]
+            self._in_transit.pop(task.future, None)
         return mine
 
     def move_to_threads(self, future: TaskFuture[Any]) -> None:
@@ -149,17 +160,17 @@ class Backlog:
 
     def get_submitted(self, key: str) -> TaskFuture[Any] | None:
         """Return a submitted task of this function, if there is one."""
-        return next((future for future, task in self.submitted.items() if task.key == key), None)
+        return next((future for future, task in tuple(self.submitted.items()) if task.key == key), None)
 
     def runs_in_process(self, key: str) -> bool:
-        return any(task.pool_name == PROCESSES and task.key == key for task in self.submitted.values())
+        return any(task.pool_name == PROCESSES and task.key == key for task in tuple(self.submitted.values()))
 
     def is_queued(self, future: TaskFuture[Any]) -> bool:
         return any(task.future is future for task in self.iter_queued())
 
     def iter_queued(self) -> Iterator[QueuedTask]:
-        for tasks in self.queued.values():
-            yield from tasks
+        for tasks in tuple(self.queued.values()):
+            yield from tuple(tasks)
 
     def count_queued(self) -> int:
         return sum(map(len, self.queued.values()))

@@ -98,6 +98,8 @@ class AdaptiveScheduler:
         self._backlog, self._children = Backlog(), ChildDemand(parents)
         self._pools = Pools(bounds, self.lock, self._keep_in_threads)
         self._placement = Placement(self.router, self._backlog, self._pools, self._children)
+        self._is_choosing = False  # whether a thread is in `_choose_startable`
+        self._must_choose_again = False  # whether a signal handler or finalizer has interrupted it there, and tried to
         self._competing = 1  # how many threads competed for the GIL at the last sample
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
         self._monitor = Monitor(self)
@@ -190,6 +192,7 @@ class AdaptiveScheduler:
             self._submit_all_startable()
         except BaseException:  # an interrupt; raised again
             with self.lock:
+                self._is_choosing = False
                 self._backlog.take_back()
             try:
                 self._submit_all_startable()
@@ -248,13 +251,29 @@ class AdaptiveScheduler:
         return self._pools.get(THREADS)
 
     def _pop_startable(self) -> tuple[PoolName, QueuedTask] | None:
-        backlog, full_for_unknown = self._backlog, False
+        """Take the next task that may start from the queue.
+
+        In a signal handler or finalizer that has interrupted this method, it returns None: the interrupted call looks
+        at the queue again. Otherwise, both would take the same task, and one of them drop the next one.
+        """
         with self.lock:
+            if self._is_choosing:
+                self._must_choose_again = True
+                return None
+            found = self._choose_startable()
+            while found is None and self._must_choose_again:
+                found = self._choose_startable()
+            return found
+
+    def _choose_startable(self) -> tuple[PoolName, QueuedTask] | None:
+        backlog, full_for_unknown = self._backlog, False
+        try:
+            self._is_choosing, self._must_choose_again = True, False
             for key, tasks in list(backlog.queued.items()):
                 if backlog.drop_done(key):
                     self._note_ended()
                 if not tasks:
-                    del backlog.queued[key]
+                    backlog.drop_queue(key)
                     continue
                 unknown = self.router.get_cpu_demand(key) is None
                 if unknown and full_for_unknown:  # hundreds of functions that are used once may be queued
@@ -265,6 +284,8 @@ class AdaptiveScheduler:
                     return pool_name, backlog.take(key, pool_name, profiled=profiled)
                 full_for_unknown = full_for_unknown or (unknown and self._placement.is_full(pool_name))
             return None
+        finally:
+            self._is_choosing = False
 
     def _choose_to_profile(self, task: QueuedTask, pool_name: PoolName) -> bool:
         # If its profile is saved, the first task is measured, for a program that may run each function once.
@@ -394,7 +415,9 @@ class AdaptiveScheduler:
     def knows_backlog(self) -> bool:
         with self.lock:
             return all(
-                self.router.get_cpu_demand(key) is not None for key, tasks in self._backlog.queued.items() if tasks
+                self.router.get_cpu_demand(key) is not None
+                for key, tasks in tuple(self._backlog.queued.items())
+                if tasks
             )
 
     def prepare_samples(self) -> None:
@@ -518,7 +541,7 @@ class AdaptiveScheduler:
         """Reset in a forked child: the pools and the file of profiles are the parent's."""
         self.lock = self._pools.lock = threading.RLock()
         self._ended, self.monitor_wakeup = threading.Condition(self.lock), threading.Condition(self.lock)
-        self._profiles_path = None
+        self._profiles_path, self._is_choosing = None, False
         if (
             self.closed or self._pools.made or self._backlog.queued
         ):  # otherwise it has had no task, and becomes the child's
@@ -573,7 +596,7 @@ class Placement:
     def _computes_in_threads(self) -> bool:
         return any(
             task.pool_name == THREADS and self._router.choose(task.key) == PROCESSES
-            for task in self._backlog.submitted.values()
+            for task in tuple(self._backlog.submitted.values())
         )
 
     def is_full(self, pool_name: PoolName) -> bool:
@@ -612,7 +635,7 @@ class Placement:
 
     def _count_room(self, demand: float) -> int:
         """Return for how many more tasks whose child processes want `demand` cores there is room."""
-        running = (task.key for task in self._backlog.submitted.values())
+        running = [task.key for task in tuple(self._backlog.submitted.values())]
         return self._children.build_core_budget(self._pools.bounds.cores, running).room(demand)
 
     def get_queued_thread_demand(self) -> float | None:
@@ -635,7 +658,7 @@ class Placement:
 
     def _iter_known_in_threads(self) -> Iterator[tuple[str, int]]:
         """Yield the known functions that belong in threads, and how many of their tasks are queued."""
-        for key, tasks in self._backlog.queued.items():
+        for key, tasks in tuple(self._backlog.queued.items()):
             if self._router.get_cpu_demand(key) is not None and self._router.choose(key) == THREADS:
                 yield key, len(tasks)
 

@@ -274,7 +274,7 @@ class CommandTask:
         status = frame["ended"]
         self._store_times(*frame["times"])
         if frame["left"]:
-            end = "they do not end on KILL" if frame["unended"] else "ended"
+            end = "they do not end on KILL" if frame["unended"] else "ended with their stage"
             log.warning(
                 f"a command left processes behind: {end}",
                 extra={"task": self.label, "command": step[0], "processes": frame["unended"] or frame["left"]},

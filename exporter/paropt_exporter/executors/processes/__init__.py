@@ -14,7 +14,7 @@
     transport                  the descriptors of one process
     forkservers                the fork server
 
-Locks, in the order in which one thread may take them: `Scheduler.lock`, then that of a `ThreadGroup` or of the
-`ForkServers`, neither of which is taken inside the other. No future's lock is taken inside these: `wait` locks all its
-futures, and a signal handler that interrupts it may need a pool's lock. The callbacks of futures run without any.
+Locks: those of the scheduler and of the fork server. No thread takes one of them while it holds the other, nor a
+future's inside them: `wait` locks all its futures, and a signal handler that interrupts it may need the scheduler's.
+The callbacks of futures run without any lock.
 """

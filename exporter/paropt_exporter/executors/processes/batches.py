@@ -76,7 +76,7 @@ class Durations:
 
 def take_batch(
     items: list[WorkItem],
-    dropped: list[WorkItem],
+    dropped: deque[WorkItem],
     queue: deque[WorkItem],
     durations: Durations,
     now: float,
@@ -89,7 +89,7 @@ def take_batch(
 
     Return their expected seconds. Tasks that were cancelled or stopped go to `dropped`. The first task is taken even if
     it is long, unless the worker is `busy`, where it would wait. A task with large arguments is taken alone. If an
-    interrupt is raised in here, each task is either in the queue or in one of the lists.
+    interrupt is raised in here, each task is in the queue, in `items` or in `dropped`.
     """
     item: WorkItem | None = None
     total, function, known = 0.0, b"", 0.0
@@ -112,7 +112,7 @@ def take_batch(
             else:
                 dropped.append(item)
     except BaseException:  # an interrupt; raised again
-        present = [*([queue[0]] if queue else []), *items[-1:], *dropped[-1:]]
+        present = [*([queue[0]] if queue else []), *items[-1:], *dropped]
         if item is not None and not any(item is other for other in present):
             items.append(item)
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from itertools import islice
 from threading import get_ident
 from time import monotonic
 from typing import Any, NoReturn
@@ -15,14 +16,12 @@ from paropt_exporter.executors.base import SHUTDOWN_MESSAGE
 from paropt_exporter.executors.counters import PoolCounters
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes.batches import WorkItem
-from paropt_exporter.executors.processes.preparation import Preparation
-from paropt_exporter.executors.processes.process_handler import end_process, run_worker
+from paropt_exporter.executors.processes.process_handler import Preparation, end_process, run_worker
 from paropt_exporter.executors.processes.results import build_start_error
 from paropt_exporter.executors.processes.scheduler import (
     Action,
     Cancel,
     Dismiss,
-    Drop,
     Exit,
     Fail,
     Kill,
@@ -37,12 +36,14 @@ from paropt_exporter.executors.processes.worker_threads import WorkerThreads, cl
 from paropt_exporter.executors.processes.workers import Worker, WorkerProcess
 from paropt_exporter.executors.worker import payload
 
+_MOST_NOTIFIED = 1000  # tasks, of whose cancellation a thread notifies between two uses of the scheduler's lock
+
 
 class ProcessManager:
     """The part of a pool that outlives the ProcessPool object.
 
         event ──> scheduler (under its lock) ──> Dismiss, Wake, offer of claims (under the lock)
-                                             ──> Send, Kill, Cancel, Drop, Fail (after it)
+                                             ──> Send, Kill, Cancel, Fail       (after it)
 
     Guarantees:
       * An accepted task settles once: result, exception, cancelled, stopped, or WorkerDied.
@@ -76,7 +77,7 @@ class ProcessManager:
                 process.connection.offer(len(action.items), process.sending, action.sender)
             elif isinstance(action, (Dismiss, Wake)):
                 self._notify((action,))
-        return [*actions, *self.scheduler.pop_dropped()] if self.scheduler.dropped else actions
+        return actions
 
     def _notify(self, notices: Sequence[Notice]) -> None:
         """Carry out notices, under the lock."""
@@ -99,15 +100,23 @@ class ProcessManager:
                 cancels = True
                 if action.item.future.cancel():  # False if a worker has begun it
                     action.item.future.notify_cancelled()
-            elif type(action) is Drop:
-                action.item.future.notify_cancelled()
             elif type(action) is Fail:
                 self.fail_unbegun(action.item, action.error)
         if cancels:  # after an interrupt, workers drop the cancelled tasks
             with self.scheduler.lock:
-                dropped = self.scheduler.drop_ended()
-            for drop in dropped:
-                drop.item.future.notify_cancelled()  # another thread may have cancelled it
+                self.scheduler.drop_ended()
+        if self.scheduler.dropped:
+            self._notify_dropped()
+
+    def _notify_dropped(self) -> None:
+        """Notify waiting threads of the dropped tasks' cancellation. If an interrupt comes, the next event does."""
+        while self.scheduler.dropped:
+            with self.scheduler.lock:
+                items = list(islice(self.scheduler.dropped, _MOST_NOTIFIED))
+            for item in items:
+                item.future.notify_cancelled()
+            with self.scheduler.lock:
+                self.scheduler.note_notified(items)
 
     def _send(self, batch: Send) -> list[Action]:
         """Send a batch; return the actions that follow."""
@@ -191,8 +200,10 @@ class ProcessManager:
         if stopped is None:
             stopped = future.fail_queued(error)  # before another thread submits it, or else it has just done so
             stopped = stopped or self._stop_present(future, error, grace_seconds)
+        if stopped is None:
+            stopped = future.force_exception(error)  # it is being pickled again, or its process has exited
         self.dispatch()
-        return bool(stopped)
+        return stopped
 
     def _stop_present(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool | None:
         """Stop a queued or running task. Return False if it has just ended, None if the pool does not have it."""
@@ -358,8 +369,9 @@ class ProcessManager:
 
     def reset_after_fork(self) -> None:
         """In a forked child: the workers are the parent's."""
-        self.threads.group.reset()
-        for worker in self.scheduler.reset_after_fork(RuntimeError(lifetime.AFTER_FORK_MESSAGE)):
+        workers = self.scheduler.reset_after_fork(RuntimeError(lifetime.AFTER_FORK_MESSAGE))
+        self.threads.group.reset(self.scheduler.lock)
+        for worker in workers:
             if worker.process is not None:
                 worker.process.connection.close()
             close_waker(worker)

@@ -1,23 +1,27 @@
-"""What the thread of a worker of a ProcessPool does: it starts the worker's processes and handles each to its exit."""
+"""What the thread of a worker of a ProcessPool does: prepares, starts and handles its processes, each to its exit."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import marshal
 import os
 import select
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from paropt_exporter.environment import copy_environment
 from paropt_exporter.errors import describe
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.results import ResultSettler, build_death_error, describe_exit, settle_lost
 from paropt_exporter.executors.processes.transport import Frame, WorkerConnection
 from paropt_exporter.executors.processes.workers import Worker, WorkerProcess
-from paropt_exporter.executors.worker import payload, wire
+from paropt_exporter.executors.worker import mp_context, payload, wire
 from paropt_exporter.executors.worker.forkserver import NOT_FORKED
+from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.processes.manager import ProcessManager
@@ -27,6 +31,43 @@ log = PoolLogger(__name__)
 _CLOSED_SECONDS = 1.0  # from the end of a worker's socket, which only a task closes, to the worker's end
 _FORK_SERVER_SECONDS = 1.0  # in which a worker starts or its exit is reported, unless a task stopped the fork server
 _LEFTOVERS_GRACE_SECONDS = 2.0  # as the fork server has it for the processes of a crashed worker
+
+
+class Preparation:
+    """Builds the message with the state of the parent that a new worker process takes over, and the initializer.
+
+    Any thread may call it. UnpicklableError if the initializer can't be pickled: from the constructor, for the caller
+    of the pool's.
+    """
+
+    def __init__(
+        self, packer: payload.Packer, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    ) -> None:
+        self._packer = packer
+        self._initializer, self._initargs = initializer, tuple(initargs)  # users pass lists too
+        self._pack_initializer()
+
+    def build(self, name: str) -> bytes:
+        """Return import path, folder, environment, limits and initializer as they are now, for the worker `name`."""
+        try:
+            directory = os.getcwd()  # noqa: PTH109 -- marshal takes no Path
+        except OSError:
+            directory = "/"
+        # str() also of strings, since marshal takes no subclass.
+        path = [str(os.fsdecode(entry)) for entry in sys.path if isinstance(entry, (str, bytes, os.PathLike))]
+        parent = mp_context.get_authkey(), mp_context.get_name(), os.getpid()
+        context = name, parent, mp_context.get_tracker() is not None
+        arguments = [str(argument) for argument in getattr(sys, "argv", ())]  # a program that embeds Python may lack it
+        limits = sys.getrecursionlimit(), sys.get_int_max_str_digits()
+        taken = path, directory, copy_environment(), arguments, limits
+        return marshal.dumps((*taken, *context, *self._pack_initializer()))
+
+    def _pack_initializer(self) -> tuple[bytes, bytes | tuple[Any, ...]]:
+        """Pickle the initializer, each time again: a descriptor among its arguments can be fetched once."""
+        if self._initializer is None:
+            return b"", b""
+        function, arguments = self._packer.pack(self._initializer, self._initargs, {})
+        return function, arguments.join() if isinstance(arguments, PickleBuffers) else arguments
 
 
 def run_worker(manager: ProcessManager, worker: Worker) -> None:

@@ -16,7 +16,6 @@ Each method is an event. It changes the state and returns actions for the manage
     under the lock:   Wake     a worker's thread           Dismiss  a process, which exits after its tasks
     after that:       Send     a batch to a process        Kill     a process with its group
                       Cancel   a task, and withdraw it     Fail     a task that was not begun
-                      Drop     a task that was cancelled
 
 Guarantees:
   * Only this module and `workers` write the state of the workers and the queue, and callers hold `lock`. Exceptions,
@@ -49,7 +48,7 @@ import math
 import signal
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paropt_exporter.executors.base import check_size
@@ -113,19 +112,13 @@ class Cancel(NamedTuple):
     item: WorkItem
 
 
-class Drop(NamedTuple):
-    """The task has left the queue: notify waiting threads of its cancellation."""
-
-    item: WorkItem
-
-
 class Fail(NamedTuple):
     item: WorkItem
     error: BaseException
 
 
 Notice = Dismiss | Wake  # carried out under the lock
-Action = Notice | Send | Kill | Cancel | Drop | Fail
+Action = Notice | Send | Kill | Cancel | Fail
 
 
 class Exit(NamedTuple):
@@ -167,7 +160,9 @@ class Scheduler:
         # need be, since a thread that wakes for nothing takes the interpreter's lock from one that submits.
         self._unwatched: set[WorkerProcess] = set()
         self._is_ending = False
-        self.dropped: list[WorkItem] = []  # cancelled tasks that have left the queue, until `pop_dropped`
+        # Cancelled tasks that have left the queue, until waiting threads are notified. They are no actions, which an
+        # interrupt would lose.
+        self.dropped: deque[WorkItem] = deque()
 
     def __repr__(self) -> str:
         workers = ", ".join(map(repr, self.workers))
@@ -183,9 +178,11 @@ class Scheduler:
         size = check_size(size, MOST_WORKERS, "processes")
         self._counters.count_resize(self.target, size, reason)
         self.target = size
-        notices: list[Notice] = []
-        while self.idle and self._is_surplus(self.idle[0].worker):
-            notices.append(self._release(self.idle.pop(0).worker))
+        notices = [
+            self._release(process.worker)
+            for process in tuple(self.idle)
+            if self._is_surplus(process.worker) and self._remove_idle(process)
+        ]
         for worker in self.workers:
             waits = worker.failures and worker.process is None and not worker.leaving
             if waits and self.surplus > 0:
@@ -246,24 +243,24 @@ class Scheduler:
         self.queue.remove(item)
         return True
 
-    def drop_ended(self) -> list[Drop]:
-        """Remove the cancelled and stopped tasks from the end of the queue; a worker drops those before others.
+    def drop_ended(self) -> None:
+        """Drop the cancelled and stopped tasks at the end of the queue; a worker drops those before others.
 
         All at once: to look for each one took minutes if 100,000 were queued, and workers began most of them meanwhile.
         """
         while self.queue and self.queue[-1].future.done():
             self.dropped.append(self.queue[-1])  # first: an interrupt may follow
             self.queue.pop()
-        return self.pop_dropped()
 
-    def pop_dropped(self) -> list[Drop]:
-        """Count the cancelled tasks that have left the queue, and return the actions for them.
+    def note_notified(self, items: Iterable[WorkItem]) -> None:
+        """Note that waiting threads know of the cancellation of the first dropped tasks.
 
-        They are no actions of the event that found them: whether a process gets a batch does not depend on them.
+        Another thread may have noted some of them: those are no longer the first.
         """
-        dropped, self.dropped = self.dropped, []
-        self._counters.exited.cancelled += len(dropped)
-        return [Drop(item) for item in dropped]
+        for item in items:
+            if self.dropped and self.dropped[0] is item:
+                self.dropped.popleft()
+                self.count_unbegun(failed=False)
 
     def prefetch(self, now: float, sender: int) -> list[Action]:
         """Give the busy worker that holds fewest tasks another batch, since its thread may not run soon."""
@@ -412,7 +409,7 @@ class Scheduler:
             self._counters.deaths[_death_cause(process, code)] += 1
         self._remove_process(process, now)
         worker.leaving = worker.leaving or self._is_surplus(worker)  # it need not start again
-        unexpected = forked and not process.dismissed and not lost
+        unexpected = forked and not (process.dismissed or process.stopping or lost)
         worker.failures += unexpected
         most = _MOST_FAILED_STARTS if code in _KILLED else _MOST_EARLY_EXITS
         return Exit(lost, unexpected, unexpected and not process.is_ready and worker.failures >= most)
@@ -629,9 +626,13 @@ class Scheduler:
     def _release_all(self) -> list[Notice]:
         return [self._release(worker) for worker in self.workers if not worker.leaving]
 
-    def _remove_idle(self, process: WorkerProcess) -> None:
-        if process in self.idle:
+    def _remove_idle(self, process: WorkerProcess) -> bool:
+        """Remove a process from the idle ones; return whether it was there: a signal handler may have taken it."""
+        try:
             self.idle.remove(process)
+        except ValueError:
+            return False
+        return True
 
     def _remove_process(self, process: WorkerProcess, now: float) -> None:
         """Take a process that has ended from its worker."""

@@ -23,7 +23,7 @@ class WorkerThreads:
     """
 
     def __init__(self, scheduler: Scheduler, name: str) -> None:
-        self.group = ThreadGroup()
+        self.group = ThreadGroup(scheduler.lock)
         self._scheduler = scheduler
         self._name = name  # of the pool
 

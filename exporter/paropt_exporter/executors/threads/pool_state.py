@@ -73,7 +73,7 @@ class ThreadPoolState:
         self.counters = PoolCounters(name)
         self.work_queue: deque[WorkItem | SharedWorkItem] = deque()
         self.lock = threading.RLock()  # guards: everything below
-        self._threads = ThreadGroup()
+        self._threads = ThreadGroup(self.lock)
         self.workers = WorkerSet(prefix, self.work_queue, self._threads, self.counters, may_park=initializer is None)
         self._refusal: Exception = RuntimeError(SHUTDOWN_MESSAGE)
         self._initializer = initializer
@@ -316,7 +316,7 @@ class ThreadPoolState:
             workers.closed, self._refusal = True, RuntimeError(lifetime.AFTER_FORK_MESSAGE)
         self.work_queue.clear()
         workers.reset()
-        self._threads.reset()  # don't replace it: a task that has forked ends in its thread of this group
+        self._threads.reset(self.lock)  # don't replace it: a task that has forked ends in its thread of this group
 
     def cancel_shared(self, shared: SharedWorkItem) -> None:
         if shared.count_pending():

@@ -1,4 +1,4 @@
-"""Reaps the zombies of a worker that no object will wait for: processes that its tasks' children left behind."""
+"""Reaps the zombies of a process that no object will wait for: processes that children of its tasks left behind."""
 
 from __future__ import annotations
 

@@ -366,6 +366,7 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
                 question="Has it run at all since (seconds since a run ended)?",
                 expr=f"time() - {series.select_now(families.RUN_LAST_COMPLETION)}",
             ),
+            questions.running_time(series),
             Query(
                 question="Which stages keep it from succeeding?",
                 expr=f"{series.select_now(families.STAGE_FAILING)} == 1",

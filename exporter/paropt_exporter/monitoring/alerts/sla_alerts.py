@@ -141,10 +141,14 @@ def _build_lane_violation_alert(series: SeriesSelector) -> Alert:
         ),
         board=Board.LANE,
         link=LANE.labels,
-        meaning="The run took longer than the lane's `total`, although each stage may have kept its own limit.",
+        meaning=(
+            "The last run took longer than the lane's `total`, or the present one already has, although each stage may "
+            "have kept its own limit."
+        ),
         impact="Everything that waits for the whole lane (a merge, a release) waits longer than promised.",
         diagnosis=(
             questions.longest_stages(series),
+            questions.running_time(series),
             Query(
                 question="How busy were the workers while it ran (1: all of the time)?",
                 expr=recording.select_utilization(series),
@@ -190,19 +194,16 @@ def _build_critical_lane_violation_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_near_alert(series: SeriesSelector) -> Alert:
-    running_near = f"{series.select_now(families.SLA_DEADLINE)} and {series.select_now(families.SLA_NEAR)} == 1"
+    # No comparison with time(): the clock of the stage's host may be wrong.
+    near = f"{series.select_now(families.SLA_LIMIT)} and {series.select_now(families.SLA_NEAR)} == 1"
     return Alert(
         name="ParoptSlaLimitNear",
-        conditions=(
-            Condition(
-                expr=f"({running_near}) - time() > 0", level=Level.WARNING, hold=_RUNNING_HOLD, keep=_KEPT_AFTER_BREACH
-            ),
-        ),
+        conditions=(Condition(expr=near, level=Level.WARNING, hold=_RUNNING_HOLD, keep=_KEPT_AFTER_BREACH),),
         summary="A running stage is close to its limit.",
-        title=f"Stage {STAGE.name} comes within {_VALUE} of its limit.",
+        title=f"Stage {STAGE.name} is close to its limit of {_VALUE}.",
         description=(
-            f"Stage {STAGE.place} has run past its warning threshold for {_RUNNING_HOLD}, to within {_VALUE} of its "
-            "limit. This resolves 15 minutes after it was last that close."
+            f"Stage {STAGE.place} has run past its warning threshold for {_RUNNING_HOLD}, and is close to its limit of "
+            f"{_VALUE}. This resolves 15 minutes after it was last that close."
         ),
         board=Board.LANE,
         link=STAGE.labels,
