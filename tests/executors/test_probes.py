@@ -30,7 +30,7 @@ import pytest
 from paropt_exporter import ParallelizationStrategy
 from paropt_exporter.errors import TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.events import PoolStatistics, Strategy
-from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool
+from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool
 from support.command_scripts import read_fifo, write_fifo
 from support.pool_tasks import HANG_SECONDS, FalsyError, OddError, Unloadable, double, eventually, nothing, raise_it
 from support.processes import read_printed, run_python
@@ -279,6 +279,17 @@ def test_shutdown_that_cancels_passes_over_stopped_tasks(pool: Pool) -> None:
     pool.shutdown(cancel_futures=True)
     assert all(future.done() for future in (*running, *queued))
     assert isinstance(queued[-1].exception(0), TaskStopped)
+
+
+def test_shutdown_that_cancels_notifies_of_tasks_that_another_thread_cancels(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = [pool.submit(time.sleep, 0.2) for _ in range(4)]
+    queued = [pool.submit(time.sleep, 0.01) for _ in range(20)]
+    cancel = TaskFuture.cancel
+    monkeypatch.setattr(TaskFuture, "cancel", lambda future: cancel(future) and False)  # as if it came too late
+    pool.shutdown(cancel_futures=True)
+    assert wait((*running, *queued), HANG_SECONDS).not_done == set()
 
 
 def test_tasks_cancelled_at_once_finish_or_never_start(pool: Pool) -> None:

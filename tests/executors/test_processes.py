@@ -35,6 +35,7 @@ from paropt_exporter.executors import ProcessPool, TaskFuture, processes
 from paropt_exporter.executors.processes import process_handler
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.process_handler import ProcessHandler
+from paropt_exporter.executors.processes.scheduler import Scheduler
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import loop
 from paropt_exporter.executors.worker.payload import Packed, Packer, Queued
@@ -1312,3 +1313,15 @@ def test_shutdown_closes_all_descriptors() -> None:
             pool.submit(os._exit, 1).exception(HANG_SECONDS)
             pool.resize(4)
     assert open_descriptors(os.getpid()) == before
+
+
+def test_shutdown_that_cancels_looks_for_no_task_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers began nearly all of 50,000 short tasks meanwhile, and 200,000 took minutes."""
+    searched = list[Any]()
+    monkeypatch.setattr(Scheduler, "withdraw", lambda _, item: searched.append(item))
+    with ProcessPool(1) as pool:
+        futures = [pool.submit(time.sleep, 0.01) for _ in range(100)]
+        pool.shutdown(wait=False, cancel_futures=True)
+        assert pool.statistics().queued <= 1  # the task that the starting worker is about to take
+    assert searched == []
+    assert all(future.done() for future in futures)

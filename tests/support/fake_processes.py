@@ -332,7 +332,7 @@ class FakePool:
         for item in self.scheduler.dropped.copy():
             item.future.notify_cancelled()
             yield False
-            self.scheduler.note_notified(item)
+            self.scheduler.note_notified([item])
 
     # Processes
 

@@ -163,11 +163,19 @@ class TaskFuture(Future[T]):
         return self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def cancel(self) -> bool:
-        with self._lock:
-            if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
+        ended = False
+        if self._own_condition is None:
+            # Without a condition, no thread waits and there is no callback. Under this lock, none can come meanwhile.
+            with _condition_lock:
+                ended = self._own_condition is None and self._end_pending(CANCELLED)
+            if ended and self._own_condition is None:  # a signal handler may have created one
                 return True
-            if not self._end_pending(CANCELLED):
-                return False
+        with self._lock:
+            if not ended:
+                if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
+                    return True
+                if not self._end_pending(CANCELLED):
+                    return False
             self._condition.notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
         return True
@@ -203,6 +211,12 @@ class TaskFuture(Future[T]):
         A signal handler or finalizer may have interrupted this thread in `wait`, after it looked at the future's state
         and before it added itself to the waiters: then another thread does it, once `wait` has unlocked the future.
         """
+        if self._own_condition is None:
+            with _condition_lock:  # as in `cancel`
+                if self._own_condition is None:
+                    if self._state == CANCELLED:
+                        self._state = CANCELLED_AND_NOTIFIED
+                    return
         if self._lock._is_owned():
             _notify_later(self)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from itertools import islice
 from threading import get_ident
 from time import monotonic
 from typing import Any, NoReturn
@@ -34,6 +35,8 @@ from paropt_exporter.executors.processes.usage_sampler import UsageSampler
 from paropt_exporter.executors.processes.worker_threads import WorkerThreads, close_waker, wake
 from paropt_exporter.executors.processes.workers import Worker, WorkerProcess
 from paropt_exporter.executors.worker import payload
+
+_MOST_NOTIFIED = 1000  # tasks, of whose cancellation a thread notifies between two uses of the scheduler's lock
 
 
 class ProcessManager:
@@ -87,34 +90,33 @@ class ProcessManager:
 
     def _finish(self, actions: list[Action]) -> None:
         """Carry out the rest of the actions, without the lock."""
+        cancels = False
         for action in actions:
             if type(action) is Send:
                 actions += self._send(action)  # this loop carries these out, too
             elif type(action) is Kill:
                 end_process(action.process, action.grace_seconds)
             elif type(action) is Cancel:
-                self._cancel(action.item)
+                cancels = True
+                if action.item.future.cancel():  # False if a worker has begun it
+                    action.item.future.notify_cancelled()
             elif type(action) is Fail:
                 self.fail_unbegun(action.item, action.error)
+        if cancels:  # after an interrupt, workers drop the cancelled tasks
+            with self.scheduler.lock:
+                self.scheduler.drop_ended()
         if self.scheduler.dropped:
             self._notify_dropped()
 
     def _notify_dropped(self) -> None:
         """Notify waiting threads of the dropped tasks' cancellation. If an interrupt comes, the next event does."""
-        for item in self.scheduler.dropped.copy():
-            item.future.notify_cancelled()
+        while self.scheduler.dropped:
             with self.scheduler.lock:
-                self.scheduler.note_notified(item)
-
-    def _cancel(self, item: WorkItem) -> None:
-        """Cancel a task, then take it from the queue: if an interrupt comes in between, a worker drops it."""
-        if item.future.cancel():
-            item.future.notify_cancelled()
-        elif not item.future.done():  # a worker has begun it; otherwise it was stopped
-            return
-        with self.scheduler.lock:
-            if self.scheduler.withdraw(item):
-                self.scheduler.count_unbegun(failed=False)
+                items = list(islice(self.scheduler.dropped, _MOST_NOTIFIED))
+            for item in items:
+                item.future.notify_cancelled()
+            with self.scheduler.lock:
+                self.scheduler.note_notified(items)
 
     def _send(self, batch: Send) -> list[Action]:
         """Send a batch; return the actions that follow."""

@@ -283,6 +283,8 @@ class ThreadPoolState:
             queued = self._list_unbegun() if cancel_futures else []
         for item in queued:
             self._cancel_queued(item)
+        if queued:
+            self._drop_ended()
         with self.lock:
             self.workers.remove_unneeded()
             self.workers.wake_idle(_WOKEN_AT_END)
@@ -334,14 +336,28 @@ class ThreadPoolState:
         return unbegun
 
     def _cancel_queued(self, item: WorkItem | SharedWorkItem) -> None:
-        """Cancel a task, then remove it from the queue. If an interrupt comes in between, a worker drops it."""
+        """Cancel a task that stays in the queue: after an interrupt, a worker drops it."""
         if not isinstance(item, tuple):
             self.cancel_shared(item)
         elif item[0].cancel():  # False if a worker has begun it
             item[0].notify_cancelled()
-            with self.lock, contextlib.suppress(ValueError):  # not in the queue: a worker has taken and counts it
-                self.work_queue.remove(item)
-                self.counters.exited.cancelled += 1
+
+    def _drop_ended(self) -> None:
+        """Remove the cancelled and stopped tasks from the end of the queue; a worker drops those before others.
+
+        All at once: each search for one that a worker has dropped meanwhile would go through the whole queue.
+        """
+        queue, dropped = self.work_queue, 0
+        with contextlib.suppress(IndexError):  # a worker has taken the last one
+            while isinstance(last := queue[-1], tuple) and last[0].done():
+                last[0].notify_cancelled()  # another thread may have cancelled it
+                if (item := queue.pop()) is not last:  # a map, which was added meanwhile
+                    queue.appendleft(item)
+                    self.wake()
+                    break
+                dropped += 1
+        with self.lock:
+            self.counters.exited.cancelled += dropped
 
     def _take_queued(self) -> list[WorkItem | SharedWorkItem]:
         taken = []
