@@ -743,6 +743,19 @@ def test_pool_shuts_down_after_an_interrupt_of_the_callbacks_of_a_cancelled_task
     assert shuts_down(pool)
 
 
+def test_pool_samples_although_another_thread_has_locked_the_future_of_its_task() -> None:
+    """A signal handler that interrupted that thread, and used the pool, waited without end."""
+    goes_on = threading.Event()
+    with AdaptivePool(Strategy.ADAPTIVE, 1) as pool:
+        running = pool.submit(goes_on.wait, HANG_SECONDS)
+        with running._condition:
+            sampling = threading.Thread(target=pool._scheduler.sample_running, daemon=True)
+            sampling.start()
+            sampling.join(HANG_SECONDS)
+            assert not sampling.is_alive()
+        goes_on.set()
+
+
 def test_signal_handler_may_submit_while_a_task_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both took the same task: IndexError, or the loss of the next one."""
     choose, submitted = Placement.choose_pool, list[Future[int]]()

@@ -159,6 +159,9 @@ class TaskFuture(Future[T]):
             self._wait(timeout)
         return self._exception
 
+    def cancelled(self) -> bool:  # without a lock, as `done`: a pool asks it under its own
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
     def done(self) -> bool:
         return self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 
