@@ -15,7 +15,7 @@ import pytest
 
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors.future import TaskFuture, get_label
-from support.pool_tasks import HANG_SECONDS
+from support.pool_tasks import HANG_SECONDS, eventually
 from support.processes import run_in_forked_child
 
 SECOND_WRITE = "self._state = RUNNING"  # of `start_running`, which notes the claim first
@@ -84,13 +84,13 @@ class _Waiter:
 
     def wait_for(self, future: TaskFuture[int]) -> None:
         with future._condition:
-            self.saw_end = future._state == "FINISHED"
+            self.saw_end = future._state in ("FINISHED", "CANCELLED_AND_NOTIFIED")
             future._waiters.append(self)
 
     def add_result(self, _: TaskFuture[int]) -> None:
         self.notified = True
 
-    add_exception = add_result
+    add_exception = add_cancelled = add_result
 
 
 def _wait_at_line(number: int, settle: Callable[[TaskFuture[int]], object]) -> _Waiter | None:
@@ -135,6 +135,17 @@ def test_waiting_thread_sees_an_ended_future_or_is_notified(settle: Callable[[Ta
     waiters = list(iter(lambda: _wait_at_line(next(numbers), settle), None))
     assert waiters
     assert [waiter.saw_end for waiter in waiters] == [not waiter.notified for waiter in waiters]
+
+
+def test_signal_handler_may_cancel_a_future_for_which_its_thread_begins_to_wait() -> None:
+    """`wait` had looked at the future's state by then, and added itself to the waiters later: it waited without end."""
+    future, waiter = TaskFuture[int](), _Waiter()
+    with future._condition:
+        future.cancel()
+        future.notify_cancelled()
+        waiter.wait_for(future)
+    assert not waiter.saw_end
+    assert eventually(lambda: waiter.notified)
 
 
 def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import (  # the states with which the library's wait() and as_completed() compare
@@ -33,8 +35,12 @@ Usage = tuple[str, int, float, float, float, float, int]
 _CHANGE_TRIES, _CHANGE_SECONDS = 10_000, 1e-4  # a change takes less than a microsecond, once its thread runs
 _read_type_name = vars(type)["__qualname__"].__get__  # runs no code of a metaclass
 _condition_lock = threading.RLock()  # guards: the creation of a future's condition and lists
-# Another thread may hold the lock during the fork.
+_unnotified: deque[TaskFuture[Any]] = deque()  # cancelled futures that `_notify_later` was called for
+_notifying = threading.Lock()  # held by the thread that notifies for them
+# Another thread may hold them during the fork.
 os.register_at_fork(after_in_child=_condition_lock._at_fork_reinit)  # type: ignore[attr-defined]  # as in the library
+os.register_at_fork(after_in_child=_notifying._at_fork_reinit)  # type: ignore[attr-defined]  # likewise
+os.register_at_fork(after_in_child=_unnotified.clear)
 
 
 class TaskFuture(Future[T]):
@@ -179,7 +185,14 @@ class TaskFuture(Future[T]):
         return True
 
     def notify_cancelled(self) -> None:
-        """Notify waiting threads if the future was cancelled: they wait until its worker knows, as in the library."""
+        """Notify waiting threads if the future was cancelled: they wait until its worker knows, as in the library.
+
+        A signal handler or finalizer may have interrupted this thread in `wait`, after it looked at the future's state
+        and before it added itself to the waiters: then another thread does it, once `wait` has unlocked the future.
+        """
+        if self._lock._is_owned():
+            _notify_later(self)
+            return
         with self._lock:
             if self._state == CANCELLED:
                 self._state = CANCELLED_AND_NOTIFIED
@@ -293,6 +306,24 @@ class TaskFuture(Future[T]):
                 raise CancelledError
             if self._state != FINISHED:
                 raise TimeoutError
+
+
+def _notify_later(future: TaskFuture[Any]) -> None:
+    """Notify waiting threads in another thread, as soon as this one has released the future's lock."""
+    _unnotified.append(future)
+    if not _notifying.locked():  # otherwise its holder looks once more
+        with contextlib.suppress(RuntimeError):  # the system starts no more threads: the next call does it
+            threading.Thread(target=_notify_unnotified, name="paropt-notifier", daemon=True).start()
+
+
+def _notify_unnotified() -> None:
+    while _unnotified and _notifying.acquire(blocking=False):
+        try:
+            while _unnotified:
+                _unnotified[0].notify_cancelled()
+                _unnotified.popleft()
+        finally:
+            _notifying.release()
 
 
 def get_label(function: Callable[..., Any]) -> str:
