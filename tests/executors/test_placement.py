@@ -219,6 +219,15 @@ def test_task_that_a_signal_handler_queues_while_the_last_one_is_taken_stays(mon
     assert [*backlog.iter_queued()] == [late]
 
 
+def test_count_is_right_again_after_an_interrupt_of_the_end_of_a_task() -> None:
+    """The monitor went on, and the pool did not shut down."""
+    setting = Setting()
+    future = setting.run("f", THREADS)
+    del setting.backlog.submitted[future]
+    setting.backlog.end_cancelled()
+    assert setting.backlog.counts[THREADS] == 0
+
+
 def test_functions_take_turns() -> None:
     backlog = Backlog()
     for key in ("f", "f", "g"):

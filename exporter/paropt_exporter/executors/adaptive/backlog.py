@@ -125,6 +125,9 @@ class Backlog:
             tasks = self.queued.setdefault(key, deque())
             if not any(task is other for other in tasks):
                 tasks.appendleft(task)
+        self._recount()
+
+    def _recount(self) -> None:
         self.counts = {THREADS: 0, PROCESSES: 0}
         for submitted in tuple(self.submitted.values()):
             self.counts[submitted.pool_name] += 1
@@ -155,10 +158,14 @@ class Backlog:
         return submitted
 
     def end_cancelled(self) -> None:
-        """Remove submitted tasks that were cancelled: an interrupt of `cancel` loses the callbacks of its future."""
+        """Remove submitted tasks that were cancelled: an interrupt of `cancel` loses the callbacks of its future.
+
+        It may also come in the middle of `end`, so the rest is counted again.
+        """
         for future in tuple(self.submitted):
             if future.cancelled():
-                self.end(future)
+                self.submitted.pop(future, None)
+        self._recount()
 
     def runs(self, key: str) -> bool:
         """Return whether a task of this function is submitted."""
