@@ -52,8 +52,8 @@ SUPERVISOR_START = "os.posix_spawn"
 CONTROL_THREAD = "paropt-control"  # starts just before the first task; it loads modules 30 ms later
 # Writes the modules that were loaded at an audit event, at the start of a thread of that name, or at the end ("").
 PROGRAM = """
-import sys, threading
-path, name, *arguments = sys.argv[1:]
+import atexit, sys
+path, name, *sys.argv[1:] = sys.argv[1:]
 from paropt_exporter.cli.main import main
 loaded = []
 def note(at, _=None):
@@ -63,13 +63,16 @@ def note_thread(*_):
     sys.setprofile(None)
     note(threading.current_thread().name)
 sys.addaudithook(note)
-threading.setprofile(note_thread)
-code = main(arguments)
-names = loaded[-1] if loaded else sorted(sys.modules)
-import json  # only now: a run loads it late
-with open(path, "w") as file:
-    json.dump(names, file)
-sys.exit(code)
+if name:  # with it, the end of the command loads more modules
+    import threading
+    threading.setprofile(note_thread)
+def write():
+    names = loaded[-1] if loaded else sorted(sys.modules)
+    import json  # only now: a run loads it late
+    with open(path, "w") as file:
+        json.dump(names, file)
+atexit.register(write)
+sys.exit(main())
 """
 
 # Writes for each garbage collection since the start of `main` whether the modules of a run were loaded.

@@ -76,7 +76,7 @@ def _reset_inherited_signals() -> None:
     If SIGCHLD is ignored, the kernel drops the exit codes of children, and `subprocess` reports 0 for a failed one. If
     signals are blocked, none ends a run.
     """
-    import signal  # here: `--version` does not need it
+    from paropt_exporter.signal_numbers import signal  # here: `--version` does not need it
 
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
