@@ -15,6 +15,7 @@ import pytest
 
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors.future import TaskFuture, get_label
+from support.interrupts import interrupt_locking
 from support.pool_tasks import HANG_SECONDS, eventually
 from support.processes import run_in_forked_child
 
@@ -263,19 +264,7 @@ def test_label_of_a_callable_whose_class_hides_its_name(function: Callable[..., 
 def test_interrupted_use_leaves_no_future_locked(use: Callable[[TaskFuture[int]], object]) -> None:
     """Its worker waited for the future's lock, with that of the pool's scheduler."""
     future: TaskFuture[int] = TaskFuture()
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        if frame.f_code is threading.Condition.__enter__.__code__ and event == "return":
-            raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        with contextlib.suppress(KeyboardInterrupt, TimeoutError):
-            use(future)
-    finally:
-        sys.settrace(before)
+    interrupt_locking(lambda: use(future))
     worker = threading.Thread(target=future.notify_cancelled, daemon=True)
     worker.start()
     worker.join(HANG_SECONDS)

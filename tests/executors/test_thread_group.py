@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import sys
 import threading
 import weakref
 from collections.abc import Callable
-from types import FrameType
-from typing import Any
 
 import pytest
 
 from paropt_exporter.executors import thread_group
 from paropt_exporter.executors.thread_group import PoolThread, ThreadGroup
+from support.interrupts import interrupt_locking
 from support.pool_tasks import eventually
 
 
@@ -147,19 +145,7 @@ def test_interrupted_use_leaves_no_pool_locked(use: Callable[[ThreadGroup], obje
     """Each other thread then waited for the pool's lock without end."""
     lock = threading.RLock()
     group, free = ThreadGroup(lock), list[bool]()
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        if frame.f_code is threading.Condition.__enter__.__code__ and event == "return":
-            raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            use(group)
-    finally:
-        sys.settrace(before)
+    interrupt_locking(lambda: use(group))
     other = threading.Thread(target=lambda: free.append(lock.acquire(blocking=False)))
     other.start()
     other.join(10)

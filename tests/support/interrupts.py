@@ -8,6 +8,7 @@ import threading
 import types
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dis import opmap
 from linecache import getline
 from pathlib import Path
@@ -47,6 +48,23 @@ def interrupted_at(line: int, call: Callable[[], Any], package: types.ModuleType
         sys.settrace(before)
         gc.enable()
     return False
+
+
+def interrupt_locking(call: Callable[[], Any]) -> None:
+    """Make a call and raise KeyboardInterrupt once it has locked a condition by `with`, at the end of `__enter__`."""
+
+    def trace(frame: types.FrameType, event: str, _: object) -> Any:
+        if frame.f_code is threading.Condition.__enter__.__code__ and event == "return":
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with suppress(KeyboardInterrupt, TimeoutError):
+            call()
+    finally:
+        sys.settrace(before)
 
 
 def shuts_down(pool: Executor) -> bool:
