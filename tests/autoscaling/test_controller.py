@@ -16,7 +16,7 @@ from paropt_exporter.autoscaling.control_thread import (
     IDLE_TICK_SECONDS,
     TICK_SECONDS,
     ControlThread,
-    get_pause_seconds,
+    StepBudget,
     start_admission,
 )
 from paropt_exporter.autoscaling.controller import QUIET_SECONDS, QUIET_TICK_SECONDS, Controller
@@ -615,21 +615,25 @@ def test_controller_that_can_not_be_made_is_tried_again(caplog: pytest.LogCaptur
 def test_failed_attempt_to_make_a_controller_counts_as_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the next one would follow after a tick: 33 imports a second."""
     costs, failed, ticks = list[float](), Flag(), count()
-    monkeypatch.setattr(control_thread, "time", SimpleNamespace(thread_time=lambda: float(next(ticks))))
+    clock = SimpleNamespace(thread_time=lambda: float(next(ticks)), monotonic=lambda: 0.0)
+    monkeypatch.setattr(control_thread, "time", clock)
 
-    def get_no_pause(*, has_waiting_tasks: bool, cost_seconds: float) -> float:
-        costs.append(cost_seconds)
-        return 0.0
+    class RecordingBudget(StepBudget):
+        def spend(self, cpu_seconds: float, now: float) -> None:
+            costs.append(cpu_seconds)
+
+        def get_pause_seconds(self, *, has_waiting_tasks: bool) -> float:
+            return 0.0
 
     def make_controller() -> Controller:
         if len(costs) > 1:
             failed.set()
         raise ImportError("no module of that name")
 
-    monkeypatch.setattr(control_thread, "get_pause_seconds", get_no_pause)
+    monkeypatch.setattr(control_thread, "StepBudget", RecordingBudget)
     with open_thread(FakeLane(FakeClock(), waiting=9, burn=0.0), make_controller):
         assert failed.wait(HANG_SECONDS)
-    assert costs[:2] == [0.0, 1.0]
+    assert costs[0] == 1.0
 
 
 def test_lane_without_tasks_makes_no_controller(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -637,16 +641,17 @@ def test_lane_without_tasks_makes_no_controller(monkeypatch: pytest.MonkeyPatch)
     lane, looked, ticks, made = FakeLane(FakeClock(), waiting=0, burn=0.0), Flag(), count(), Flag()
     controller = build_controller(lane, Recorder(), offer=lambda _: None)
 
-    def get_no_pause(*, has_waiting_tasks: bool, cost_seconds: float) -> float:
-        if next(ticks) >= 3:
-            looked.set()
-        return 0.0
+    class EndlessBudget(StepBudget):
+        def get_pause_seconds(self, *, has_waiting_tasks: bool) -> float:
+            if next(ticks) >= 3:
+                looked.set()
+            return 0.0
 
     def make_controller() -> Controller:
         made.set()
         return controller
 
-    monkeypatch.setattr(control_thread, "get_pause_seconds", get_no_pause)
+    monkeypatch.setattr(control_thread, "StepBudget", EndlessBudget)
     with open_thread(lane, make_controller):
         assert looked.wait(HANG_SECONDS)
         assert not made.is_set()
@@ -655,9 +660,34 @@ def test_lane_without_tasks_makes_no_controller(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_expensive_steps_are_spread_over_time() -> None:
-    assert get_pause_seconds(has_waiting_tasks=True, cost_seconds=0.0002) == TICK_SECONDS
-    assert get_pause_seconds(has_waiting_tasks=False, cost_seconds=0.0002) == IDLE_TICK_SECONDS
-    assert get_pause_seconds(has_waiting_tasks=True, cost_seconds=0.01) == pytest.approx(0.33, abs=0.01)
+    """A failed attempt to load the controller is such a step."""
+    clock = FakeClock()
+    budget = StepBudget(clock.monotonic())
+    for _ in range(100):
+        clock.advance(budget.get_pause_seconds(has_waiting_tasks=True))
+        budget.spend(0.02, clock.monotonic())
+    assert clock.monotonic() == pytest.approx((100 * 0.02 - 0.05) / 0.03, rel=0.05)
+
+
+def test_first_steps_follow_each_other_at_once_though_they_are_expensive() -> None:
+    """After a pause of half a second, a command that sleeps for a second may have ended before it was measured."""
+    clock = FakeClock()
+    budget = StepBudget(clock.monotonic())
+    for cost in (0.003, 0.003, 0.012, 0.014, 0.004, 0.007):
+        assert budget.get_pause_seconds(has_waiting_tasks=True) == TICK_SECONDS
+        clock.advance(TICK_SECONDS)
+        budget.spend(cost, clock.monotonic())
+
+
+def test_cheap_steps_earn_no_more_than_the_advance() -> None:
+    clock = FakeClock()
+    budget = StepBudget(clock.monotonic())
+    for _ in range(1000):
+        clock.advance(budget.get_pause_seconds(has_waiting_tasks=False))
+        budget.spend(0.0002, clock.monotonic())
+    assert budget.get_pause_seconds(has_waiting_tasks=False) == IDLE_TICK_SECONDS
+    budget.spend(0.08, clock.monotonic())
+    assert budget.get_pause_seconds(has_waiting_tasks=True) == pytest.approx(0.03 / 0.03, rel=0.1)
 
 
 def test_memory_of_a_full_cgroup_is_known(tmp_path: Path) -> None:

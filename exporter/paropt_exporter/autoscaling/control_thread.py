@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.03  # lanes of a few seconds gain nothing from a shorter interval; a step costs about 0.1 ms
 IDLE_TICK_SECONDS = 0.1  # while no task waits, and there is nothing to decide
 _STEP_RATIO = 0.03  # of a core, at most, for all steps: with a thousand waiting stages a step takes milliseconds
+# The same in advance. The first steps cost milliseconds each, and up to 14 ms on a busy machine; with pauses of half a
+# second after them, a command that slept for a second could end before it was measured.
+_ADVANCE_SECONDS = 0.05
 
 
 class ControlThread:
@@ -77,8 +80,8 @@ class ControlThread:
         self._control_state.set_recommended_sizes(self._pools.get_pool_sizes(peak_size or self._run.size))
 
     def _run_steps(self) -> None:
-        controller, cost, has_waiting_tasks = None, 0.0, True
-        while not self._done.wait(get_pause_seconds(has_waiting_tasks=has_waiting_tasks, cost_seconds=cost)):
+        controller, budget, has_waiting_tasks = None, StepBudget(time.monotonic()), True
+        while not self._done.wait(budget.get_pause_seconds(has_waiting_tasks=has_waiting_tasks)):
             began = time.thread_time()
             try:
                 if controller is None and self._has_begun():
@@ -92,12 +95,30 @@ class ControlThread:
                     log.exception("a step of the controller failed; later failures are not logged")
                 self._has_failed = True
             has_waiting_tasks = controller is None or controller.has_waiting_tasks
-            cost = time.thread_time() - began
+            budget.spend(time.thread_time() - began, time.monotonic())
 
     def _has_begun(self) -> bool:
         """Return whether a task has begun. If all stages are cached, none ever does."""
         demand = self._run.measure_demand()
         return bool(demand.running or demand.ended)
+
+
+class StepBudget:
+    """Spreads the CPU time of a lane's steps: `_STEP_RATIO` of a core over time, `_ADVANCE_SECONDS` of it at once."""
+
+    def __init__(self, now: float) -> None:
+        self._left_seconds = _ADVANCE_SECONDS
+        self._at = now
+
+    def spend(self, cpu_seconds: float, now: float) -> None:
+        """Count a step that took `cpu_seconds` and has ended at the monotonic time `now`."""
+        earned = _STEP_RATIO * (now - self._at)
+        self._left_seconds = min(_ADVANCE_SECONDS, self._left_seconds + earned) - cpu_seconds
+        self._at = now
+
+    def get_pause_seconds(self, *, has_waiting_tasks: bool) -> float:
+        """Return how long to wait for the next step."""
+        return max(TICK_SECONDS if has_waiting_tasks else IDLE_TICK_SECONDS, -self._left_seconds / _STEP_RATIO)
 
 
 def start_admission(
@@ -122,8 +143,3 @@ def start_admission(
             memory_bytes=available - host.memory_reserve_bytes() if available else None,
         )
     )
-
-
-def get_pause_seconds(*, has_waiting_tasks: bool, cost_seconds: float) -> float:
-    """Return how long to wait for the next step, after one that took `cost_seconds` of CPU time."""
-    return max(TICK_SECONDS if has_waiting_tasks else IDLE_TICK_SECONDS, cost_seconds / _STEP_RATIO)
