@@ -14,7 +14,7 @@ from paropt_exporter.autoscaling.controller import Controller
 from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.lane_observer import KnownStages
 from paropt_exporter.autoscaling.state import ControlState
-from paropt_exporter.cpu_demand import NO_TIME, CoreTime, cpu_demand
+from paropt_exporter.cpu_demand import NO_TIME, CoreTime, compute_undelayed_seconds, task_cpu_demand
 from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts
 from paropt_exporter.engine.resources import Resources
 from paropt_exporter.engine.what_if import ListScheduler, StartedTask
@@ -240,7 +240,7 @@ class SimulatedLane:
         return Demand(
             ready=tuple((self._pool, name, count) for name, count in waiting.queued.items() if count),
             running=tuple((self._pool, task.work.stage, task.label, task.started) for task in self._running),
-            ended=tuple((name, stage.ended, stage.wanted, stage.spent) for name, stage in stages if stage.ended),
+            ended=tuple((name, *stage.sum_ended()) for name, stage in stages if stage.ended),
             stages=tuple(stage.build_counts(self._running, waiting.queued[name], now) for name, stage in stages),
             work_seconds=left + waiting.seconds,
             path_seconds=waiting.longest_seconds,
@@ -300,16 +300,20 @@ class _Stage:
     def __init__(self, name: str, pool: str) -> None:
         self.plan = PlannedStage(number=2, name=name, pool=pool, tasks=(), cwd=Path("/"))
         self.ended = 0
-        self.wanted = self.spent = self.delayed = self.fastest = 0.0
+        self.wanted = self.alone = self.spent = self.delayed = self.fastest = 0.0
 
     def add_task(self, task: _Running, now: float) -> None:
         seconds = now - task.started
         self.ended += 1
         self.spent += seconds
         self.delayed += task.waited
-        self.wanted += seconds * cpu_demand(CoreTime(task.ran, task.waited), seconds)
-        alone = max(0.0, seconds - task.waited)
+        alone = compute_undelayed_seconds(CoreTime(task.ran, task.waited), seconds)
+        self.alone += alone
+        self.wanted += alone * task_cpu_demand(CoreTime(task.ran, task.waited), seconds)
         self.fastest = min(self.fastest or alone, alone)
+
+    def sum_ended(self) -> tuple[int, float, float, float]:
+        return self.ended, self.wanted, self.alone, self.spent
 
     def build_counts(self, running: Sequence[_Running], waiting: int, now: float) -> StageCounts:
         own = [task for task in running if task.work.stage == self.plan.name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from paropt_exporter.cpu_demand import CoreTime, Switches
+from paropt_exporter.cpu_demand import CoreTime, Switches, compute_undelayed_seconds, task_cpu_demand
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.demand import DemandMeter, build_samples, is_gil_bound, shows_demand
 
@@ -44,6 +44,38 @@ def test_starved_burner_wants_a_whole_core() -> None:
     assert meter.get_task_demand("a", "a") == pytest.approx(1.0)
 
 
+def test_starved_start_of_a_command_that_then_sleeps_is_soon_outweighed() -> None:
+    """Beside six busy loops, a start took two seconds, and the other sleepers were held back for as long again."""
+    meter = DemandMeter()
+    for tick in range(21):
+        sampled(meter, 10.0 + tick / 10, running("a", 0.002 * tick, wait=0.098 * tick))
+    assert meter.get_group_demand("a") == pytest.approx(1.0)
+    for tick in range(1, 6):
+        sampled(meter, 12.0 + tick / 10, running("a", 0.04, wait=1.96, at=12.0 + tick / 10))
+    assert (meter.get_group_demand("a") or 0.0) < 0.1
+
+
+def test_ended_command_with_a_starved_start_counts_as_it_would_have_run_alone() -> None:
+    """It waited two seconds for a core in its start, then slept for one."""
+    assert task_cpu_demand(CoreTime(0.03, 2.0), 3.03) == pytest.approx(0.03, abs=0.01)
+    assert compute_undelayed_seconds(CoreTime(0.03, 2.0), 3.03) == pytest.approx(1.03)
+
+
+@pytest.mark.parametrize(
+    ("run", "wait", "wall", "demand"),
+    [
+        (0.15, 1.2, 1.359, 1.0),  # computes; 9 ms of its waits were not counted
+        (0.15, 1.2, 1.336, 1.0),  # likewise; 14 ms of them were counted twice
+        (0.5, 2.5, 1.0, 3.0),  # three processes that compute
+        (1.0, 3.0, 2.5, 1.6),  # two processes that compute in half of the time: their waits overlap
+    ],
+)
+def test_ended_command_that_computed_on_a_crowded_machine_wants_its_cores(
+    run: float, wait: float, wall: float, demand: float
+) -> None:
+    assert task_cpu_demand(CoreTime(run, wait), wall) == pytest.approx(demand, rel=0.02)
+
+
 def in_thread(run: float, *, wait: float, at: float) -> RunningTask:
     task = running("a", run, wait=wait, at=at)
     return replace(task, thread_run_seconds=run, run_delay_seconds=wait)
@@ -70,7 +102,7 @@ def test_call_that_has_only_waited_for_a_core_is_not_measured_yet() -> None:
 def test_samples_of_a_call_that_mostly_waits_for_a_core_say_less_than_ended_calls() -> None:
     """200 calls that write a file and sleep for 20 ms ran two at a time beside load: samples read 0.65 of a core."""
     meter = DemandMeter()
-    meter.learn_ended([("a", 10, 0.06, 2.0)], 10.0)
+    meter.learn_ended([("a", 10, 0.06, 2.0, 2.0)], 10.0)
     sampled(meter, 10.0, in_thread(0.001, wait=0.0, at=10.0))
     sampled(meter, 10.1, in_thread(0.002, wait=0.08, at=10.1))
     assert meter.get_task_demand("a", "a") == pytest.approx(0.03)
@@ -115,15 +147,15 @@ def test_demand_follows_a_running_task_quickly() -> None:
 def test_prior_demand_counts_until_it_is_outweighed() -> None:
     meter = DemandMeter({"a": 0.0})
     assert meter.get_group_demand("a") == 0.0
-    meter.learn_ended([("a", 2, 2.0, 2.0)], 10.0)
+    meter.learn_ended([("a", 2, 2.0, 2.0, 2.0)], 10.0)
     assert (meter.get_group_demand("a") or 0.0) > 0.8
 
 
 def test_ended_tasks_count_once() -> None:
     meter = DemandMeter()
-    meter.learn_ended([("a", 1, 1.0, 1.0)], 10.0)
-    meter.learn_ended([("a", 1, 1.0, 1.0)], 10.1)
-    meter.learn_ended([("a", 2, 1.0, 2.0)], 10.1)
+    meter.learn_ended([("a", 1, 1.0, 1.0, 1.0)], 10.0)
+    meter.learn_ended([("a", 1, 1.0, 1.0, 1.0)], 10.1)
+    meter.learn_ended([("a", 2, 1.0, 2.0, 2.0)], 10.1)
     assert meter.get_group_demand("a") == pytest.approx(0.5, abs=0.05)
 
 

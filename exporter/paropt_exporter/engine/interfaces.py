@@ -220,8 +220,9 @@ class Demand(Struct, frozen=True, kw_only=True):
 
     ready: tuple[tuple[str, str, int], ...]  # (pool, stage, number of tasks)
     running: tuple[tuple[str, str, str, float], ...]  # (pool, stage, label, started_seconds)
-    # (stage, number of ended tasks, sum of demand x duration in core seconds, sum of durations)
-    ended: tuple[tuple[str, int, float, float], ...] = ()
+    # (stage, number of ended tasks, sum of demand x `alone` in core seconds, sums of `alone`, which is the duration
+    # without waits for a core, and of the durations)
+    ended: tuple[tuple[str, int, float, float, float], ...] = ()
     peaks: tuple[tuple[str, int], ...] = ()  # (stage, the most bytes that one of its ended tasks used)
     stages: tuple[StageCounts, ...] = ()  # running stages of more than one task
     work_seconds: float = 0.0

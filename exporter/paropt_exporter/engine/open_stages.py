@@ -154,7 +154,7 @@ def measure_demand(
             for attempt in tuple(state.attempts)
         ),
         ended=tuple(
-            (state.name, state.attempts_ended, state.wanted_seconds, state.busy_seconds)
+            (state.name, state.attempts_ended, state.wanted_seconds, state.alone_seconds, state.busy_seconds)
             for state in states
             if state.attempts_ended
         ),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from paropt_exporter.engine.attempt import Attempt, Ready, compute_demand
+from paropt_exporter.engine.attempt import Attempt, Ready, compute_alone_seconds, compute_demand
 from paropt_exporter.engine.flaky_attempts import FlakyAttempts
 from paropt_exporter.engine.interfaces import CachedTask, StageCounts, StageLookup, UncachedTask
 from paropt_exporter.engine.remaining_time import (
@@ -101,7 +101,8 @@ class StageState(Struct, eq=False):
     finals: Finals = field(default_factory=Finals)
     attempts_ended: int = 0
     cpu_seconds: float = 0.0
-    wanted_seconds: float = 0.0  # demands of ended attempts times their durations
+    wanted_seconds: float = 0.0  # demands of ended attempts times `alone_seconds`
+    alone_seconds: float = 0.0  # durations of ended attempts without their waits for a core
     busy_seconds: float = 0.0
     delay_seconds: float = 0.0
     fastest_seconds: float = 0.0
@@ -161,7 +162,9 @@ class StageState(Struct, eq=False):
             undelayed = max(0.0, record.duration_seconds - record.run_delay_seconds)
             self.fastest_seconds = min(self.fastest_seconds or undelayed, undelayed)
         self.cpu_seconds += record.cpu_seconds
-        self.wanted_seconds += record.duration_seconds * compute_demand(record, gil_bound=gil_bound)
+        alone = compute_alone_seconds(record, gil_bound=gil_bound)
+        self.alone_seconds += alone
+        self.wanted_seconds += alone * compute_demand(record, gil_bound=gil_bound)
         self.memory_peak_bytes = max(self.memory_peak_bytes, record.memory_peak_bytes)
         if record.pool != THREADS:
             self.task_peak_bytes = max(self.task_peak_bytes, record.memory_peak_bytes)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from time import monotonic
 from types import MappingProxyType
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -19,6 +20,7 @@ from paropt_exporter.cpu_demand import (
     CoreBudget,
     CoreTime,
     Switches,
+    compute_undelayed_seconds,
     cpu_demand,
 )
 from paropt_exporter.events import Measurement, RunningTask
@@ -66,7 +68,9 @@ class DemandMeter:
     """CPU demand in cores, by running task and by group of similar tasks: the stages of a lane, functions of a pool.
 
     Guarantees: a task has its own demand only after samples over a whole window, and a missing sample changes nothing.
-    A group's demand is the mean over the recent run time of its tasks, and initially the demand of earlier runs.
+    A group's demand is the mean over the recent time of its tasks, without their waits for a core, and initially the
+    demand of earlier runs. Two seconds in which a starved command gets through its start count as the start takes
+    alone: if it then sleeps, this soon shows.
     """
 
     def __init__(self, groups: Mapping[str, float] = MappingProxyType({})) -> None:
@@ -110,7 +114,8 @@ class DemandMeter:
             demands[task] = known + newest * (measured - known)
         # Waits for the GIL don't show as waits for a core; in its own process, each such thread would use a core.
         elsewhere = max(wanted, 1.0) if self._competes_for_lock(task) else wanted
-        self._groups.setdefault(group, _GroupDemand(None)).add(elsewhere, seconds, now)
+        alone = compute_undelayed_seconds(time, seconds)
+        self._groups.setdefault(group, _GroupDemand(None)).add(elsewhere, alone, now)
 
     def _is_usual(self, task: Hashable, group: str, sample: Sample) -> bool:
         """Return whether a task is not much older than others of its group were at their end, whose waits are known."""
@@ -124,10 +129,10 @@ class DemandMeter:
         competing = sum(demand >= mean / 2 for demand in self._threads.values())
         return total >= FULL_LOCK_CORES and competing > 1 and self._threads[task] >= mean / 2
 
-    def learn_ended(self, ended: Iterable[tuple[str, int, float, float]], now: float) -> None:
-        """Learn from ended tasks: (group, number of tasks, wanted core seconds, wall seconds)."""
-        for group, count, wanted_seconds, wall_seconds in ended:
-            self._groups.setdefault(group, _GroupDemand(None)).add_ended(count, wanted_seconds, wall_seconds, now)
+    def learn_ended(self, ended: Iterable[tuple[str, int, float, float, float]], now: float) -> None:
+        """Learn from the sums of ended tasks, as in `engine.interfaces.Demand.ended`, by group."""
+        for group, tasks, wanted, alone, wall in ended:
+            self._groups.setdefault(group, _GroupDemand(None)).add_ended(_EndedTasks(tasks, wanted, alone, wall), now)
 
     def get_task_demand(self, task: Hashable, group: str) -> float | None:
         """Return a running task's own demand, or its group's until it is measured; None: unknown."""
@@ -333,36 +338,45 @@ def measure_so_far(task: RunningTask) -> Measurement:
     )
 
 
+class _EndedTasks(NamedTuple):
+    """Sums over the ended tasks of a group. `alone_seconds`: their durations without their waits for a core."""
+
+    tasks: int = 0
+    wanted_seconds: float = 0.0
+    alone_seconds: float = 0.0
+    wall_seconds: float = 0.0
+
+
 class _GroupDemand:
-    """The mean demand of a group's tasks over their recent run time."""
+    """The mean demand of a group's tasks over their recent time, without their waits for a core."""
 
     def __init__(self, prior: float | None) -> None:
-        self._wall_seconds = _PRIOR_SECONDS if prior is not None else 0.0
-        self._wanted_seconds = (prior or 0.0) * self._wall_seconds
+        self._alone_seconds = _PRIOR_SECONDS if prior is not None else 0.0
+        self._wanted_seconds = (prior or 0.0) * self._alone_seconds
         self._at: float | None = None
-        self._ended = (0, 0.0, 0.0)
+        self._ended = _EndedTasks()
         self.ended_seconds = 0.0  # the mean duration of the tasks that ended last
 
     @property
     def mean(self) -> float | None:
-        return self._wanted_seconds / self._wall_seconds if self._wall_seconds > 0 else None
+        return self._wanted_seconds / self._alone_seconds if self._alone_seconds > 0 else None
 
-    def add(self, demand: float, seconds: float, now: float) -> None:
+    def add(self, demand: float, alone_seconds: float, now: float) -> None:
         self._decay(now)
-        self._wanted_seconds += demand * seconds
-        self._wall_seconds += seconds
+        self._wanted_seconds += demand * alone_seconds
+        self._alone_seconds += alone_seconds
 
-    def add_ended(self, count: int, wanted_seconds: float, wall_seconds: float, now: float) -> None:
-        before = self._ended
-        self._ended = (count, wanted_seconds, wall_seconds)
-        ended, wall = count - before[0], wall_seconds - before[2]
-        if ended > 0 and wall > 0:
-            self.ended_seconds = wall / ended
-            self.add((wanted_seconds - before[1]) / wall, min(wall, ended * _LONGEST_SECONDS), now)
+    def add_ended(self, sums: _EndedTasks, now: float) -> None:
+        before, self._ended = self._ended, sums
+        ended, alone = sums.tasks - before.tasks, sums.alone_seconds - before.alone_seconds
+        if ended > 0 and alone > 0:
+            self.ended_seconds = (sums.wall_seconds - before.wall_seconds) / ended
+            demand = (sums.wanted_seconds - before.wanted_seconds) / alone
+            self.add(demand, min(alone, ended * _LONGEST_SECONDS), now)
 
     def _decay(self, now: float) -> None:
         if self._at is not None and now > self._at:
             kept = math.exp(-(now - self._at) / _GROUP_SECONDS)
             self._wanted_seconds *= kept
-            self._wall_seconds *= kept
+            self._alone_seconds *= kept
         self._at = now if self._at is None else max(self._at, now)

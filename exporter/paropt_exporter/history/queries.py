@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from paropt_exporter import families, plain_json
 from paropt_exporter.aggregation import HistogramTotal, LastValues, SeriesKey, Totals, find_bucket
-from paropt_exporter.cpu_demand import BRIEF_SECONDS, CROWDED_RATIO
+from paropt_exporter.cpu_demand import BRIEF_SECONDS, CROWDED_RATIO, UNCOUNTED_SECONDS
 from paropt_exporter.events import Decision, Result
 from paropt_exporter.history import retention, rows
 from paropt_exporter.history.values import to_count, to_number, to_text, to_texts, to_timestamp
@@ -298,34 +298,45 @@ def _collect_seconds(ends: Iterable[tuple[str, str, float]]) -> dict[str, tuple[
 def load_cpu_demands(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, float]:
     """Return for each stage the average CPU demand of its tasks, in cores, over its last runs.
 
-    Only tasks that succeeded or failed count, not those that were stopped. A GIL-bound task in a thread counts as 1
-    core: no clock measures its waits for the GIL.
+    Waits for a core don't count as time. Only tasks that succeeded or failed count, not those that were stopped. A
+    GIL-bound task in a thread counts as 1 core: no clock measures its waits for the GIL.
     """
-    # The formulas of `call_cpu_demand` and `task_cpu_demand`, times the duration. In Python it would take a second for
-    # half a million tasks.
+    # The formulas of `engine.attempt`'s `compute_demand` and `compute_alone_seconds`. In Python it would take a second
+    # for half a million tasks.
     query = """
-    SELECT tasks.stage, sum(tasks.duration), sum(CASE
-        WHEN tasks.pool = :threads AND gil_bound THEN tasks.duration
-        WHEN tasks.pool IN (:threads, :processes) AND tasks.cpu + run_delay <= tasks.duration
-          AND run_delay < tasks.duration THEN tasks.duration * tasks.cpu / (tasks.duration - run_delay)
-        WHEN tasks.cpu + run_delay > tasks.duration AND tasks.duration < :brief THEN tasks.duration
-        WHEN tasks.cpu + run_delay > tasks.duration OR run_delay > :crowded * tasks.duration THEN tasks.cpu + run_delay
-        ELSE tasks.duration * tasks.cpu / (tasks.duration - run_delay) END)
+    WITH ended AS (
+      SELECT tasks.stage, tasks.pool, tasks.duration, tasks.cpu, run_delay,
+        tasks.pool = :threads AND coalesce(gil_bound, FALSE) AS bound,
+        tasks.duration - run_delay AS undelayed,
+        (tasks.cpu + run_delay) / tasks.duration AS wanted
       FROM tasks LEFT JOIN stages USING (run_id, stage)
       WHERE tasks.duration > 0 AND tasks.result IN (:success, :failure) AND coalesce(scope, '') <> 'arguments'
         AND run_id IN (SELECT value FROM json_each(:runs))
-      GROUP BY tasks.stage
+    ), measured AS (
+      SELECT stage,
+        CASE WHEN bound THEN min(cpu, duration) ELSE max(min(cpu, duration), undelayed) END AS alone,
+        CASE
+          WHEN bound THEN 1.0
+          WHEN pool IN (:threads, :processes) AND undelayed > 0 AND cpu <= undelayed THEN cpu / undelayed
+          WHEN wanted > 1.0 THEN CASE WHEN duration < :brief THEN 1.0 ELSE wanted END
+          WHEN run_delay <= :crowded * duration THEN cpu / undelayed
+          WHEN duration < :brief OR undelayed <= :uncounted THEN wanted
+          ELSE min(wanted, cpu / (undelayed - :uncounted)) END AS demand
+      FROM ended
+    )
+    SELECT stage, sum(alone), sum(alone * demand) FROM measured GROUP BY stage HAVING sum(alone) > 0
     """
     values = {
         "threads": THREADS,
         "processes": PROCESSES,
         "brief": BRIEF_SECONDS,
         "crowded": CROWDED_RATIO,
+        "uncounted": UNCOUNTED_SECONDS,
         "success": Result.SUCCESS.value,
         "failure": Result.FAILURE.value,
         "runs": _list_last_runs(connection, project, lane),
     }
-    return {to_text(stage): to_number(wanted / wall) for stage, wall, wanted in connection.execute(query, values)}
+    return {to_text(stage): to_number(wanted / alone) for stage, alone, wanted in connection.execute(query, values)}
 
 
 def load_memory_peaks(connection: sqlite3.Connection, project: str, lane: str) -> Mapping[str, int]:
