@@ -288,7 +288,7 @@ class SamplingPace:
         self._quiet_at = 0.0
 
     def get_pause(self, *, now: float, cost: float, young: bool, shape: tuple[tuple[int, int], ...]) -> float:
-        """Return the seconds until the next sample, after one that took `cost` seconds."""
+        """Return the seconds until the next sample, after one that took `cost` seconds of CPU time."""
         if shape != self._shape:
             self._shape, self._quiet_at = shape, now + _QUIET_SECONDS
         later = _LATER_SAMPLE_SECONDS if now < self._quiet_at else _QUIET_SAMPLE_SECONDS
@@ -464,13 +464,13 @@ class Supervisor:
         """If a sample is due, take it; then report, and send signals to the current processes."""
         if now < self._get_due_time():
             return
-        self._sampled = now
+        self._sampled, began = now, time.thread_time()
         if procfs.has_children():
             self._table.refresh(now)
         else:
             self._table.clear(now)
         young = any(command.is_young(now) for command in self._commands)
-        cost = time.monotonic() - now
+        cost = time.thread_time() - began
         self._next_sample = now + self._pace.get_pause(now=now, cost=cost, young=young, shape=self._table.get_shape())
         saw_all = not self._table.has_unseen_children()
         if not saw_all:
