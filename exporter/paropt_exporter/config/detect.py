@@ -13,16 +13,14 @@ from itertools import islice
 from pathlib import Path
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from paropt_exporter.config import pre_commit
 from paropt_exporter.config.command_files import JUSTFILES, MAKEFILES, Words
 from paropt_exporter.config.locate import find_projects_below, has_config
-from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.config.project_commands import read_xdist_options
 from paropt_exporter.config.project_files import SHELL_WORDS, Project
 from paropt_exporter.config.pytest_arguments import selects_tests
-from paropt_exporter.config.values import Items, Stage
+from paropt_exporter.config.values import Stage
 from paropt_exporter.errors import join_names
 
 _MOST_CALLS = 8  # of one tool in a stage
@@ -61,18 +59,6 @@ class DetectedStages(Struct, frozen=True, kw_only=True):
     unused: frozenset[str] = frozenset()
     lacks_programs: bool = False
     projects: tuple[Path, ...] = ()
-
-
-def join_items(stage: Stage) -> Stage:
-    """Return a detected stage with one command for all its items.
-
-    A single pytest is right for every suite: click's files fail if they run separately, although it uses pytest-xdist.
-    """
-    if stage.items is None or stage.items.glob is None or not isinstance(stage.run, tuple):
-        return stage
-    folder = stage.items.glob.rpartition("/")[0].removesuffix("/**") or "."
-    command = tuple(folder if word == ITEMS else word for word in stage.run)
-    return replace(stage, run=command, items=None)
 
 
 class _LanguageTool(Struct, frozen=True, kw_only=True):
@@ -283,12 +269,7 @@ def _build_stage(project: Project, number: int, name: str, commands: list[Words]
         return Stage(number=number, name=name, run=lines[0], env=env, shell=True)
     if len(commands) > 1:
         return Stage(number=number, name=name, steps=tuple(commands), env=env, cwd=cwd)
-    own = _run_tests_in_parallel(project, commands[0])
-    pattern = _choose_batched_files(project, commands[0]) if own == commands[0] else None
-    if pattern is None:
-        return Stage(number=number, name=name, run=own, env=env, cwd=cwd)
-    run = (*commands[0][: _count_start(commands[0])], "-q", ITEMS)
-    return Stage(number=number, name=name, run=run, items=Items(glob=pattern), env=env)
+    return Stage(number=number, name=name, run=_run_tests_in_parallel(project, commands[0]), env=env, cwd=cwd)
 
 
 def _make_shell_line(project: Project, command: Words) -> str:
@@ -657,11 +638,6 @@ def _run_tests_in_parallel(project: Project, command: Words) -> Words:
 def _runs_all_unit_tests(project: Project, command: Words) -> bool:
     at = _count_start(command)
     return at > 0 and command[at:] in (("-q",), ("-q", project.unit_tests))
-
-
-def _choose_batched_files(project: Project, command: Words) -> str | None:
-    """Return the glob of unit tests to run in batches, or None if one pytest should run them all."""
-    return project.unit_test_files if _runs_all_unit_tests(project, command) else None
 
 
 def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:
