@@ -254,7 +254,7 @@ def _is_glob_with_files(word: str, folder: Path, search: GlobSearch) -> bool:
 
 
 def _warn_ignored_failures(stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each script that hides a failure before a pipe, or that one ends before it reads `$?`."""
+    """Yield a warning for each script that hides a failure in a pipe, or reads `$?` where a failure has ended it."""
     for stage in stages:
         for script in (stage.run, *(stage.steps or ())) if stage.shell else ():
             if not isinstance(script, str):
