@@ -45,7 +45,7 @@ def test_line_is_split_as_a_shell_splits_words(tmp_path: Path) -> None:
 
 
 def test_shell_true_gives_the_line_to_a_shell(tmp_path: Path) -> None:
-    assert _steps(_only_stage(tmp_path, run="'a | b'", shell="true")) == [(("/bin/sh", "-c", "a | b"),)]
+    assert _steps(_only_stage(tmp_path, run="'a | b'", shell="true")) == [(("/bin/sh", "-ec", "a | b"),)]
 
 
 def test_steps_are_commands_of_one_task(tmp_path: Path) -> None:

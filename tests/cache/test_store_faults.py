@@ -183,6 +183,17 @@ def test_first_runs_that_begin_together_have_one_secret(tmp_path: Path, monkeypa
     assert [one.read_secret()] == secrets
 
 
+def test_empty_secret_is_replaced(tmp_path: Path) -> None:
+    """A power cut had left it: digests of variables without a key can be guessed, and a remote cache gets them."""
+    store = Store(tmp_path / "store")
+    store.prepare()
+    store.secret_path.touch()
+    assert store.find_secret() is None
+    secret = store.read_secret()
+    assert len(secret) == 32
+    assert store.find_secret() == store.read_secret() == secret
+
+
 def test_half_written_files_are_not_damaged_ones(project: CachedProject) -> None:
     """Another process writes them now, or was killed while it did."""
     for folder in ("ac", "cas"):

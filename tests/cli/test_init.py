@@ -319,16 +319,6 @@ def test_names_that_are_no_utf_8_are_left_out(project: Path) -> None:
     assert checked.run == "mypy good"
 
 
-def test_items_of_a_large_suite_are_a_suggestion(project: Path) -> None:
-    for name in ("test_a.py", "test_b.py"):
-        (project / "tests" / name).write_text("#" * 100_000)
-    (project / "requirements.txt").write_text("pytest-xdist\n")
-    _init(project)
-    assert '# items: {glob: "tests/test_*.py"}' in (project / "paropt.yml").read_text()
-    (*_, stage) = config.read_config(project / "paropt.yml", root=project).stages
-    assert (stage.run, stage.items) == ("pytest -q tests", None)
-
-
 def test_root_of_several_projects_gets_no_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     for name in ("packages/a", "packages/b\nc"):

@@ -592,115 +592,66 @@ def test_file_without_stages_keeps_its_lanes_and_gets_the_detected_stages(projec
     assert [stage.name for stage in read.stages] == ["quality_gates"]
 
 
-def _unit_tests(project: Path) -> tuple[object, str | None]:
-    stage = next(stage for stage in detect_stages(project).stages if stage.name == "unit_tests")
-    return stage.run, stage.items.glob if stage.items is not None else None
+def _unit_tests(project: Path) -> object:
+    return next(stage for stage in detect_stages(project).stages if stage.name == "unit_tests").run
 
 
-_LONG = "#" * 200_000
+def _write_suite_under_xdist(project: Path, size: int = 200_000) -> None:
+    """Write the tests of a project whose own command runs them in processes of pytest-xdist."""
+    _install(project / ".venv/bin", "pytest")
+    _write(project, tests__test_a_dot_py="#" * size)
+    _write(project, tox_dot_ini="[testenv]\ncommands =\n    tests: pytest --dist=loadfile {posargs:-n auto}\n")
+    (project / ".venv/lib/python3.11/site-packages/xdist").mkdir(parents=True)
 
 
-def _write_large_suite(project: Path) -> None:
-    """Write two test files of a project that runs them with pytest-xdist."""
-    _write(project, tests__test_a_dot_py=_LONG, tests__test_b_dot_py="", requirements_dot_txt="pytest-xdist\n")
+def test_large_suite_runs_in_the_processes_of_its_own_command(project: Path) -> None:
+    _write_suite_under_xdist(project)
+    assert _unit_tests(project) == ("pytest", "-q", "-n", "auto", "--dist", "loadfile")
 
 
-def test_large_suite_that_runs_under_xdist_becomes_batches(project: Path) -> None:
-    _install(project.parent / "bin", "pytest")
-    _write_large_suite(project)
-    _write(project, tests__helpers_dot_py="")
-    assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")
-    _write(project, tests__sub__test_c_dot_py="")
-    assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/**/test_*.py")
+def test_suite_runs_in_one_process_without_xdist(project: Path) -> None:
+    _write_suite_under_xdist(project)
+    (project / ".venv/lib/python3.11/site-packages/xdist").rmdir()
+    assert _unit_tests(project) == ("pytest", "-q")
 
 
-def test_large_suite_of_a_project_without_a_file_stays_in_one_pytest(project: Path) -> None:
-    _install(project.parent / "bin", "pytest")
-    _write_large_suite(project)
-    (stage,) = (each for each in config.read_config(None, root=project).stages if each.name == "unit_tests")
-    assert (stage.run, stage.items) == (("pytest", "-q", "tests"), None)
-
-
-def test_suite_that_never_ran_in_parts_stays_in_one_pytest(project: Path) -> None:
-    _install(project.parent / "bin", "pytest")
-    _write(project, tests__test_a_dot_py=_LONG, tests__test_b_dot_py="")
-    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
-
-
-def test_small_suite_stays_in_one_pytest(project: Path) -> None:
-    _install(project.parent / "bin", "pytest")
-    _write(project, tests__test_a_dot_py="", tests__test_b_dot_py="", requirements_dot_txt="pytest-xdist\n")
-    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+def test_small_suite_runs_in_one_process(project: Path) -> None:
+    _write_suite_under_xdist(project, size=100)
+    assert _unit_tests(project) == ("pytest", "-q")
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("name", "text"),
     [
-        "addopts = '-n auto'", "addopts = ['--cov=pkg', '-q']", "addopts = '-x'", "addopts = '--doctest-modules'",
-        "addopts = '--junitxml=report.xml'", "python_files = 'check_*.py test_*.py'",
+        ("pyproject.toml", "[tool.pytest.ini_options]\naddopts = ['-q', '-n', 'auto']\n"),
+        ("pytest.ini", "[pytest]\naddopts =\n    --strict-markers\n    -n auto\n"),
+        ("setup.cfg", "[tool:pytest]\naddopts = -n auto\n"),
     ],
-)  # fmt: skip
-def test_tests_that_are_configured_to_run_as_a_whole_stay_in_one_pytest(project: Path, options: str) -> None:
-    _install(project.parent / "bin", "pytest")
-    _write_large_suite(project)
-    _write(project, pyproject_dot_toml=f"[tool.pytest.ini_options]\n{options}\n")
-    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+)
+def test_processes_in_the_configuration_are_not_repeated(project: Path, name: str, text: str) -> None:
+    _write_suite_under_xdist(project)
+    (project / name).write_text(text)
+    assert _unit_tests(project) == ("pytest", "-q")
 
 
-@pytest.mark.parametrize("name", ["pytest.ini", "tox.ini", "setup.cfg"])
-def test_options_in_other_files_count_too(project: Path, name: str) -> None:
-    _install(project.parent / "bin", "pytest")
-    _write_large_suite(project)
-    section = "tool:pytest" if name == "setup.cfg" else "pytest"
-    (project / name).write_text(f"[{section}]\naddopts =\n    --strict-markers\n    --cov\n")
-    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
-
-
-def test_folders_that_pytest_does_not_enter_have_no_items(project: Path) -> None:
-    _install(project.parent / "bin", "pytest")
-    _write_large_suite(project)
-    _write(project, tests__typing__test_c_dot_py="")
-    _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\nnorecursedirs = 'docs tests/typing'\n")
-    assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")
-    _write(project, tests__build__test_c_dot_py="", tests__more__test_d_dot_py="")
-    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
-
-
-def test_files_that_a_conftest_would_not_collect_are_no_items(project: Path) -> None:
-    _install(project.parent / "bin", "pytest")
-    _write_large_suite(project)
-    _write(project, tests__conftest_dot_py="collect_ignore = ['test_b.py']\n")
-    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
-
-
-def test_suite_that_needs_one_pytest_runs_in_the_processes_of_its_own_command(project: Path) -> None:
-    _install(project / ".venv/bin", "pytest")
-    _write_large_suite(project)
-    _write(project, tests__conftest_dot_py="collect_ignore = ['test_b.py']\n")
-    _write(project, tox_dot_ini="[testenv]\ncommands =\n    tests: pytest --dist=loadfile {posargs:-n auto}\n")
-    assert _unit_tests(project) == (("pytest", "-q"), None)  # without pytest-xdist
-    (project / ".venv/lib/python3.11/site-packages/xdist").mkdir(parents=True)
-    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto", "--dist", "loadfile"), None)
-    (project / "tests/conftest.py").unlink()  # the files could be items, but the project's own way is no slower
-    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto", "--dist", "loadfile"), None)
-    _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\naddopts = '-n auto'\n")
-    assert _unit_tests(project) == (("pytest", "-q"), None)
+def test_other_options_in_the_configuration_leave_the_processes(project: Path) -> None:
+    """The project's own command has them too."""
+    _write_suite_under_xdist(project)
+    _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\naddopts = '--cov=pkg -x'\n")
+    assert _unit_tests(project) == ("pytest", "-q", "-n", "auto", "--dist", "loadfile")
 
 
 def test_own_selection_of_tests_runs_in_the_processes_of_its_command(project: Path) -> None:
-    _install(project / ".venv/bin", "pytest")
-    _write_large_suite(project)
-    (project / ".venv/lib/python3.11/site-packages/xdist").mkdir(parents=True)
+    _write_suite_under_xdist(project)
     _write(project, tox_dot_ini="[testenv]\ncommands = pytest -n 4 -m 'not conda' tests\n")
-    assert _unit_tests(project) == (("pytest", "-q", "-n", "4", "-m", "not conda", "tests"), None)
+    assert _unit_tests(project) == ("pytest", "-q", "-n", "4", "-m", "not conda", "tests")
 
 
 @pytest.mark.parametrize("text", ["[tool.pytest", "tool = 1", "[tool]\npytest = 'x'"])
 def test_unreadable_configuration_counts_as_none(project: Path, text: str) -> None:
-    _install(project.parent / "bin", "pytest")
-    _write_large_suite(project)
+    _write_suite_under_xdist(project)
     _write(project, pyproject_dot_toml=text)
-    assert _unit_tests(project) == (("pytest", "-q", "{items}"), "tests/test_*.py")
+    assert _unit_tests(project) == ("pytest", "-q", "-n", "auto", "--dist", "loadfile")
 
 
 def test_long_file_of_empty_lines_costs_no_time(project: Path) -> None:
@@ -785,7 +736,7 @@ def test_long_option_before_a_word_takes_no_time(project: Path) -> None:
     option = f"--{'file-' * 15_000}!"
     _write(project, tests__test_a_dot_py="", noxfile_dot_py=f"session.run('pytest', '{option}', 'tests')\n")
     began = time.process_time()
-    assert _unit_tests(project)[0] == ("pytest", "-q", option, "tests")
+    assert _unit_tests(project) == ("pytest", "-q", option, "tests")
     assert time.process_time() - began < 5
 
 
@@ -811,11 +762,11 @@ def test_link_to_a_file_of_the_kernel_that_waits_is_not_read(project: Path) -> N
 def test_make_test_wins_over_a_pytest_that_no_file_mentions(project: Path) -> None:
     _install(project.parent / "bin", "pytest", "make", "python")
     _write(project, tests__test_a_dot_py="", Makefile="test:\n\tpython -m django test tests\n")
-    assert _unit_tests(project) == (("make", "test"), None)
+    assert _unit_tests(project) == ("make", "test")
     _write(project, Makefile="test:\n\t./check tests\n")
-    assert _unit_tests(project) == (("make", "test"), None)
+    assert _unit_tests(project) == ("make", "test")
     _write(project, requirements_dot_txt="pytest\n")
-    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+    assert _unit_tests(project) == ("pytest", "-q", "tests")
 
 
 def test_missing_tools_of_a_stage_share_a_note(project: Path) -> None:
@@ -833,7 +784,7 @@ def test_recipes_of_just_are_stages_if_they_need_no_argument(project: Path) -> N
     _write(project, justfile=recipes, package_dot_json="{}")
     assert _commands(detect_stages(project)) == {"quality_gates": ("just", "lint")}
     _write(project, justfile=recipes.replace("test name", "test name='all'"))
-    assert _unit_tests(project) == (("just", "test"), None)
+    assert _unit_tests(project) == ("just", "test")
 
 
 def test_other_checks_of_the_make_target_are_named(project: Path) -> None:
@@ -883,9 +834,9 @@ def test_packages_of_a_workspace_use_its_package_manager(project: Path) -> None:
     (project / ".git").mkdir()
     _write(project, pnpm_lock_dot_yaml="", a__package_dot_json='{"scripts": {"test": "vitest run"}}')
     (project / "pnpm_lock.yaml").rename(project / "pnpm-lock.yaml")
-    assert _unit_tests(project / "a") == (("pnpm", "run", "test"), None)
+    assert _unit_tests(project / "a") == ("pnpm", "run", "test")
     (project / "a/package-lock.json").touch()
-    assert _unit_tests(project / "a") == (("npm", "run", "test"), None)
+    assert _unit_tests(project / "a") == ("npm", "run", "test")
 
 
 def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path) -> None:
@@ -896,7 +847,7 @@ def test_npm_script_of_packages_that_are_not_installed_is_left_out(project: Path
     told = "unit_tests left out: package.json has the script 'test', but no node_modules: npm install"
     assert told in detected.notes
     (project / "node_modules").mkdir()
-    assert _unit_tests(project) == (("npm", "run", "test"), None)
+    assert _unit_tests(project) == ("npm", "run", "test")
 
 
 def test_root_of_several_projects_names_them_instead_of_missing_tools(project: Path) -> None:
@@ -1170,14 +1121,14 @@ def test_two_type_checkers_that_the_project_calls_are_steps(project: Path) -> No
 def test_tests_run_as_the_project_runs_them(project: Path, line: str, command: tuple[str, ...]) -> None:
     _install(project.parent / "bin", "pytest", "python")
     _write(project, tox_dot_ini=f"[testenv]\ncommands = {line}\n", tests__test_a_dot_py="")
-    assert _unit_tests(project) == (command, None)
+    assert _unit_tests(project) == command
 
 
 def test_coverage_is_measured_if_the_tests_have_a_limit_for_it(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, tests__test_a_dot_py="", tox_dot_ini="[testenv]\ncommands = pytest --cov\n")
     _write(project, pyproject_dot_toml="[tool.coverage.report]\nfail_under = 90\n")
-    assert _unit_tests(project) == (("pytest", "-q", "--cov"), None)
+    assert _unit_tests(project) == ("pytest", "-q", "--cov")
 
 
 def test_tests_get_the_variables_and_the_folder_of_the_project(project: Path) -> None:
@@ -1197,7 +1148,7 @@ def test_tests_that_also_run_with_coverage_run_once(project: Path) -> None:
         tox_dot_ini="[testenv]\ncommands =\n    pytest tests []\n    pytest tests --cov pkg --cov-append []\n",
         tests__test_a_dot_py="",
     )
-    assert _unit_tests(project) == (("pytest", "-q", "tests"), None)
+    assert _unit_tests(project) == ("pytest", "-q", "tests")
 
 
 def test_module_of_the_tests_that_the_project_runs_is_the_runner(project: Path) -> None:
@@ -1207,36 +1158,36 @@ def test_module_of_the_tests_that_the_project_runs_is_the_runner(project: Path) 
         tox_dot_ini="[testenv]\nchangedir = {toxworkdir}\ncommands = python -bb -m web.test {posargs:}\n",
         web__test__http_test_dot_py="",
     )
-    assert _unit_tests(project) == (("python", "-bb", "-m", "web.test"), None)
+    assert _unit_tests(project) == ("python", "-bb", "-m", "web.test")
 
 
 def test_unittest_runs_tests_of_a_project_without_pytest(project: Path) -> None:
     _install(project.parent / "bin", "python")
     _write(project, tests__test_a_dot_py="import unittest\n")
-    assert _unit_tests(project) == (("python", "-m", "unittest", "discover", "-s", "tests"), None)
+    assert _unit_tests(project) == ("python", "-m", "unittest", "discover", "-s", "tests")
     (project / "tests/__init__.py").touch()
-    assert _unit_tests(project) == (("python", "-m", "unittest", "discover", "-s", "tests", "-t", "."), None)
+    assert _unit_tests(project) == ("python", "-m", "unittest", "discover", "-s", "tests", "-t", ".")
 
 
 def test_python3_replaces_a_missing_python(project: Path) -> None:
     _install(project.parent / "bin", "python3")
     _write(project, tox_dot_ini="[testenv]\ncommands = python -m unittest\n")
-    assert _unit_tests(project) == (("python3", "-m", "unittest"), None)
+    assert _unit_tests(project) == ("python3", "-m", "unittest")
 
 
 def test_pipe_among_the_tests_is_not_read(project: Path) -> None:
     _install(project.parent / "bin", "python")
     _write(project, tests__test_a_dot_py="import unittest\n")
     os.mkfifo(project / "tests/test_b.py")
-    assert _unit_tests(project) == (("python", "-m", "unittest", "discover", "-s", "tests"), None)
+    assert _unit_tests(project) == ("python", "-m", "unittest", "discover", "-s", "tests")
 
 
 def test_django_project_runs_its_own_tests(project: Path) -> None:
     _install(project.parent / "bin", "python", "pytest")
     _write(project, manage_dot_py="", app__tests__test_a_dot_py="")
-    assert _unit_tests(project) == (("python", "manage.py", "test"), None)
+    assert _unit_tests(project) == ("python", "manage.py", "test")
     _write(project, requirements_dot_txt="pytest-django\npytest\n")
-    assert _unit_tests(project)[0] != ("python", "manage.py", "test")
+    assert _unit_tests(project) != ("python", "manage.py", "test")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ STAGES = """
     name: missing, run: no-such-program --flag
     name: a_folder, run: ./folder
     name: not_executable, run: ./paropt.yml
-    name: exit_137, run: "exit 137", shell: true
+    name: exit_137, run: "(exit 137); echo not reached", shell: true
     name: flaky, run: "test -e seen || { touch seen; exit 7; }", shell: true, retries: {count: 2, backoff: 0.01}
     name: hopeless, run: "exit 9", shell: true, retries: {count: 1, backoff: 0.01}
     name: deserted, run: "true", needs: [failing]

@@ -252,6 +252,7 @@ def test_the_last_run_of_a_file_tells_its_shard(tmp_path: Path) -> None:
         ("PRAGMA user_version = 99", "written by a newer paropt-exporter"),
         ("UPDATE runs SET project = 'other'", "it is of project other, not of shop"),
         ("DROP TABLE items", "cannot read it"),
+        ("ALTER TABLE runs DROP COLUMN bottlenecks", "cannot read it"),
     ],
 )
 def test_a_changed_history_is_refused(tmp_path: Path, statement: str, said: str) -> None:
@@ -260,6 +261,14 @@ def test_a_changed_history_is_refused(tmp_path: Path, statement: str, said: str)
         connection.executescript(statement)
     with pytest.raises(HistoryError, match=said):
         read_source(path, "shop")
+
+
+def test_names_of_columns_in_a_history_are_not_run_as_sql(tmp_path: Path) -> None:
+    """They were part of two statements: one read the file, the other wrote the target."""
+    path = _keep(tmp_path / "1.db", *_build_run("r1", {"a": 1.0}))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("""ALTER TABLE runs ADD COLUMN "no_such_function()" TEXT""")
+    assert _merge(tmp_path / "all.db", path) == Merged(runs=1, items=1)
 
 
 def test_a_damaged_history_is_refused(tmp_path: Path) -> None:

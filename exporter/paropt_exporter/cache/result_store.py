@@ -43,6 +43,7 @@ LARGEST_NOTE_BYTES = 1 << 16
 LARGEST_TEXT_BYTES = 1 << 26  # of a kept output or a list of files
 _LAYOUT = "v1"
 _CHUNK_BYTES = 1 << 20
+_SECRET_BYTES = 32
 # a use is recorded at most once an hour: this orders files well enough, and most hits write nothing
 _TOUCH_SECONDS = 3600.0
 _YOUNG_SECONDS = 3600.0  # pruning spares newer files, which a run may be about to name in an entry
@@ -132,7 +133,7 @@ class Store:
                     fcntl.flock(lock, fcntl.LOCK_EX)
                 if (found := self.find_secret()) is not None:  # another process has created it first
                     return found
-                secret = os.urandom(32)
+                secret = os.urandom(_SECRET_BYTES)
                 files.replace_file(self.secret_path, secret, mode=files.PRIVATE_FILE)
                 return secret
             finally:
@@ -143,11 +144,12 @@ class Store:
     def find_secret(self) -> bytes | None:
         """Return the key for digests of variables, or None if there is none yet. Raises StoreUnusable."""
         try:
-            return files.read_file(self.secret_path, 1024)
+            secret = files.read_file(self.secret_path, 1024)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreUnusable(_describe("the cache is not used", error, self.secret_path)) from None
+        return secret if len(secret) == _SECRET_BYTES else None  # a power cut may leave an empty file
 
     def _list_folders(self) -> list[Path]:
         names = ("", _LAYOUT, *(f"{_LAYOUT}/{part}" for part in ("index", "last", "ac", "cas", "sets")))

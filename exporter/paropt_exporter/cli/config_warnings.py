@@ -26,24 +26,14 @@ _BRACED = re.compile(
 _ARGUMENTS_OF_OTHERS = frozenset({"arg", "arguments", "cli_args", "posargs"})
 _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
 _SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder
-# Scripts that check for failures themselves, or some of whose lines are not commands: here-documents.
-_STOPS_AT_FAILURES = re.compile(
-    r"(?m)^[ \t]*set[ \t]+(?:[-+]?\w+[ \t]+)*-(?:\w*e|o[ \t]+errexit)|\|\|\s*(?:exit|return)\b|<<|\$\?|^#!"
-)
-# Assignments, messages, pauses, compound commands, a missing script, which ends the shell, and commands that continue
-# or have a `||`.
-_CANT_FAIL_ALONE = re.compile(
-    r"^(?:export\s+)?(?:\w+=\S*(?:\s+|$))+$|^(?:echo|printf|unset|sleep|true|date)\b[^|&;]*$"
-    r"|^(?:if|for|while|until|case|do|then|else|elif|trap|set)\b|^\. |\|\||(?:&&|\||[{(]|;;|\))$"
-)
 _COMMENT = re.compile(r"(?:^|\s)#.*")
-_SEMICOLON = re.compile(r"(?<!;);(?!;)")
+_STATUS_AFTER_COMMAND = re.compile(r"(?:^|;)\s*(\w+=\$\?)")
+_HANDLES_FAILURES = re.compile(r"\bset \+e\b|\belse\b|\btrap\b")
 # Programs that pass their input on, and whose exit code then replaces that of the command before the pipe.
 _PASS_INPUT_ON = frozenset({"tee", "ts", "cat", "tail", "less"})
 _RARELY_FAIL = frozenset({"echo", "printf", "cat", "ls", "git", "find", "date", "env"})
 _PIPELINE_END = re.compile(r";|&&|\|\|")
 _COUNTS_FAILURES_IN_PIPES = re.compile(r"\bpipefail\b|PIPESTATUS|\$\(|`|<<|\$\?")
-_ENDS = frozenset({"fi", "done", "esac", "}", ")"})
 _MOST_COMPARED = 100_000  # pairs of stages, which takes half a second
 _COUNTING_CLIENTS = ("make", "gmake", "ninja")  # with -j they ignore the jobserver
 
@@ -264,7 +254,7 @@ def _is_glob_with_files(word: str, folder: Path, search: GlobSearch) -> bool:
 
 
 def _warn_ignored_failures(stages: list[Stage]) -> Iterator[str]:
-    """Yield a warning for each script in which a failure before the last command, or before a pipe, has no effect."""
+    """Yield a warning for each script that hides a failure in a pipe, or reads `$?` where a failure has ended it."""
     for stage in stages:
         for script in (stage.run, *(stage.steps or ())) if stage.shell else ():
             if not isinstance(script, str):
@@ -274,12 +264,17 @@ def _warn_ignored_failures(stages: list[Stage]) -> Iterator[str]:
                 remedy = "leave it out (`file` keeps the output), or let bash run it with `set -o pipefail`"
                 yield f"stage {stage.name!r}: a failure before `| {last}` has no effect: {remedy}"
                 break
-            commands = [each.strip() for line in lines for each in _SEMICOLON.split(line)]
-            commands = [each for each in commands if each and each not in _ENDS]
-            if not _STOPS_AT_FAILURES.search(script) and not all(map(_CANT_FAIL_ALONE.search, commands[:-1])):
-                what = "a failure of a command before the last one has no effect"
-                yield f"stage {stage.name!r}: {what}: begin with `set -e`, write `&&`, or use `steps`"
+            if (status := _find_status(lines)) is not None:
+                what = f"a failure ends the script before `{status}`"
+                yield f"stage {stage.name!r}: {what}: write `|| {status}` after the command"
                 break
+
+
+def _find_status(lines: list[str]) -> str | None:
+    """Return an assignment of a command's exit code that a failure never reaches, or None."""
+    if any(map(_HANDLES_FAILURES.search, lines)):
+        return None
+    return next((found[1] for line in lines for found in _STATUS_AFTER_COMMAND.finditer(line)), None)
 
 
 def _find_pipe(lines: list[str]) -> str | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FILE = "paropt.yml"
 _SPELLINGS = frozenset({FILE, "paropt.yaml"})
 _MOST_NAMED = 10
-_PLAIN_WORD = re.compile(r"[A-Za-z./_-](?:[\w./=,-]|:(?=\w))*|\{items\}", re.ASCII)
+_PLAIN_WORD = re.compile(r"[A-Za-z./_-](?:[\w./=,-]|:(?=\w))*", re.ASCII)
 _PLAIN_NAME = re.compile(r"[A-Za-z_./][\w./-]*", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
@@ -205,14 +205,6 @@ def _render_stage(stage: Stage, proposal: str | None, *, is_below: bool) -> str:
     lines = [f"  - name: {stage.name}"]
     if stage.steps is not None:
         lines += ["    steps:", *(f"      - {_format_command(step)}" for step in stage.steps)]
-    elif stage.items is not None and stage.items.glob is not None:
-        from paropt_exporter.config.detect import join_items
-
-        pattern = _quote(stage.items.glob)
-        lines.append(f"    run: {_format_command(join_items(stage).run or '')}")
-        lines.append("    # If the test files also pass separately, one pytest for each core may be faster:")
-        lines.append(f"    # run: {_format_command(stage.run or '')}")
-        lines.append(f"    # items: {{glob: {pattern}}}")
     elif stage.run is not None:
         lines.append(f"    run: {_format_command(stage.run)}")
     if stage.shell:

@@ -19,6 +19,7 @@ from paropt_exporter.cli.formatting import (
     wrap_for_terminal,
 )
 from paropt_exporter.config.credentials import HIDDEN
+from paropt_exporter.config.placeholders import SHELL
 from paropt_exporter.errors import format_count, join_names
 from paropt_exporter.events import CacheReason, SlaLimit
 from paropt_exporter.plan import Call, start_up
@@ -346,7 +347,7 @@ def _format_work(stage: PlannedStage) -> str:
 def _format_steps(work: Work) -> list[str]:
     if isinstance(work, Call):
         return [f"{work.target}({', '.join(map(repr, work.arguments))})"]
-    return [words[2] if words[:2] == ("/bin/sh", "-c") else shlex.join(words) for words in work.steps]
+    return [words[2] if words[:2] == SHELL else shlex.join(words) for words in work.steps]
 
 
 def _format_limit(limit: SlaLimit) -> str:

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from paropt_exporter.config import pre_commit
 from paropt_exporter.config.command_files import JUSTFILES, MAKEFILES, Words
 from paropt_exporter.config.locate import find_projects_below, has_config
-from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.config.project_commands import read_xdist_options
 from paropt_exporter.config.project_files import SHELL_WORDS, Project
 from paropt_exporter.config.pytest_arguments import selects_tests
-from paropt_exporter.config.values import Items, Stage
+from paropt_exporter.config.values import Stage
 from paropt_exporter.errors import join_names
 
 _MOST_CALLS = 8  # of one tool in a stage
@@ -61,18 +59,6 @@ class DetectedStages(Struct, frozen=True, kw_only=True):
     unused: frozenset[str] = frozenset()
     lacks_programs: bool = False
     projects: tuple[Path, ...] = ()
-
-
-def join_items(stage: Stage) -> Stage:
-    """Return a detected stage with one command for all its items.
-
-    A single pytest is right for every suite: click's files fail if they run separately, although it uses pytest-xdist.
-    """
-    if stage.items is None or stage.items.glob is None or not isinstance(stage.run, tuple):
-        return stage
-    folder = stage.items.glob.rpartition("/")[0].removesuffix("/**") or "."
-    command = tuple(folder if word == ITEMS else word for word in stage.run)
-    return replace(stage, run=command, items=None)
 
 
 class _LanguageTool(Struct, frozen=True, kw_only=True):
@@ -157,56 +143,39 @@ _NO_CHECKS = frozenset({"tox", "nox", "pip", "uv"})  # `make lint` may run `tox 
 _PREPARES = frozenset({"install", "sync", "make", "pre-commit", "prek"})
 
 
+class _Choice(Struct, kw_only=True):
+    """The commands of a built-in stage; none if the project has no tool for it, or none that can run here.
+
+    `beside`: the ends of the names of stages that run beside it, with their commands. `missing`: why tools that the
+    project uses can't run here. `notes`: on tools that no stage runs.
+    """
+
+    commands: list[Words]
+    beside: list[tuple[str, list[Words]]] = []
+    missing: list[str] = []
+    notes: list[str] = []
+
+
 def detect_stages(root: Path) -> DetectedStages:
     """Return the built-in stages for the project in `root`. Reads its files, runs nothing."""
     project = Project(root)
-    stages: list[Stage] = []
-    notes: list[str] = [*project.notes]
-    left_out: dict[str, list[str]] = {}  # names of stages by the reason
-    needless: set[str] = set()
-    lacks_programs = False
-    for kind in _BUILT_IN_STAGES:
-        work, missing = _choose_work(project, kind)
-        script, no_script = _choose_script(project, kind, work)
-        target, no_target = _choose_target(project, kind) if not work and script is None else (None, [])
-        missing += no_script + (no_target if not missing else [])
-        lacks_programs = lacks_programs or (bool(missing) and kind.name != "integration_tests")
-        unused = _describe_unused_tools(project, kind, work)
-        work, beside = _divide_work(work)
-        if script is not None and work:
-            beside.append((script[0], [script, *_choose_more_scripts(project, kind, script)]))
-        for place, (name, commands) in enumerate(beside, 1):
-            stages.append(_build_stage(project, kind.number + place * _BESIDE, f"{kind.name}_{name}", commands))
-        language, no_language = (None, []) if work or script or target else _choose_language_tool(project, kind)
-        missing += no_language
-        lacks_programs = lacks_programs or bool(no_language)
-        if script is not None and not work:
-            work = [script, *_choose_more_scripts(project, kind, script)]
-        work = work or [each for each in (target, language) if each is not None]
-        if work:
-            stages.append(_build_stage(project, kind.number, kind.name, work))
-            rest = _describe_rest(project, kind) if target is None and not no_target else []
-            notes += [f"{kind.name}: {why}" for why in missing + rest + unused]
-        else:
-            why = "; ".join(missing) or _describe_missing(project, kind)
-            left_out.setdefault(why, []).append(kind.name)
-            needless |= set() if missing else {why}
-    of_left_out = {why: f"{', '.join(names)} left out: {why}" for why, names in left_out.items()}
-    notes += of_left_out.values()
-    if lacks_programs and (manager := project.environment_manager):
-        notes.append(
-            f"if {manager} has the tools in an environment of its own: `{manager} run paropt-exporter init --force`"
-        )
-    if project.has_invoke_tasks:
-        notes.append(
-            "tasks.py: no stage runs invoke's tasks: write stages with `run: invoke NAME` for the checks there"
-        )
-    if functions := project.poe_functions:
-        named = join_names(functions, _MOST_NAMED)
-        notes.append(
-            f"pyproject.toml: no stage runs poe's functions ({named}): write stages with `run: poe NAME` for checks"
-        )
-    notes = [*project.commands.notes, *_describe_unused_hooks(project, stages), *notes]
+    choices = {kind: _choose_commands(project, kind) for kind in _BUILT_IN_STAGES}
+    stages = [stage for kind, choice in choices.items() for stage in _build_stages(project, kind, choice)]
+    lacks_programs = any(choice.missing for kind, choice in choices.items() if kind.name != "integration_tests")
+    unused, left_out = _describe_left_out(project, choices)
+    notes = [
+        *project.commands.notes,
+        *_describe_unused_hooks(project, stages),
+        *project.notes,
+        *(
+            f"{kind.name}: {why}"
+            for kind, each in choices.items()
+            if each.commands
+            for why in each.missing + each.notes
+        ),
+        *left_out,
+        *_describe_other_runners(project, lacks_programs=lacks_programs),
+    ]
     projects = _find_unchecked_projects(project, stages) if stages else find_projects_below(root)
     tests = next((stage.run for stage in stages if stage.name == "unit_tests"), None)
     if projects and isinstance(tests, tuple) and tests[0] == project.target_runner:
@@ -218,10 +187,65 @@ def detect_stages(root: Path) -> DetectedStages:
     return DetectedStages(
         stages=tuple(sorted(stages, key=lambda stage: stage.number)),
         notes=tuple(" ".join(note.splitlines()) for note in notes),  # file names may contain line breaks
-        unused=frozenset(of_left_out[why] for why in needless),
+        unused=unused,
         lacks_programs=lacks_programs,
         projects=projects,
     )
+
+
+def _choose_commands(project: Project, kind: _BuiltInStage) -> _Choice:
+    """Return the commands of the Python tools, otherwise of the npm scripts, a target, or the tool of a language.
+
+    Beside Python tools, slow ones of them and the npm scripts get stages of their own.
+    """
+    tools, missing = _choose_work(project, kind)
+    scripts, no_scripts = _choose_scripts(project, kind, tools)
+    rest = _describe_rest(project, kind)
+    if tools:
+        commands, beside = _divide_work(tools)
+        beside += [(project.script_runner, scripts)] if scripts else []
+        notes = rest + _describe_unused_tools(project, kind, tools)
+        return _Choice(commands=commands, beside=beside, missing=missing + no_scripts, notes=notes)
+    if scripts:
+        return _Choice(commands=scripts, missing=missing, notes=rest)
+    target, no_target = _choose_target(project, kind)
+    missing += no_scripts + (no_target if not missing else [])
+    if target is not None:
+        return _Choice(commands=[target], missing=missing)
+    language, no_language = _choose_language_tool(project, kind)
+    commands = [] if language is None else [language]
+    return _Choice(commands=commands, missing=missing + no_language, notes=[] if no_target else rest)
+
+
+def _build_stages(project: Project, kind: _BuiltInStage, choice: _Choice) -> Iterator[Stage]:
+    if choice.commands:
+        yield _build_stage(project, kind.number, kind.name, choice.commands)
+    for place, (name, commands) in enumerate(choice.beside, 1):
+        yield _build_stage(project, kind.number + place * _BESIDE, f"{kind.name}_{name}", commands)
+
+
+def _describe_left_out(
+    project: Project, choices: Mapping[_BuiltInStage, _Choice]
+) -> tuple[frozenset[str], Iterable[str]]:
+    """Return notes on the stages without commands, one for each reason, and which of them name no missing program."""
+    left_out: dict[str, list[str]] = {}  # names of stages by the reason
+    for kind, choice in choices.items():
+        if not choice.commands:
+            left_out.setdefault("; ".join(choice.missing) or _describe_missing(project, kind), []).append(kind.name)
+    notes = {why: f"{', '.join(names)} left out: {why}" for why, names in left_out.items()}
+    lacking = {"; ".join(choice.missing) for choice in choices.values()}
+    return frozenset(note for why, note in notes.items() if why not in lacking), notes.values()
+
+
+def _describe_other_runners(project: Project, *, lacks_programs: bool) -> Iterator[str]:
+    """Yield notes on programs that may run checks which no stage runs."""
+    if lacks_programs and (manager := project.environment_manager):
+        yield f"if {manager} has the tools in an environment of its own: `{manager} run paropt-exporter init --force`"
+    if project.has_invoke_tasks:
+        yield "tasks.py: no stage runs invoke's tasks: write stages with `run: invoke NAME` for the checks there"
+    if functions := project.poe_functions:
+        named = join_names(functions, _MOST_NAMED)
+        yield f"pyproject.toml: no stage runs poe's functions ({named}): write stages with `run: poe NAME` for checks"
 
 
 def _find_unchecked_projects(project: Project, stages: Iterable[Stage]) -> tuple[Path, ...]:
@@ -283,12 +307,7 @@ def _build_stage(project: Project, number: int, name: str, commands: list[Words]
         return Stage(number=number, name=name, run=lines[0], env=env, shell=True)
     if len(commands) > 1:
         return Stage(number=number, name=name, steps=tuple(commands), env=env, cwd=cwd)
-    own = _run_tests_in_parallel(project, commands[0])
-    pattern = _choose_batched_files(project, commands[0]) if own == commands[0] else None
-    if pattern is None:
-        return Stage(number=number, name=name, run=own, env=env, cwd=cwd)
-    run = (*commands[0][: _count_start(commands[0])], "-q", ITEMS)
-    return Stage(number=number, name=name, run=run, items=Items(glob=pattern), env=env)
+    return Stage(number=number, name=name, run=_run_tests_in_parallel(project, commands[0]), env=env, cwd=cwd)
 
 
 def _make_shell_line(project: Project, command: Words) -> str:
@@ -429,30 +448,30 @@ def _runs_pytest(project: Project) -> bool:
     return project.uses("pytest") or bool(project.commands.find("pytest"))
 
 
-def _choose_script(project: Project, kind: _BuiltInStage, work: list[Words]) -> tuple[Words | None, list[str]]:
-    """Return the call of an npm script, unless it only runs a tool that the stage already runs."""
+def _choose_scripts(project: Project, kind: _BuiltInStage, work: list[Words]) -> tuple[list[Words], list[str]]:
+    """Return the calls of npm scripts, unless they only run a tool that the stage already runs."""
     named = [script for script in kind.scripts if script in project.scripts]
     script = next((each for each in named if not _watches_files(project.scripts[each])), None)
     if script is None and named and not work:
-        return None, [f"package.json has the script {named[0]!r}, but it watches files, and would not end"]
+        return [], [f"package.json has the script {named[0]!r}, but it watches files, and would not end"]
     if script is None or any(_mentions_word(project.scripts[script], words[0]) for words in work):
-        return None, []
+        return [], []
     if not project.has_program(project.script_runner):
-        return None, [f"package.json has the script {script!r}, but {project.script_runner} is not on PATH"]
+        return [], [f"package.json has the script {script!r}, but {project.script_runner} is not on PATH"]
     if project.lacks_node_modules:
-        return None, [f"package.json has the script {script!r}, but no node_modules: {project.script_runner} install"]
-    return (project.script_runner, "run", script), []
+        return [], [f"package.json has the script {script!r}, but no node_modules: {project.script_runner} install"]
+    return [(project.script_runner, "run", each) for each in (script, *_choose_more_scripts(project, kind, script))], []
 
 
-def _choose_more_scripts(project: Project, kind: _BuiltInStage, script: Words) -> list[Words]:
-    """Return the call of the first further npm script that checks, unless the chosen one runs it or its program."""
+def _choose_more_scripts(project: Project, kind: _BuiltInStage, script: str) -> list[str]:
+    """Return the first further npm script that checks, unless the chosen one runs it or its program."""
     found = (each for each in kind.more_scripts if each in project.scripts)
     name = next((each for each in found if not _watches_files(project.scripts[each])), None)
     if name is None:
         return []
-    chosen, program = project.scripts[script[-1]], _find_program(project.scripts[name])
+    chosen, program = project.scripts[script], _find_program(project.scripts[name])
     runs_it = name in chosen or bool(program and _mentions_word(chosen, program))
-    return [] if runs_it else [(*script[:-1], name)]
+    return [] if runs_it else [name]
 
 
 def _find_program(script: str) -> str:
@@ -657,11 +676,6 @@ def _run_tests_in_parallel(project: Project, command: Words) -> Words:
 def _runs_all_unit_tests(project: Project, command: Words) -> bool:
     at = _count_start(command)
     return at > 0 and command[at:] in (("-q",), ("-q", project.unit_tests))
-
-
-def _choose_batched_files(project: Project, command: Words) -> str | None:
-    """Return the glob of unit tests to run in batches, or None if one pytest should run them all."""
-    return project.unit_test_files if _runs_all_unit_tests(project, command) else None
 
 
 def _choose_pytest_calls(project: Project, *, integration: bool) -> list[Words]:

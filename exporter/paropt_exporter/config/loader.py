@@ -210,16 +210,12 @@ def _build_config(file: CheckedFile, *, path: Path | None, root: Path) -> Config
     notes: tuple[str, ...] = ()
     stages = file.stages
     if stages is None:
-        from paropt_exporter.config.detect import (
-            describe_projects,
-            detect_stages,
-            join_items,
-        )  # here: most projects have a file
+        from paropt_exporter.config.detect import describe_projects, detect_stages  # here: most projects have a file
         from paropt_exporter.config.locate import describe_other_names
 
         detected = detect_stages(root)
         misnamed = describe_other_names(root) if path is None else ()
-        stages = tuple(map(join_items, detected.stages))
+        stages = detected.stages
         notes = (*misnamed, *detected.notes, *describe_projects(root, detected.projects))
     return Config(
         project=file.project or _choose_project_name(root),

@@ -12,7 +12,7 @@ from paropt_exporter.lazy_patterns import compile_later
 ITEM = "{item}"  # one item for each task
 ITEMS = "{items}"  # several items for each command
 ARGS = "{args}"  # the arguments after -- on the command line
-SHELL = ("/bin/sh", "-c")  # reads the line of a stage with `shell: true`
+SHELL = ("/bin/sh", "-ec")  # reads the line of a stage with `shell: true`, and ends at the first failure
 _ANY_PLACEHOLDER = "|".join(map(re.escape, (ITEM, ITEMS, ARGS)))
 _PLACEHOLDER = compile_later(_ANY_PLACEHOLDER)
 # Tokens that change the meaning of the text after them, as POSIX shells and bash read a line.

@@ -114,7 +114,7 @@ class ProjectCommands(Struct, frozen=True, kw_only=True):
         return next(filter(None, map(read_xdist_options, self.find("pytest"))), ())
 
 
-def read_xdist_options(arguments: Words) -> Words:
+def read_xdist_options(arguments: Iterable[str]) -> Words:
     """Return the options of pytest-xdist among pytest's arguments as `-n` and `--dist`, or none."""
     line = " ".join(arguments)
     processes, shared = _PROCESSES.search(line), _DISTRIBUTION.search(line)

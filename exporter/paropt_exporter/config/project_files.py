@@ -9,7 +9,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from fnmatch import fnmatch
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -26,7 +25,12 @@ from paropt_exporter.config.command_files import (
 )
 from paropt_exporter.config.foreign_files import describe_error, parse_toml
 from paropt_exporter.config.locate import find_projects_below, walk_up
-from paropt_exporter.config.project_commands import ProjectCommand, ProjectCommands, read_project_commands
+from paropt_exporter.config.project_commands import (
+    ProjectCommand,
+    ProjectCommands,
+    read_project_commands,
+    read_xdist_options,
+)
 from paropt_exporter.config.pytest_arguments import drop_reports
 from paropt_exporter.config.tool_options import read_tool_options
 from paropt_exporter.config.virtual_environment import VARIABLE, build_environment, find_virtual_environment_in
@@ -62,15 +66,7 @@ _INTEGRATION_OPTION = re.compile(
 )
 _INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "integration_tests", "test/integration")
 _EXAMPLES = frozenset({"example", "examples", "demo", "demos", "sample", "samples", "benchmarks"})
-# Options that several runs of a part each can't honour: own workers, an own order, an end at the first failure, one
-# file for all results.
-_WHOLE_RUN = re.compile(
-    r"(?<![\w-])(-n|-x|--numprocesses|--dist|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules|-p "
-    r"xdist)(?![\w])"
-)
 _BANDIT_EXCLUSIONS = "./.tox,./.eggs"  # of its usual ones, those that may have modules
-_COLLECTION_RULES = re.compile(r"\b(collect_ignore|collect_ignore_glob|pytest_ignore_collect|pytest_collect_file)\b")
-_NOT_ENTERED = "*.egg _darcs build CVS dist node_modules venv"  # pytest's default for norecursedirs
 _TARGET_FILES: Mapping[str, tuple[Sequence[str], Callable[[str], dict[str, list[str]]]]] = {
     "make": (MAKEFILES, parse_recipes),
     "just": (JUSTFILES, parse_just_recipes),
@@ -351,40 +347,13 @@ class Project:
         return self.has_test_paths or self.unit_tests is not None
 
     @cached_property
-    def unit_test_files(self) -> str | None:
-        """A glob for exactly the files that pytest collects from the unit tests, or None if one pytest should run them.
-
-        There is one if the project runs its tests with pytest-xdist, so that they are known to run apart, there are
-        many, pytest's default names apply, no folder is left out, and no option is about the run as a whole.
-        """
-        folder = self.unit_tests
-        if folder is None or "python_files" in self._pytest_options or len(self._test_paths) > 1:
-            return None
-        if not self.uses("pytest-xdist") or self._count_test_bytes(folder) < _LARGE_SUITE_BYTES:
-            return None
-        if _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
-            return None
-        start = self._root / folder
-        if self._has_collection_rules(start):
-            return None
-        flat = [*start.glob("test_*.py")]
-        nested = [path.relative_to(self._root) for path in start.glob("*/**/test_*.py")]
-        # Globs skip hidden folders.
-        nested = [path for path in nested if not any(part.startswith(".") for part in path.parts)]
-        left_out = self._pytest_options.get("norecursedirs", _NOT_ENTERED).split()
-        kept = [path for path in nested if not _is_in(path, left_out)]
-        if len(flat) + len(kept) < 2 or any(start.glob("**/*_test.py")):
-            return None
-        prefix = "" if folder == "." else f"{folder}/"
-        if not kept:
-            return f"{prefix}test_*.py"
-        return f"{prefix}**/test_*.py" if len(kept) == len(nested) and folder != "." else None
-
-    @cached_property
     def xdist_options(self) -> Words:
-        """The options with which the project runs a large suite by pytest-xdist, or none if that is not installed."""
+        """The options with which the project runs a large suite by pytest-xdist.
+
+        There are none if pytest-xdist is not installed, or if pytest's configuration has them.
+        """
         options = self.commands.find_xdist_options()
-        if self.unit_tests is None or _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
+        if self.unit_tests is None or read_xdist_options(self._pytest_options.get("addopts", "").split()):
             return ()
         return options if self._has_xdist and self._count_test_bytes(self.unit_tests) >= _LARGE_SUITE_BYTES else ()
 
@@ -399,11 +368,6 @@ class Project:
             return sum(path.stat().st_size for path in (self._root / folder).rglob("test_*.py"))
         except (OSError, RecursionError):
             return 0
-
-    def _has_collection_rules(self, folder: Path) -> bool:
-        """Return whether a conftest.py filters the collected files. A file on the command line ignores that filter."""
-        inside = [path.relative_to(self._root) for path in folder.glob("**/conftest.py")]
-        return any(_COLLECTION_RULES.search(self._read_text(str(path))) for path in (Path("conftest.py"), *inside))
 
     @cached_property
     def _pytest_options(self) -> dict[str, str]:
@@ -597,12 +561,3 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _is_in(path: Path, folders: Sequence[str]) -> bool:
-    """Return whether a file is in one of these folders, each a pattern of a name or a path with a slash."""
-    places = [folder.rstrip("/") for folder in folders]
-    return any(
-        path.is_relative_to(place) if "/" in place else any(fnmatch(part, place) for part in path.parts[:-1])
-        for place in places
-    )

@@ -169,7 +169,7 @@ class Stage(Struct, frozen=True, kw_only=True):
     cwd: Text | None = None
     """Where the commands run and globs start, relative to the config's folder."""
     shell: Boolean = False
-    """Whether /bin/sh reads the line of `run`: pipes, &&, $VARIABLES."""
+    """Whether /bin/sh reads the line of `run`: pipes, &&, $VARIABLES. It ends at the first failure (`sh -e`)."""
     file: Text | None = None
     """A file for the output of all tasks and attempts, relative to the config's folder; each run empties it. In a stage
     of several tasks an attempt's output is added when it ends, in one piece up to 256 KiB; longer output is cut between

@@ -183,6 +183,13 @@ def open_for_reading(path: Path) -> HistoryReading:
         raise
 
 
+def open_empty() -> sqlite3.Connection:
+    """Return a history in memory without any rows."""
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    _upgrade_in_memory(memory)
+    return memory
+
+
 def check_file(path: Path) -> None:
     """Raise HistoryError for an existing file that a run refuses, as `open_history` does. Changes nothing.
 

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,7 +22,7 @@ from msgspec import Struct, field
 from paropt_exporter import files
 from paropt_exporter.errors import INVALID_VALUE_ERRORS, HistoryError
 from paropt_exporter.events import Result
-from paropt_exporter.history.database import build_unreadable_error, open_for_reading
+from paropt_exporter.history.database import build_unreadable_error, open_empty, open_for_reading
 from paropt_exporter.history.repair import FIRST_BYTES
 from paropt_exporter.history.values import (
     to_count,
@@ -154,16 +155,21 @@ def _read_tables(connection: sqlite3.Connection, path: Path, project: str) -> So
 
 
 def _read_rows(connection: sqlite3.Connection, table: str, project: str | None = None) -> list[Row]:
-    columns = _list_columns(connection, table)
+    columns = _list_columns(table)
     where = "" if project is None else " WHERE project = ?"
-    query = f"SELECT {', '.join(columns)} FROM {table}{where}"  # nosec B608 # literals, and columns by our own schema
+    query = f"SELECT {', '.join(columns)} FROM {table}{where}"  # nosec B608 # literals, and columns of our own schema
     found = connection.execute(query, () if project is None else (project,))
     return [{name: check(row[place]) for place, (name, check) in enumerate(columns.items())} for row in found]
 
 
-def _list_columns(connection: sqlite3.Connection, table: str) -> dict[str, Callable[[object], object]]:
-    """Return the columns of a table, each with the function that checks its values."""
-    described = connection.execute(f"PRAGMA table_info({table})").fetchall()
+@cache
+def _list_columns(table: str) -> Mapping[str, Callable[[object], object]]:
+    """Return the columns of a table, each with the function that checks its values.
+
+    They are those of our own schema: the names in a file would become SQL, and may contain a query that never ends.
+    """
+    with closing(open_empty()) as connection:
+        described = connection.execute(f"PRAGMA table_info({table})").fetchall()
     return {name: _choose_check(name, kind, required=bool(required)) for _, name, kind, required, *_ in described}
 
 
