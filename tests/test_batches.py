@@ -389,11 +389,14 @@ def test_options_of_other_tools_in_the_same_file_prevent_no_report(tmp_path: Pat
     assert _built(tmp_path, configs.stage(run="'pytest {items}'", items="{list: [a]}")).junit
 
 
-@pytest.mark.parametrize(("demand", "batches"), [(0.5, 4), (0.97, 2), (1.0, 2), (1.4, 2), (2.0, 1), (4.0, 1)])
+@pytest.mark.parametrize(
+    ("cores", "demand", "batches"),
+    [(2.0, 0.5, 4), (2.0, 0.97, 2), (2.0, 1.0, 2), (2.0, 1.4, 2), (2.0, 2.0, 1), (2.0, 4.0, 1), (1.5, 1.0, 2)],
+)
 def test_there_are_as_many_batches_as_the_cores_serve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demand: float, batches: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: float, demand: float, batches: int
 ) -> None:
-    monkeypatch.setattr(host, "count_cpus", lambda *_: 2.0)
+    monkeypatch.setattr(host, "count_cpus", lambda *_: cores)
     read = configs.read(tmp_path, configs.stage(run="'x {items}'", items="{list: [a, b, c, d, e, f, g, h]}"))
     known = KnownItems(seconds=dict.fromkeys("abcdefgh", 4.0), start_up_seconds=0.1)
     built = plan.build_plan(

@@ -107,6 +107,14 @@ def compute_undelayed_seconds(time: CoreTime, wall_seconds: float) -> float:
     return max(min(time.run_seconds, wall_seconds), wall_seconds - time.wait_seconds)
 
 
+def count_task_cores(cores: float) -> float:
+    """Return the cores that tasks may want together: beyond the first, half of a core or more counts as a whole one.
+
+    A cgroup's quota may be a fraction. On 1.5 cores two tasks that compute share all of them; one leaves a third idle.
+    """
+    return max(cores, math.floor(cores + 0.5)) if cores > 1.0 else cores
+
+
 class CoreBudget(Struct):
     """Allocates cores to tasks by their CPU demand.
 
@@ -127,6 +135,9 @@ class CoreBudget(Struct):
     unknown: int = 0
     stuck: bool = False
     several: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.cores = count_task_cores(self.cores)
 
     def room(self, demand: float | None) -> int:
         """Return how many more tasks of this demand fit."""

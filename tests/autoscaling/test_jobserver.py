@@ -138,7 +138,8 @@ def observation(
 def test_cores_without_tasks_are_spare_slots() -> None:
     assert count_spare_slots(observation({1.0: 1}, {}), fixed=None) == 7
     assert count_spare_slots(observation({None: 2, 0.5: 1}, {}), fixed=None) == 5
-    assert count_spare_slots(observation({4.0: 1}, {}, cores=2.5), fixed=None) == 1
+    assert count_spare_slots(observation({4.0: 1}, {}, cores=2.5), fixed=None) == 2
+    assert count_spare_slots(observation({4.0: 1}, {}, cores=2.4), fixed=None) == 1
 
 
 def test_sleeping_tasks_leave_their_cores_to_jobs() -> None:

@@ -233,6 +233,12 @@ def test_streams_size_follows_from_load_and_wait(history: History) -> None:
     assert "queue: 10 x 0.05 s / 2 s = 0.25, rounded up" in text
 
 
+def test_rounded_quota_is_shown(history: History) -> None:
+    observation = replace(STREAM, cores=1.5)
+    history.observe(decision(observation, decide_pool_size(observation), new=7))
+    assert "N_cpu = 1.5, rounded to 2 cores / 0.10 of a core = 20" in told(history)
+
+
 def test_pools_part_of_the_machine_is_shown_beside_the_others(history: History) -> None:
     claims = (
         Claim(pool="own", wanted=9, floor=1, cpu_demand=0.05, memory_bytes=100_000_000),

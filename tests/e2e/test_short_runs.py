@@ -17,6 +17,7 @@ from support.real_servers import (
     eventually,
     free_port,
     get,
+    installed_command,
     prometheus,
     run,
     server,
@@ -201,6 +202,17 @@ def test_node_exporter_collects_the_textfiles_of_two_lanes(project: Path, tmp_pa
         after = projects.scraped(url)
         assert after[SUCCESS, "docs"] == samples[SUCCESS, "docs"]
         assert after["paropt_stage_last_result", "docs", "failure", "checks"] == 1
+
+
+def test_runs_that_overlap_write_the_totals_of_both(tmp_path: Path) -> None:
+    """Two runs of a cron job. The one that started first ends last; lower totals would look like a restart."""
+    again = f"test -e inner || (touch inner && {installed_command()} --once --textfile .)"
+    projects.write(tmp_path, f'name: checks, run: "{again}", shell: true')
+    assert once(tmp_path, "--textfile", ".") == 0
+    written = projects.samples((tmp_path / "paropt_demo_standard.prom").read_text())
+    assert written["paropt_runs_total", "standard", "success"] == 2
+    assert written["paropt_stage_duration_seconds_count", "standard", "checks"] == 2
+    assert written["paropt_stage_progress_ratio", "standard", "checks"] == 1
 
 
 @dataclass(frozen=True, slots=True)

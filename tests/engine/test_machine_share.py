@@ -99,6 +99,14 @@ def test_usage_is_reported_with_each_change_and_the_share_that_it_follows() -> N
     assert shown == [(1, 0, 3), (2, 2, 3), (2, 2, 2), (2, 1, 1), (2, 0, 0)]
 
 
+def test_half_a_core_of_a_quota_is_reported_as_a_core() -> None:
+    link = FakeLink(share(1.0))
+    bench = Bench(plan(stage("a", tasks=3), workers=AUTO), {"a": [Script(seconds=10)]}, link=link, cores=1.5)
+    bench.engine.set_admission(admission(a=1.0))
+    bench.run()
+    assert max(usage.cores_wanted for usage in link.reported) == 2
+
+
 def test_stage_that_a_lock_holds_back_wants_no_core() -> None:
     link = FakeLink(share(4.0))
     one, other = stage("a", locks=frozenset({"db"})), stage("b", locks=frozenset({"db"}))

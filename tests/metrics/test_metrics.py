@@ -31,7 +31,7 @@ from paropt_exporter.metrics import LaneLabels, LastReload, Metrics, Snapshot, S
 from paropt_exporter.metrics.event_state import EventState
 from paropt_exporter.metrics.metrics import read_revision
 from paropt_exporter.metrics.samples import SCRAPE_FAMILIES
-from support import golden
+from support import golden, projects
 from support.event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
 from support.metric_pages import render_page
 from support.processes import run_python
@@ -531,6 +531,26 @@ def test_the_final_page_has_lanes_but_no_pools_or_host() -> None:
     assert "paropt_runs" in written
     assert families.RUN_LAST_SUCCESS.name in written
     assert all("lane" in sample.labels for family in written.values() for sample in family.samples)
+
+
+def test_the_final_page_has_what_other_runs_added_meanwhile() -> None:
+    metrics = make_populated()
+    metrics.observe(run_ended())
+    lint = "standard", "lint"
+    totals = Totals(
+        counters={(families.RUNS.name, ("standard", "success")): 7.0, (families.RUNS.name, ("gone", "success")): 9.0},
+        histograms={
+            (families.STAGE_DURATION.name, lint): HistogramTotal(buckets=(5.0,) * len(HistogramTotal().buckets))
+        },
+    )
+    last = LastValues(gauges={(families.STAGE_LAST_DURATION.name, lint): 42.0})
+    final = projects.samples(metrics.render_final_page(totals, last).decode())
+    assert final["paropt_runs_total", "standard", "success"] == 7
+    assert final["paropt_stage_duration_seconds_count", *lint] == 5 * len(HistogramTotal().buckets)
+    assert final["paropt_stage_last_duration_seconds", *lint] == 42
+    assert not [key for key in final if "gone" in key]
+    behind = Totals(counters={(families.RUNS.name, ("standard", "success")): 0.0})
+    assert projects.samples(metrics.render_final_page(behind).decode())["paropt_runs_total", "standard", "success"] == 1
 
 
 def test_every_family_is_on_the_page_after_a_run() -> None:

@@ -21,7 +21,7 @@ from paropt_exporter.app.serve_link import ServeLink
 from paropt_exporter.engine.observers import Observer, Observers
 from paropt_exporter.engine.pool_sizes import get_pool_names
 from paropt_exporter.engine.workers import PoolWorkers
-from paropt_exporter.errors import EXIT_FAILED, join_names
+from paropt_exporter.errors import EXIT_FAILED, HistoryError, join_names
 from paropt_exporter.events import RunRecord
 from paropt_exporter.executors.base import PROFILES_NAME
 from paropt_exporter.executors.commands import supervisor_client
@@ -309,8 +309,18 @@ class Exporter:
             keeps_output=self._logs is not None,
         )
         self._runner.store_tree_state(plan, record)
-        missed = self._sinks.deliver(self._metrics.render_final_page)
+        missed = self._sinks.deliver(self._render_final_page)
         return record, self._exit_codes.choose(record, missed, self._write_reports(record))
+
+    def _render_final_page(self) -> bytes:
+        try:
+            totals = self._history.load_totals()
+            # If the file lacks events of this process, its last values may be those of the run before.
+            last = None if self._history.dropped else self._history.load_last_values()
+        except HistoryError as error:
+            self._screen.say(str(error))
+            return self._metrics.render_final_page()
+        return self._metrics.render_final_page(totals, last)
 
     def _write_reports(self, record: RunRecord) -> tuple[str, ...]:
         """Write the reports. Return the files that could not be written, each with the reason."""

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from paropt_exporter import descriptors, host
 from paropt_exporter.clock import SystemClock
+from paropt_exporter.cpu_demand import count_task_cores
 from paropt_exporter.errors import ParoptError, UsageError, format_count
 from paropt_exporter.exposition import listeners
 from paropt_exporter.exposition.endpoint import Endpoint
@@ -106,7 +107,7 @@ def find_folder(environ: MutableMapping[str, str]) -> Path:
 
 
 def _read_machine() -> Machine:
-    return Machine(host.count_cpus(), float(host.read_total_memory_bytes()))
+    return Machine(count_task_cores(host.count_cpus()), float(host.read_total_memory_bytes()))
 
 
 class OtherServe(UsageError):

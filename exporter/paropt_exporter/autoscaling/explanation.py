@@ -38,7 +38,7 @@ from paropt_exporter.autoscaling.policy.scaling_effectiveness import USELESS_RAT
 from paropt_exporter.autoscaling.policy.size_bounds import LOAD, BoundsObservation, Signal, compute_load_workers
 from paropt_exporter.autoscaling.policy.stabilization import MAX_REVERSALS
 from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, TRIAL, ConcurrencyLevel
-from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND
+from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND, count_task_cores
 from paropt_exporter.errors import INVALID_VALUE_ERRORS, format_count
 from paropt_exporter.events import Decision
 
@@ -99,7 +99,7 @@ def _explain_lane(observation: LaneObservation) -> Iterator[str]:
     yield from _explain_limits(observation, assessment)
     sizing = compute_lane_sizing(observation, assessment)
     yield (
-        f"  cores {observation.cores:g} (+{CORE_SLACK:g} for errors of measurement);"
+        f"  cores {_format_cores(observation.cores)} (+{CORE_SLACK:g} for errors of measurement);"
         f" tasks that want under {WAITING_DEMAND:g} of a core count separately"
     )
     yield f"  N* = {_format_sum(observation, sizing)} ({sizing.reason})"
@@ -170,6 +170,11 @@ def _to_mb(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
+def _format_cores(cores: float) -> str:
+    counted = count_task_cores(cores)
+    return f"{cores:g}" if counted == cores else f"{cores:g}, rounded to {counted:g}"
+
+
 def _format_demand(group: LoadGroup) -> str:
     return f"{UNKNOWN_DEMAND:.2f} (unknown)" if group.load.cpu_demand is None else f"{group.load.cpu_demand:.2f}"
 
@@ -199,7 +204,7 @@ def _explain_pool(observation: PoolObservation) -> Iterator[str]:
     yield f"  queue: {traffic.queued} x {traffic.service_seconds:.3g} s / {drain:.3g} s = {waiting:.2f}, rounded up"
     if observation.cpu_demand is not None and observation.cpu_demand >= WAITING_DEMAND:
         most = compute_cpu_size(observation.cores, observation.cpu_demand)
-        yield f"  N_cpu = {observation.cores:g} cores / {observation.cpu_demand:.2f} of a core = {most}"
+        yield f"  N_cpu = {_format_cores(observation.cores)} cores / {observation.cpu_demand:.2f} of a core = {most}"
     yield from _explain_machine(observation)
     yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the pool had {observation.size}"
     if observation.state.history.reversals:
@@ -220,7 +225,7 @@ def _explain_machine(observation: PoolObservation) -> Iterator[str]:
     if budget is None or (len(budget.claims) < 2 and not any(claim.memory_bytes for claim in budget.claims)):
         return
     sizes = divide_resources(budget.claims, cores=budget.cores, memory_bytes=budget.memory_bytes)
-    cores = "any" if budget.cores is None else f"{budget.cores:g}"
+    cores = "any" if budget.cores is None else _format_cores(budget.cores)
     bytes_ = "any" if budget.memory_bytes is None else _to_mb(budget.memory_bytes)
     yield f"  the machine's cores ({cores}) and memory ({bytes_} for workers) go to the pool that has least of them:"
     for claim in budget.claims:
@@ -265,7 +270,7 @@ def _explain_query_size(observation: QuerySizeObservation) -> Iterator[str]:
     if observation.slots_per_task != 1:
         yield f"  a task takes {observation.slots_per_task:.3g} of the lane's slots on average"
     bounds = f"floor {observation.floor} and ceiling {observation.ceiling}"
-    yield f"  cores {observation.cores:g}; between {bounds}; the lane had {observation.size}"
+    yield f"  cores {_format_cores(observation.cores)}; between {bounds}; the lane had {observation.size}"
 
 
 _MORE: Mapping[str, str] = MappingProxyType(

@@ -24,6 +24,7 @@ from paropt_exporter.autoscaling.policy.stage_concurrency import (
 )
 from paropt_exporter.autoscaling.signals.local_counters import CounterSample, ServiceTimes
 from paropt_exporter.autoscaling.state import DEADLINE
+from paropt_exporter.cpu_demand import count_task_cores
 from paropt_exporter.engine.interfaces import Demand, StageCounts
 from paropt_exporter.events import RunningTask
 from paropt_exporter.executors.demand import DemandMeter, build_samples
@@ -160,7 +161,7 @@ class LaneObserver:
             return False
         wanted = [self._demands.get_task_demand(label, stage) for _, stage, label, _ in demand.running]
         computing = sum(demand is None or demand >= _WHOLE_CORE for demand in wanted)
-        return computing <= max(1.0, self._host.cores())  # with less than a core, still one
+        return computing <= max(1.0, count_task_cores(self._host.cores()))  # with less than a core, still one
 
     def _get_memory(self, demand: Demand, memory_bytes: Mapping[str, int], now: float) -> Memory | None:
         """Return the last reading of the available memory, with the memory that tasks held at that moment.

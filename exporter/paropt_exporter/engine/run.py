@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from paropt_exporter import host
 from paropt_exporter.clock import Clock
+from paropt_exporter.cpu_demand import count_task_cores
 from paropt_exporter.engine.attempt import Attempt, Ready
 from paropt_exporter.engine.cache_requests import CacheRequests, Kept, LookedUp
 from paropt_exporter.engine.flaky_attempts import is_known_flaky
@@ -294,7 +295,7 @@ class Run:
         if self._link is None:
             return
         startable = () if self._stop_request is not None else self._open_stages.startable()
-        usage = self._scheduler.measure_usage(startable, cores=self._cores)
+        usage = self._scheduler.measure_usage(startable, cores=count_task_cores(self._cores))
         if usage is not None and usage != self._last_usage:
             self._last_usage = usage
             self._link.report_usage(usage)

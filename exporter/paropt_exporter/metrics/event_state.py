@@ -116,7 +116,11 @@ class LabelSets:
 
     def resume(self, totals: Totals, last: LastValues) -> dict[Series, Value]:
         """Return the series with the values of a history, without its lanes, stages and pools that the config lacks."""
-        found = dict(self.series)
+        return self.series | self.select(totals, last)
+
+    def select(self, totals: Totals, last: LastValues) -> dict[Series, Value]:
+        """Return a history's values of the lanes, stages and pools that the config has."""
+        found: dict[Series, Value] = {}
         for values in (totals.counters, last.gauges, totals.histograms):
             for (name, labels), value in values.items():
                 family = _FAMILIES_BY_NAME.get(name)

@@ -14,10 +14,10 @@ from paropt_exporter import families
 from paropt_exporter._version import __version__
 from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
 from paropt_exporter.events import Event, LiveStage
-from paropt_exporter.families import Family
+from paropt_exporter.families import Family, Kind
 from paropt_exporter.git import find_git_folder
 from paropt_exporter.metrics import multiprocess
-from paropt_exporter.metrics.event_state import DeferredEventState, EventState, LaneLabels
+from paropt_exporter.metrics.event_state import DeferredEventState, EventState, LabelSets, LaneLabels
 from paropt_exporter.metrics.page import Labels, Page, Value
 from paropt_exporter.metrics.samples import LIVE_FAMILIES, SCRAPE_FAMILIES, Snapshot, iter_samples
 
@@ -72,10 +72,11 @@ class Metrics:
     ) -> None:
         self._read_snapshot, self._on_cpu_shown = read_snapshot, on_cpu_shown
         resumed = totals or Totals(), last or LastValues()
+        self._project, self._lanes = project, lanes
         self._state = DeferredEventState(lambda: EventState(lanes, *resumed, pools=tuple(bounds or ())))
         self._limited = _find_limited_stages(lanes)
         # Held for a whole scrape, never while an event is observed.
-        self._lock = Lock()  # guards: _page, _recorded, _overlaid, _bounds, _limited
+        self._lock = Lock()  # guards: _page, _recorded, _overlaid, _lanes, _bounds, _limited
         self._page = Page(project)
         self._recorded: dict[Series, float] = {}  # of _OVERLAID_FAMILIES, without running tasks
         self._overlaid: set[Series] = set()
@@ -110,7 +111,7 @@ class Metrics:
             for pool in self._bounds.keys() - bounds.keys():
                 self._page.drop(families.POOL_SIZE_MIN, (pool,))
                 self._page.drop(families.POOL_SIZE_MAX, (pool,))
-            self._bounds, self._limited = bounds, _find_limited_stages(lanes)
+            self._lanes, self._bounds, self._limited = lanes, bounds, _find_limited_stages(lanes)
             self._put_bounds()
 
     def render_parts(self, *, openmetrics: bool) -> list[list[bytes]]:
@@ -131,13 +132,22 @@ class Metrics:
             self._refresh()
             return {(family.name, labels): value for family, labels, value in self._page.iter_values(LIVE_FAMILIES)}
 
-    def render_final_page(self) -> bytes:
+    def render_final_page(self, totals: Totals | None = None, last: LastValues | None = None) -> bytes:
         """Return the series of lanes, stages and limits, which stay valid after this process has exited, in text
         format.
+
+        `totals` and `last`: those of the history now. Runs that overlap write one page after another to the same place,
+        so each must count the runs of the others: to Prometheus a lower total is a restart, after which `increase()`
+        counts all of it.
         """
+        page = Page(self._project)
         with self._lock:
             self._refresh()
-            return b"".join(chain.from_iterable(self._page.format_page(_FINAL_FAMILIES, openmetrics=False)))
+            own = {(family, labels): value for family, labels, value in self._page.iter_values(_FINAL_FAMILIES)}
+            stored = LabelSets(self._lanes, ()).select(totals or Totals(), last or LastValues())
+        for (family, labels), value in {**own, **stored}.items():
+            page.put(family, labels, _choose_later(family, own.get((family, labels)), value))
+        return b"".join(chain.from_iterable(page.format_page(_FINAL_FAMILIES, openmetrics=False)))
 
     def _put_constants(self, revision: str, *, serves_on: bool) -> None:
         self._page.put(families.BUILD_INFO, (__version__, sys.version.split()[0], revision), 1.0)
@@ -198,6 +208,17 @@ class Metrics:
         for series, value in fresh.items():
             self._put(*series, value)
         self._overlaid = set(fresh)
+
+
+def _choose_later(family: Family, own: Value | None, stored: Value) -> Value:
+    """Return the later of two values of a series. A history that could not be written has lower totals."""
+    if own is None or family.kind is Kind.GAUGE:
+        return stored
+    return max(own, stored, key=_count)
+
+
+def _count(value: Value) -> float:
+    return value.count if isinstance(value, HistogramTotal) else value
 
 
 def _find_limited_stages(lanes: Iterable[LaneLabels]) -> tuple[tuple[str, str], ...]:

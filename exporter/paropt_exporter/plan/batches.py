@@ -24,7 +24,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.config.placeholders import ITEMS, SHELL
-from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
+from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND, count_task_cores
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
 from paropt_exporter.plan.structure import Commands, KnownItems, PlannedStage, PlannedTask
@@ -72,7 +72,7 @@ def cut_stage(
     if stage.template is None or not stage.tasks:
         return stage
     slots = most_workers // stage.slots
-    workers = max(1, min(_count_concurrent_commands(cores, demand), slots))
+    workers = max(1, min(_count_concurrent_commands(count_task_cores(cores), demand), slots))
     items, elsewhere = stage.tasks[0].items, stage.tasks[0].apart
     parts: Mapping[str, Sequence[str]] = {}
     if elsewhere:

@@ -33,6 +33,25 @@ def test_unknown_tasks_start_with_one_per_core() -> None:
     assert size([], group(*[None] * 5)) == Sizing(size=2, reason="cpu_limit", admitted=2)
 
 
+@pytest.mark.parametrize(
+    ("cores", "demand", "at_once"),
+    [
+        (0.5, 1.0, 1),
+        (0.9, 1.0, 1),
+        (1.4, 1.0, 1),
+        (1.5, 1.0, 2),
+        (2.4, 1.0, 2),
+        (2.5, 1.0, 3),
+        (1.5, None, 2),
+        (1.3, 0.4, 3),
+    ],
+)
+def test_half_a_core_of_a_quota_counts_as_a_core_beyond_the_first(
+    cores: float, demand: float | None, at_once: int
+) -> None:
+    assert size([], group(*[demand] * 5), cores=cores).size == at_once
+
+
 def test_sleeping_tasks_all_run_at_once() -> None:
     assert size(group(0.0, 0.01), group(*[0.01] * 198), maximum=64) == Sizing(size=64, reason="bounds", admitted=62)
     assert size(group(0.0, 0.0), group(*[0.0] * 3)) == Sizing(size=5, reason="plan", admitted=3)

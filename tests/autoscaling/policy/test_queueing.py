@@ -58,6 +58,7 @@ def test_cores_bound_computing_work() -> None:
     assert compute_cpu_size(2.0, 1.0) == 2
     assert compute_cpu_size(2.0, 0.5) == 4
     assert compute_cpu_size(0.5, 1.0) == 1
+    assert compute_cpu_size(1.5, 1.0) == 2
     assert compute_cpu_size(2.0, 0.0) is None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
+from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND, count_task_cores
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ def divide_resources(claims: Sequence[Claim], *, cores: float | None, memory_byt
     the memory, whichever is larger; urgent pools are filled before others. Workers that hardly compute and need no
     known memory are always granted. Floors hold even if they exceed the machine, since the user has set them.
     """
-    cores = math.inf if cores is None else cores
+    cores = math.inf if cores is None else count_task_cores(cores)
     memory = math.inf if memory_bytes is None else memory_bytes
     if _is_enough_for_all(claims, cores, memory):
         return {claim.pool: claim.wanted for claim in claims}

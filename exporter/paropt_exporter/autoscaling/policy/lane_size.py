@@ -25,7 +25,7 @@ from paropt_exporter.autoscaling.policy.stage_concurrency import (
     collect_limits,
     compute_next_states,
 )
-from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND
+from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND, count_task_cores
 
 # The size shrinks once a smaller one has sufficed for this long. If this were shorter, the size would follow every task
 # that ends; if longer, a size raised by a wrong reading would not be back within two seconds.
@@ -225,7 +225,7 @@ def count_spare_slots(observation: LaneObservation, *, fixed: int | None) -> int
     tasks = (*observation.running, *assess_lane(observation).waiting)
     if fixed is not None:
         return max(0, fixed - sum_slots(tasks))
-    slots = min(observation.ceiling, max(1, math.floor(observation.cores + CORE_SLACK)))
+    slots = min(observation.ceiling, max(1, math.floor(count_task_cores(observation.cores) + CORE_SLACK)))
     return max(0, slots - sum(group.count for group in tasks if not _mostly_waits(group.load)))
 
 

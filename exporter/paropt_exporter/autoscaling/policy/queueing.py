@@ -11,6 +11,8 @@ from functools import lru_cache
 
 from msgspec import Struct
 
+from paropt_exporter.cpu_demand import count_task_cores
+
 WAIT_RATIO = 0.25  # the mean wait over the service time: a load of 5 Erlang gets 7 workers
 DRAIN_SECONDS = 2.0  # within which all queued tasks start, so that no task waits for 3 s after a step of the load
 # For longer tasks, times a task's duration: chance arrivals don't make a queue that long. In simulated hours, 1.5 left
@@ -103,6 +105,6 @@ def _compute_erlang_wait_ratio(blocked: float, load: float, workers: int) -> flo
 def compute_cpu_size(cores: float, cpu_demand: float) -> int | None:
     """Return N_cpu = max(1, floor(C / c + 0.1)); None for work that does not compute, which has no such bound.
 
-    `cpu_demand` is the demand of one worker in cores, c = cpu / (wall - run delay).
+    `cpu_demand` is the demand of one worker in cores, c = cpu / (wall - run delay); C = `count_task_cores(cores)`.
     """
-    return max(1, math.floor(cores / cpu_demand + 0.1)) if cpu_demand > 0 else None
+    return max(1, math.floor(count_task_cores(cores) / cpu_demand + 0.1)) if cpu_demand > 0 else None
