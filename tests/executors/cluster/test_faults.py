@@ -389,6 +389,33 @@ def test_queue_fails_if_a_server_that_never_answers_takes_the_schedulers_place(
         pool.close_within(0.0)
 
 
+def test_queue_fails_if_the_scheduler_hangs(
+    own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection to a stopped process stays, and no further task would begin."""
+    monkeypatch.setattr(coordinator, "_HANDSHAKE_SECONDS", 0.5)
+    monkeypatch.setattr(coordinator, "_ASK_SECONDS", 0.2)
+    own_cluster.start_worker("a")
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=1.0
+    )
+    pool = ClusterPool(settings, 1)
+    try:
+        running, pid = start_sleeper(pool, tmp_path, "running")
+        queued = pool.submit_commands("queued", [["true"]])
+        assert own_cluster.scheduler is not None
+        own_cluster.scheduler.send_signal(signal.SIGSTOP)
+        with pytest.raises(WorkerDied, match="lost: the scheduler has gone"):
+            running.result(WAIT_SECONDS)  # type: ignore[attr-defined]
+        wait_for_end(pid)
+        with pytest.raises(ClusterError, match="the scheduler has been away for 1 s"):
+            queued.result(WAIT_SECONDS)
+    finally:
+        pool.close_within(0.0)
+    assert "the scheduler does not answer: its connection is cut" in caplog.messages
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_scheduler_that_comes_back_is_used_again(own_cluster: DaskCluster, tmp_path: Path) -> None:
     own_cluster.start_worker("a")
     pool = open_pool(own_cluster, tmp_path, size=1)
