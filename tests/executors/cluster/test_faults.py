@@ -36,6 +36,7 @@ from support.cluster_tasks import (
     claim_a_long_duration,
     lose_temporary_folder,
     send_malformed,
+    set_status,
     tell_lies,
 )
 from support.dask_clusters import DaskCluster, open_pool
@@ -259,6 +260,30 @@ def test_malformed_message_costs_its_worker_and_a_line(
         pool.close_within(0.0)
     assert {record.message for record in caplog.records} == {"messages can't be read: their connection ends"}
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("comes_first", ["pool", "pause"])
+def test_paused_worker_gets_no_task_until_it_goes_on(
+    own_cluster: DaskCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture, comes_first: str
+) -> None:
+    """A task that was sent there would wait, while other workers are idle."""
+    own_cluster.start_worker("a")
+    own_cluster.start_worker("b")
+    if comes_first == "pause":
+        run_on_workers(own_cluster, set_status, "a", "paused")
+    pool = open_pool(own_cluster, tmp_path)
+    try:
+        if comes_first == "pool":
+            eventually("both workers take tasks", lambda: pool.live == 2)
+            run_on_workers(own_cluster, set_status, "a", "paused")
+        eventually("a line tells of it", lambda: caplog.messages)
+        tasks = [pool.submit_commands(f"task[{number}]", [["true"]]) for number in range(4)]
+        assert [task.result(WAIT_SECONDS).result for task in tasks] == [Result.SUCCESS] * 4
+        run_on_workers(own_cluster, set_status, "a", "running")
+        eventually("both workers take tasks", lambda: pool.live == 2)
+    finally:
+        pool.close_within(0.0)
+    assert caplog.messages == ["Dask has paused a worker: it gets no task until it goes on"]
 
 
 def test_worker_without_a_folder_for_temporary_files_fails_only_tasks_that_need_one(
