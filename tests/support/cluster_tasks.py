@@ -134,3 +134,11 @@ def lose_temporary_folder() -> None:
     import tempfile
 
     tempfile.tempdir = "/proc/nonexistent"  # where none can be made
+
+
+def set_status(name: str, status: str, *, dask_worker: Any) -> None:
+    """Pause the worker of this name, as Dask does while its memory is full, or let it go on; for its own process."""
+    from distributed import Status
+
+    if dask_worker.name == name:
+        dask_worker.status = Status[status]

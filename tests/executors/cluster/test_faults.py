@@ -36,6 +36,7 @@ from support.cluster_tasks import (
     claim_a_long_duration,
     lose_temporary_folder,
     send_malformed,
+    set_status,
     tell_lies,
 )
 from support.dask_clusters import DaskCluster, open_pool
@@ -261,6 +262,30 @@ def test_malformed_message_costs_its_worker_and_a_line(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+@pytest.mark.parametrize("comes_first", ["pool", "pause"])
+def test_paused_worker_gets_no_task_until_it_goes_on(
+    own_cluster: DaskCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture, comes_first: str
+) -> None:
+    """A task that was sent there would wait, while other workers are idle."""
+    own_cluster.start_worker("a")
+    own_cluster.start_worker("b")
+    if comes_first == "pause":
+        run_on_workers(own_cluster, set_status, "a", "paused")
+    pool = open_pool(own_cluster, tmp_path)
+    try:
+        if comes_first == "pool":
+            eventually("both workers take tasks", lambda: pool.live == 2)
+            run_on_workers(own_cluster, set_status, "a", "paused")
+        eventually("a line tells of it", lambda: caplog.messages)
+        tasks = [pool.submit_commands(f"task[{number}]", [["true"]]) for number in range(4)]
+        assert [task.result(WAIT_SECONDS).result for task in tasks] == [Result.SUCCESS] * 4
+        run_on_workers(own_cluster, set_status, "a", "running")
+        eventually("both workers take tasks", lambda: pool.live == 2)
+    finally:
+        pool.close_within(0.0)
+    assert caplog.messages == ["Dask has paused a worker: it gets no task until it goes on"]
+
+
 def test_worker_without_a_folder_for_temporary_files_fails_only_tasks_that_need_one(
     own_cluster: DaskCluster, tmp_path: Path
 ) -> None:
@@ -387,6 +412,33 @@ def test_queue_fails_if_a_server_that_never_answers_takes_the_schedulers_place(
             queued.result(WAIT_SECONDS)
     finally:
         pool.close_within(0.0)
+
+
+def test_queue_fails_if_the_scheduler_hangs(
+    own_cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection to a stopped process stays, and no further task would begin."""
+    monkeypatch.setattr(coordinator, "_HANDSHAKE_SECONDS", 0.5)
+    monkeypatch.setattr(coordinator, "_ASK_SECONDS", 0.2)
+    own_cluster.start_worker("a")
+    settings = ClusterSettings(
+        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=1.0
+    )
+    pool = ClusterPool(settings, 1)
+    try:
+        running, pid = start_sleeper(pool, tmp_path, "running")
+        queued = pool.submit_commands("queued", [["true"]])
+        assert own_cluster.scheduler is not None
+        own_cluster.scheduler.send_signal(signal.SIGSTOP)
+        with pytest.raises(WorkerDied, match="lost: the scheduler has gone"):
+            running.result(WAIT_SECONDS)  # type: ignore[attr-defined]
+        wait_for_end(pid)
+        with pytest.raises(ClusterError, match="the scheduler has been away for 1 s"):
+            queued.result(WAIT_SECONDS)
+    finally:
+        pool.close_within(0.0)
+    assert "the scheduler does not answer: its connection is cut" in caplog.messages
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_scheduler_that_comes_back_is_used_again(own_cluster: DaskCluster, tmp_path: Path) -> None:

@@ -220,6 +220,23 @@ def test_worker_that_comes_as_a_run_ends_gets_the_files_of_both_runs_in_turn(
         pool.close_within(0.0)
 
 
+def test_call_of_a_worker_that_hangs_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection to a stopped process stays: a run would not begin, though other workers are fit."""
+
+    class HungWorker:
+        """A client, and a worker that never answers."""
+
+        def rpc(self, _address: str) -> HungWorker:
+            return self
+
+        async def run(self, **_arguments: object) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(transfers, "_ANSWER_SECONDS", 0.0)
+    with pytest.raises(OSError, match=r"^tcp://far:1 does not answer$"):
+        asyncio.run(transfers.call_worker(HungWorker(), "tcp://far:1", print))
+
+
 def test_upload_beyond_its_limit_is_refused_in_one_line(shared_cluster: DaskCluster, project: Path) -> None:
     (project / "large.bin").write_bytes(os.urandom(100_000))
     settings = ClusterSettings(root=project, scheduler=shared_cluster.address, upload_max_bytes=50_000)

@@ -29,6 +29,8 @@ _IDLE_POLLS = 10  # of which an idle worker gets one
 _CONNECTION_SECONDS = 0.2  # between two looks at the client's connection
 # how much longer the client, which has no limit of its own, may wait for a scheduler's handshake
 _HANDSHAKE_SECONDS = 5.0
+_ASK_SECONDS = 30.0  # between two questions to the scheduler, and for an answer
+_MOST_UNANSWERED = 5  # questions in a row; it may be busy with other clients for minutes
 _SIGNAL_SECONDS = 0.1  # between two looks for a signal while the cluster starts
 
 
@@ -131,6 +133,7 @@ class Coordinator:
         await self.members.wait_for_worker(address, fixed if self._hosted is None else started)
         self._session.spawn(self._poll_workers())
         self._session.spawn(self._watch_connection())
+        self._session.spawn(self._watch_answers())
 
     async def _begin_run(self, programs: tuple[str, ...]) -> None:
         if self.dispatcher.broken:
@@ -171,6 +174,23 @@ class Coordinator:
                 )
                 return
             self.dispatcher.check_workers_exist()
+
+    async def _watch_answers(self) -> None:
+        """Cut the connection to a scheduler that hangs, as if it had gone: no slot would ever begin.
+
+        Questions are counted, not seconds: after a stop of this process an answer may come too late.
+        """
+        unanswered = 0
+        while not self._session.closing:
+            await asyncio.sleep(_ASK_SECONDS)
+            connection = self._session.client.scheduler_comm
+            if await self._session.ask_scheduler(_ASK_SECONDS) or not self._session.is_connected:
+                unanswered = 0
+                continue
+            unanswered += 1
+            if unanswered >= _MOST_UNANSWERED and connection is self._session.client.scheduler_comm:
+                log.warning("the scheduler does not answer: its connection is cut")
+                connection.abort()
 
     async def _poll_workers(self) -> None:
         for tick in itertools.count(1):

@@ -26,8 +26,6 @@ from paropt_exporter.input_files import InputPatterns
 
 log = logging.getLogger(__name__)
 
-_INSTALL_SECONDS = 300.0
-
 
 class Uploads:
     """The copies of the project's files on the hosts; for the event loop of the coordinator.
@@ -105,7 +103,7 @@ class Uploads:
         call = transfers.call_worker
         async with self._locks[worker.host_key]:
             await call(client, worker.address, agent.open_tree, self._session, folder, self._project)
-            await asyncio.wait_for(call(client, worker.address, agent.restore_tree, self._session), _INSTALL_SECONDS)
+            await call(client, worker.address, agent.restore_tree, self._session)
 
     async def _send(self, client: Any, worker: RemoteWorker, known: str, path: str) -> None:
         snapshot, repository = self._snapshot, self._repository
@@ -119,9 +117,7 @@ class Uploads:
         async with self._locks[worker.host_key]:
             try:
                 await transfers.send_bytes(client, worker.address, pack, path)
-                await asyncio.wait_for(
-                    call(client, worker.address, agent.install_tree, self._session, commit), _INSTALL_SECONDS
-                )
+                await call(client, worker.address, agent.install_tree, self._session, commit)
             except OSError:
                 with contextlib.suppress(OSError):  # the host may have gone, too
                     await call(client, worker.address, transfers.remove_files, (path,))  # a full disk has room again

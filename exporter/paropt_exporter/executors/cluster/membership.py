@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import CancelledError as FutureCancelled
+from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from paropt_exporter.executors.cluster.placement import ClusterSize
 from paropt_exporter.executors.cluster.session import ClusterSession
 from paropt_exporter.executors.cluster.settings import ClusterError
 from paropt_exporter.executors.cluster.worker_setup import WorkerSetup
-from paropt_exporter.executors.cluster.workers import RemoteWorker
+from paropt_exporter.executors.cluster.workers import PAUSED, RemoteWorker
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Membership:
         self._session = session
         self._preparing: dict[str, int] = {}  # the number of the lease that counts
         self._unfit: dict[str, str] = {}  # the reason, with the address
+        self._statuses: dict[str, str] = {}  # the last one that was reported, by address
         self._has_fit_worker = asyncio.Event()  # or has had one
         self._resize_timer: asyncio.TimerHandle | None = None
 
@@ -159,6 +161,8 @@ class Membership:
         else:
             self._preparing[address] = number = self._session.draw_number()
             self._unfit.pop(address, None)
+            self._statuses.pop(address, None)
+            self._session.client.subscribe_topic(address, partial(self._handle_status, address))
             self._session.spawn(self._prepare(address, number))
 
     async def _prepare(self, address: str, number: int) -> None:
@@ -185,6 +189,7 @@ class Membership:
             worker.release()
             return
         self.workers[address] = worker
+        self._set_status(worker, self._statuses.get(address, worker.status))
         session.spawn(self._serve_stream(worker))
         if await self._fit(worker):
             self._has_fit_worker.set()
@@ -224,6 +229,20 @@ class Membership:
             if worker.items or idle:
                 worker.stream.send(UsageRequest())
 
+    def _handle_status(self, address: str, event: tuple[float, Any]) -> None:
+        """Follow the status of a worker, which may change before it is prepared."""
+        message = event[1]
+        if isinstance(message, dict) and message.get("action") == "worker-status-change":
+            self._statuses[address] = status = str(message["status"])
+            if (worker := self.workers.get(address)) is not None:
+                self._set_status(worker, status)
+                self.listener.handle_change()
+
+    def _set_status(self, worker: RemoteWorker, status: str) -> None:
+        worker.status = status
+        if status == PAUSED:
+            log.warning("Dask has paused a worker: it gets no task until it goes on", extra={"worker": worker.label})
+
     # Workers that go
 
     def _lose_stream(self, worker: RemoteWorker) -> None:
@@ -244,6 +263,7 @@ class Membership:
 
     def _lose(self, address: str, *, expected: bool = False, why: str = "") -> None:
         self._preparing.pop(address, None)
+        self._statuses.pop(address, None)
         worker = self.workers.pop(address, None)
         if worker is not None:
             worker.release()

@@ -115,6 +115,15 @@ class ClusterSession:
         for task in tuple(self._tasks):
             task.cancel()
 
+    async def ask_scheduler(self, seconds: float) -> bool:
+        """Return whether the scheduler answers a small question in time."""
+        if not self.is_connected:
+            return False
+        with contextlib.suppress(OSError):
+            await asyncio.wait_for(self.client.scheduler.identity(n_workers=0), seconds)
+            return True
+        return False
+
     async def ask_for_workers(self) -> dict[str, Any]:
         """Return the scheduler's information on its workers, by address. Raises OSError, also if it does not answer."""
         asked = self.client.scheduler.identity(n_workers=-1)
@@ -131,14 +140,14 @@ class ClusterSession:
         return self.client.submit(*call, key=key, workers=[address], allow_other_workers=False, retries=0, pure=False)
 
     def spawn(self, coroutine: Any) -> None:
-        """Run a coroutine in the background. Its error is logged, and `disconnect` cancels it."""
+        """Run a coroutine in the background. `disconnect` cancels it; an error before that is logged."""
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._end_task)
 
     def _end_task(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None and not self.closing:
             log.error("internal error in the cluster's coordinator", exc_info=error)
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 PIECE_BYTES = 4 << 20
+_ANSWER_SECONDS = 300.0  # of a worker, as long as Dask's scheduler waits for one by default (worker-ttl)
 
 
 async def call_worker(client: Any, address: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function on the event loop of a worker, without the scheduler in between."""
+    """Call a function on the event loop of a worker, without the scheduler in between.
+
+    Raises OSError if the worker has gone, or hangs: the connection of a stopped process stays.
+    """
     from distributed.protocol.pickle import dumps
 
     pickled: Any = dumps
-    answer = await client.rpc(address).run(
-        function=pickled(function), args=pickled(args), kwargs=pickled({}), wait=True
-    )
+    call = client.rpc(address).run(function=pickled(function), args=pickled(args), kwargs=pickled({}), wait=True)
+    try:
+        answer = await asyncio.wait_for(call, _ANSWER_SECONDS)
+    except TimeoutError:
+        raise OSError(f"{address} does not answer") from None
     if answer["status"] == "OK":
         return answer["result"]
     from distributed.core import clean_exception

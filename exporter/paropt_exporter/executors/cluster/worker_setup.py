@@ -61,6 +61,7 @@ class WorkerSetup:
             number,
             heard_seconds=monotonic(),
             memory_available_bytes=facts.memory_available_bytes,
+            status=str(info.get("status", "")),
         )
 
     async def _prepare_agent(self, address: str, number: int, lease: str) -> WorkerFacts:

@@ -17,6 +17,8 @@ from paropt_exporter.executors.cluster.work_items import WorkItem
 OURS = "paropt-exporter"
 PYTHON = "python"
 GIT = "git"
+PAUSED = "paused"  # Dask's status of a worker whose memory is full
+_SUSPENDED = (PAUSED, "closing_gracefully")  # such a worker begins no task
 
 
 class SentBatch(Struct, eq=False):
@@ -47,6 +49,7 @@ class RemoteWorker(Struct, eq=False):
     taken_slots: int = 0  # by batches, of which one may be ahead
     memory_available_bytes: int = 0  # of its host
     draining: bool = False
+    status: str = ""  # Dask's name of it
     fit: bool = True  # it has the files of this run
     connected: bool = True
     differences: tuple[str, ...] = ()
@@ -86,7 +89,7 @@ class RemoteWorker(Struct, eq=False):
 
     @property
     def takes_tasks(self) -> bool:
-        return self.fit and self.connected and not self.draining
+        return self.fit and self.connected and not self.draining and self.status not in _SUSPENDED
 
     @property
     def label(self) -> str:
