@@ -7,7 +7,7 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from enum import StrEnum
-from itertools import chain, islice, pairwise
+from itertools import chain, dropwhile, islice, pairwise, takewhile
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -63,9 +63,9 @@ class Finding(Struct, frozen=True, kw_only=True):
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first `most` findings in an output (None: all); empty for tools that are not known here.
 
-    Known are pre-commit with the tools in its hooks, pytest, unittest, doctest, go test, cargo test, vitest, jest,
-    mocha and TAP (node --test, bats, prove), then ruff, mypy, bandit, tsc, eslint and tools that write like them, and
-    at last a limit of coverage, a wrong option and a Python traceback.
+    Known are pre-commit with the tools in its hooks, pytest, unittest, doctest, behave, Robot Framework, go test, cargo
+    test, vitest, jest, mocha and TAP (node --test, bats, prove), then ruff, mypy, bandit, tsc, eslint and tools that
+    write like them, and at last a limit of coverage, a wrong option, an error of Node.js and a Python traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     return tuple(islice(_find_failed_hooks(lines), most)) or _find_by_tool(lines, most)
@@ -78,6 +78,8 @@ def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]
         _find_fatal_error,
         _find_unittest_failures,
         _find_doctest_failures,
+        _find_behave_failures,
+        _find_robot_failures,
         _find_go_failures,
         _find_cargo_failures,
         _find_vitest_failures,
@@ -87,6 +89,7 @@ def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]
         _find_tap_failures,
         _find_linter_findings,
         _find_sentence,
+        _find_node_error,
         _find_traceback,
     ):
         if found := tuple(islice(parse(lines), most)):
@@ -179,6 +182,16 @@ _CRASHED_THREAD = re.compile(r"^Current thread 0x\w+.* \(most recent call first\
 _TIMED_OUT = re.compile(r"^\++ Timeout \++$")
 _STACK = re.compile(r"^~+ Stack of (?P<thread>.+?) \(\d+\) ~+$")
 
+# behave: a heading above the steps of each scenario (unless its formatter leaves it out), and lists at the end
+_BEHAVE_LIST = re.compile(r"^(?:Failing|Errored) scenarios:$")
+_BEHAVE_LISTED = re.compile(r"^  (?P<path>\S.*\.feature):(?P<line>\d+)  (?P<test>.+)$")
+_BEHAVE_HEADING = re.compile(r"^ *Scenario\b.* # (?P<place>\S.*\.feature:\d+)$")
+_BEHAVE_MESSAGE = re.compile(r"^ *(?:ASSERT FAILED|Assertion Failed): (?P<message>.+)$")
+
+# Robot Framework: suites between two rulers, and the result of each test and suite above a ruler
+_ROBOT_FAILED, _ROBOT_RULER = "| FAIL |", re.compile(r"^(?:={20,}|-{20,})$")
+_ROBOT_STATISTICS = re.compile(r"^\d+ tests?, \d+ passed, \d+ failed")
+
 # go test
 _GO_FAILED = re.compile(r"^\s*--- FAIL: (\S+) \([\d.]+s\)$")
 _GO_BEGUN = re.compile(r"^=== (?:RUN|CONT|NAME)\s+(\S+)$")
@@ -211,6 +224,13 @@ _MOCHA_LIST = re.compile(r"^  \d+ failing$")
 _MOCHA_FAILED = re.compile(r"^  \d+\) (?P<test>.+)$")
 _MOCHA_INDENT = 5  # of the second line of a failure; titles of tests in suites are indented by 2 more for each suite
 _NODE_FRAME = re.compile(r"^ +at (?:.*\()?(?:file://)?(?P<path>(?!node:)[^\s()]+):(?P<line>\d+):(?P<column>\d+)\)?$")
+
+# An error that ends Node.js: a place with its line of source, the error and its frames
+_NODE_HEADING = re.compile(
+    r"^(?: Exception during run: )?(?:file://)?(?P<path>(?:node:|/)\S.*):(?P<line>\d+)(?P<column>)$"
+)
+_NODE_ERROR, _AT_FRAME = re.compile(r"^[A-Z]\w*(?: \[\w+\])?: ."), re.compile(r"^ +at \S")
+_MOST_IN_REPORT = 50  # lines of source, message and frames
 
 # node --test: its reporter spec, the default of current versions, ends with a list of the failures
 _NODE_LIST = "\u2716 failing tests:"
@@ -570,6 +590,48 @@ def _read_traceback(lines: Sequence[str]) -> tuple[str | None, int | None, str]:
     return path, line, ": ".join(section.raised.values())
 
 
+def _find_behave_failures(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for each scenario in the lists at the end."""
+    begin = next((number for number, line in enumerate(lines) if _BEHAVE_LIST.match(line)), len(lines))
+    listed = [*filter(None, map(_BEHAVE_LISTED.match, lines[begin:]))]
+    messages = _read_behave_messages(lines[:begin]) if listed else {}
+    for each in listed:
+        path, line = each["path"], int(each["line"])
+        message = messages.get(f"{path}:{line}", "failed")
+        yield Finding(message=message, path=path, line=line, test=f"{path}:{line} {each['test']}")
+
+
+def _read_behave_messages(lines: Sequence[str]) -> dict[str, str]:
+    """Return the first message or exception below the heading of each scenario, by the scenario's place."""
+    found: dict[str, str] = {}
+    place = ""
+    for number, line in enumerate(lines):
+        if heading := _BEHAVE_HEADING.match(line):
+            place = heading["place"]
+        elif place in found:
+            continue
+        elif message := _BEHAVE_MESSAGE.match(line):
+            found[place] = message["message"]
+        elif line.endswith(_TRACEBACK):
+            indent = len(line) - len(_TRACEBACK)
+            below = takewhile(str.strip, lines[number:])
+            *_, raised = _read_traceback([text[indent:] for text in below])
+            found[place] = raised or "failed"
+    return found
+
+
+def _find_robot_failures(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for each failed test with its suite; a suite's own result only counts its tests."""
+    suite = ""
+    for number, line in enumerate(lines[1:-1], 1):
+        before, below = lines[number - 1], lines[number + 1]
+        if line.endswith(_ROBOT_FAILED):
+            if _ROBOT_RULER.match(before) and not _ROBOT_STATISTICS.match(below):
+                yield Finding(message=below.strip(), test=f"{suite} > {line.removesuffix(_ROBOT_FAILED).rstrip()}")
+        elif before == below and before.startswith("=") and _ROBOT_RULER.match(before):
+            suite = line.partition(" :: ")[0].strip()
+
+
 def _find_go_failures(lines: Sequence[str]) -> list[Finding]:
     """Return a finding for each failed test and each compile error; none if this is not go's output."""
     tests: dict[str, Finding] = {}
@@ -711,7 +773,7 @@ def _find_node_failures(lines: Sequence[str]) -> Iterator[Finding]:
             yield _make_node_finding(failed["test"], lines[number + 2 : end], _NODE_PLACE.match(lines[number]))
 
 
-def _make_node_finding(test: str, lines: Sequence[str], place: re.Match[str] | None = None) -> Finding:
+def _make_node_finding(test: str | None, lines: Sequence[str], place: re.Match[str] | None = None) -> Finding:
     """Return a finding with the error, and the innermost place outside of packages, otherwise the given one."""
     message, value = [*(line.strip() for line in lines if line.strip()), "", ""][:2]
     if message.endswith(":") and value[:1] not in ("+", "-"):  # not the legend or the first line of a difference
@@ -720,11 +782,29 @@ def _make_node_finding(test: str, lines: Sequence[str], place: re.Match[str] | N
     return _make_place_finding(test, message, next(filter(None, frames), place))
 
 
-def _make_place_finding(test: str, message: str, place: re.Match[str] | None) -> Finding:
+def _find_node_error(lines: Sequence[str]) -> list[Finding]:
+    """Return the first error that ended Node.js, or that kept mocha from loading a file."""
+    for number, line in enumerate(lines):
+        if heading := _NODE_HEADING.match(line):
+            below = lines[number + 1 : number + _MOST_IN_REPORT]
+            report = [*dropwhile(lambda text: not _NODE_ERROR.match(text), below)]
+            if any(map(_AT_FRAME.match, report)):
+                return [_make_node_error(heading, report)]
+    return []
+
+
+def _make_node_error(heading: re.Match[str], lines: Sequence[str]) -> Finding:
+    """Return a finding at the heading's place for an error of syntax, otherwise at the innermost own place."""
+    if lines[0].startswith("SyntaxError"):
+        return _make_place_finding(None, lines[0], heading)
+    return _make_node_finding(None, lines, None if heading["path"].startswith("node:") else heading)
+
+
+def _make_place_finding(test: str | None, message: str, place: re.Match[str] | None) -> Finding:
     if place is None:
         return Finding(message=message or "failed", test=test)
-    line, column = int(place["line"]), int(place["column"])
-    return Finding(message=message, test=test, path=place["path"], line=line, column=column)
+    line, column = int(place["line"]), int(place["column"] or 0)
+    return Finding(message=message, test=test, path=place["path"], line=line, column=column or None)
 
 
 def _find_tap_failures(lines: Sequence[str]) -> Iterator[Finding]:

@@ -1161,6 +1161,16 @@ def test_module_of_the_tests_that_the_project_runs_is_the_runner(project: Path) 
     assert _unit_tests(project) == ("python", "-bb", "-m", "web.test")
 
 
+def test_scenarios_that_the_project_runs_after_its_tests_are_steps(project: Path) -> None:
+    """Only pytest ran, and no note said so."""
+    _install(project.parent / "bin", "pytest", "behave", "robot")
+    lines = ("pytest tests --junitxml=tests.xml", "behave --format=progress {posargs:features}", "robot atest/robot")
+    _write(project, tests__test_a_dot_py="", tox_dot_ini="[testenv]\ncommands =\n    " + "\n    ".join(lines) + "\n")
+    _write(project, atest__robot__a_dot_robot="")
+    (stage,) = detect_stages(project).stages
+    assert stage.steps == (("pytest", "tests"), ("behave", "--format=progress", "features"), ("robot", "atest/robot"))
+
+
 def test_unittest_runs_tests_of_a_project_without_pytest(project: Path) -> None:
     _install(project.parent / "bin", "python")
     _write(project, tests__test_a_dot_py="import unittest\n")

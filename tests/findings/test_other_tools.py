@@ -465,3 +465,54 @@ def test_description_of_a_tap_failure_ends_with_its_indentation() -> None:
     """Otherwise each failure without an end would be read to the end of the output, and have the texts of others."""
     text = "1..2\nnot ok 1 - adds\n  ---\n  duration_ms: 1\nnot ok 2 - divides\n  ---\n  error: 'by zero'\n  ...\n"
     assert choose_excerpt(text) == ["adds: failed", "divides: by zero"]
+
+
+def test_error_that_ends_node_has_its_own_place() -> None:
+    """The summary showed the last frames, which are those of Node.js or of mocha."""
+    thrown = """node:assert:90
+  throw new AssertionError(obj);
+  ^
+
+AssertionError [ERR_ASSERTION]: Expected values to be strictly equal:
+
+1 !== 2
+
+    at check (/app/node_modules/chai/index.js:1:1)
+    at Object.<anonymous> (/app/a.js:1:40)
+    at node:internal/main/run_main_module:28:49 {
+  code: 'ERR_ASSERTION',
+}
+
+Node.js v20.20.2
+"""
+    message = "AssertionError [ERR_ASSERTION]: Expected values to be strictly equal: 1 !== 2"
+    assert find_findings(thrown) == (Finding(message=message, path="/app/a.js", line=1, column=40),)
+
+    not_found = """node:internal/modules/esm/resolve:873
+  throw new ERR_MODULE_NOT_FOUND(packageName, fileURLToPath(base), null);
+        ^
+
+Error [ERR_MODULE_NOT_FOUND]: Cannot find package 'nopkg' imported from /app/a.mjs
+    at packageResolve (node:internal/modules/esm/resolve:873:9)
+"""
+    message = "Error [ERR_MODULE_NOT_FOUND]: Cannot find package 'nopkg' imported from /app/a.mjs"
+    assert find_findings(not_found) == (Finding(message=message),)
+
+
+def test_syntax_error_of_node_is_at_the_faulty_line_not_where_it_is_imported() -> None:
+    output = """
+ Exception during run: /app/lib/express.js:83
+
+
+
+SyntaxError: Unexpected end of input
+    at wrapSafe (node:internal/modules/cjs/loader:1464:18)
+    at Object.<anonymous> (/app/index.js:11:18)
+"""
+    error = Finding(message="SyntaxError: Unexpected end of input", path="/app/lib/express.js", line=83)
+    assert find_findings(output) == (error,)
+
+
+def test_place_of_node_without_an_error_and_frames_is_no_finding() -> None:
+    assert find_findings("/app/a.js:83\nError: no frames\nNode.js v20\n") == ()
+    assert find_findings("/app/a.js:83\n    at f (/app/a.js:1:2)\n") == ()

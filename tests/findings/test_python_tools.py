@@ -535,3 +535,75 @@ def test_internal_error_of_pytest_is_named_with_its_place(tmp_path: Path) -> Non
     assert [found.text for found in find_findings(output)] == [
         f"{tmp_path}/conftest.py:2: INTERNALERROR: KeyError: 'x'"
     ]
+
+
+def test_behave_names_failed_scenarios_with_their_messages() -> None:
+    """The summary showed the numbers of steps and the duration."""
+    output = """Feature: Cart # features/cart.feature:1
+
+  Scenario: Add tea     # features/cart.feature:2
+    Given an empty cart # features/steps/s.py:3
+    Then the total is 3 # features/steps/s.py:7
+      ASSERT FAILED: total is 2
+
+  Scenario: Add nothing # features/cart.feature:7
+    Given an empty cart # features/steps/s.py:3
+
+  Scenario Outline: many -- @1.1 kinds  # features/cart.feature:18
+    When I add milk                     # features/steps/s.py:5
+      Traceback (most recent call last):
+        File "/v/lib/python3.11/site-packages/behave/model.py", line 1991, in run
+          match.run(runner.context)
+        File "features/steps/s.py", line 6, in b
+          def b(c, what): c.t += P[what]
+                                 ~^^^^^^
+      KeyError: 'milk'
+
+    Then the total is 1                 # None
+
+
+Failing scenarios:
+  features/cart.feature:2  Add tea
+  features/other.feature:3  not in the output above
+
+Errored scenarios:
+  features/cart.feature:18  many -- @1.1 kinds
+
+0 features passed, 1 failed, 0 skipped
+Took 0min 0.082s
+"""
+    assert [finding.text for finding in find_findings(output)] == [
+        "features/cart.feature:2 Add tea: total is 2",
+        "features/other.feature:3 not in the output above: failed",
+        "features/cart.feature:18 many -- @1.1 kinds: KeyError: 'milk'",
+    ]
+
+
+def test_robot_framework_names_failed_tests_with_their_suites() -> None:
+    """The summary showed the paths of the reports."""
+    output = """==============================================================================
+Robot                                                                         \x20
+==============================================================================
+Robot.Cart :: Carts                                                           \x20
+==============================================================================
+Add Tea                                                               | FAIL |
+2 != 3
+------------------------------------------------------------------------------
+Works                                                                 | PASS |
+------------------------------------------------------------------------------
+Multi                                                                 | FAIL |
+first line
+second line
+------------------------------------------------------------------------------
+Robot.Cart :: Carts                                                   | FAIL |
+3 tests, 1 passed, 2 failed
+==============================================================================
+Robot                                                                 | FAIL |
+3 tests, 1 passed, 2 failed
+==============================================================================
+Report:  /app/report.html
+"""
+    assert [finding.text for finding in find_findings(output)] == [
+        "Robot.Cart > Add Tea: 2 != 3",
+        "Robot.Cart > Multi: first line",
+    ]

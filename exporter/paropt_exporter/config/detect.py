@@ -412,7 +412,7 @@ def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
     """
     own, separate = project.own_tests, project.integration_tests
     if any(each.words[0] != "pytest" for each in own):
-        return [] if integration else [(*each.python, *each.words) for each in own]
+        return [] if integration else [(*each.python, *_drop_reports(project, each.words)) for each in own]
     calls = [*dict.fromkeys(project.drop_reports(each.words[1:]) for each in own)]
     start = (*own[0].python, "pytest", "-q")  # `python -m pytest` finds modules in the current folder
     targets = [word for word in calls[0] if project.has_path(word)]
@@ -426,6 +426,10 @@ def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
     if integration:
         calls = [project.drop_reports(words) for words in project.commands.find("pytest") if separate in words][:1]
     return [(*start, *call) for call in calls]
+
+
+def _drop_reports(project: Project, words: Words) -> Words:
+    return ("pytest", *project.drop_reports(words[1:])) if words[0] == "pytest" else words
 
 
 def _count_start(command: Words) -> int:

@@ -48,6 +48,7 @@ _TEST_GROUPS = tuple(
 _PYTHON_FACTOR = re.compile(r"(?:\d|py)[\w.]*")  # of a tox environment: py313, pypy3, 3.14t
 _TEST_RUNNERS = frozenset(
     {"pytest", "unittest", "nose2", "trial", "twisted.trial", "stestr", "virtue", "ward", "zope-testrunner", "green"}
+    | {"behave", "robot"}
 )
 _TEST_MODULE = re.compile(r"(?:\w+\.)+(?:run_?)?tests?")  # python -m tornado.test
 _TEST_SCRIPT = re.compile(r"(?:[\w.-]+/)*(?:run[-_]?)?(?:all[-_]?)?tests?(?:[-_]?all)?\.py")
