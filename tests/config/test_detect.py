@@ -1051,6 +1051,17 @@ def test_sources_are_packages_and_stubs_without_examples(project: Path) -> None:
     assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "pkg-stubs")}
 
 
+def test_sources_of_another_language_in_src_are_not_checked_as_python(project: Path) -> None:
+    _install(project.parent / "bin", "mypy", "bandit")
+    _write(project, pyproject_dot_toml="[tool.mypy]\n[tool.bandit]\n", src__lib_dot_rs="")
+    package = project / "python" / "shop" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    package.touch()
+    commands = _commands(detect_stages(project))
+    assert commands["type_checking"] == ("mypy", "python")
+    assert commands["security_scan"] == ("bandit", "-q", "-f", "custom", "-r", "python")
+
+
 def test_calls_of_a_tool_come_from_one_file(project: Path) -> None:
     _install(project.parent / "bin", "mypy")
     _write(project, tox_dot_ini="[testenv:t]\ncommands = mypy a b\n", Makefile="types:\n\tmypy --strict a\n")

@@ -244,8 +244,11 @@ class Project:
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        """The folders of the Python sources: `src`, or packages at the top or one level below, or `.`."""
-        if is_folder(self._root / "src"):
+        """The folders of the Python sources: `src`, or packages at the top or one level below, or `.`.
+
+        A `src` without Python holds the sources of another language, as beside maturin's `python/pkg`.
+        """
+        if any(map(self._has_path_like, ("src/**/*.py", "src/**/*.pyi"))):
             return ("src",)
         folders = [folder for folder in self._list_folders(self._root) if folder.name not in _EXAMPLES]
         packages = [folder.name for folder in folders if _is_package(folder)]
@@ -340,7 +343,7 @@ class Project:
     @cached_property
     def has_test_paths(self) -> bool:
         """Whether pytest's configuration names the folders of the tests, and one of them exists."""
-        return any(next(self._search.iter_matches(self._root, path), None) is not None for path in self._test_paths)
+        return any(map(self._has_path_like, self._test_paths))
 
     @cached_property
     def has_tests(self) -> bool:
@@ -505,6 +508,9 @@ class Project:
             return []
         named = (path for path in inside if path.name not in _NO_SOURCES and _is_text(path.name))
         return [path for path in named if not exists(path / "pyvenv.cfg")]
+
+    def _has_path_like(self, pattern: str) -> bool:
+        return next(self._search.iter_matches(self._root, pattern), None) is not None
 
     def _list_files(self, pattern: str) -> list[Path]:
         return [self._root / path for path in self._search.iter_matches(self._root, pattern)]

@@ -147,7 +147,7 @@ class Stage(Struct, frozen=True, kw_only=True):
     for the arguments after `--` on the command line.
     """
     call: CallTarget | None = None
-    """A Python function, `module:function`."""
+    """A Python function, `module:function`. If the stage has `items`, each item is the argument of a call."""
     steps: Steps | None = None
     """Commands that run one after another in one task; the first failure ends it."""
     items: Items | None = None
