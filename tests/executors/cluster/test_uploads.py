@@ -23,7 +23,7 @@ from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSett
 from paropt_exporter.executors.cluster.snapshot import Repository, Snapshot
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.commands.output import OutputFile
-from support.dask_clusters import DaskCluster
+from support.dask_clusters import DaskCluster, open_pool
 from support.real_servers import eventually
 
 WAIT_SECONDS = 60.0
@@ -280,6 +280,19 @@ def test_too_many_outputs_fail_their_task_in_one_line(project: Path, monkeypatch
     (project / "c").touch()
     with pytest.raises(OSError, match=r"^its outputs are 3 files, more than 2: name fewer, or pack them$"):
         host_files.find_outputs(str(project), ["?"], 0.0)
+
+
+def test_outputs_that_are_in_their_place_are_not_looked_for(shared_cluster: DaskCluster, project: Path) -> None:
+    """Their number and size have no limit: nothing travels."""
+    pool = open_pool(shared_cluster, project, size=1)
+    options = RemoteTaskOptions(outputs=("many/**",))
+    make = f"mkdir many && cd many && seq {host_files.MOST_OUTPUTS + 1} | xargs touch"
+    try:
+        pool.begin_run(())
+        done = pool.submit_commands("t", [["sh", "-c", make]], options=options)
+        assert done.result(WAIT_SECONDS).result is Result.SUCCESS
+    finally:
+        pool.close_within(0.0)
 
 
 def test_reply_carries_small_files_up_to_a_size(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

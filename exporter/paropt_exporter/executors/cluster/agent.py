@@ -362,7 +362,8 @@ class Agent(WorkerPlugin):
         try:
             report = take_temporary(self._get_temporary_path(session, task, ".xml")) if has_report else None
             output = take_temporary(self._get_output_path(session, task))
-            outputs = () if isinstance(work, RemoteFunction) else find_outputs(session.root, work.outputs, since)
+            if session.tree is not None and not isinstance(work, RemoteFunction):  # otherwise they are in their place
+                outputs = find_outputs(session.root, work.outputs, since)
         except OSError as raised:  # no folder for temporary files, or an output that can't be read
             error = error or raised
         reply = TaskReply(
