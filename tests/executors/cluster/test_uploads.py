@@ -23,7 +23,8 @@ from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSett
 from paropt_exporter.executors.cluster.snapshot import Repository, Snapshot
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.commands.output import OutputFile
-from support.dask_clusters import DaskCluster, open_pool
+from support.cluster_tasks import set_clock_ahead
+from support.dask_clusters import DaskCluster, open_pool, run_on_workers
 from support.real_servers import eventually
 
 WAIT_SECONDS = 60.0
@@ -129,6 +130,20 @@ def test_outputs_come_back_also_from_a_failure(pool: ClusterPool, project: Path)
     assert (project / "reports/a.xml").read_text() == "one\n"
     assert (project / "reports/deep/b.xml").read_text() == "two\n"
     assert not (project / "other.xml").exists()
+
+
+def test_outputs_come_back_from_a_file_server_with_another_clock(own_cluster: DaskCluster, project: Path) -> None:
+    own_cluster.start_worker("a")
+    run_on_workers(own_cluster, set_clock_ahead)
+    pool = ClusterPool(ClusterSettings(root=project, scheduler=own_cluster.address), 1)
+    options = RemoteTaskOptions(outputs=("made",))
+    try:
+        pool.begin_run(())
+        done = pool.submit_commands("t", [["cp", "word.txt", "made"]], options=options)
+        assert done.result(WAIT_SECONDS).result is Result.SUCCESS
+        assert (project / "made").exists()
+    finally:
+        pool.close_within(0.0)
 
 
 def test_large_output_file_comes_back_in_pieces(pool: ClusterPool, project: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 from distributed import Status, WorkerPlugin, get_worker
@@ -202,7 +202,7 @@ class Agent(WorkerPlugin):
 
     def _run_batch(self, session: _Session, batch: Batch) -> None:
         """Run the tasks of a batch, and send each group of replies that is ready."""
-        began = time()
+        began = session.tree.read_clock() if session.tree is not None else 0.0
         ended: queue.SimpleQueue[TaskFuture[Any]] = queue.SimpleQueue()
         tasks: dict[TaskFuture[Any], RemoteTask] = {}
         for task in batch.tasks:

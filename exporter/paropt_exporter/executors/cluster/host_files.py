@@ -8,6 +8,8 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
+from time import time
 
 from paropt_exporter.errors import to_one_line
 from paropt_exporter.executors.cluster.messages import RemoteFile
@@ -82,6 +84,14 @@ class HostTree:
             self._check_out(commit)
         (self.place / "commit").write_text(commit)
 
+    def read_clock(self) -> float:
+        """Return the time by which files of the copy are dated: a file server has its own clock."""
+        try:
+            with TemporaryFile(dir=self.place) as probe:
+                return os.fstat(probe.fileno()).st_mtime
+        except OSError:  # no output could be written either
+            return time()
+
     def close(self) -> None:
         """Release the copy; the last worker of the session frees it for others."""
         os.close(self._lock)
@@ -139,7 +149,7 @@ def _lock(place: Path, session: str) -> int | None:
 
 
 def find_outputs(root: str, patterns: Sequence[str], since_seconds: float) -> tuple[RemoteFile, ...]:
-    """Return the regular files that match the patterns and changed since a moment of the wall clock.
+    """Return the regular files that match the patterns and changed since a moment of their file system's clock.
 
     Raises OSError if there are more than MOST_OUTPUTS.
     """
