@@ -132,6 +132,15 @@ def test_outputs_come_back_also_from_a_failure(pool: ClusterPool, project: Path)
     assert not (project / "other.xml").exists()
 
 
+def test_output_comes_back_whatever_its_date(pool: ClusterPool, project: Path) -> None:
+    """Such as a file from an archive, or of a reproducible build."""
+    pool.begin_run(())
+    options = RemoteTaskOptions(outputs=("made",))
+    done = pool.submit_commands("t", [["touch", "-d", "2001-01-01", "made"]], options=options)
+    assert done.result(WAIT_SECONDS).result is Result.SUCCESS
+    assert (project / "made").exists()
+
+
 def test_outputs_come_back_from_a_file_server_with_another_clock(own_cluster: DaskCluster, project: Path) -> None:
     own_cluster.start_worker("a")
     run_on_workers(own_cluster, set_clock_ahead)

@@ -88,7 +88,7 @@ class HostTree:
         """Return the time by which files of the copy are dated: a file server has its own clock."""
         try:
             with TemporaryFile(dir=self.place) as probe:
-                return os.fstat(probe.fileno()).st_mtime
+                return os.fstat(probe.fileno()).st_ctime
         except OSError:  # no output could be written either
             return time()
 
@@ -159,7 +159,7 @@ def find_outputs(root: str, patterns: Sequence[str], since_seconds: float) -> tu
     found = [
         (name, stat.S_IMODE(status.st_mode))
         for name, status in _list_files(root, patterns)
-        if stat.S_ISREG(status.st_mode) and status.st_mtime >= since
+        if stat.S_ISREG(status.st_mode) and status.st_ctime >= since  # not st_mtime: a task may give a file any date
     ]
     if len(found) > MOST_OUTPUTS:
         raise OSError(f"its outputs are {len(found):,} files, more than {MOST_OUTPUTS:,}: name fewer, or pack them")
