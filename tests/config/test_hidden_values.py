@@ -93,6 +93,7 @@ def test_host_config(tmp_path: Path, text: str) -> None:
         ({"Authorization": "Bearer s3cr3t-value"}, ()),
         ({"Authorization": "Basic bWU6czNjcjN0LXZhbHVl"}, ()),  # me:s3cr3t-value
         ({"X-Key": "s3cr3t-value"}, ("X-Key",)),
+        ({"X-Key": "Token s3cr3t-value"}, ("X-Key",)),
     ],
 )
 def test_texts_that_quote_a_request(headers: dict[str, str], named: tuple[str, ...]) -> None:

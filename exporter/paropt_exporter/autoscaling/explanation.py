@@ -319,7 +319,7 @@ _SAME: Mapping[str, str] = MappingProxyType(
         "query_failed": "a query to Prometheus failed",
         "no_data": "Prometheus had no data",
         "several_sources": "the answer to a query had several series instead of one",
-        "not_finite": "the answer to a query was infinite or NaN",
+        "not_finite": "the answer to a query was infinite, NaN or impossible",
         "not_a_number": "the answer to a query was no number",
         "partial": "the answer to a query was incomplete",
         "stale": "the answer to a query was too old",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -73,13 +74,18 @@ def _read_header(file: Path | None, variable: str | None) -> str:
 
 def list_secrets(headers: Mapping[str, str], named: Iterable[str]) -> tuple[str, ...]:
     """Return the secret texts in a request's headers: in Authorization, and in the `named` ones."""
-    found = [headers[name] for name in named if name in headers]
-    value = headers.get("Authorization", "")
-    scheme, _, secret = value.partition(" ")
-    found += [value, secret]
-    if scheme == "Basic":
-        found.append(base64.b64decode(secret).decode().partition(":")[2])
-    return tuple(found)
+    values = [headers[name] for name in ("Authorization", *named) if name in headers]
+    return tuple(secret for value in values for secret in list_header_secrets(value))
+
+
+def list_header_secrets(value: str) -> tuple[str, ...]:
+    """Return the secret texts in a header's value: all of it, the token after a scheme, the password of `Basic`."""
+    scheme, _, token = value.partition(" ")
+    password = ""
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            password = base64.b64decode(token).decode().partition(":")[2]
+    return value, token.strip(), password
 
 
 def list_url_secrets(url: str) -> tuple[str, ...]:
