@@ -1222,6 +1222,18 @@ def test_interrupted_shutdown_that_cancels_loses_no_task(tmp_path: Path) -> None
     assert line > 20
 
 
+def test_shutdown_after_an_interrupted_one_ends_idle_workers() -> None:
+    """A process that was to be dismissed waited for tasks without end."""
+    line, interrupted = 1, True
+    while interrupted:
+        pool = ProcessPool(1)
+        assert eventually(lambda pool=pool: bool(pool._scheduler.idle))  # type: ignore[misc]
+        interrupted = interrupted_at(line, lambda pool=pool: pool.shutdown(wait=False), processes)  # type: ignore[misc]
+        assert shuts_down(pool), line
+        line += 1
+    assert line > 20
+
+
 def read_or_return(path: Path | None) -> None:
     if path is not None:
         path.read_text()
