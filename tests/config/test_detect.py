@@ -636,8 +636,8 @@ def test_small_suite_stays_in_one_pytest(project: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        "addopts = '-n auto'", "addopts = ['--cov=pkg', '-q']", "addopts = '-x'", "addopts = '--doctest-modules'",
-        "addopts = '--junitxml=report.xml'", "python_files = 'check_*.py test_*.py'",
+        "addopts = '-n auto'", "addopts = '-n4'", "addopts = ['--cov=pkg', '-q']", "addopts = '-x'",
+        "addopts = '--doctest-modules'", "addopts = '--junitxml=report.xml'", "python_files = 'check_*.py test_*.py'",
     ],
 )  # fmt: skip
 def test_tests_that_are_configured_to_run_as_a_whole_stay_in_one_pytest(project: Path, options: str) -> None:
@@ -683,7 +683,9 @@ def test_suite_that_needs_one_pytest_runs_in_the_processes_of_its_own_command(pr
     assert _unit_tests(project) == (("pytest", "-q", "-n", "auto", "--dist", "loadfile"), None)
     (project / "tests/conftest.py").unlink()  # the files could be items, but the project's own way is no slower
     assert _unit_tests(project) == (("pytest", "-q", "-n", "auto", "--dist", "loadfile"), None)
-    _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\naddopts = '-n auto'\n")
+    _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\naddopts = '--maxfail=100 --cov'\n")
+    assert _unit_tests(project) == (("pytest", "-q", "-n", "auto", "--dist", "loadfile"), None)
+    _write(project, pyproject_dot_toml="[tool.pytest.ini_options]\naddopts = '-n2'\n")
     assert _unit_tests(project) == (("pytest", "-q"), None)
 
 

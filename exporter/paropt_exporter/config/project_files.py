@@ -64,9 +64,9 @@ _INTEGRATION = ("tests/integration", "tests/integration_tests", "tests/e2e", "in
 _EXAMPLES = frozenset({"example", "examples", "demo", "demos", "sample", "samples", "benchmarks"})
 # Options that several runs of a part each can't honour: own workers, an own order, an end at the first failure, one
 # file for all results.
+_OWN_WORKERS = re.compile(r"(?<![\w-])(?:-n(?:auto|logical|\d+)?|--numprocesses|--dist|-p xdist)(?!\w)")
 _WHOLE_RUN = re.compile(
-    r"(?<![\w-])(-n|-x|--numprocesses|--dist|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules|-p "
-    r"xdist)(?![\w])"
+    rf"{_OWN_WORKERS.pattern}|(?<![\w-])(?:-x|--maxfail|--exitfirst|--stepwise|--cov|--junit-?xml|--doctest-modules)(?!\w)"
 )
 _BANDIT_EXCLUSIONS = "./.tox,./.eggs"  # of its usual ones, those that may have modules
 _COLLECTION_RULES = re.compile(r"\b(collect_ignore|collect_ignore_glob|pytest_ignore_collect|pytest_collect_file)\b")
@@ -384,7 +384,7 @@ class Project:
     def xdist_options(self) -> Words:
         """The options with which the project runs a large suite by pytest-xdist, or none if that is not installed."""
         options = self.commands.find_xdist_options()
-        if self.unit_tests is None or _WHOLE_RUN.search(self._pytest_options.get("addopts", "")):
+        if self.unit_tests is None or _OWN_WORKERS.search(self._pytest_options.get("addopts", "")):
             return ()
         return options if self._has_xdist and self._count_test_bytes(self.unit_tests) >= _LARGE_SUITE_BYTES else ()
 
