@@ -103,6 +103,13 @@ def test_texts_that_quote_a_request(headers: dict[str, str], named: tuple[str, .
     assert not [value for value in headers.values() if value in credentials.hide_secrets(quoted, secrets)]
 
 
+@pytest.mark.parametrize("cut", [1, 2, 5])
+def test_secret_at_which_a_text_was_cut_off_is_hidden(cut: int) -> None:
+    quoted = "invalid header Bearer s3cr3t-value"[:-cut]
+    assert credentials.hide_secrets(quoted, credentials.list_header_secrets("Bearer s3cr3t-value")).endswith(" ***")
+    assert credentials.hide_secrets("no Bearer ", ["Bearer s3cr3t-value"]) == "no Bearer "
+
+
 def test_parts_of_a_url_are_hidden_as_written_and_decoded() -> None:
     secrets = credentials.list_url_secrets("https://me%40org:p%C3%A4ss@host/x?token=s3cr%33t#fragment")
     shown = credentials.hide_secrets("me@org päss p%C3%A4ss s3cr3t s3cr%33t fragment", secrets)

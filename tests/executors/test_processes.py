@@ -343,8 +343,8 @@ def test_error_of_arguments_that_cannot_be_pickled_names_the_task(pool: ProcessP
 @pytest.mark.parametrize(
     ("function", "argument", "text", "code"),
     [
-        (signal.raise_signal, signal.SIGKILL, "killed by signal 9 (SIGKILL)", -9),
-        (signal.raise_signal, signal.SIGSEGV, "killed by signal 11 (SIGSEGV)", -11),
+        (signal.raise_signal, signal.SIGKILL, "killed by SIGKILL (9)", -9),
+        (signal.raise_signal, signal.SIGSEGV, "killed by SIGSEGV (11)", -11),
         (os._exit, 3, "exited with code 3", 3),
         (os._exit, 0, "exited with code 0", 0),
     ],
@@ -391,7 +391,7 @@ def replace_results() -> None:
     ("task", "end"),
     [
         (close_descriptors, "exited with code 1"),
-        (close_descriptors_and_stay, "killed by signal 9"),
+        (close_descriptors_and_stay, "killed by SIGKILL (9)"),
     ],
 )
 def test_task_that_takes_its_workers_descriptors_fails_alone(

@@ -15,6 +15,7 @@ from paropt_exporter.errors import ParoptError
 
 LARGEST_SECRET_BYTES = 1 << 16
 _SHORTEST_HIDDEN = 4  # characters: hiding shorter ones would make messages unreadable, and protect nothing
+_SHORTEST_CUT = 8  # of a secret that is cut off; more than "Bearer "
 HIDDEN = "***"
 
 
@@ -107,10 +108,13 @@ def list_url_secrets(url: str) -> tuple[str, ...]:
 
 
 def hide_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return a text from a server or library with these secrets removed."""
+    """Return a text from a server or library with these secrets removed, also one that its end cuts off."""
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= _SHORTEST_HIDDEN:
             text = text.replace(secret, HIDDEN)
+            longest = min(len(secret) - 1, len(text))
+            cut = next((n for n in range(longest, _SHORTEST_CUT - 1, -1) if text.endswith(secret[:n])), 0)
+            text = f"{text[:-cut]}{HIDDEN}" if cut else text
     return text
 
 
