@@ -14,11 +14,9 @@ from msgspec import Struct
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.document import Document, Unreadable
 from paropt_exporter.config.foreign_files import parse_ini, parse_toml
+from paropt_exporter.config.recipe_files import JUSTFILES, MAKEFILES
 
 Words = tuple[str, ...]
-MAKEFILES = ("Makefile", "GNUmakefile", "makefile")
-JUSTFILES = ("justfile", "Justfile", ".justfile")
-TASKFILES = ("Taskfile.yml", "taskfile.yml", "Taskfile.yaml", "taskfile.yaml", "Taskfile.dist.yml")  # of go-task
 _SCRIPTS = tuple((f"scripts/{name}{end}", name) for name in ("lint", "check", "test", "tests") for end in ("", ".sh"))
 PROCESSES = re.compile(r"(?:-n\s*|--numprocesses[= ]\s*)(auto|logical|[1-9]\d*)")
 

@@ -15,9 +15,6 @@ from pathlib import Path
 
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.command_files import (
-    JUSTFILES,
-    MAKEFILES,
-    TASKFILES,
     Words,
     parse_just_recipes,
     parse_recipes,
@@ -32,6 +29,7 @@ from paropt_exporter.config.project_commands import (
     read_xdist_options,
 )
 from paropt_exporter.config.pytest_arguments import drop_reports
+from paropt_exporter.config.recipe_files import JUSTFILES, MAKEFILES, TASKFILES
 from paropt_exporter.config.tool_options import read_tool_options
 from paropt_exporter.config.virtual_environment import VARIABLE, build_environment, find_virtual_environment_in
 from paropt_exporter.files import exists, find_home, is_file, is_folder, read_start
