@@ -287,7 +287,8 @@ class SignalCollector:
         self, parts: Mapping[str, float], window_seconds: float
     ) -> tuple[Reading, PoolMeasurement | None]:
         if "matches" not in parts:
-            return reject_reading("epoch", "no series of this process: it has not been scraped"), None
+            why = "no series of this process: it has not been scraped, or its labels project and pool have changed"
+            return reject_reading("epoch", why), None
         if parts["matches"] != 1:
             return reject_reading("several_sources", f"{parts['matches']:.0f} series claim to be this process"), None
         missing = [name for name in OWN_SIGNALS if name not in parts]

@@ -58,7 +58,7 @@ def validate_answer(answer: QueryResult, *, now_timestamp_seconds: float) -> Rea
         return reject_reading("no_data", "the answer is empty")
     off = answer.evaluated_timestamp_seconds - now_timestamp_seconds
     if not math.isfinite(off) or off < -CLOCK_TOLERANCE_SECONDS:
-        return reject_reading("stale", f"the answer was computed {-off:.0f} s ago")
+        return reject_reading("stale", f"the answer was computed {-off:.0f} s ago, or the clocks differ")
     if off > CLOCK_TOLERANCE_SECONDS:
         return reject_reading("future", f"the answer was computed {off:.0f} s from now: the clocks differ")
     return None
