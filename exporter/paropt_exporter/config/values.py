@@ -318,7 +318,7 @@ class Feedback(Struct, frozen=True, kw_only=True):
     source: Literal["both", "local", "prometheus"] | None = None
     """Which measurements count. Default: both with a URL, otherwise local."""
     objective: Literal["fast", "deadline"] = "fast"
-    """`fast`: as many workers as help. `deadline`: just enough to keep the lane's `total`."""
+    """`fast`: as many workers as help. `deadline`: just enough to keep the lane's `total` and its stages' limits."""
     window: Duration | None = None
     """The range of rates, at least four scrapes. Default: 1m, or 4 intervals."""
     stabilization: Duration | None = None
