@@ -136,6 +136,13 @@ def lose_temporary_folder() -> None:
     tempfile.tempdir = "/proc/nonexistent"  # where none can be made
 
 
+def begin_again(*, dask_worker: Any) -> None:
+    """Begin a later session on this worker, as a coordinator does that has lost it; for its own process."""
+    agent = dask_worker.plugins["paropt"]
+    ((name, session),) = agent.sessions.items()
+    agent.begin_session(name, session.number + 1, "a later lease", session.root)
+
+
 def set_clock_ahead() -> None:
     """Set the clock of this worker ahead of that of its files; for its own process, before it has an agent."""
     import time

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from paropt_exporter.errors import TaskStopped
+from paropt_exporter.errors import TaskStopped, WorkerDied
 from paropt_exporter.executors.base import RemoteTaskOptions
+from paropt_exporter.executors.cluster import membership
 from paropt_exporter.executors.cluster.dispatcher import Dispatcher
 from paropt_exporter.executors.cluster.membership import Membership
 from paropt_exporter.executors.cluster.messages import (
@@ -22,6 +23,7 @@ from paropt_exporter.executors.cluster.messages import (
     RemoteTask,
     StopOrder,
     TaskReply,
+    WorkerUsage,
 )
 from paropt_exporter.executors.cluster.settings import ClusterSettings
 from paropt_exporter.executors.cluster.work_items import WorkItem
@@ -181,6 +183,25 @@ def test_items_of_a_worker_that_may_be_cut_off_fail_after_the_grace() -> None:
     (worker,) = cluster.members.workers.values()
     cluster.lose_worker(worker, is_cut_off=True)
     assert not cluster.items[0].future.done()
+    cluster.settle_down()
+    cluster.check()
+
+
+def test_item_of_a_worker_that_answers_no_request_fails() -> None:
+    cluster = FakeCluster()
+    cluster.add_worker(1)
+    cluster.submit("a")
+    cluster.session.turn()
+    (worker,) = cluster.members.workers.values()
+    for _ in range(2):
+        for _ in range(membership._MOST_OPEN_REQUESTS):
+            cluster.members.poll(idle=False)
+        assert cluster.members.is_present(worker)
+        usage = WorkerUsage(memory_available_bytes=1)
+        cluster.dispatcher.take_answers(worker, [usage])  # it was only slow
+    for _ in range(membership._MOST_OPEN_REQUESTS + 1):
+        cluster.members.poll(idle=False)
+    assert isinstance(cluster.items[0].future.exception(0), WorkerDied)
     cluster.settle_down()
     cluster.check()
 

@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+import requests
 
 from paropt_exporter.events import Result
 from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
@@ -127,6 +129,23 @@ def test_local_cluster_takes_no_orders_of_other_users(tmp_path: Path) -> None:
             check_address(hosted.address, tls=TlsFiles(ca=authority.file, cert=certificate, key=key), insecure=False)
     finally:
         hosted.close()
+
+
+def test_local_cluster_has_no_pages_for_other_users(tmp_path: Path) -> None:
+    hosted = HostedCluster(ClusterSettings(root=tmp_path, start_timeout_seconds=60.0))
+    try:
+        sockets = psutil.Process(hosted.pid).net_connections("tcp")
+        ports = [each.laddr.port for each in sockets if each.status == psutil.CONN_LISTEN]
+        assert [is_shown(port, page) for port in ports for page in ("health", "json/identity.json")] == [False] * 4
+    finally:
+        hosted.close()
+
+
+def is_shown(port: int, page: str) -> bool:
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/{page}", timeout=WAIT_SECONDS).ok
+    except requests.ConnectionError:  # it is a port for TLS
+        return False
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from support.cluster_tasks import (
     LIES,
     MALFORMED,
     answer_twice,
+    begin_again,
     claim_a_long_duration,
     lose_temporary_folder,
     send_malformed,
@@ -251,6 +252,21 @@ def test_malformed_message_costs_its_worker_and_a_line(
         pool.close_within(0.0)
     assert {record.message for record in caplog.records} == {"messages can't be read: their connection ends"}
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_tasks_of_an_earlier_session_are_killed_before_a_later_one_begins(
+    own_cluster: DaskCluster, tmp_path: Path
+) -> None:
+    """Their coordinator has given them up, and may run them again; the end of their connection may not arrive."""
+    own_cluster.start_worker("a")
+    pool = open_pool(own_cluster, tmp_path, size=1)
+    try:
+        running, pid = start_sleeper(pool, tmp_path, "running")
+        run_on_workers(own_cluster, begin_again)
+        wait_for_end(pid)
+        assert isinstance(running.exception(WAIT_SECONDS), WorkerDied)  # type: ignore[attr-defined]
+    finally:
+        pool.close_within(0.0)
 
 
 @pytest.mark.parametrize("comes_first", ["pool", "pause"])

@@ -161,14 +161,19 @@ class Agent(WorkerPlugin):
     # Called by the coordinator
 
     def begin_session(self, session: str, number: int, lease: str, root: str) -> None:
-        """Begin a session that ends when `lease` is released. A lease with a lower number came too late: ignore it."""
+        """Begin a session that ends when `lease` is released; an earlier one of its coordinator ends now.
+
+        A lease with a lower number came too late: ignore it.
+        """
         with self.lock:
             known = self.sessions.get(session)
-            if known is not None and known.number > number:
-                return
+        if known is not None and known.number > number:
+            return
+        if known is not None and known.number < number:
+            self.end_session(session)
+        with self.lock:
             self._leases = {key: name for key, name in self._leases.items() if name != session} | {lease: session}
-            self.sessions[session] = known or _Session(root)
-            self.sessions[session].number = number
+            self.sessions.setdefault(session, _Session(root)).number = number
 
     def end_session(self, session: str, number: int | None = None) -> None:
         """Kill the tasks of a coordinator, unless it has begun another session than `number` since."""

@@ -61,8 +61,11 @@ def _make_cluster(options: dict[str, Any]) -> Any:
         sys.path.insert(0, options["root"])
         module, _, name = options["factory"].partition(":")
         return getattr(importlib.import_module(module), name)()
+    import dask
     from distributed import LocalCluster
 
+    # Dask serves pages about its workers and tasks over plain HTTP, to every user of this host.
+    dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []})
     make: Any = LocalCluster
     return make(
         n_workers=0,

@@ -219,6 +219,7 @@ class Dispatcher:
     def take_answers(self, worker: RemoteWorker, answers: list[Answer]) -> None:
         """Apply the answers of a worker. Raises an exception of any kind if they are invalid."""
         now = worker.heard_seconds = monotonic()
+        worker.open_requests = 0
         for answer in answers:
             if isinstance(answer, WorkerUsage):
                 _take_usage(worker, answer, now)

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _EVENT_SECONDS = 1.0  # how long the scheduler has to report why the connection to a worker has ended
 _RELIST_SECONDS = 1.0  # until a worker that could not be prepared is looked for again
 _SUBSCRIBED_SECONDS = (0.1, 1.0, 5.0)  # the scheduler confirms no subscription
+_MOST_OPEN_REQUESTS = 1200  # two each second: Dask gives up a worker that hangs after half the time (worker-ttl)
 _PREPARING_SECONDS = 0.05  # between two looks at workers that are being prepared
 _EXPOSED = (
     "it has no TLS, and anyone on the way to it can run code here: use tls:// with dask.tls, or write insecure: true "
@@ -224,9 +225,15 @@ class Membership:
             self._session.loop.call_later(0.0 if worker.items else _EVENT_SECONDS, self._lose_stream, worker)
 
     def poll(self, *, idle: bool) -> None:
-        """Ask the workers with tasks how these run; with `idle`, also ask idle ones for the memory of their hosts."""
+        """Ask the workers with tasks how these run; with `idle`, also ask idle ones for the memory of their hosts.
+
+        Lose a worker that has not answered for long: it hangs, or a proxy holds a connection whose other end has gone.
+        """
         for worker in tuple(self.workers.values()):
-            if worker.items or idle:
+            if worker.open_requests >= _MOST_OPEN_REQUESTS:
+                self.lose(worker)
+            elif worker.items or idle:
+                worker.open_requests += 1
                 worker.stream.send(UsageRequest())
 
     def _handle_status(self, address: str, event: tuple[float, Any]) -> None:

@@ -50,6 +50,7 @@ class RemoteWorker(Struct, eq=False):
     memory_available_bytes: int = 0  # of its host
     draining: bool = False
     status: str = ""  # Dask's name of it
+    open_requests: int = 0  # for its usage, since its last answer
     fit: bool = True  # it has the files of this run
     connected: bool = True
     differences: tuple[str, ...] = ()
