@@ -125,10 +125,13 @@ class ThreadGroup:
         while self._leaving and not self._leaving[0].is_alive():
             self._leaving.popleft()
 
-    def forget_thread(self, ident: int) -> None:
-        """Remove a thread, so that `join` does not wait for it, even if it is already waiting."""
+    def forget_thread(self, name: str) -> None:
+        """Remove a thread, so that `join` does not wait for it, even if it is already waiting.
+
+        By its name: if it has exited, another thread may have got its ident.
+        """
         with self._lock:
-            self._threads.difference_update(tuple(thread for thread in tuple(self._threads) if thread.ident == ident))
+            self._threads.difference_update(tuple(thread for thread in tuple(self._threads) if thread.name == name))
             self._changed.notify_all()
 
     def add_current(self) -> None:

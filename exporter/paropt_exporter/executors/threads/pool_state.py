@@ -384,7 +384,7 @@ class ThreadPoolState:
             self._start_missing()
         with self.lock:  # only now, since a `join` in another thread must see the stopped worker or its successor
             if stopped is not None and stopped.abandoned:
-                self._threads.forget_thread(stopped.ident)
+                self._threads.forget_thread(stopped.name)
         return True
 
     # Measurements
