@@ -5,9 +5,9 @@ Usage: python benchmarks/soak.py [SECONDS] [SEED]. The seed is printed and repla
 A lane whose stages fail in every way runs again and again, under scrapes, slow clients and a Prometheus that comes and
 goes. Meanwhile orders pin, pause and resume it, commands read its history and locks hold it up, second exporters of the
 project run beside it and are killed, and so are its workers, supervisor and fork server. Beside it `soak_pools.py` and,
-if Dask is there, `soak_cluster.py` do the same to pools without a lane. At the end every stage has exactly one result a
-run, totals equal the rows and the page, the history is undamaged, and threads, descriptors, memory and processes are
-back where they were. Exits with 1 and says what is wrong otherwise.
+in a long soak, `soak_signals.py` and `soak_cluster.py` (if Dask is there) do the same to pools without a lane. At the
+end every stage has exactly one result a run, totals equal the rows and the page, the history is undamaged, and threads,
+descriptors, memory and processes are back where they were. Exits with 1 and says what is wrong otherwise.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kills import find_victims
 
 SECONDS = 180.0
-CLUSTER_SECONDS = 60.0  # from here on the cluster is part of it
+LONG_SECONDS = 60.0  # from here on signals and the cluster are part of it
 COMMAND = Path(sys.executable).parent / "paropt-exporter"
 RUN_ONCE = (str(COMMAND), "--lane", "standard", "--once", "--web.listen-address=127.0.0.1:0")
 HISTORY = ".paropt/history.db"
@@ -127,7 +127,9 @@ def main() -> None:
 def beside(seconds: float, seed: int) -> Iterator[Callable[[], Iterator[str]]]:
     """Run the soaks of pools without a lane; yield a function that waits for them and yields their faults."""
     commands = [["soak_pools.py", f"{seconds:g}", str(seed)]]
-    if seconds >= CLUSTER_SECONDS and find_spec("distributed") is not None:
+    if seconds >= LONG_SECONDS:
+        commands.append(["soak_signals.py", f"{seconds:g}", str(seed)])
+    if seconds >= LONG_SECONDS and find_spec("distributed") is not None:
         commands.append(["soak_cluster.py", str(int(seconds)), str(int(seconds / 20)), "0"])
     running = [
         (name, subprocess.Popen([sys.executable, str(Path(__file__).with_name(name)), *rest], stdout=-1, text=True))

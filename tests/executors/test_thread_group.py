@@ -136,7 +136,7 @@ def test_exit_of_a_thread_does_not_look_at_all_others(monkeypatch: pytest.Monkey
     [
         lambda group: group.announce("w"),
         lambda group: group.withdraw_unstarted(["w"]),
-        lambda group: group.forget_thread(1),
+        lambda group: group.forget_thread("w"),
         lambda group: group.join(0),
     ],
     ids=["announce", "withdraw", "forget", "join"],
@@ -153,10 +153,9 @@ def test_interrupted_use_leaves_no_pool_locked(use: Callable[[ThreadGroup], obje
 
 
 def test_join_skips_forgotten_threads() -> None:
-    group, go, idents = ThreadGroup(threading.RLock()), threading.Event(), []
+    group, go = ThreadGroup(threading.RLock()), threading.Event()
 
     def work() -> None:
-        idents.append(threading.get_ident())
         started.set()
         assert go.wait(10)
 
@@ -164,24 +163,24 @@ def test_join_skips_forgotten_threads() -> None:
     group.announce("left behind")
     group.start("left behind", work)
     assert started.wait(10)
-    group.forget_thread(idents[0])
+    group.forget_thread("left behind")
     group.join()
     go.set()
 
 
 def test_join_stops_to_wait_for_a_thread_that_is_forgotten_meanwhile() -> None:
-    group, go, idents = ThreadGroup(threading.RLock()), threading.Event(), []
+    group, go, started = ThreadGroup(threading.RLock()), threading.Event(), threading.Event()
 
     def work() -> None:
-        idents.append(threading.get_ident())
+        started.set()
         assert go.wait(10)
 
     group.announce("left behind")
     group.start("left behind", work)
     joining = threading.Thread(target=group.join)
     joining.start()
-    assert eventually(lambda: _is_in(joining, "wait") and idents != [])
-    group.forget_thread(idents[0])
+    assert eventually(lambda: _is_in(joining, "wait") and started.is_set())
+    group.forget_thread("left behind")
     joining.join(10)
     assert not joining.is_alive()
     go.set()

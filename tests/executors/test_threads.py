@@ -28,7 +28,7 @@ from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.threads import worker as worker_module
 from paropt_exporter.executors.threads.pool_state import ThreadPoolState
 from paropt_exporter.executors.threads.worker import Worker
-from support.interrupts import interrupted_at, shuts_down
+from support.interrupts import act_before, interrupted_at, shuts_down
 from support.pool_tasks import HANG_SECONDS, FalsyError, burn_in_child, double, eventually, nothing, raise_it, spin
 from support.processes import read_printed, run_python
 
@@ -723,6 +723,28 @@ def test_interrupted_shutdown_that_cancels_loses_no_task() -> None:
         assert wait(futures, HANG_SECONDS).not_done == set(), line
         line += 1
     assert line > 20
+
+
+def test_stop_of_a_task_that_ends_meanwhile_forgets_no_other_thread() -> None:
+    """A new thread had got the ident of the one that ended: `shutdown` did not wait for its tasks."""
+    pool, stopped_ends, others_end = ThreadPool(2), threading.Event(), threading.Event()
+    stopped = pool.submit(stopped_ends.wait, HANG_SECONDS)
+    others = [pool.submit(others_end.wait, HANG_SECONDS)]
+    assert eventually(lambda: stopped.running() and others[0].running())
+    (thread,) = (each for each in threading.enumerate() if each.name == pool._state.workers.all[0].name)
+
+    def end_and_start() -> None:
+        stopped_ends.set()
+        thread.join(HANG_SECONDS)
+        others.append(pool.submit(others_end.wait, HANG_SECONDS))
+        assert eventually(others[1].running)
+
+    line = "with self.lock:  # only now, since a `join` in another thread must see the stopped worker or its successor"
+    with act_before(ThreadPoolState.stop, line, end_and_start):
+        assert pool.stop(stopped, TaskStopped("stop"))
+    assert len(pool._state._threads._threads) == 2
+    others_end.set()
+    assert shuts_down(pool)
 
 
 def test_interrupted_stop_costs_no_worker() -> None:

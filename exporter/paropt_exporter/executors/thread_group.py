@@ -100,8 +100,8 @@ class ThreadGroup:
         """
         me = threading.get_ident()
         with self._lock:
-            unstarted = {name for name in names if self._starting.get(name, me) == me}
-            for name in [name for name, starter in self._starting.items() if starter == me]:
+            unstarted = set(filter(lambda name: self._starting.get(name, me) == me, names))
+            for name in tuple(name for name, starter in self._starting.items() if starter == me):
                 del self._starting[name]
             self._changed.notify_all()
             return unstarted.difference(thread.name for thread in tuple(self._threads))
@@ -114,18 +114,24 @@ class ThreadGroup:
             work()
         finally:
             with self._lock:
-                # the oldest only: to check all would take quadratic time
-                while self._leaving and not self._leaving[0].is_alive():
-                    self._leaving.popleft()
+                self._drop_exited()
                 self._leaving.append(threading.current_thread())
                 self._threads.discard(threading.current_thread())
                 if len(self._threads) <= 1:  # the last one may be the one that joins
                     self._changed.notify_all()
 
-    def forget_thread(self, ident: int) -> None:
-        """Remove a thread, so that `join` does not wait for it, even if it is already waiting."""
+    def _drop_exited(self) -> None:
+        """Drop the threads that have exited, the oldest only: to check all would take quadratic time."""
+        while self._leaving and not self._leaving[0].is_alive():
+            self._leaving.popleft()
+
+    def forget_thread(self, name: str) -> None:
+        """Remove a thread, so that `join` does not wait for it, even if it is already waiting.
+
+        By its name: if it has exited, another thread may have got its ident.
+        """
         with self._lock:
-            self._threads.difference_update([thread for thread in tuple(self._threads) if thread.ident == ident])
+            self._threads.difference_update(tuple(thread for thread in tuple(self._threads) if thread.name == name))
             self._changed.notify_all()
 
     def add_current(self) -> None:
@@ -174,7 +180,7 @@ class ThreadGroup:
         with self._lock:
             if not self._changed.wait_for(lambda: not self._has_others(me), _left(end)):
                 return False
-            leaving = [thread for thread in _list_alive(self._leaving) if thread.ident != me]
+            leaving = tuple(thread for thread in _list_alive(self._leaving) if thread.ident != me)
         for thread in leaving:
             thread.join(_left(end))
         return not any(thread.is_alive() for thread in leaving)

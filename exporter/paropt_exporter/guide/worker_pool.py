@@ -183,7 +183,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
             # two sets, so that only the smaller one is iterated
             self._changed.wait_for(lambda: asked.isdisjoint(self._open), timeout)
             self._settle_done_tasks()
-            self._unreported = [task for task in self._unreported if task.metrics is None or task not in asked]
+            self._unreported = list(filter(lambda task: task.metrics is None or task not in asked, self._unreported))
             if ended := not self._unreported:
                 self._end_run()
         self._flush_observers(ended=ended)
@@ -195,7 +195,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         """A snapshot of the pool, also while tasks run."""
         with self._lock:
             self._settle_done_tasks()
-            ended = [task.metrics for task in self._tasks if task.metrics is not None]
+            ended = tuple(task.metrics for task in self._tasks if task.metrics is not None)
             until = monotonic() if self._open else self._last_seconds
             return summarize(
                 ended,

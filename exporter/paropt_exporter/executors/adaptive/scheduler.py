@@ -266,12 +266,15 @@ class AdaptiveScheduler:
             if self._is_choosing:
                 self._must_choose_again = True
                 return None
-            found = self._choose_startable()
-            while found is None and self._must_choose_again:
-                found = self._choose_startable()
-            return found
+            return self._choose_startable()
 
     def _choose_startable(self) -> tuple[PoolName, QueuedTask] | None:
+        found = self._choose_startable_once()
+        while found is None and self._must_choose_again:
+            found = self._choose_startable_once()
+        return found
+
+    def _choose_startable_once(self) -> tuple[PoolName, QueuedTask] | None:
         backlog, full_for_unknown = self._backlog, False
         try:
             self._is_choosing, self._must_choose_again = True, False
@@ -464,8 +467,9 @@ class AdaptiveScheduler:
         demands = [compute_thread_demand(task) for _, task in running]
         self._competing = count_competing(demands)
         if due:
+            seen_parents = [each for each in seen if each[0] in parents]
             with self.lock:
-                self._children.sample(self._iter_submitted([each for each in seen if each[0] in parents]), monotonic())
+                self._children.sample(self._iter_submitted(seen_parents), monotonic())
         self._children.schedule(monotonic(), computing=any(demand >= 0.5 for demand in demands))
         for future, task in running:
             submitted = self._backlog.submitted.get(future)

@@ -116,7 +116,7 @@ class Agent(WorkerPlugin):
         for session in tuple(self.sessions):
             self.end_session(session)
         with self.lock:
-            pools = [pool for pool in (self._commands, self._calls) if pool is not None]
+            pools = self._list_pools()
             self._commands = self._calls = None
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -158,6 +158,9 @@ class Agent(WorkerPlugin):
                     assert session.stream is not None
                     session.stream.send(self.read_usage(name))
 
+    def _list_pools(self) -> list[Any]:
+        return [pool for pool in (self._commands, self._calls) if pool is not None]
+
     # Called by the coordinator
 
     def begin_session(self, session: str, number: int, lease: str, root: str) -> None:
@@ -172,7 +175,7 @@ class Agent(WorkerPlugin):
         if known is not None and known.number < number:
             self.end_session(session)
         with self.lock:
-            self._leases = {key: name for key, name in self._leases.items() if name != session} | {lease: session}
+            self._leases = dict(item for item in self._leases.items() if item[1] != session) | {lease: session}
             self.sessions.setdefault(session, _Session(root)).number = number
 
     def end_session(self, session: str, number: int | None = None) -> None:
@@ -252,7 +255,7 @@ class Agent(WorkerPlugin):
         with self.lock:
             session = self.sessions.get(session_name)
             attempts = {future.label: attempt for attempt, future in session.running.items()} if session else {}
-            pools = [pool for pool in (self._commands, self._calls) if pool is not None]
+            pools = self._list_pools()
         now = monotonic()
         running = tuple(
             _build_usage(attempts[task.label], task, now)

@@ -290,7 +290,7 @@ class ProcessManager:
         """Give up a process; return the tasks that are lost with it."""
         with self.scheduler.lock:
             if process.worker.process is not process:  # its exit was noted
-                return [item for item in process.tasks.assigned.values() if not item.future.done()]
+                return process.tasks.list_unsettled()
             lost = self.scheduler.note_abandoned(process, process.connection.withdraw_claims(), monotonic())
             process.connection.close()
         return lost

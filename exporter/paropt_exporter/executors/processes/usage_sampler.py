@@ -37,61 +37,66 @@ class UsageSampler:
 
     def build_statistics(self) -> PoolStatistics:
         """Return the pool's statistics now."""
-        scheduler = self._scheduler
-        with scheduler.lock:
-            workers = scheduler.workers
-            # Added up first: a task that ends meanwhile is missed once, and not counted twice.
-            totals = WorkerCounters()
-            for worker in workers:
-                totals.add(worker.counters)
-            queue, now = scheduler.queue.copy(), monotonic()
-            live = [process for process in scheduler.iter_processes() if process.is_ready]
-            busy = [process for process in live if process.tasks.batches]
-            spent = _read_spent(busy)
-            self._forget_others(live)
-            snapshot = PoolSnapshot(
-                target=scheduler.target,
-                live=len(live),
-                busy=len(busy),
-                starting=len(workers) - len(live),
-                queued=len(queue),
-                oldest_queued_age_seconds=max(0.0, now - queue[0].queued_seconds) if queue else 0.0,
-                slot_seconds=sum(worker.slot_seconds for worker in workers)
-                + sum(now - process.ready_seconds for process in live),
-                cpu_seconds=sum(worker.cpu_seconds for worker in workers) + sum(cpu for cpu, _ in spent.values()),
-                run_delay_seconds=sum(worker.delay_seconds for worker in workers)
-                + sum(map(self._read_unreported_delay, busy)),
-                running=sum(len(process.tasks.settling) for process in live)
-                + sum(len(process.tasks.assigned) for process in busy),
-            )
-            busy_seconds = sum(max(0.0, now - process.tasks.batch_seconds) for process in busy)
-            return self._counters.build_statistics(snapshot, totals, busy_seconds)
+        with self._scheduler.lock:
+            return self._build_statistics(self._scheduler)
+
+    def _build_statistics(self, scheduler: Scheduler) -> PoolStatistics:
+        workers = scheduler.workers
+        # Added up first: a task that ends meanwhile is missed once, and not counted twice.
+        totals = WorkerCounters()
+        for worker in workers:
+            totals.add(worker.counters)
+        queue, now = scheduler.queue.copy(), monotonic()
+        live = [process for process in scheduler.iter_processes() if process.is_ready]
+        busy = [process for process in live if process.tasks.batches]
+        spent = _read_spent(busy)
+        self._forget_others(live)
+        snapshot = PoolSnapshot(
+            target=scheduler.target,
+            live=len(live),
+            busy=len(busy),
+            starting=len(workers) - len(live),
+            queued=len(queue),
+            oldest_queued_age_seconds=max(0.0, now - queue[0].queued_seconds) if queue else 0.0,
+            slot_seconds=sum(worker.slot_seconds for worker in workers)
+            + sum(now - process.ready_seconds for process in live),
+            cpu_seconds=sum(worker.cpu_seconds for worker in workers) + sum(cpu for cpu, _ in spent.values()),
+            run_delay_seconds=sum(worker.delay_seconds for worker in workers)
+            + sum(map(self._read_unreported_delay, busy)),
+            running=sum(len(process.tasks.settling) for process in live)
+            + sum(len(process.tasks.assigned) for process in busy),
+        )
+        busy_seconds = sum(max(0.0, now - process.tasks.batch_seconds) for process in busy)
+        return self._counters.build_statistics(snapshot, totals, busy_seconds)
 
     def list_running(self) -> tuple[RunningTask, ...]:
         """Return the running tasks: of each process's tasks the first that has not ended."""
         with self._scheduler.lock:
-            processes = list(self._scheduler.iter_processes())
-            self._forget_others(processes)
-            busy = [process for process in processes if process.tasks.batches and process.tasks.assigned]
-            spent = _read_spent(busy)
-            found = []
-            for process in busy:
-                item = next(iter(tuple(process.tasks.assigned.values())), None)
-                if item is not None:
-                    cpu, memory = spent.get(process.pid, (0.0, 0))
-                    found.append(
-                        RunningTask(
-                            label=item.future.label,
-                            worker=process.worker.name,
-                            started_seconds=process.tasks.batch_seconds,
-                            cpu_seconds=cpu,
-                            memory_bytes=memory,
-                            run_delay_seconds=self._read_run_delay(process),
-                            sampled_seconds=(now := monotonic()),
-                            core_time=self._sample_core_time(process.pid, now),
-                        )
+            return self._list_running()
+
+    def _list_running(self) -> tuple[RunningTask, ...]:
+        processes = list(self._scheduler.iter_processes())
+        self._forget_others(processes)
+        busy = [process for process in processes if process.tasks.batches and process.tasks.assigned]
+        spent = _read_spent(busy)
+        found = []
+        for process in busy:
+            item = next(iter(tuple(process.tasks.assigned.values())), None)
+            if item is not None:
+                cpu, memory = spent.get(process.pid, (0.0, 0))
+                found.append(
+                    RunningTask(
+                        label=item.future.label,
+                        worker=process.worker.name,
+                        started_seconds=process.tasks.batch_seconds,
+                        cpu_seconds=cpu,
+                        memory_bytes=memory,
+                        run_delay_seconds=self._read_run_delay(process),
+                        sampled_seconds=(now := monotonic()),
+                        core_time=self._sample_core_time(process.pid, now),
                     )
-            return tuple(found)
+                )
+        return tuple(found)
 
     def read_memory(self) -> tuple[WorkerMemory, ...]:
         """Return the memory of each worker process; takes some 20 µs for each, without the lock."""

@@ -58,7 +58,7 @@ class WorkerThreads:
         with self._scheduler.lock:
             workers = tuple(self._scheduler.workers)
             names = self.group.withdraw_unstarted(worker.name for worker in workers)
-            for worker in [worker for worker in workers if worker.name in names]:
+            for worker in tuple(worker for worker in workers if worker.name in names):
                 self._remove(worker)
             self.group.note_shortage()
             if self._scheduler.workers:

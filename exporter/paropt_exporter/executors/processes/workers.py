@@ -213,6 +213,9 @@ class AssignedTasks:
         """Return the tasks from number `first` on."""
         return [self.assigned[number] for number in sorted(self.assigned) if number >= first]
 
+    def list_unsettled(self) -> list[WorkItem]:
+        return [item for item in self.assigned.values() if not item.future.done()]
+
     def drop_from(self, first: int) -> None:
         """Remove the tasks from number `first` on. Their numbers are given again."""
         self.assigned = {number: item for number, item in self.assigned.items() if number < first}

@@ -384,7 +384,7 @@ class ThreadPoolState:
             self._start_missing()
         with self.lock:  # only now, since a `join` in another thread must see the stopped worker or its successor
             if stopped is not None and stopped.abandoned:
-                self._threads.forget_thread(stopped.ident)
+                self._threads.forget_thread(stopped.name)
         return True
 
     # Measurements
@@ -404,7 +404,7 @@ class ThreadPoolState:
     def get_worker_time(self) -> WorkerTime:
         """Return how long the workers have been busy and available, current tasks included."""
         with self.lock:
-            now, live = monotonic(), [worker for worker in self.workers.all if worker.ready_seconds is not None]
+            now, live = monotonic(), tuple(worker for worker in self.workers.all if worker.ready_seconds is not None)
             busy = sum(max(0.0, now - worker.started_seconds) for worker in live if worker.task is not None)
             return WorkerTime(
                 self.counters.exited.busy_seconds + sum(worker.counters.busy_seconds for worker in live) + busy,
@@ -430,7 +430,7 @@ class ThreadPoolState:
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         with self.lock:
             latest = monotonic() - youngest_seconds
-            workers = [worker for worker in self.workers.all if worker.started_seconds <= latest]
+            workers = tuple(worker for worker in self.workers.all if worker.started_seconds <= latest)
             return sample_running(workers, children=children, children_seconds=_CHILD_SAMPLING_SECONDS)
 
 

@@ -405,7 +405,7 @@ def _dumps_by_value(value: object, modules: set[str]) -> bytes:
         from paropt_exporter.executors.worker.by_value import dumps as to_bytes
     with _registering:
         wanted = modules | main_module.list_spawned()
-        registered = {name for name in wanted if name in sys.modules} - cloudpickle.list_registry_pickle_by_value()
+        registered = (sys.modules.keys() & wanted) - cloudpickle.list_registry_pickle_by_value()
         try:
             for name in registered:
                 cloudpickle.register_pickle_by_value(sys.modules[name])
