@@ -151,6 +151,10 @@ _SYNTAX_PLACE, _SYNTAX_MESSAGE = re.compile(r'^E +File "(.+)", line (\d+)$'), re
 _CONFTEST = re.compile(r"^ImportError while loading conftest '(.+)'\.$")
 _SOURCE_LINE = re.compile(r"^(\S.*?):(\d+): ")
 _NOT_IN_A_TEST = re.compile(r"^ERROR (?:at (?:setup|teardown) of|collecting) ")
+# Between two tracebacks of a chain, whose last exception is the one that the test raised
+_CHAINED = re.compile(
+    r"^(?:The above exception was the direct cause of|During handling of the above exception, another )"
+)
 _CAPTURED = re.compile(r"^-+ Captured \S.* -+$")
 _LEVEL_OF_GROUP = re.compile(r"^ +\| ")  # exceptions of a group are indented behind a line
 _GROUP_BEGINS, _SECOND_IN_GROUP = re.compile(r"^ +\+-\+-+ 1 -+$"), re.compile(r"^ +\+-+ 2 -+$")
@@ -415,6 +419,9 @@ def _read_section_line(line: str, section: _Section) -> None:
         section.of_doctest.append(line)
     if _CAPTURED.match(line) or _SECOND_IN_GROUP.match(line):
         section.ended = True  # the tests' own output may look like messages and places
+    elif _CHAINED.match(line):
+        section.message, section.syntax_place = "", None
+        section.places.clear()
     elif not section.message and (syntax := _SYNTAX_PLACE.match(line)):
         section.syntax_place = (syntax[1], int(syntax[2]))
     elif section.syntax_place and not section.message:

@@ -537,6 +537,39 @@ def test_internal_error_of_pytest_is_named_with_its_place(tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        "The above exception was the direct cause of the following exception:",
+        "During handling of the above exception, another exception occurred:",
+    ],
+)
+def test_last_exception_of_a_chain_is_the_message(between: str) -> None:
+    """The first one was shown, at the place of the last one."""
+    output = f"""=================================== FAILURES ===================================
+__________________________________ test_chain __________________________________
+tests/test_a.py:5: in load
+    inner()
+tests/test_a.py:2: in inner
+    return {{}}["x"]
+E   KeyError: 'x'
+
+{between}
+tests/test_a.py:9: in test_chain
+    load()
+src/load.py:7: in load
+    raise ValueError("config has no x") from e
+E   ValueError: config has no x
+E   in app.ini
+=========================== short test summary info ============================
+FAILED tests/test_a.py::test_chain - ValueError: con...
+"""
+    message = "ValueError: config has no x"
+    assert find_findings(output) == (
+        Finding(message=message, path="tests/test_a.py", line=9, test="tests/test_a.py::test_chain"),
+    )
+
+
 def test_long_name_of_a_test_has_its_message_and_place() -> None:
     """pytest writes only one or two underscores beside it, and no message in its last lines."""
     name = "TestExportOfOrders::test_an_order_without_any_items_is_left_out_of_the_export"
