@@ -187,10 +187,13 @@ _CRASHED_THREAD = re.compile(r"^Current thread 0x\w+.* \(most recent call first\
 _TIMED_OUT = re.compile(r"^\++ Timeout \++$")
 _STACK = re.compile(r"^~+ Stack of (?P<thread>.+?) \(\d+\) ~+$")
 
-# behave: a heading above the steps of each scenario (unless its formatter leaves it out), and lists at the end
+# behave: lists at the end, and above, as its formatter writes it, each scenario with its heading, or failed steps
 _BEHAVE_LIST = re.compile(r"^(?:Failing|Errored) scenarios:$")
 _BEHAVE_LISTED = re.compile(r"^  (?P<path>\S.*\.feature):(?P<line>\d+)  (?P<test>.+)$")
 _BEHAVE_HEADING = re.compile(r"^ *Scenario\b.* # (?P<place>\S.*\.feature:\d+)$")
+_BEHAVE_STEP = re.compile(
+    r"^(?:FAILURE|ERROR) in step '(?P<test>.+)' \((?P<path>\S.*\.feature):(?P<line>\d+)\):$"
+)  # progress3
 _BEHAVE_MESSAGE = re.compile(r"^ *(?:ASSERT FAILED|Assertion Failed): (?P<message>.+)$")
 
 # Robot Framework: suites between two rulers, and the result of each test and suite above a ruler
@@ -600,23 +603,26 @@ def _read_traceback(lines: Sequence[str]) -> tuple[str | None, int | None, str]:
 
 
 def _find_behave_failures(lines: Sequence[str]) -> Iterator[Finding]:
-    """Yield a finding for each scenario in the lists at the end."""
+    """Yield a finding for each scenario in the lists at the end, or for each failed step."""
     begin = next((number for number, line in enumerate(lines) if _BEHAVE_LIST.match(line)), len(lines))
     listed = [*filter(None, map(_BEHAVE_LISTED.match, lines[begin:]))]
+    steps = [*filter(None, map(_BEHAVE_STEP.match, lines[:begin]))] if listed else []
     messages = _read_behave_messages(lines[:begin]) if listed else {}
-    for each in listed:
+    for each in steps or listed:
         path, line = each["path"], int(each["line"])
         message = messages.get(f"{path}:{line}", "failed")
         yield Finding(message=message, path=path, line=line, test=f"{path}:{line} {each['test']}")
 
 
 def _read_behave_messages(lines: Sequence[str]) -> dict[str, str]:
-    """Return the first message or exception below the heading of each scenario, by the scenario's place."""
+    """Return the first message or exception of each scenario or failed step by its place."""
     found: dict[str, str] = {}
     place = ""
     for number, line in enumerate(lines):
         if heading := _BEHAVE_HEADING.match(line):
             place = heading["place"]
+        elif step := _BEHAVE_STEP.match(line):
+            place = f"{step['path']}:{step['line']}"
         elif place in found:
             continue
         elif message := _BEHAVE_MESSAGE.match(line):

@@ -659,6 +659,19 @@ Took 0min 0.082s
     ]
 
 
+def test_behave_names_failed_steps_if_its_formatter_does_not_name_scenarios_above() -> None:
+    output = """--------------------------------------------------------------------------------
+FAILURE in step 'the total is 3' (features/cart.feature:5):
+ASSERT FAILED: total is 2
+--------------------------------------------------------------------------------
+
+Failing scenarios:
+  features/cart.feature:2  Add tea
+"""
+    (finding,) = find_findings(output)
+    assert finding.text == "features/cart.feature:5 the total is 3: total is 2"
+
+
 def test_robot_framework_names_failed_tests_with_their_suites() -> None:
     """The summary showed the paths of the reports."""
     output = """==============================================================================
