@@ -63,9 +63,10 @@ class Finding(Struct, frozen=True, kw_only=True):
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first `most` findings in an output (None: all); empty for tools that are not known here.
 
-    Known are pre-commit with the tools in its hooks, pytest, unittest, doctest, behave, Robot Framework, go test, cargo
-    test, vitest, jest, mocha and TAP (node --test, bats, prove), then ruff, mypy, bandit, tsc, eslint and tools that
-    write like them, and at last a limit of coverage, a wrong option, an error of Node.js and a Python traceback.
+    Known are pre-commit with the tools in its hooks, pytest, unittest, trial, doctest, behave, Robot Framework, go
+    test, cargo test, vitest, jest, mocha and TAP (node --test, bats, prove), then ruff, mypy, bandit, tsc, eslint and
+    tools that write like them, and at last a limit of coverage, a wrong option, an error of Node.js and a Python
+    traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     return tuple(islice(_find_failed_hooks(lines), most)) or _find_by_tool(lines, most)
@@ -77,6 +78,7 @@ def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]
         _find_internal_error,
         _find_fatal_error,
         _find_unittest_failures,
+        _find_trial_failures,
         _find_doctest_failures,
         _find_behave_failures,
         _find_robot_failures,
@@ -186,6 +188,9 @@ _FATAL = re.compile(r"Fatal Python error: (?P<message>.+)$")  # in the line of p
 _CRASHED_THREAD = re.compile(r"^Current thread 0x\w+.* \(most recent call first\):$")
 _TIMED_OUT = re.compile(r"^\++ Timeout \++$")
 _STACK = re.compile(r"^~+ Stack of (?P<thread>.+?) \(\d+\) ~+$")
+
+# Twisted's trial: a traceback between rulers, and below it the tests that it is of
+_TRIAL_RULER, _TRIAL_END, _TRIAL_HEADERS = "=" * 79, "-" * 79, ("[FAIL]", "[ERROR]")
 
 # behave: lists at the end, and above, as its formatter writes it, each scenario with its heading, or failed steps
 _BEHAVE_LIST = re.compile(r"^(?:Failing|Errored) scenarios:$")
@@ -533,6 +538,17 @@ def _make_unittest_finding(header: re.Match[str], lines: Sequence[str]) -> Findi
     return Finding(
         message=message or "failed", path=path, line=line, test=f"{test} {parameters}" if parameters else test
     )
+
+
+def _find_trial_failures(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for each failed test of trial."""
+    rulers = [number for number, line in enumerate(lines) if line in (_TRIAL_RULER, _TRIAL_END)]
+    for begin, end in pairwise(rulers):
+        if lines[begin + 1] in _TRIAL_HEADERS:
+            tests = [*takewhile(str.strip, reversed(lines[begin + 2 : end]))]
+            path, line, message = _read_traceback(lines[begin + 2 : end - len(tests)])
+            for test in reversed(tests):
+                yield Finding(message=message.removeprefix("builtins.") or "failed", path=path, line=line, test=test)
 
 
 def _find_internal_error(lines: Sequence[str]) -> list[Finding]:

@@ -617,6 +617,45 @@ FAILED tests/test_b.py::test_b - assert 1 == 2
     ]
 
 
+def test_trial_names_failed_tests() -> None:
+    """Only the last traceback was found, without the name of its test."""
+    output = f"""test_tw
+  T
+    test_eq ...                                                          [FAIL]
+
+{"=" * 79}
+[FAIL]
+Traceback (most recent call last):
+  File "/app/test_tw.py", line 5, in test_eq
+    self.assertEqual(1, 2)
+  File "/v/lib/python3.11/site-packages/twisted/trial/_synctest.py", line 433, in assertEqual
+    super().assertEqual(first, second, msg)
+twisted.trial.unittest.FailTest: not equal:
+a = 1
+b = 2
+
+test_tw.T.test_eq
+{"=" * 79}
+[ERROR]
+Traceback (most recent call last):
+  File "/app/test_tw.py", line 9, in helper
+    return d["k"]
+builtins.KeyError: 'k'
+
+test_tw.T.test_def
+test_tw.T.test_def2
+{"-" * 79}
+Ran 3 tests in 0.008s
+
+FAILED (failures=1, errors=2)
+"""
+    assert [(finding.text, finding.line) for finding in find_findings(output)] == [
+        ("test_tw.T.test_eq: twisted.trial.unittest.FailTest: not equal:", 5),
+        ("test_tw.T.test_def: KeyError: 'k'", 9),
+        ("test_tw.T.test_def2: KeyError: 'k'", 9),
+    ]
+
+
 def test_behave_names_failed_scenarios_with_their_messages() -> None:
     """The summary showed the numbers of steps and the duration."""
     output = """Feature: Cart # features/cart.feature:1
