@@ -63,9 +63,10 @@ class Finding(Struct, frozen=True, kw_only=True):
 def find_findings(output: str, most: int | None = None) -> tuple[Finding, ...]:
     """Return the first `most` findings in an output (None: all); empty for tools that are not known here.
 
-    Known are pre-commit with the tools in its hooks, pytest, unittest, doctest, behave, Robot Framework, go test, cargo
-    test, vitest, jest, mocha and TAP (node --test, bats, prove), then ruff, mypy, bandit, tsc, eslint and tools that
-    write like them, and at last a limit of coverage, a wrong option, an error of Node.js and a Python traceback.
+    Known are pre-commit with the tools in its hooks, pytest, unittest, trial, doctest, behave, Robot Framework, go
+    test, cargo test, vitest, jest, mocha and TAP (node --test, bats, prove), then ruff, mypy, bandit, tsc, eslint and
+    tools that write like them, and at last a limit of coverage, a wrong option, an error of Node.js and a Python
+    traceback.
     """
     lines = [line[:_LONGEST_LINE] for line in output.splitlines()]
     return tuple(islice(_find_failed_hooks(lines), most)) or _find_by_tool(lines, most)
@@ -77,6 +78,7 @@ def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]
         _find_internal_error,
         _find_fatal_error,
         _find_unittest_failures,
+        _find_trial_failures,
         _find_doctest_failures,
         _find_behave_failures,
         _find_robot_failures,
@@ -151,6 +153,10 @@ _SYNTAX_PLACE, _SYNTAX_MESSAGE = re.compile(r'^E +File "(.+)", line (\d+)$'), re
 _CONFTEST = re.compile(r"^ImportError while loading conftest '(.+)'\.$")
 _SOURCE_LINE = re.compile(r"^(\S.*?):(\d+): ")
 _NOT_IN_A_TEST = re.compile(r"^ERROR (?:at (?:setup|teardown) of|collecting) ")
+# Between two tracebacks of a chain, whose last exception is the one that the test raised
+_CHAINED = re.compile(
+    r"^(?:The above exception was the direct cause of|During handling of the above exception, another )"
+)
 _CAPTURED = re.compile(r"^-+ Captured \S.* -+$")
 _LEVEL_OF_GROUP = re.compile(r"^ +\| ")  # exceptions of a group are indented behind a line
 _GROUP_BEGINS, _SECOND_IN_GROUP = re.compile(r"^ +\+-\+-+ 1 -+$"), re.compile(r"^ +\+-+ 2 -+$")
@@ -183,10 +189,16 @@ _CRASHED_THREAD = re.compile(r"^Current thread 0x\w+.* \(most recent call first\
 _TIMED_OUT = re.compile(r"^\++ Timeout \++$")
 _STACK = re.compile(r"^~+ Stack of (?P<thread>.+?) \(\d+\) ~+$")
 
-# behave: a heading above the steps of each scenario (unless its formatter leaves it out), and lists at the end
+# Twisted's trial: a traceback between rulers, and below it the tests that it is of
+_TRIAL_RULER, _TRIAL_END, _TRIAL_HEADERS = "=" * 79, "-" * 79, ("[FAIL]", "[ERROR]")
+
+# behave: lists at the end, and above, as its formatter writes it, each scenario with its heading, or failed steps
 _BEHAVE_LIST = re.compile(r"^(?:Failing|Errored) scenarios:$")
 _BEHAVE_LISTED = re.compile(r"^  (?P<path>\S.*\.feature):(?P<line>\d+)  (?P<test>.+)$")
 _BEHAVE_HEADING = re.compile(r"^ *Scenario\b.* # (?P<place>\S.*\.feature:\d+)$")
+_BEHAVE_STEP = re.compile(
+    r"^(?:FAILURE|ERROR) in step '(?P<test>.+)' \((?P<path>\S.*\.feature):(?P<line>\d+)\):$"
+)  # progress3
 _BEHAVE_MESSAGE = re.compile(r"^ *(?:ASSERT FAILED|Assertion Failed): (?P<message>.+)$")
 
 # Robot Framework: suites between two rulers, and the result of each test and suite above a ruler
@@ -415,6 +427,9 @@ def _read_section_line(line: str, section: _Section) -> None:
         section.of_doctest.append(line)
     if _CAPTURED.match(line) or _SECOND_IN_GROUP.match(line):
         section.ended = True  # the tests' own output may look like messages and places
+    elif _CHAINED.match(line):
+        section.message, section.syntax_place = "", None
+        section.places.clear()
     elif not section.message and (syntax := _SYNTAX_PLACE.match(line)):
         section.syntax_place = (syntax[1], int(syntax[2]))
     elif section.syntax_place and not section.message:
@@ -525,6 +540,17 @@ def _make_unittest_finding(header: re.Match[str], lines: Sequence[str]) -> Findi
     )
 
 
+def _find_trial_failures(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for each failed test of trial."""
+    rulers = [number for number, line in enumerate(lines) if line in (_TRIAL_RULER, _TRIAL_END)]
+    for begin, end in pairwise(rulers):
+        if lines[begin + 1] in _TRIAL_HEADERS:
+            tests = [*takewhile(str.strip, reversed(lines[begin + 2 : end]))]
+            path, line, message = _read_traceback(lines[begin + 2 : end - len(tests)])
+            for test in reversed(tests):
+                yield Finding(message=message.removeprefix("builtins.") or "failed", path=path, line=line, test=test)
+
+
 def _find_internal_error(lines: Sequence[str]) -> list[Finding]:
     """Return the error of pytest itself or of a plug-in, after which pytest lists no failures."""
     inside = [line.partition(_INTERNAL)[2] for line in lines if _INTERNAL in line]  # the first may follow pytest's dots
@@ -593,23 +619,26 @@ def _read_traceback(lines: Sequence[str]) -> tuple[str | None, int | None, str]:
 
 
 def _find_behave_failures(lines: Sequence[str]) -> Iterator[Finding]:
-    """Yield a finding for each scenario in the lists at the end."""
+    """Yield a finding for each scenario in the lists at the end, or for each failed step."""
     begin = next((number for number, line in enumerate(lines) if _BEHAVE_LIST.match(line)), len(lines))
     listed = [*filter(None, map(_BEHAVE_LISTED.match, lines[begin:]))]
+    steps = [*filter(None, map(_BEHAVE_STEP.match, lines[:begin]))] if listed else []
     messages = _read_behave_messages(lines[:begin]) if listed else {}
-    for each in listed:
+    for each in steps or listed:
         path, line = each["path"], int(each["line"])
         message = messages.get(f"{path}:{line}", "failed")
         yield Finding(message=message, path=path, line=line, test=f"{path}:{line} {each['test']}")
 
 
 def _read_behave_messages(lines: Sequence[str]) -> dict[str, str]:
-    """Return the first message or exception below the heading of each scenario, by the scenario's place."""
+    """Return the first message or exception of each scenario or failed step by its place."""
     found: dict[str, str] = {}
     place = ""
     for number, line in enumerate(lines):
         if heading := _BEHAVE_HEADING.match(line):
             place = heading["place"]
+        elif step := _BEHAVE_STEP.match(line):
+            place = f"{step['path']}:{step['line']}"
         elif place in found:
             continue
         elif message := _BEHAVE_MESSAGE.match(line):

@@ -461,6 +461,7 @@ def test_tools_get_the_arguments_with_which_the_project_calls_them(project: Path
         ("{id: bandit}", "security_scan", ("bandit", "-q", "-f", "custom", "-r", "src")),
         ("{id: bandit, args: [-c, pyproject.toml]}", "security_scan", ("bandit", "-c", "pyproject.toml", "-r", "src")),
         ("{id: bandit, args: [-r, src]}", "security_scan", ("bandit", "-r", "src")),
+        ("{id: bandit, args: [-ll], files: ^src/}", "security_scan", ("bandit", "-r", "-ll", "src")),
         ("{id: mypy, args: [--config-file, my.ini]}", "type_checking", ("mypy", "--config-file", "my.ini", "src")),
         ("{id: mypy, args: [-p, pkg]}", "type_checking", ("mypy", "-p", "pkg")),
         (

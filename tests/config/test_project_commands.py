@@ -496,11 +496,22 @@ def test_variables_in_front_of_a_command_are_set_for_it() -> None:
         ("coverage run manage.py test app", ("python", "manage.py", "test", "app")),
         ("django-admin test", ("django-admin", "test")),
         ("python -Wd tests/run_tests.py", ("python", "-Wd", "tests/run_tests.py")),
+        ("python utest/run.py -v", ("python", "utest/run.py", "-v")),
+        ("python tests/runner.py", ("python", "tests/runner.py")),
     ],
 )
 def test_other_runners_than_pytest_are_started_as_the_project_does(line: str, words: tuple[str, ...]) -> None:
     (found,) = _find({"tox.ini": f"[testenv]\ncommands = {line}\n"}).find_tests()
     assert (*found.python, *found.words) == words
+
+
+@pytest.mark.parametrize("job", ["test-linux", "tests_python", "test_using_builtin_python", "test-on-ubuntu"])
+def test_job_for_one_of_several_systems_runs_the_tests(job: str) -> None:
+    """Robot Framework has one for each kind of Python."""
+    path = ".github/workflows/ci.yml"
+    text = f"on: push\njobs: {{{job}: {{steps: [{{run: pytest -x}}]}}}}\n"
+    (found,) = _find({path: text}, [path]).find_tests()
+    assert found.words == ("pytest", "-x")
 
 
 @pytest.mark.parametrize("ending", ["&& false", "; exit 1"])

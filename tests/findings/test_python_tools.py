@@ -537,6 +537,39 @@ def test_internal_error_of_pytest_is_named_with_its_place(tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        "The above exception was the direct cause of the following exception:",
+        "During handling of the above exception, another exception occurred:",
+    ],
+)
+def test_last_exception_of_a_chain_is_the_message(between: str) -> None:
+    """The first one was shown, at the place of the last one."""
+    output = f"""=================================== FAILURES ===================================
+__________________________________ test_chain __________________________________
+tests/test_a.py:5: in load
+    inner()
+tests/test_a.py:2: in inner
+    return {{}}["x"]
+E   KeyError: 'x'
+
+{between}
+tests/test_a.py:9: in test_chain
+    load()
+src/load.py:7: in load
+    raise ValueError("config has no x") from e
+E   ValueError: config has no x
+E   in app.ini
+=========================== short test summary info ============================
+FAILED tests/test_a.py::test_chain - ValueError: con...
+"""
+    message = "ValueError: config has no x"
+    assert find_findings(output) == (
+        Finding(message=message, path="tests/test_a.py", line=9, test="tests/test_a.py::test_chain"),
+    )
+
+
 def test_long_name_of_a_test_has_its_message_and_place() -> None:
     """pytest writes only one or two underscores beside it, and no message in its last lines."""
     name = "TestExportOfOrders::test_an_order_without_any_items_is_left_out_of_the_export"
@@ -584,6 +617,45 @@ FAILED tests/test_b.py::test_b - assert 1 == 2
     ]
 
 
+def test_trial_names_failed_tests() -> None:
+    """Only the last traceback was found, without the name of its test."""
+    output = f"""test_tw
+  T
+    test_eq ...                                                          [FAIL]
+
+{"=" * 79}
+[FAIL]
+Traceback (most recent call last):
+  File "/app/test_tw.py", line 5, in test_eq
+    self.assertEqual(1, 2)
+  File "/v/lib/python3.11/site-packages/twisted/trial/_synctest.py", line 433, in assertEqual
+    super().assertEqual(first, second, msg)
+twisted.trial.unittest.FailTest: not equal:
+a = 1
+b = 2
+
+test_tw.T.test_eq
+{"=" * 79}
+[ERROR]
+Traceback (most recent call last):
+  File "/app/test_tw.py", line 9, in helper
+    return d["k"]
+builtins.KeyError: 'k'
+
+test_tw.T.test_def
+test_tw.T.test_def2
+{"-" * 79}
+Ran 3 tests in 0.008s
+
+FAILED (failures=1, errors=2)
+"""
+    assert [(finding.text, finding.line) for finding in find_findings(output)] == [
+        ("test_tw.T.test_eq: twisted.trial.unittest.FailTest: not equal:", 5),
+        ("test_tw.T.test_def: KeyError: 'k'", 9),
+        ("test_tw.T.test_def2: KeyError: 'k'", 9),
+    ]
+
+
 def test_behave_names_failed_scenarios_with_their_messages() -> None:
     """The summary showed the numbers of steps and the duration."""
     output = """Feature: Cart # features/cart.feature:1
@@ -624,6 +696,19 @@ Took 0min 0.082s
         "features/other.feature:3 not in the output above: failed",
         "features/cart.feature:18 many -- @1.1 kinds: KeyError: 'milk'",
     ]
+
+
+def test_behave_names_failed_steps_if_its_formatter_does_not_name_scenarios_above() -> None:
+    output = """--------------------------------------------------------------------------------
+FAILURE in step 'the total is 3' (features/cart.feature:5):
+ASSERT FAILED: total is 2
+--------------------------------------------------------------------------------
+
+Failing scenarios:
+  features/cart.feature:2  Add tea
+"""
+    (finding,) = find_findings(output)
+    assert finding.text == "features/cart.feature:5 the total is 3: total is 2"
 
 
 def test_robot_framework_names_failed_tests_with_their_suites() -> None:

@@ -593,12 +593,17 @@ def _choose_own_calls(project: Project, tool: str) -> list[Words]:
             return _choose_mypy_calls(project, files)
         case "bandit":
             calls = _find_first(files, lambda words: not _RECURSIVE.isdisjoint(words))
-            return calls or [(*words, "-r", *project.sources) for words in _find_first(files, bool)[:1]]
+            return calls or [_search_folders(project, words) for words in _find_first(files, bool)[:1]]
         case "flake8" | "pyright" | "basedpyright":
             return next(filter(None, files), [])[:_MOST_CALLS]
         case "ty" | "pyrefly":
             return _find_first(files, lambda words: words[:1] == ("check",))
     return _find_first(files, _has_targets)
+
+
+def _search_folders(project: Project, arguments: Words) -> Words:
+    """Return bandit's arguments with the option to enter folders; without a folder in them, those of the sources."""
+    return ("-r", *arguments) if any(map(project.has_folder, arguments)) else (*arguments, "-r", *project.sources)
 
 
 def _choose_mypy_calls(project: Project, files: list[list[Words]]) -> list[Words]:

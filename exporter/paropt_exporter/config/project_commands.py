@@ -42,7 +42,8 @@ _TEST_GROUPS = tuple(
     re.compile(names, re.IGNORECASE)
     for names in (
         r"|(run[-_]?)?(unit[-_]?)?tests?([-_](all|unit|impl|suite))*|unit|pytest|unittests?",
-        r"ci|checks?|(no|with)?cov|coverage|tests?[-_]?cov(erage)?|build|python|linux|ubuntu|main|all|default|pre-commit",
+        r"ci|checks?|(no|with)?cov|coverage|tests?[-_]?cov(erage)?|build|python|linux|ubuntu|main|all|default|pre-commit"
+        r"|tests?[-_](linux|ubuntu|python|(on|using|with)[-_].+)",
     )
 )
 _PYTHON_FACTOR = re.compile(r"(?:\d|py)[\w.]*")  # of a tox environment: py313, pypy3, 3.14t
@@ -51,7 +52,9 @@ _TEST_RUNNERS = frozenset(
     | {"behave", "robot"}
 )
 _TEST_MODULE = re.compile(r"(?:\w+\.)+(?:run_?)?tests?")  # python -m tornado.test
-_TEST_SCRIPT = re.compile(r"(?:[\w.-]+/)*(?:run[-_]?)?(?:all[-_]?)?tests?(?:[-_]?all)?\.py")
+_TEST_SCRIPT = re.compile(
+    r"(?:[\w.-]+/)*(?:(?:run[-_]?)?(?:all[-_]?)?tests?(?:[-_]?all)?|u?tests?/run(?:ner|[-_]?all)?)\.py"
+)
 
 
 class ProjectCommand(Struct, frozen=True, kw_only=True):

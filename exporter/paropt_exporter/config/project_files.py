@@ -142,6 +142,9 @@ class Project:
     def has_path(self, word: str) -> bool:
         return exists(self._root / word)
 
+    def has_folder(self, word: str) -> bool:
+        return is_folder(self._root / word)
+
     @cached_property
     def _path(self) -> str:
         found = build_environment(self._root, os.environ)
