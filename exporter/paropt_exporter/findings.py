@@ -100,7 +100,7 @@ def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]
 def choose_excerpt(output: str, *others: str, brief: bool = False) -> list[str]:
     """Return the first findings in outputs and a count of the rest; without any, the first output's ends.
 
-    Whole messages come first: those that pytest cut are of failures whose part of the output is missing. `brief`: only
+    Whole messages come first: pytest cuts or omits those of failures whose part of the output is missing. `brief`: only
     the first finding; without any, the first output's last line.
     """
     found = sorted(chain.from_iterable(map(find_findings, (output, *others))), key=_is_cut)
@@ -117,7 +117,7 @@ def choose_excerpt(output: str, *others: str, brief: bool = False) -> list[str]:
 
 
 def _is_cut(finding: Finding) -> bool:
-    return finding.path is None and finding.message.endswith(_CUT_MESSAGE)
+    return finding.path is None and (finding.message == _NO_MESSAGE or finding.message.endswith(_CUT_MESSAGE))
 
 
 def _choose_head_and_tail(lines: list[str]) -> list[str]:
@@ -138,7 +138,8 @@ _HOOK_ENDED = re.compile(r"(?<!\.)\.{3,}(?:\(.*\))?(?:Passed|Failed|Skipped)$")
 _SUMMARY = re.compile(r"^=+ short test summary info =+$")
 _PART = re.compile(r"^=+ (?:ERRORS|FAILURES) =+$")
 _ANY_PART = re.compile(r"^=+ .+ =+$")
-_SECTION = re.compile(r"^_{3,} (.+?) _{3,}$")
+# A long title leaves room for one or two underscores on each side. A ruler between frames is `_ _ _ _`.
+_SECTION = re.compile(r"^(?:_{3,} (?P<title>.+?) _{3,}|__? (?P<long>[^_ ].{40,}) __?)$")
 _SUMMED_UP = re.compile(r"^(?P<word>FAILED|ERROR) (?P<test>[^\[]+?(?:\[.*?\])?)(?: - (?P<message>.*))?$")
 # Of a subtest: SUBFAILED[text] (key=value) test_a.py::test - message. The plug-in pytest-subtests has the word second.
 _SUBTEST = r"(?P<{}>[\[(].*?[\])])"
@@ -153,7 +154,7 @@ _NOT_IN_A_TEST = re.compile(r"^ERROR (?:at (?:setup|teardown) of|collecting) ")
 _CAPTURED = re.compile(r"^-+ Captured \S.* -+$")
 _LEVEL_OF_GROUP = re.compile(r"^ +\| ")  # exceptions of a group are indented behind a line
 _GROUP_BEGINS, _SECOND_IN_GROUP = re.compile(r"^ +\+-\+-+ 1 -+$"), re.compile(r"^ +\+-+ 2 -+$")
-_CUT_MESSAGE = "..."
+_CUT_MESSAGE, _NO_MESSAGE = "...", "failed"
 _MOST_COMPARED = 100  # sections with each failure; both are in the same order
 _DOCTEST = "[doctest] "  # before the title of a section
 _WIDTH_TOLERANCE = 2  # characters: a heading has two sides of the same length
@@ -366,7 +367,7 @@ def _make_pytest_finding(test: str, section: _Section, line: _SummaryLine | None
     path, number = next(iter(kept if section.of_doctest else reversed(kept)), (None, None))
     # The section's message is complete; the summary's is cut to the width of a terminal.
     raised = _describe_example(section.of_doctest) or ": ".join(section.raised.values())
-    message = section.message or raised or (line.message if line else "") or "failed"
+    message = section.message or raised or (line.message if line else "") or _NO_MESSAGE
     return Finding(message=message, path=path, line=number, test=f"{test} {line.subtest if line else ''}".rstrip())
 
 
@@ -385,8 +386,9 @@ def _read_sections(lines: Sequence[str]) -> list[_Section]:
         elif not width:
             continue
         elif titled := _SECTION.match(line):
-            title = _NOT_IN_A_TEST.sub("", titled[1])
-            sections.append(_Section(title, of_test=title == titled[1]))
+            whole = titled["title"] or titled["long"]
+            title = _NOT_IN_A_TEST.sub("", whole)
+            sections.append(_Section(title, of_test=title == whole))
             untitled = False
         elif not untitled:
             if sections:  # otherwise the line belongs to one whose beginning is missing

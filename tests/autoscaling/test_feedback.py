@@ -177,6 +177,8 @@ def test_pool_is_read_in_one_query() -> None:
         ({"scrapes": 3.0}, "no_data"),
         ({"busy": None}, "no_data"),
         ({"busy": math.nan}, "not_finite"),
+        ({"depth": 1e308}, "not_finite"),  # with such a `busy` the sum would be infinite
+        ({"delay": -1.0}, "not_finite"),
         ({"sampled": NOW - 60.0}, "stale"),
         ({"sampled": NOW + 60.0}, "future"),
         ({"busy": 2.0}, "disagree"),
@@ -196,6 +198,8 @@ def test_past_has_a_value_per_label_or_nothing() -> None:
     elements = (
         SeriesValue(labels=(("stage", "lint"),), value=3.0),
         SeriesValue(labels=(("stage", "unit"),), value=math.nan),
+        SeriesValue(labels=(("stage", "docs"),), value=-5.0),
+        SeriesValue(labels=(("stage", "types"),), value=1e308),
     )
     answer = QueryResult(kind="vector", elements=elements, evaluated_timestamp_seconds=NOW)
     assert collector(FakeClient(past=answer)).read_by_label("past", "stage") == {"lint": 3.0}

@@ -370,6 +370,7 @@ def test_vite_task_587_and_testmon_178_script_named_by_the_command_is_an_input(p
         (("npm", "--prefix=web", "run", "lint"), "web/package.json"),
         (("sh", "-c", "cd web; make lint"), "web/Makefile"),
         (("sh", "-c", "make -s lint && just test"), "justfile"),
+        (("task", "lint"), "taskfile.yml"),
         (("uv", "run", "pytest"), "uv.lock"),
         (("poetry", "run", "pytest"), "poetry.lock"),
         (("yarn", "run", "lint"), ".pnp.cjs"),

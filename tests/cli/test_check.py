@@ -297,7 +297,8 @@ def test_item_that_is_listed_twice_gets_a_warning(tmp_path: Path) -> None:
 def test_two_items_that_may_write_one_file_get_a_warning(tmp_path: Path) -> None:
     for name in ("1", "10"):
         (tmp_path / name).touch()
-    told = "stage 'one': outputs: its items 1 and 10 may both write out/10*, so it is not cached: give each its own"
+    why = "its items 1 and 10 may both write out/10*, so it is not cached: give each its own, such as {item}/**"
+    told = f"stage 'one': outputs: {why}"
     for items in ("{list: ['1', '10']}", "{glob: 1*}", "{changed: 1*}"):
         keys = {"run": "'true {item}'", "inputs": "['{item}']", "items": items}
         assert _check(tmp_path, configs.stage(**keys, outputs="['out/{item}*']"))[2] == f"warning: {told}\n"

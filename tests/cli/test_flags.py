@@ -135,3 +135,9 @@ def test_usage_of_a_command_has_its_arguments_before_the_flags() -> None:
         "pin": "usage: paropt-exporter pin [POOL] SIZE [flags]\n",
         "generate": "usage: paropt-exporter generate [WHAT ...] [flags]\n",
     }
+
+
+def test_usage_of_an_action_has_the_form_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_command_line(["history", "merge", "--help"])
+    assert capsys.readouterr().out.startswith("usage: paropt-exporter history merge [FILE ...] [flags]\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from msgspec.structs import replace
 
 from paropt_exporter import config, plan
 from paropt_exporter.cli import check, init, listing
@@ -292,6 +293,17 @@ def test_option_with_a_comma_stays_a_plain_command(tmp_path: Path) -> None:
     stage = Stage(number=2, name="quality_gates", run=("flake8", "--ignore=E1,E2", "src"))
     text = init.render_config(DetectedStages(stages=(stage,), notes=()), tmp_path)
     assert "    run: flake8 --ignore=E1,E2 src\n" in text
+
+
+def test_number_in_a_command_needs_no_list(tmp_path: Path) -> None:
+    """A stage with `-n 4` was written as ["pytest", "-n", "4"]."""
+    stage = Stage(number=4, name="unit_tests", run=("pytest", "-n", "4", "tests"))
+    text = init.render_config(DetectedStages(stages=(stage,), notes=()), tmp_path)
+    assert "    run: pytest -n 4 tests\n" in text
+    dated = replace(stage, run=("2026-11-30", "10:00:00"))  # YAML would read a date
+    assert '    run: ["2026-11-30", "10:00:00"]\n' in init.render_config(
+        DetectedStages(stages=(dated,), notes=()), tmp_path
+    )
 
 
 def test_variables_and_folder_of_a_stage_read_back(tmp_path: Path) -> None:

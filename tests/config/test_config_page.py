@@ -48,6 +48,12 @@ def test_every_key_has_a_meaning_outside_of_the_config() -> None:
     assert {*Stage.__struct_fields__, *Lane.__struct_fields__} - read == set()
 
 
+def test_every_variable_of_the_exporter_is_listed() -> None:
+    package = Path(config.__file__).parents[1]
+    used = {name for path in package.rglob("*.py") for name in re.findall(r'"(PAROPT_[A-Z_]+)"', path.read_text())}
+    assert used - set(re.findall(r"`(PAROPT_[A-Z_]+)`", PAGE)) == set()
+
+
 def test_every_strategy_is_named() -> None:
     assert [strategy for strategy in Strategy if f"`{strategy}`" not in LANES] == []
 

@@ -1275,6 +1275,34 @@ def test_other_exclusions_of_flake8_stay(project: Path, files: dict[str, str], o
     assert f"--extend-exclude={option}" in found
 
 
+@pytest.mark.parametrize(
+    ("settings", "call", "added"),
+    [
+        ("[tool.isort]\nskip = ['.tox']\nextend_skip = ['a', 'b']\n", "isort --check-only .", ("a", "b", ".venv")),
+        ("[tool.isort]\nskip = ['.tox']\nextend_skip = ['a']\n", "isort --check-only --extend-skip c .", (".venv",)),
+        ("", "isort --check-only --skip migrations .", (".venv",)),
+        ("[tool.isort]\nskip = ['.tox', '.venv']\n", "isort --check-only .", ()),
+        ("[tool.isort]\nextend_skip = ['a']\n", "isort --check-only .", ()),
+        ("[tool.isort]\nskip = ['.tox']\n", "isort --check-only src", ()),
+        ("[tool.black]\nexclude = 'migrations'\n", "black --check .", ("/.venv/",)),
+        ("", "black --check --exclude=migrations .", ("/.venv/",)),
+        ('[tool.black]\nexclude = """\n(\n  [.]venv  # packages\n)/"""\n', "black --check .", ()),
+        ("[tool.black]\nexclude = '('\n", "black --check .", ("/.venv/",)),
+        ("[tool.black]\nexclude = 'a'\nforce-exclude = 'a'\n", "black --check .", ()),
+        ("[tool.black]\nextend-exclude = 'a'\n", "black --check .", ()),
+    ],
+)
+def test_isort_and_black_leave_out_the_virtual_environment_if_the_usual_exclusions_are_replaced(
+    project: Path, settings: str, call: str, added: tuple[str, ...]
+) -> None:
+    """isort checked the packages of djangorestframework's environment, which took minutes, and failed."""
+    _install(project / ".venv/bin", "isort", "black")
+    tox = f"[testenv:lint]\ncommands = {call}\n"
+    _write(project, pyproject_dot_toml=settings, tox_dot_ini=tox, src__a_dot_py="")
+    option = "--extend-skip" if call.startswith("isort") else "--force-exclude"
+    assert _quality_gates(project) == (*call.split(), *(f"{option}={each}" for each in added))
+
+
 def test_ruff_leaves_out_the_virtual_environment_if_its_configuration_does_not(project: Path) -> None:
     _install(project / ".venv/bin", "ruff")
     _write(project, pyproject_dot_toml="[tool.ruff]\nexclude = ['docs']\n")

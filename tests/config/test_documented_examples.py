@@ -19,6 +19,7 @@ OTHER_FILES = (
         "# prometheus.yml",
         "scrape_configs:",
         "metric_relabel_configs:",
+        "relabel_configs:",
         "tls_server_config:",
         "# ~/.config/paropt-exporter/config.yml",
     ),

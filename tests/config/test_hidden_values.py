@@ -93,6 +93,7 @@ def test_host_config(tmp_path: Path, text: str) -> None:
         ({"Authorization": "Bearer s3cr3t-value"}, ()),
         ({"Authorization": "Basic bWU6czNjcjN0LXZhbHVl"}, ()),  # me:s3cr3t-value
         ({"X-Key": "s3cr3t-value"}, ("X-Key",)),
+        ({"X-Key": "Token s3cr3t-value"}, ("X-Key",)),
     ],
 )
 def test_texts_that_quote_a_request(headers: dict[str, str], named: tuple[str, ...]) -> None:
@@ -100,6 +101,13 @@ def test_texts_that_quote_a_request(headers: dict[str, str], named: tuple[str, .
     quoted = f"invalid header {headers} of s3cr3t-value; ok"
     assert credentials.hide_secrets(quoted, secrets).endswith("of ***; ok")
     assert not [value for value in headers.values() if value in credentials.hide_secrets(quoted, secrets)]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5])
+def test_secret_at_which_a_text_was_cut_off_is_hidden(cut: int) -> None:
+    quoted = "invalid header Bearer s3cr3t-value"[:-cut]
+    assert credentials.hide_secrets(quoted, credentials.list_header_secrets("Bearer s3cr3t-value")).endswith(" ***")
+    assert credentials.hide_secrets("no Bearer ", ["Bearer s3cr3t-value"]) == "no Bearer "
 
 
 def test_parts_of_a_url_are_hidden_as_written_and_decoded() -> None:

@@ -65,12 +65,25 @@ def test_command_with_a_nul_character_is_left_out(name: str, text: str) -> None:
         ("coverage run --source=pkg --module pytest -v", ("pytest", "-v")),
         ("python -b -W error -m coverage run -m django test", ("django", "test")),
         ("python -m twisted.trial {env:OPTIONS:-jauto} {posargs:twisted}", ("twisted.trial", "-jauto", "twisted")),
+        ("pytest {env:MORE:} tests {env:OPTIONS:-q}", ("pytest", "tests", "-q")),
         (".venv/bin/python -m mypy src", ("mypy", "src")),
         ("venv/bin/mypy src", ("mypy", "src")),
     ],
 )
 def test_commands_of_tox_are_stripped_of_its_own_syntax(line: str, words: tuple[str, ...]) -> None:
     assert _read("tox.ini", f"[testenv]\ncommands =\n    {line}\n") == (words,)
+
+
+def test_commands_of_tox_have_the_variables_that_their_environment_sets() -> None:
+    """alembic runs its tests so; without a value the command was left out."""
+    settings = (
+        "    RUN = python -m pytest --rootdir {toxinidir}\n    WORKERS = {env:TOX_WORKERS:-n4}\n    cov: COV = --cov\n"
+    )
+    command = "{env:RUN} {env:WORKERS:-n2} {env:COV:} tests {posargs}"
+    words = ("pytest", "--rootdir", ".", "-n4", "tests")
+    assert _read("tox.ini", f"[testenv]\nsetenv =\n{settings}commands = {command}\n") == (words,)
+    itself = "[testenv]\nsetenv =\n    RUN = {env:RUN} {env:RUN}\ncommands = {env:RUN} pytest\n"
+    assert _read("tox.ini", itself) == ()
 
 
 @pytest.mark.parametrize(

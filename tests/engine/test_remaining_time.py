@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paropt_exporter.engine.remaining_time import (
     count_workers_within,
@@ -59,3 +63,28 @@ def test_estimate_takes_no_memory_for_each_waiting_task() -> None:
 def test_fewest_workers_in_time_are_found() -> None:
     assert count_workers_within(30.0, 10.0, (0.0,), 8) == 3
     assert count_workers_within(10.0, 10.0, (), 8) == 8
+    assert count_workers_within(9.0, 10.0, (), 8) is None
+
+
+def test_fewer_workers_than_now_may_be_in_time() -> None:
+    ages = (1.0, 2.0, 3.0, 4.0)
+    assert count_workers_within(100.0, 10.0, ages, 4) == 1
+    assert count_workers_within(20.0, 10.0, ages, 4) == 4
+    assert count_workers_within(30.0, 10.0, ages, 4) == 2
+
+
+@given(st.integers(0, 60), st.lists(st.integers(0, 8), max_size=5), st.integers(1, 20))
+def test_one_worker_less_would_be_late(seconds: int, ages: list[int], waiting: int) -> None:
+    def schedule(workers: int) -> float:
+        """Return when the last task ends if each worker that becomes free takes the next one."""
+        free = sorted([10.0 - age for age in ages] + [0.0] * (workers - len(ages)))
+        for _ in range(waiting):
+            heapq.heapreplace(free, free[0] + 10.0)
+        return max(free)
+
+    workers = count_workers_within(float(seconds), 10.0, [float(age) for age in ages], waiting)
+    if workers is None:
+        assert schedule(len(ages) + waiting) > seconds
+    elif workers >= len(ages):
+        assert schedule(workers) <= seconds
+        assert workers in {1, len(ages)} or schedule(workers - 1) > seconds

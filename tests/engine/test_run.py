@@ -557,6 +557,17 @@ def test_live_cores_are_those_of_the_running_attempts_since_their_own_start() ->
     assert seen == [1.0]
 
 
+@pytest.mark.parametrize(("limit_seconds", "rescue_size"), [(100, 0), (40, 2), (28, 4), (20.5, 0)])
+def test_size_that_keeps_a_limit_is_wanted_as_long_as_it_is_needed(limit_seconds: float, rescue_size: int) -> None:
+    """With a size only for stages at risk, the lane grew, the stage was safe, the lane shrank, and so on."""
+    work = plan(stage("a", tasks=6, sla=limit(limit_seconds)), workers=2)
+    bench = Bench(work, {"a": [Script(seconds=10)]})
+    seen: list[int] = []
+    bench.inbox.at(15.0, lambda: seen.append(bench.engine.measure_demand().rescue_size))
+    bench.run()
+    assert seen == [rescue_size]
+
+
 def test_task_that_is_starting_is_part_of_the_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The controller measures in a thread of its own: it offered the slot of a starting task to make's jobs."""
     bench = Bench(plan(stage("a", tasks=2), stage("b", needs=("a",))))

@@ -20,12 +20,12 @@ from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, procfs, thread_only
 from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive import routing, scheduler
-from paropt_exporter.executors.adaptive.backlog import QueuedTask, get_function_key
+from paropt_exporter.executors.adaptive.backlog import Backlog, QueuedTask, get_function_key
 from paropt_exporter.executors.adaptive.pools import PoolBounds
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor, Placement
 from support.command_scripts import make_fifo, read_fifo, write_fifo
-from support.interrupts import interrupted_at, shuts_down
+from support.interrupts import act_before, interrupted_at, shuts_down
 from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, say_and_wait, spin
 
 
@@ -769,6 +769,30 @@ def test_signal_handler_may_submit_while_a_task_is_chosen(monkeypatch: pytest.Mo
         monkeypatch.setattr(Placement, "choose_pool", submit_first)
         submitted.insert(0, pool.submit(abs, -1))
         assert [future.result(HANG_SECONDS) for future in submitted] == [1, 2]
+
+
+def test_task_whose_submission_a_signal_handler_interrupts_to_close_the_pool_is_refused() -> None:
+    """Its future failed with the RuntimeError of the thread pool."""
+    pool = AdaptivePool(Strategy.HYBRID, 2)
+    pool.submit(abs, -1).result(HANG_SECONDS)
+    closes = act_before(Backlog.enqueue, "tasks.append(task)", partial(pool.shutdown, wait=False))
+    with closes, pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(double, 1)
+    assert shuts_down(pool)
+
+
+def test_shutdown_after_an_interrupted_stop_ends() -> None:
+    """The future's callbacks were interrupted, and the pool waited for the end of the stopped task."""
+    line, interrupted = 1, True
+    while interrupted:
+        pool, release = AdaptivePool(Strategy.HYBRID, 2), threading.Event()
+        blocked = pool.submit_named("blocked", release.wait, HANG_SECONDS)
+        assert eventually(blocked.running)
+        interrupted = interrupted_at(line, lambda pool=pool, task=blocked: pool.stop(task, TaskStopped()), package)  # type: ignore[misc]
+        release.set()
+        assert shuts_down(pool), line
+        line += 1
+    assert line > 10
 
 
 def test_unpicklable_task_runs_in_threads_under_process_strategy() -> None:

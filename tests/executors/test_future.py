@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from itertools import count
 from types import FrameType
 from typing import Any
@@ -15,33 +15,11 @@ import pytest
 
 from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors.future import TaskFuture, get_label
-from support.interrupts import interrupt_locking
+from support.interrupts import act_before, interrupt_locking
 from support.pool_tasks import HANG_SECONDS, eventually
 from support.processes import run_in_forked_child
 
 SECOND_WRITE = "self._state = RUNNING"  # of `start_running`, which notes the claim first
-
-
-@contextlib.contextmanager
-def act_before(function: Callable[..., Any], line: str, act: Callable[[], object]) -> Iterator[None]:
-    """Call `act` in this thread once, before it executes a line of a function."""
-    source, first = inspect.getsourcelines(function)
-    number = first + next(place for place, text in enumerate(source) if text.strip() == line)
-    acts = [act]
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        if frame.f_code is not function.__code__:
-            return None
-        if acts and event == "line" and frame.f_lineno == number:
-            acts.pop()()
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
 
 
 def test_stop_in_the_middle_of_a_claim_settles_once() -> None:
@@ -81,14 +59,18 @@ class _Waiter:
     """Waits for a future as the library's `wait` and `as_completed` do."""
 
     def __init__(self) -> None:
-        self.saw_end = self.notified = False
+        self.saw_end = self.notified = self.saw_lock = False
+        self.notifier = 0
 
     def wait_for(self, future: TaskFuture[int]) -> None:
         with future._condition:
             self.saw_end = future._state in ("FINISHED", "CANCELLED_AND_NOTIFIED")
             future._waiters.append(self)
 
-    def add_result(self, _: TaskFuture[int]) -> None:
+    def add_result(self, future: TaskFuture[int]) -> None:
+        condition: Any = future._condition
+        self.saw_lock = condition._is_owned()
+        self.notifier = threading.get_ident()
         self.notified = True
 
     add_exception = add_cancelled = add_result
@@ -138,15 +120,86 @@ def test_waiting_thread_sees_an_ended_future_or_is_notified(settle: Callable[[Ta
     assert [waiter.saw_end for waiter in waiters] == [not waiter.notified for waiter in waiters]
 
 
-def test_signal_handler_may_cancel_a_future_for_which_its_thread_begins_to_wait() -> None:
+def _cancel(future: TaskFuture[int]) -> None:
+    future.cancel()
+    future.notify_cancelled()
+
+
+ENDS_OF_QUEUED = pytest.mark.parametrize(
+    "end",
+    [_cancel, lambda future: future.fail_queued(ValueError()), lambda future: future.force_exception(ValueError())],
+    ids=["cancel", "failed start", "stop"],
+)
+
+
+@ENDS_OF_QUEUED
+def test_signal_handler_may_end_a_future_for_which_its_thread_begins_to_wait(
+    end: Callable[[TaskFuture[int]], object],
+) -> None:
     """`wait` had looked at the future's state by then, and added itself to the waiters later: it waited without end."""
     future, waiter = TaskFuture[int](), _Waiter()
     with future._condition:
-        future.cancel()
-        future.notify_cancelled()
+        end(future)
         waiter.wait_for(future)
     assert not waiter.saw_end
     assert eventually(lambda: waiter.notified)
+
+
+@ENDS_OF_QUEUED
+def test_main_thread_reports_no_end_to_waiting_threads(end: Callable[[TaskFuture[int]], object]) -> None:
+    """In a signal handler it waited for the lock of an event that it held itself, as `wait` had just locked it."""
+    future, waiter = TaskFuture[int](), _Waiter()
+    waiter.wait_for(future)
+    end(future)
+    assert eventually(lambda: waiter.notified)
+    assert waiter.notifier != threading.get_ident()
+
+
+def test_end_is_reported_without_the_lock_of_the_future() -> None:
+    """A signal handler in `wait` that used the future waited for its worker, which waited for the event of `wait`."""
+    future, waiter = TaskFuture[int](), _Waiter()
+    waiter.wait_for(future)
+    future.start_running(1.0)
+    worker = threading.Thread(target=future.settle_result, args=(1,), daemon=True)
+    worker.start()
+    worker.join(HANG_SECONDS)
+    assert (waiter.notified, waiter.saw_lock) == (True, False)
+
+
+def test_short_wait_in_a_signal_handler_lets_no_future_end_that_its_thread_has_locked() -> None:
+    """`wait`, which had seen it running, was not notified of its end."""
+    future = TaskFuture[int]()
+    future.start_running(1.0)
+    worker = threading.Thread(target=future.settle_result, args=(1,), daemon=True)
+    with future._condition:
+        worker.start()
+        with pytest.raises(TimeoutError):
+            future.result(0.01)
+        assert not future.done()
+    worker.join(HANG_SECONDS)
+    assert future.result(0) == 1
+
+
+def test_thread_that_waits_for_a_future_whose_cancellation_was_interrupted_goes_on() -> None:
+    future = TaskFuture[int]()
+
+    def wait_for_result() -> None:
+        with suppress(CancelledError):
+            future.result()
+
+    thread = threading.Thread(target=wait_for_result, daemon=True)
+    thread.start()
+    condition: Any = future._condition
+    assert eventually(lambda: bool(condition._waiters))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with act_before(TaskFuture.cancel, "self._get_condition().notify_all()", interrupt), suppress(KeyboardInterrupt):
+        future.cancel()
+    future.notify_cancelled()
+    thread.join(HANG_SECONDS)
+    assert not thread.is_alive()
 
 
 def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one() -> None:
@@ -157,7 +210,7 @@ def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one()
         goes_on.wait(HANG_SECONDS)
 
     def use() -> None:
-        with act_before(vars(TaskFuture)["_condition"].fget, "condition = threading.Condition(lock)", pause):
+        with act_before(vars(TaskFuture)["_condition"].fget, "condition = _Condition()", pause):
             TaskFuture[int]().add_done_callback(id)
 
     thread = threading.Thread(target=use, daemon=True)
@@ -258,8 +311,11 @@ def test_label_of_a_callable_whose_class_hides_its_name(function: Callable[..., 
         lambda future: future.exception(0),
         lambda future: future.force_exception(ValueError()),
         lambda future: future.fail_on_exit(ValueError()),
+        lambda future: future.add_done_callback(id),
+        lambda future: future.running(),
+        repr,
     ],
-    ids=["cancel", "result", "exception", "stop", "stop of a running task"],
+    ids=["cancel", "result", "exception", "stop", "stop of a running task", "callback", "running", "repr"],
 )
 def test_interrupted_use_leaves_no_future_locked(use: Callable[[TaskFuture[int]], object]) -> None:
     """Its worker waited for the future's lock, with that of the pool's scheduler."""

@@ -343,8 +343,8 @@ def test_error_of_arguments_that_cannot_be_pickled_names_the_task(pool: ProcessP
 @pytest.mark.parametrize(
     ("function", "argument", "text", "code"),
     [
-        (signal.raise_signal, signal.SIGKILL, "killed by signal 9 (SIGKILL)", -9),
-        (signal.raise_signal, signal.SIGSEGV, "killed by signal 11 (SIGSEGV)", -11),
+        (signal.raise_signal, signal.SIGKILL, "killed by SIGKILL (9)", -9),
+        (signal.raise_signal, signal.SIGSEGV, "killed by SIGSEGV (11)", -11),
         (os._exit, 3, "exited with code 3", 3),
         (os._exit, 0, "exited with code 0", 0),
     ],
@@ -391,7 +391,7 @@ def replace_results() -> None:
     ("task", "end"),
     [
         (close_descriptors, "exited with code 1"),
-        (close_descriptors_and_stay, "killed by signal 9"),
+        (close_descriptors_and_stay, "killed by SIGKILL (9)"),
     ],
 )
 def test_task_that_takes_its_workers_descriptors_fails_alone(
@@ -1219,6 +1219,18 @@ def test_interrupted_shutdown_that_cancels_loses_no_task(tmp_path: Path) -> None
         pool.shutdown()
         assert wait(futures, HANG_SECONDS).not_done == set(), line
         line += 3  # each takes a third of a second on a busy machine
+    assert line > 20
+
+
+def test_shutdown_after_an_interrupted_one_ends_idle_workers() -> None:
+    """A process that was to be dismissed waited for tasks without end."""
+    line, interrupted = 1, True
+    while interrupted:
+        pool = ProcessPool(1)
+        assert eventually(lambda pool=pool: bool(pool._scheduler.idle))  # type: ignore[misc]
+        interrupted = interrupted_at(line, lambda pool=pool: pool.shutdown(wait=False), processes)  # type: ignore[misc]
+        assert shuts_down(pool), line
+        line += 1
     assert line > 20
 
 

@@ -725,6 +725,22 @@ def test_interrupted_shutdown_that_cancels_loses_no_task() -> None:
     assert line > 20
 
 
+def test_interrupted_stop_costs_no_worker() -> None:
+    """The thread of the stopped task had ended, and counted as a worker: the pool ran no further task."""
+    line, interrupted = 1, True
+    while interrupted:
+        pool, release = ThreadPool(1), threading.Event()
+        blocked = pool.submit(release.wait, HANG_SECONDS)
+        assert eventually(blocked.running)
+        interrupted = interrupted_at(line, lambda pool=pool, task=blocked: pool.stop(task, TaskStopped()), threads)  # type: ignore[misc]
+        release.set()
+        assert pool.submit(double, line).result(HANG_SECONDS) == 2 * line
+        assert shuts_down(pool), line
+        assert not pool.statistics().live, line
+        line += 1
+    assert line > 20
+
+
 def test_interrupted_resize_adds_its_workers_later() -> None:
     line, interrupted = 1, True
     while interrupted:

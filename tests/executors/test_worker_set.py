@@ -12,6 +12,7 @@ from paropt_exporter.executors import TaskFuture
 from paropt_exporter.executors.counters import PoolCounters
 from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.threads.worker import SharedWorkItem, Worker, WorkerSet, WorkItem
+from support.interrupts import act_before
 
 ITEM: WorkItem = (TaskFuture(), print, (), {}, 0, 0.0)
 
@@ -52,6 +53,27 @@ def test_workers_of_a_new_pool_are_parked() -> None:
     pool = Pool(3)
     assert pool.workers.add_missing() is None
     assert (pool.workers.live, pool.workers.has_threads, pool.workers.needs_wake) == (3, False, True)
+
+
+def test_signal_handler_may_take_the_last_parked_worker() -> None:
+    """IndexError: pop from an empty deque."""
+    pool = Pool(1)
+    pool.workers.add_missing()
+    pool.queue.append(ITEM)
+    taken: list[Worker | None] = []
+    with act_before(WorkerSet.take_parked, "return self._unpark()", lambda: taken.append(pool.workers.take_parked())):
+        taken.append(pool.workers.take_parked())
+    assert [worker is not None for worker in taken] == [True, False]
+
+
+def test_signal_handler_may_take_a_parked_worker_that_is_surplus() -> None:
+    pool = Pool(1)
+    pool.workers.add_missing()
+    pool.queue.append(ITEM)
+    pool.workers.target = 0
+    with act_before(WorkerSet.wake_surplus, "self.remove(self._parked.pop())", pool.workers.take_parked):
+        pool.workers.wake_surplus()
+    assert len(pool.workers.all) == 1
 
 
 def test_workers_with_an_initializer_start_at_once() -> None:

@@ -464,7 +464,7 @@ def test_a_log_line_that_looks_like_a_place_is_no_finding() -> None:
 def test_description_of_a_tap_failure_ends_with_its_indentation() -> None:
     """Otherwise each failure without an end would be read to the end of the output, and have the texts of others."""
     text = "1..2\nnot ok 1 - adds\n  ---\n  duration_ms: 1\nnot ok 2 - divides\n  ---\n  error: 'by zero'\n  ...\n"
-    assert choose_excerpt(text) == ["adds: failed", "divides: by zero"]
+    assert choose_excerpt(text) == ["divides: by zero", "adds: failed"]
 
 
 def test_error_that_ends_node_has_its_own_place() -> None:

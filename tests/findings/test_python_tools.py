@@ -537,6 +537,53 @@ def test_internal_error_of_pytest_is_named_with_its_place(tmp_path: Path) -> Non
     ]
 
 
+def test_long_name_of_a_test_has_its_message_and_place() -> None:
+    """pytest writes only one or two underscores beside it, and no message in its last lines."""
+    name = "TestExportOfOrders::test_an_order_without_any_items_is_left_out_of_the_export"
+    longer = f"{name}_each_night"
+    sections = "".join(
+        f"""{sides} {each.replace("::", ".")} {sides}
+
+self = <tests.test_export.{each}>
+
+tests/test_export.py:{line}: in test
+    check()
+_ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _
+>       assert {line} == 2
+E       assert {line} == 2
+
+tests/test_export.py:{line}: AssertionError
+"""
+        for sides, each, line in (("__", name, 7), ("_", longer, 9))
+    )
+    output = f"""=================================== FAILURES ===================================
+{sections}=========================== short test summary info ============================
+FAILED tests/test_export.py::{name}
+FAILED tests/test_export.py::{longer}
+"""
+    assert find_findings(output) == (
+        Finding(message="assert 7 == 2", path="tests/test_export.py", line=7, test=f"tests/test_export.py::{name}"),
+        Finding(message="assert 9 == 2", path="tests/test_export.py", line=9, test=f"tests/test_export.py::{longer}"),
+    )
+
+
+def test_failures_without_a_message_come_last() -> None:
+    output = """[about 57,000 characters before]
+tests/test_b.py:169: in test_b
+>       assert 1 == 2
+E       assert 1 == 2
+
+tests/test_b.py:170: AssertionError
+=========================== short test summary info ============================
+FAILED tests/test_a.py::test_a_whose_part_of_the_output_is_missing
+FAILED tests/test_b.py::test_b - assert 1 == 2
+"""
+    assert choose_excerpt(output) == [
+        "tests/test_b.py::test_b: assert 1 == 2",
+        "tests/test_a.py::test_a_whose_part_of_the_output_is_missing: failed",
+    ]
+
+
 def test_behave_names_failed_scenarios_with_their_messages() -> None:
     """The summary showed the numbers of steps and the duration."""
     output = """Feature: Cart # features/cart.feature:1

@@ -346,6 +346,17 @@ def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
         read_source(tmp_path / name, "shop")
 
 
+def test_a_changed_target_is_refused(tmp_path: Path) -> None:
+    """It was an internal error."""
+    target = _keep(tmp_path / "all.db", *_build_run("r0", {"a": 1.0}))
+    with closing(sqlite3.connect(target)) as connection:
+        connection.execute("UPDATE items SET seconds = 'long'")
+        connection.commit()
+    path = _keep(tmp_path / "1.db", *_build_run("r1", {"a": 1.0}))
+    with pytest.raises(HistoryError, match="contains values that no exporter wrote"):
+        _merge(target, path)
+
+
 def test_nothing_is_written_where_the_history_is_not_writable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with (

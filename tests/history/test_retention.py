@@ -135,6 +135,21 @@ def test_everything_about_a_run_goes_with_it(path: Path, clock: StillClock) -> N
             assert found == {"r3", "r4"}, table
 
 
+@pytest.mark.parametrize("column", ["started_ts", "sequence"])
+def test_foreign_value_in_an_old_run_counts_no_later_run_twice(path: Path, clock: StillClock, column: str) -> None:
+    """The error came after the record of the later run was stored, so its totals were kept to be added again."""
+    with closing(open_file(path, clock, seconds=DAY_SECONDS)) as history:
+        keep_runs(history, 1)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE runs SET {column} = 'x'")  # nosec B608 # literals
+        connection.commit()
+    with closing(open_file(path, clock, seconds=DAY_SECONDS)) as history:
+        keep_runs(history, 1, first=1)
+    with closing(open_file(path, clock)) as history:
+        counters = history.load_totals().counters
+    assert counters[families.RUNS.name, ("standard", "success")] == 2.0
+
+
 def test_decisions_go_by_age_and_with_the_runs_that_are_too_large(path: Path, clock: StillClock) -> None:
     with closing(open_file(path, clock, seconds=30 * DAY_SECONDS)) as history:
         history.observe(decision(None, at=clock.wall() - 31 * DAY_SECONDS))

@@ -214,6 +214,15 @@ def test_redirect_is_an_error_and_not_followed(
     assert elsewhere.visits == []
 
 
+@pytest.mark.parametrize("header", ["authorization=Bearer%20s3cr3t-value", "x-key=Basic bWU6czNjcjN0LXZhbHVl"])
+def test_secret_that_a_collector_quotes_without_its_scheme_is_hidden(collector: Collector, header: str) -> None:
+    collector.status, collector.location = 307, "/login?token=s3cr3t-value"
+    report = OtlpReport({"OTEL_EXPORTER_OTLP_HEADERS": header})
+    report.prepare(plan("unit"))
+    with pytest.raises(DeliveryError, match=r"redirects to /login\?token=\*\*\*"):
+        report.report(finished(stage("unit", 1, attempt("unit"))))
+
+
 def drip(request: BaseHTTPRequestHandler) -> None:
     request.send_response(200)
     request.end_headers()

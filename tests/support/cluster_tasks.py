@@ -136,6 +136,14 @@ def lose_temporary_folder() -> None:
     tempfile.tempdir = "/proc/nonexistent"  # where none can be made
 
 
+def set_clock_ahead() -> None:
+    """Set the clock of this worker ahead of that of its files; for its own process, before it has an agent."""
+    import time
+
+    wall = time.time
+    time.time = lambda: wall() + 60.0
+
+
 def set_status(name: str, status: str, *, dask_worker: Any) -> None:
     """Pause the worker of this name, as Dask does while its memory is full, or let it go on; for its own process."""
     from distributed import Status

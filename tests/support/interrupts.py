@@ -1,12 +1,14 @@
-"""Interrupts (Ctrl-C) at each line of a pool's code."""
+"""Interrupts (Ctrl-C) and signal handlers at each line of a pool's code."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import inspect
 import sys
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
 from dis import opmap
@@ -48,6 +50,28 @@ def interrupted_at(line: int, call: Callable[[], Any], package: types.ModuleType
         sys.settrace(before)
         gc.enable()
     return False
+
+
+@contextlib.contextmanager
+def act_before(function: Callable[..., Any], line: str, act: Callable[[], object]) -> Iterator[None]:
+    """Call `act` in this thread once, before it executes a line of a function."""
+    source, first = inspect.getsourcelines(function)
+    number = first + next(place for place, text in enumerate(source) if text.strip() == line)
+    acts = [act]
+
+    def trace(frame: types.FrameType, event: str, _: object) -> Any:
+        if frame.f_code is not function.__code__:
+            return None
+        if acts and event == "line" and frame.f_lineno == number:
+            acts.pop()()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def interrupt_locking(call: Callable[[], Any]) -> None:

@@ -18,7 +18,7 @@ from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.app.serve_link import ServeLink
 from paropt_exporter.autoscaling.control_thread import ControlThread
 from paropt_exporter.autoscaling.host_readings import HostReadings
-from paropt_exporter.autoscaling.state import DEADLINE, ControlState
+from paropt_exporter.autoscaling.state import DEADLINE, PROMETHEUS, ControlState
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config
 from paropt_exporter.config.host_config import HostConfig
@@ -142,6 +142,7 @@ class LaneRunner:
 
     def _make_run(self, plan: Plan, cache: StageCache | None) -> Run:
         clock = self._setup.clock
+        feedback = self._config.feedback
         began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(clock.wall()))
         return Run(
             plan,
@@ -153,7 +154,7 @@ class LaneRunner:
             clock=clock,
             memory_bytes=host.read_available_memory_bytes(),
             cores=float(plan.workers.maximum) if parts.runs_elsewhere(self._config, plan) else None,
-            sums_work=self._config.feedback.objective == DEADLINE,
+            sums_work=feedback.objective == DEADLINE or feedback.source == PROMETHEUS,
             on_stopping=self._setup.screen.show_stopping,
             cache=cache,
             link=self._serve_link.link,

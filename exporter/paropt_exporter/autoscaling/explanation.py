@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, assert_never
 
 from paropt_exporter.autoscaling.decisions import count_left_out, describe_decision, parse_observation
-from paropt_exporter.autoscaling.policy import fixed_workload, queueing
+from paropt_exporter.autoscaling.policy import queueing
 from paropt_exporter.autoscaling.policy.budget import divide_resources
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup, Sizing, compute_deadline_size
 from paropt_exporter.autoscaling.policy.lane_size import (
@@ -39,6 +39,7 @@ from paropt_exporter.autoscaling.policy.size_bounds import LOAD, BoundsObservati
 from paropt_exporter.autoscaling.policy.stabilization import MAX_REVERSALS
 from paropt_exporter.autoscaling.policy.stage_concurrency import LIMITED, TRIAL, ConcurrencyLevel
 from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND, count_task_cores
+from paropt_exporter.engine.remaining_time import DEADLINE_RATIO
 from paropt_exporter.errors import INVALID_VALUE_ERRORS, format_count
 from paropt_exporter.events import Decision
 
@@ -109,9 +110,11 @@ def _explain_lane(observation: LaneObservation) -> Iterator[str]:
         work = observation.work
         yield (
             f"  deadline: path {work.critical_path_seconds:.1f} s + ({work.seconds:.1f} - "
-            f"{work.critical_path_seconds:.1f}) / N <= {fixed_workload.DEADLINE_RATIO:g} x {work.left_seconds:.1f} s: "
+            f"{work.critical_path_seconds:.1f}) / N <= {DEADLINE_RATIO:g} x {work.left_seconds:.1f} s: "
             f"N = {compute_deadline_size(work)}"
         )
+        if observation.rescue_size:
+            yield f"  limits of stages: N = {observation.rescue_size}"
     elif count_slots(sizing) < observation.size:
         yield from _explain_peak(observation, count_slots(sizing))
     yield f"  between floor {observation.floor} and ceiling {observation.ceiling}; the lane had {observation.size}"
@@ -288,7 +291,7 @@ _FEWER: Mapping[str, str] = MappingProxyType(
     {
         "plan": "fewer tasks are left than there were workers",
         "demand": "the tasks at hand need no more cores",
-        "deadline": "fewer workers keep the lane's total as well",
+        "deadline": "fewer workers keep the limits of the lane and its stages as well",
         "load": "a load signal asked for less",
         "limit": "a limit signal was above its target",
         "cpu_limit": "the tasks that run want more cores than there are",
@@ -302,14 +305,14 @@ _SAME: Mapping[str, str] = MappingProxyType(
     {
         "plan": "there is a worker for each task that is left",
         "demand": "the tasks at hand need that many",
-        "deadline": "that many keep the lane's total",
+        "deadline": "that many keep the limits of the lane and its stages",
         "load": "a load signal asks for that many",
         "limit": "a limit signal allows no more",
         "cpu_limit": "the tasks that run take all cores",
         "memory_limit": "there is no memory for another task",
         "bounds": "its bounds allow no other size",
         "deadband": "another size would hardly differ",
-        "stabilizing": "a smaller size has not been enough for long yet",
+        "stabilizing": "a smaller size has been enough only for a short time",
         "ineffective": "more tasks at once seem to get no more done",
         "saturated": "more workers would not help",
         "flap_budget": "it has changed direction too often within an hour",
@@ -319,8 +322,8 @@ _SAME: Mapping[str, str] = MappingProxyType(
         "query_failed": "a query to Prometheus failed",
         "no_data": "Prometheus had no data",
         "several_sources": "the answer to a query had several series instead of one",
-        "not_finite": "the answer to a query was infinite or NaN",
-        "not_a_number": "the answer to a query was no number",
+        "not_finite": "the answer to a query was infinite, NaN or impossible",
+        "not_a_number": "the answer to a query was not a number",
         "partial": "the answer to a query was incomplete",
         "stale": "the answer to a query was too old",
         "future": "the answer to a query was stamped in the future",

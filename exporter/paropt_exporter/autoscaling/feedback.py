@@ -50,6 +50,7 @@ _SELECTOR = re.compile(r"^\s*[a-zA-Z_:][\w:]*\s*(\{[^{}]*\})?\s*$")
 _LOG_PAUSE_SECONDS = 600.0  # between two log lines about the same reason to reject a signal
 _LEAST_WORKERS = 0.5  # smaller differences from our own counters are ignored
 _LEAST_TASKS = 1.0
+_LARGEST_VALUE = 1e12  # of our own metrics; timestamps have 2e9
 SIGNAL = "signal"  # the label that distinguishes the parts of one answer
 PAST = "7d"
 _SAME_SECONDS = "0.00002"
@@ -233,14 +234,14 @@ class SignalCollector:
         )
 
     def read_by_label(self, query: str, label: str) -> Mapping[str, float]:
-        """Return the number for each value of a label, if finite; nothing if the answer is invalid."""
+        """Return the number for each value of a label, if it is plausible; nothing if the answer is invalid."""
         answer, reading = self._run_query(query)
         if reading.rejection_reason != "no_data":  # a first run has no past, and needs no warning
             self._log_change(f"past by {label}", reading)
         if not reading.is_valid:
             return {}
-        finite = {element.get_label(label): element.value for element in answer.elements if _is_finite(element.value)}
-        return {name: value for name, value in finite.items() if name}
+        found = {element.get_label(label): element.value for element in answer.elements if _is_plausible(element.value)}
+        return {name: value for name, value in found.items() if name}
 
     def _read_signal(self, spec: QuerySpec) -> Reading:
         answer, reading = self._run_query(spec.query)
@@ -279,8 +280,8 @@ class SignalCollector:
         parts = dict(named)
         if len(parts) != len(named):
             return reject_reading("several_sources", "a part of the answer came twice"), {}
-        if not all(map(_is_finite, parts.values())):
-            return reject_reading("not_finite", "a part of the answer is no finite number"), {}
+        if not all(map(_is_plausible, parts.values())):
+            return reject_reading("not_finite", f"a part of the answer is no number from 0 to {_LARGEST_VALUE:g}"), {}
         return Reading(), {**parts, "evaluated": answer.evaluated_timestamp_seconds}
 
     def _validate_parts(
@@ -408,8 +409,9 @@ def build_past_durations_query(project: str, lane: str) -> str:
     return f"quantile by (stage) (0.5, quantile_over_time(0.5, {last}))"
 
 
-def _is_finite(value: float) -> bool:
-    return value - value == 0.0
+def _is_plausible(value: float) -> bool:
+    """Return whether a size, a count, a rate, a duration or a timestamp can have a value; not NaN."""
+    return 0.0 <= value <= _LARGEST_VALUE
 
 
 def _join_parts(parts: Mapping[str, str]) -> str:

@@ -211,7 +211,7 @@ def _warn_shared_outputs(config: Config, stages: list[Stage]) -> Iterator[str]:
         if stage.items is not None and shared and is_cached(stage):
             yield f"stage {stage.name!r}: outputs: its tasks share {shared[0]}, so none is cached: put {ITEM} into it"
         elif is_cached(stage) and (why := _describe_shared_by_items(config, stage)):
-            yield f"stage {stage.name!r}: outputs: {why}, so it is not cached: give each its own"
+            yield f"stage {stage.name!r}: outputs: {why}, so it is not cached: give each its own, such as {ITEM}/**"
 
 
 def _describe_shared_by_items(config: Config, stage: Stage) -> str:

@@ -498,6 +498,7 @@ def _add_history_flags(history: Parser) -> None:
         metavar="FILE",
         help="a shard's .paropt/history.db, or its JUnit report (--report junit=FILE)",
     )
+    merge.usage = f"{merge.prog}{merge.format_positional()} [flags]"
 
 
 def _add_log_flags(log: Parser) -> None:

@@ -58,9 +58,11 @@ def _render_schema(_: Options) -> Files:
 
 
 def _render_docs(options: Options) -> Files:
+    from paropt_exporter.autoscaling.explanation import BY_ACTION
     from paropt_exporter.monitoring import reference
 
-    return {"docs/metrics.md": reference.render_metrics(), "docs/runbook.md": reference.render_runbook(options)}
+    metrics = reference.render_metrics(BY_ACTION)
+    return {"docs/metrics.md": metrics, "docs/runbook.md": reference.render_runbook(options)}
 
 
 def _render_alerts(options: Options) -> Files:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FILE = "paropt.yml"
 _SPELLINGS = frozenset({FILE, "paropt.yaml"})
 _MOST_NAMED = 10
-_PLAIN_WORD = re.compile(r"[A-Za-z./_-](?:[\w./=,-]|:(?=\w))*", re.ASCII)
+_PLAIN_WORD = re.compile(r"[\w./-](?:[\w./=,-]|:(?=\w))*", re.ASCII)
 _PLAIN_NAME = re.compile(r"[A-Za-z_./][\w./-]*", re.ASCII)
 _BOOLEANS = frozenset({"yes", "no", "on", "off", "true", "false", "null", "y", "n"})
 _HEAD = """\
@@ -225,7 +225,8 @@ def _format_command(command: str | tuple[str, ...]) -> str:
     if isinstance(command, str):
         return _quote(command)
     words = command
-    if all(_PLAIN_WORD.fullmatch(word) for word in words) and (len(words) > 1 or words[0].lower() not in _BOOLEANS):
+    is_text = not words[0][:1].isdigit() and (len(words) > 1 or words[0].lower() not in _BOOLEANS)
+    if is_text and all(map(_PLAIN_WORD.fullmatch, words)):
         return " ".join(words)
     return f"[{', '.join(map(_quote, words))}]"
 

@@ -14,11 +14,9 @@ from msgspec import Struct
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.document import Document, Unreadable
 from paropt_exporter.config.foreign_files import parse_ini, parse_toml
+from paropt_exporter.config.recipe_files import JUSTFILES, MAKEFILES
 
 Words = tuple[str, ...]
-MAKEFILES = ("Makefile", "GNUmakefile", "makefile")
-JUSTFILES = ("justfile", "Justfile", ".justfile")
-TASKFILES = ("Taskfile.yml", "taskfile.yml", "Taskfile.yaml", "taskfile.yaml", "Taskfile.dist.yml")  # of go-task
 _SCRIPTS = tuple((f"scripts/{name}{end}", name) for name in ("lint", "check", "test", "tests") for end in ("", ".sh"))
 PROCESSES = re.compile(r"(?:-n\s*|--numprocesses[= ]\s*)(auto|logical|[1-9]\d*)")
 
@@ -28,8 +26,9 @@ _POSARGS = re.compile(r"\{(?:pos)?args(?::((?:[^{}]|\{[^{}]*\})*))?\}|\{\[[^\]{}
 _ROOTS = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?")
 _ROOT_IN_VALUE = re.compile(r"\{(?:toxinidir|tox_root|root)\}(?:\{/\}|/)?([^:;,\s]*)")
 _TOX_VARIABLE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.*\S)")
-# tox: options, unless a variable has others
-_TOX_DEFAULT = re.compile(r"\{env:\w+:(-[^{}]*)\}")
+# tox: options or nothing, unless a variable has others
+_TOX_DEFAULT = re.compile(r"\{env:\w+:(|-[^{}]*)\}")
+_TOX_ENV = re.compile(r"\{env:(\w+)(?::[^{}]*)?\}")  # tox: the value of a variable
 # tox: the folder in which it has installed the project
 _INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")
 _TERMINAL = re.compile(r"\{tty:[^{}:]*+:?([^{}]*)\}")  # tox: the first value on a terminal, otherwise the second
@@ -188,7 +187,7 @@ def _parse_tox_ini(text: str) -> Iterator[CommandLine]:
         for line in _iter_tox_lines(fill(section["commands"])):
             factor = _FACTOR.match(line)
             group = factor[1] if factor else name.partition("testenv")[2].lstrip(":")
-            text = _fill_tox_line(_FACTOR.sub("", line))
+            text = _fill_tox_line(_fill_own_variables(_FACTOR.sub("", line), env))
             yield CommandLine(text=text, group=group, folder=folder, env=env, before=before)
 
 
@@ -231,6 +230,12 @@ def _parse_tox_variables(text: str, folder: str) -> dict[str, str]:
     above = "/".join(".." for part in folder.split("/") if part not in ("", "."))
     pairs = (match.groups() for line in text.replace("\\\n", "").splitlines() if (match := _TOX_VARIABLE.match(line)))
     return {name: _ROOT_IN_VALUE.sub(lambda match: _join(above, match[1]), value) for name, value in pairs}
+
+
+def _fill_own_variables(line: str, env: Mapping[str, str]) -> str:
+    """Replace `{env:NAME}` in a command with the value that its environment sets for all its factors."""
+    filled = _TOX_ENV.sub(lambda match: env.get(match[1], match[0]), line)
+    return filled if len(filled) <= LONGEST_LINE else line
 
 
 def _join(folder: str, below: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -14,6 +15,7 @@ from paropt_exporter.errors import ParoptError
 
 LARGEST_SECRET_BYTES = 1 << 16
 _SHORTEST_HIDDEN = 4  # characters: hiding shorter ones would make messages unreadable, and protect nothing
+_SHORTEST_CUT = 8  # of a secret that is cut off; more than "Bearer "
 HIDDEN = "***"
 
 
@@ -73,13 +75,18 @@ def _read_header(file: Path | None, variable: str | None) -> str:
 
 def list_secrets(headers: Mapping[str, str], named: Iterable[str]) -> tuple[str, ...]:
     """Return the secret texts in a request's headers: in Authorization, and in the `named` ones."""
-    found = [headers[name] for name in named if name in headers]
-    value = headers.get("Authorization", "")
-    scheme, _, secret = value.partition(" ")
-    found += [value, secret]
-    if scheme == "Basic":
-        found.append(base64.b64decode(secret).decode().partition(":")[2])
-    return tuple(found)
+    values = [headers[name] for name in ("Authorization", *named) if name in headers]
+    return tuple(secret for value in values for secret in list_header_secrets(value))
+
+
+def list_header_secrets(value: str) -> tuple[str, ...]:
+    """Return the secret texts in a header's value: all of it, the token after a scheme, the password of `Basic`."""
+    scheme, _, token = value.partition(" ")
+    password = ""
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            password = base64.b64decode(token).decode().partition(":")[2]
+    return value, token.strip(), password
 
 
 def list_url_secrets(url: str) -> tuple[str, ...]:
@@ -101,10 +108,13 @@ def list_url_secrets(url: str) -> tuple[str, ...]:
 
 
 def hide_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return a text from a server or library with these secrets removed."""
+    """Return a text from a server or library with these secrets removed, also one that its end cuts off."""
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= _SHORTEST_HIDDEN:
             text = text.replace(secret, HIDDEN)
+            longest = min(len(secret) - 1, len(text))
+            cut = next((n for n in range(longest, _SHORTEST_CUT - 1, -1) if text.endswith(secret[:n])), 0)
+            text = f"{text[:-cut]}{HIDDEN}" if cut else text
     return text
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from msgspec import Struct
 
 from paropt_exporter.config import pre_commit
-from paropt_exporter.config.command_files import JUSTFILES, MAKEFILES, Words
+from paropt_exporter.config.command_files import Words
 from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.project_commands import read_xdist_options
 from paropt_exporter.config.project_files import SHELL_WORDS, Project
 from paropt_exporter.config.pytest_arguments import selects_tests
+from paropt_exporter.config.recipe_files import JUSTFILES, MAKEFILES
 from paropt_exporter.config.values import Stage
 from paropt_exporter.errors import join_names
 

@@ -15,9 +15,6 @@ from pathlib import Path
 
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.command_files import (
-    JUSTFILES,
-    MAKEFILES,
-    TASKFILES,
     Words,
     parse_just_recipes,
     parse_recipes,
@@ -32,6 +29,7 @@ from paropt_exporter.config.project_commands import (
     read_xdist_options,
 )
 from paropt_exporter.config.pytest_arguments import drop_reports
+from paropt_exporter.config.recipe_files import JUSTFILES, MAKEFILES, TASKFILES
 from paropt_exporter.config.tool_options import read_tool_options
 from paropt_exporter.config.virtual_environment import VARIABLE, build_environment, find_virtual_environment_in
 from paropt_exporter.files import exists, find_home, is_file, is_folder, read_start
@@ -179,7 +177,7 @@ class Project:
     def leave_out_environment(self, tool: str, arguments: Words) -> Words:
         """Return the arguments of a linter, with an option that keeps it out of the virtual environment inside.
 
-        ruff stays out by itself, unless its configuration replaces the usual exclusions.
+        ruff, isort and black stay out by themselves, unless the usual exclusions are replaced.
         """
         inside = find_virtual_environment_in(self._root)
         whole = any(word.rstrip("/") == "." for word in arguments) or not any(map(self.has_path, arguments))
@@ -189,15 +187,36 @@ class Project:
             return _add_folder(arguments, f"./{inside.name}", ("--exclude", "-x"), _BANDIT_EXCLUSIONS)
         if tool == "flake8":
             return _add_folder(arguments, inside.name, ("--extend-exclude",), self._flake8_exclusions)
+        if tool == "isort":
+            return self._leave_out_of_isort(arguments, inside.name)
+        if tool == "black":
+            return self._leave_out_of_black(arguments, inside.name)
         enters = tool == "ruff" and "exclude" in self._ruff_options
         return (*arguments, f"--extend-exclude={inside.name}") if enters else arguments
+
+    def _leave_out_of_isort(self, arguments: Words, folder: str) -> Words:
+        options = read_tool_options("isort", self._read_text)
+        skipped = _find_option(arguments, "--skip", "-s") or options.get("skip")
+        if skipped is None or folder in _split_list(skipped):
+            return arguments
+        extends = _find_option(arguments, "--extend-skip") is not None  # replaces the list in the configuration
+        others = () if extends else _split_list(options.get("extend_skip", ""))
+        return (*arguments, *(f"--extend-skip={each}" for each in (*others, folder)))
+
+    def _leave_out_of_black(self, arguments: Words, folder: str) -> Words:
+        options = read_tool_options("black", self._read_text)
+        pattern = _find_option(arguments, "--exclude") or options.get("exclude")
+        forced = _find_option(arguments, "--force-exclude") or options.get("force-exclude")
+        if pattern is None or forced is not None or _excludes(pattern, f"/{folder}/"):
+            return arguments
+        return (*arguments, f"--force-exclude=/{folder}/")
 
     @cached_property
     def _flake8_exclusions(self) -> str:
         """What flake8's configuration adds to its exclusions, which an option would replace."""
         options = read_tool_options("flake8", self._read_text)
         added = options.get("extend-exclude") or options.get("extend_exclude") or ""
-        return ",".join(filter(None, re.split(r"[\s,]+", re.sub(r"#.*", "", added))))
+        return ",".join(_split_list(added))
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -549,6 +568,28 @@ def _add_folder(arguments: Words, folder: str, options: tuple[str, ...], usual: 
             given = value if equals else "".join(arguments[at + 1 : at + 2])
             return (*arguments[:at], f"{options[0]}={given},{folder}", *arguments[at + (1 if equals else 2) :])
     return (*arguments, f"{options[0]}={','.join(filter(None, (usual, folder)))}")
+
+
+def _find_option(arguments: Words, *names: str) -> str | None:
+    """Return the value of the first option with one of the names."""
+    for word, after in zip(arguments, (*arguments[1:], ""), strict=True):
+        name, equals, value = word.partition("=")
+        if name in names:
+            return value if equals else after
+    return None
+
+
+def _excludes(pattern: str, path: str) -> bool:
+    """Return whether black's pattern matches a path; one with a fault excludes nothing, and black will report it."""
+    try:
+        return re.search(pattern, path, re.VERBOSE if "\n" in pattern else 0) is not None
+    except re.error:
+        return False
+
+
+def _split_list(value: str) -> list[str]:
+    """Return the words of a list in an INI file, or of one in TOML as words."""
+    return [*filter(None, re.split(r"[\s,]+", re.sub(r"#.*", "", value)))]
 
 
 def _is_package(folder: Path) -> bool:

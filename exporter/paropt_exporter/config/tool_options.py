@@ -1,4 +1,4 @@
-"""Read the options of pytest, mypy, ruff and flake8 from the files in which a project keeps them."""
+"""Read the options of pytest, mypy, ruff, flake8, isort and black from the files in which a project keeps them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ _PLACES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("pyproject.toml", ("tool", "flake8")),  # with the plugin flake8-pyproject
     ),
     "ruff": ((".ruff.toml", ()), ("ruff.toml", ()), ("pyproject.toml", ("tool", "ruff"))),
+    "isort": (
+        (".isort.cfg", ("settings",)), (".isort.cfg", ("isort",)), ("pyproject.toml", ("tool", "isort")),
+        ("setup.cfg", ("isort",)), ("setup.cfg", ("tool:isort",)), ("tox.ini", ("isort",)),
+    ),
+    "black": (("pyproject.toml", ("tool", "black")),),
 }  # fmt: skip
 
 

@@ -318,11 +318,11 @@ class Feedback(Struct, frozen=True, kw_only=True):
     source: Literal["both", "local", "prometheus"] | None = None
     """Which measurements count. Default: both with a URL, otherwise local."""
     objective: Literal["fast", "deadline"] = "fast"
-    """`fast`: as many workers as help. `deadline`: just enough to keep the lane's `total`."""
+    """`fast`: as many workers as help. `deadline`: just enough to keep the lane's `total` and its stages' limits."""
     window: Duration | None = None
-    """The range of rates, at least four scrapes. Default: 1m, or 4 intervals."""
+    """The range of rates, at least four scrapes. Default: 1m or 4 intervals, whichever is longer."""
     stabilization: Duration | None = None
-    """How long a lower floor must suffice before it applies. Default: 3 windows."""
+    """How long a lower floor must suffice before it applies. Default: 3 windows, at least 1m."""
     signals: Mapping[Name, Signal] = field(default_factory=lambda: MappingProxyType({}))
     """Queries of your own, by name."""
     jobserver: Boolean = False

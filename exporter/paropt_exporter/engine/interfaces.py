@@ -213,8 +213,8 @@ class Demand(Struct, frozen=True, kw_only=True):
     """The controller's view of a run: the waiting tasks in the order in which they will start, and the running ones.
 
     `left_seconds` is the time until the lane breaks its total (None: it has none). `work_seconds` is the known
-    remaining work, and `path_seconds` its longest chain; 0 unless the deadline is the objective. `rescue_size` is the
-    size that would save a stage which is about to break its limit; 0: no stage is at risk, or none can be saved.
+    remaining work, and `path_seconds` its longest chain. `rescue_size` is the smallest size that keeps the stages that
+    need several workers within their limits; 0: there are none. These are 0 if a run does not sum its work.
     `slots`: the slots of a task, by stage; 1 for missing stages. Work is in seconds of one slot.
     """
 

@@ -138,13 +138,12 @@ def measure_demand(
     startable: Iterable[StageState],
     *,
     now: float,
-    size: int,
     ends_seconds: float | None,
     work: bool,
 ) -> Demand:
     """Return the startable tasks in the order in which they will start, the running ones, and the remaining work.
 
-    `ends_seconds`: the moment at which the lane breaks its total. `work`: whether to sum the remaining work.
+    `ends_seconds`: the moment at which the lane breaks its total. `work`: whether to measure what limits require.
     """
     return Demand(
         ready=tuple((state.pool, state.name, count) for state in startable if (count := len(state.ready))),
@@ -163,7 +162,7 @@ def measure_demand(
         work_seconds=sum(state.estimate_work_seconds(now) for state in states) if work else 0.0,
         path_seconds=_compute_longest_path(states, now) if work else 0.0,
         left_seconds=None if ends_seconds is None else ends_seconds - now,
-        rescue_size=_compute_rescue_size(states, now, size),
+        rescue_size=_compute_rescue_size(states, now) if work else 0,
         slots={state.name: state.plan.slots for state in states if state.plan.slots > 1},
     )
 
@@ -176,9 +175,14 @@ def _compute_longest_path(states: Sequence[StageState], now: float) -> float:
     return max((measure_chain(name, needs, seconds, chains) for name in needs), default=0.0)
 
 
-def _compute_rescue_size(states: Iterable[StageState], now: float, size: int) -> int:
-    """Return the smallest size that saves all stages at risk that more workers can save; 0 if there are none."""
-    more = [
-        extra * state.plan.slots for state in states if state.started and (extra := state.count_rescue_workers(now)) > 0
-    ]
-    return size + sum(more) if more else 0
+def _compute_rescue_size(states: Iterable[StageState], now: float) -> int:
+    """Return the smallest size that keeps all stages that need several workers within their limits; 0: none does.
+
+    It is an absolute size, since one that saves a stage must not fall again as soon as the stage is safe.
+    """
+    slots, missing = 0, list[int]()
+    for state in states:
+        slots += len(state.attempts) * state.plan.slots
+        if state.started and (workers := state.count_missing_workers(now)) is not None:
+            missing.append(workers * state.plan.slots)
+    return slots + sum(missing) if missing else 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+DEADLINE_RATIO = 0.9  # of the time left until a limit; the rest is for errors of the estimate
 # An overdue stage is expected to run for another tenth of its age, so that a prediction never says "now".
 OVERDUE_RATIO = 0.1
+_ROUNDING = 1e-9
 
 
 def estimate_stage_remaining_seconds(
@@ -48,13 +51,22 @@ def estimate_left_seconds(expected_seconds: float, age_seconds: float) -> float:
     return max(expected_seconds - age_seconds, OVERDUE_RATIO * age_seconds)
 
 
-def count_workers_within(seconds: float, task_seconds: float, ages_seconds: Sequence[float], waiting: int) -> int:
-    """Return the smallest number of workers that ends all tasks in time, if one worker for each task would."""
-    least, most = max(1, len(ages_seconds)), len(ages_seconds) + waiting
-    while least < most:
-        middle = (least + most) // 2
-        if estimate_remaining_seconds(task_seconds, ages_seconds, waiting, middle) <= seconds:
-            most = middle
-        else:
-            least = middle + 1
-    return least
+def count_workers_within(
+    seconds: float, task_seconds: float, ages_seconds: Sequence[float], waiting: int
+) -> int | None:
+    """Return the smallest number of workers that ends all tasks in time; None: one worker for each task would not.
+
+    A worker takes floor((seconds - r) / d) more tasks, with the rest r of its present one. All running tasks end. With
+    fewer workers than these, the youngest ones' go on, since the first tasks that end leave no free worker.
+    """
+    task_seconds = max(task_seconds, _ROUNDING)
+    left = [estimate_left_seconds(task_seconds, age) for age in sorted(ages_seconds)]
+    if max(left, default=0.0) > seconds:
+        return None
+    taken = 0
+    for workers, rest in enumerate(left, 1):
+        taken += math.floor((seconds - rest) / task_seconds + _ROUNDING)
+        if taken >= waiting:
+            return workers
+    each = math.floor(seconds / task_seconds + _ROUNDING)
+    return len(left) + math.ceil((waiting - taken) / each) if each > 0 else None

@@ -108,8 +108,9 @@ class Run:
         """Prepare the run. `cores`: the cores of all its tasks together; None: those that this process may use.
 
         `flush` is called as the class says, and before the first task starts: `emit` may hold events until then.
-        `sums_work`: whether `measure_demand` has the remaining work, which costs a walk over all stages. `on_stopping`
-        is called with the request and the number of running stages, when the run begins to stop and when it kills.
+        `sums_work`: whether `measure_demand` has the remaining work and the rescue size, which cost a walk over all
+        stages. `on_stopping` is called with the request and the number of running stages, when the run begins to stop
+        and when it kills.
         `cache`: the results of earlier runs, for stages that ask for them; None: each stage runs. `link`: to the runs
         that share the machine, to which each change of this run's demand is reported.
         """

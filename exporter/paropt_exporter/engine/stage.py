@@ -12,9 +12,9 @@ from paropt_exporter.engine.attempt import Attempt, Ready, compute_alone_seconds
 from paropt_exporter.engine.flaky_attempts import FlakyAttempts
 from paropt_exporter.engine.interfaces import CachedTask, StageCounts, StageLookup, UncachedTask
 from paropt_exporter.engine.remaining_time import (
+    DEADLINE_RATIO,
     count_workers_within,
     estimate_left_seconds,
-    estimate_remaining_seconds,
     estimate_stage_remaining_seconds,
 )
 from paropt_exporter.errors import shorten
@@ -389,19 +389,21 @@ class StageState(Struct, eq=False):
             return task_seconds
         return max(estimate_left_seconds(task_seconds, age) for age in ages)
 
-    def count_rescue_workers(self, now: float) -> int:
-        """Return how many more workers keep the stage within its limit; 0: none are needed, or none suffice."""
+    def count_missing_workers(self, now: float) -> int | None:
+        """Return how many more workers than now keep the stage within its limit; negative: so many fewer do.
+
+        None: one worker does, none suffice, or it is unknown. If there is time, a part of it is for errors.
+        """
         task_seconds, ages = self.estimate_task_seconds(), self.get_task_ages(now)
         waiting = max(0, self.unfinished - len(ages))
         if task_seconds is None or self.plan.sla is None or self.started_seconds is None or not waiting:
-            return 0
-        usable = self.started_seconds + self.plan.sla.max_seconds - now
-        workers = max(1, len(ages))
-        if estimate_remaining_seconds(task_seconds, ages, waiting, workers) <= usable:
-            return 0
-        if estimate_remaining_seconds(task_seconds, ages, waiting, workers + waiting) > usable:
-            return 0
-        return count_workers_within(usable, task_seconds, ages, waiting) - workers
+            return None
+        left_seconds = self.started_seconds + self.plan.sla.max_seconds - now
+        for seconds in (DEADLINE_RATIO * left_seconds, left_seconds):
+            workers = count_workers_within(seconds, task_seconds, ages, waiting)
+            if workers is not None:
+                return workers - len(ages) if workers > 1 else None
+        return None
 
     def get_task_ages(self, now: float) -> tuple[float, ...]:
         return tuple(max(0.0, now - attempt.started_seconds) for attempt in tuple(self.attempts))

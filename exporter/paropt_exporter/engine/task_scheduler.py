@@ -82,7 +82,6 @@ class TaskScheduler:
             self._open_stages.all(),
             self._open_stages.startable(),
             now=now,
-            size=self.size,
             work=sums_work,
             ends_seconds=ends_seconds,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import threading
@@ -16,6 +17,7 @@ from concurrent.futures._base import (  # the states with which the library's wa
     RUNNING,
 )
 from functools import partial
+from operator import attrgetter
 from time import sleep
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -35,12 +37,23 @@ Usage = tuple[str, int, float, float, float, float, int]
 _CHANGE_TRIES, _CHANGE_SECONDS = 10_000, 1e-4  # a change takes less than a microsecond, once its thread runs
 _read_type_name = vars(type)["__qualname__"].__get__  # runs no code of a metaclass
 _condition_lock = threading.RLock()  # guards: the creation of a future's condition and lists
-_unnotified: deque[TaskFuture[Any]] = deque()  # cancelled futures that `_notify_later` was called for
-_notifying = threading.Lock()  # held by the thread that notifies for them
+_postponed: deque[Callable[[], object]] = deque()  # the calls that `_call_later` was asked for
+_calling = threading.Lock()  # held by the thread that makes them
 # Another thread may hold them during the fork.
 os.register_at_fork(after_in_child=_condition_lock._at_fork_reinit)  # type: ignore[attr-defined]  # as in the library
-os.register_at_fork(after_in_child=_notifying._at_fork_reinit)  # type: ignore[attr-defined]  # likewise
-os.register_at_fork(after_in_child=_unnotified.clear)
+os.register_at_fork(after_in_child=_calling._at_fork_reinit)  # type: ignore[attr-defined]  # likewise
+os.register_at_fork(after_in_child=_postponed.clear)
+
+
+class _Condition(threading.Condition):
+    """A condition that an interrupt never leaves locked: `with` calls its lock's own methods, which are not in Python.
+
+    So an interrupt of the library's `add_done_callback` does not keep the worker from settling the future.
+    """
+
+    if not TYPE_CHECKING:
+        __enter__ = property(attrgetter("_lock.__enter__"))
+        __exit__ = property(attrgetter("_lock.__exit__"))
 
 
 class TaskFuture(Future[T]):
@@ -58,7 +71,9 @@ class TaskFuture(Future[T]):
         condition, then read `_leaving`. At least one of them sees the other: the worker takes the lock, or the other
         thread waits until the state has changed.
       * So once a thread holds the lock, the future does not finish. The library's `wait` and `as_completed` rely on
-        that: a future that they see finished must not report its end to them afterwards.
+        that: a future that they see finished must not report its end to them afterwards. The report comes without
+        the lock: if a signal handler has interrupted them while they hold a lock of their own, the report waits for
+        that, and the handler must not wait for the future's lock.
       * `start_running`, `reset_to_pending`, and `fail_on_exit` of a running task take no lock, so that pools may call
         them under their own: a signal handler that interrupts `wait`, which locks all its futures, may need the pool's.
         A worker that claims a task and a thread that ends it see each other by `_leaving` and `_ending`, as above.
@@ -68,8 +83,7 @@ class TaskFuture(Future[T]):
     _state: str = PENDING
     _result: Any = None
     _exception: BaseException | None = None
-    _own_condition: threading.Condition | None = None
-    _own_lock: Any = None  # of the condition
+    _own_condition: _Condition | None = None
     _waiters: Any = ()
     _done_callbacks: Any = ()
     _leaving: str | None = None  # the state that a worker is changing without the lock
@@ -83,16 +97,15 @@ class TaskFuture(Future[T]):
     def __init__(self) -> None:
         """Set no attribute: the class attributes are the defaults."""
 
-    def _get_condition(self) -> threading.Condition:
+    def _get_condition(self) -> _Condition:
         made = self._own_condition
         if made is None:
             with _condition_lock:
                 waiters: list[Any] = []
                 callbacks: list[Any] = []
-                lock = threading.RLock()
-                condition = threading.Condition(lock)
+                condition = _Condition()
                 if self._own_condition is None:  # last: a signal handler may have created one in between
-                    self._own_lock, self._waiters, self._done_callbacks = lock, waiters, callbacks
+                    self._waiters, self._done_callbacks = waiters, callbacks
                     self._own_condition = condition
                 made = self._own_condition
         if self._leaving == self._state:
@@ -108,12 +121,6 @@ class TaskFuture(Future[T]):
             if self._leaving != self._state:
                 return
             sleep(_CHANGE_SECONDS)
-
-    @property
-    def _lock(self) -> Any:
-        """The condition's lock, for `with` in its place: an interrupt in `Condition.__enter__` leaves it locked."""
-        self._get_condition()
-        return self._own_lock
 
     if not TYPE_CHECKING:  # as_completed's protocol would refuse a property in place of the attribute in the type stubs
         _condition = property(_get_condition)
@@ -173,13 +180,13 @@ class TaskFuture(Future[T]):
                 ended = self._own_condition is None and self._end_pending(CANCELLED)
             if ended and self._own_condition is None:  # a signal handler may have created one
                 return True
-        with self._lock:
+        with self._get_condition():
             if not ended:
                 if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
                     return True
                 if not self._end_pending(CANCELLED):
                     return False
-            self._condition.notify_all()
+            self._get_condition().notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]  # the library's own, unknown to typeshed
         return True
 
@@ -187,7 +194,7 @@ class TaskFuture(Future[T]):
 
     def add_first_callback(self, callback: Callable[[Future[T]], object]) -> None:
         """Have a function called before those that were added earlier; now if the future has settled."""
-        with self._lock:
+        with self._get_condition():
             if not self.done():
                 self._done_callbacks.insert(0, callback)
                 return
@@ -209,25 +216,23 @@ class TaskFuture(Future[T]):
         return True
 
     def notify_cancelled(self) -> None:
-        """Notify waiting threads if the future was cancelled: they wait until its worker knows, as in the library.
-
-        A signal handler or finalizer may have interrupted this thread in `wait`, after it looked at the future's state
-        and before it added itself to the waiters: then another thread does it, once `wait` has unlocked the future.
-        """
+        """Notify waiting threads if the future was cancelled: they wait until its worker knows, as in the library."""
         if self._own_condition is None:
             with _condition_lock:  # as in `cancel`
                 if self._own_condition is None:
                     if self._state == CANCELLED:
                         self._state = CANCELLED_AND_NOTIFIED
                     return
-        if self._lock._is_owned():
-            _notify_later(self)
+        if self._interrupts_wait():
+            _call_later(self.notify_cancelled)
             return
-        with self._lock:
-            if self._state == CANCELLED:
-                self._state = CANCELLED_AND_NOTIFIED
-                for waiter in self._waiters:
-                    waiter.add_cancelled(self)
+        with self._get_condition():
+            self._get_condition().notify_all()  # once more: an interrupt of `cancel` may have come before
+            if self._state != CANCELLED:
+                return
+            self._state = CANCELLED_AND_NOTIFIED
+            waiters = tuple(self._waiters)
+        self._report_end_safely(waiters)
 
     def settle_result(self, result: T) -> bool:
         """Settle with the task's result; return False, and drop the result, if the future was settled before."""
@@ -249,10 +254,15 @@ class TaskFuture(Future[T]):
 
     def fail_queued(self, error: BaseException) -> bool:
         """Fail a task that no worker has claimed; return False if one has, or if the task has ended."""
-        with self._lock:
+        if self._interrupts_wait():
+            _call_later(partial(self.fail_queued, error))
+            return self._state == PENDING
+        waiters: tuple[Any, ...] = ()
+        with self._get_condition():
             failed = self._end_pending(FINISHED, error)
             if failed:
-                self._wake_waiters()
+                waiters = self._wake_waiters()
+        self._report_end_safely(waiters)
         if failed:
             self._call_callbacks()
         else:
@@ -261,13 +271,17 @@ class TaskFuture(Future[T]):
 
     def force_exception(self, error: BaseException) -> bool:
         """Settle with `error` now, whatever the task's later outcome; return False if the task has ended."""
-        with self._lock:
+        if self._interrupts_wait():
+            _call_later(partial(self.force_exception, error))
+            return not self.done()
+        with self._get_condition():
             if not self._end_pending(FINISHED, error):
                 if self._state != RUNNING:
                     return False
                 self._exception = error
                 self._state = FINISHED
-            self._wake_waiters()
+            waiters = self._wake_waiters()
+        self._report_end_safely(waiters)
         self._call_callbacks()
         return True
 
@@ -293,7 +307,7 @@ class TaskFuture(Future[T]):
         self._exit_error = error
         if self._leaving not in (RUNNING, _SETTLING):
             return self._state == RUNNING
-        with self._lock:  # the worker may not have read the error
+        with self._get_condition():  # the worker may not have read the error
             return self._state == RUNNING or self._exception is error
 
     def reset_to_pending(self) -> None:
@@ -304,27 +318,55 @@ class TaskFuture(Future[T]):
 
     def _settle_shared(self, result: T | None, error: BaseException | None) -> bool:
         self._leaving = _SETTLING  # not RUNNING: a thread that holds the lock would wait for this one
-        if self._own_condition is None:
-            self._get_condition()
-        with self._own_lock:  # not `_lock`, which takes longer
+        with self._own_condition or self._get_condition():  # the first if possible: the second takes longer
             if self._state != RUNNING:
+                self._get_condition().notify_all()  # once more: an interrupt of `force_exception` may have come before
                 return False
             fails = self._exit_error is not None
             self._result, self._exception = (None, self._exit_error) if fails else (result, error)
             self._state = FINISHED
-            self._wake_waiters()
+            waiters = self._wake_waiters()
+        if waiters:
+            self._report_end(waiters)
         if self._done_callbacks:
             self._call_callbacks()
         return not fails
 
-    def _wake_waiters(self) -> None:
-        """Wake the threads that are waiting for a settled future; under the lock."""
-        for waiter in self._waiters:
-            if self._exception is None:
+    def _wake_waiters(self) -> tuple[Any, ...]:
+        """Wake the threads that wait for a settled future alone; under the lock.
+
+        Return the waiters of those that wait for several, for `_report_end`.
+        """
+        self._get_condition().notify_all()
+        return tuple(self._waiters)
+
+    def _report_end_safely(self, waiters: tuple[Any, ...]) -> None:
+        """Report the end of the future, but not in the main thread.
+
+        That one may be in a signal handler, and hold the lock of a waiter's event.
+        """
+        if waiters and threading.get_ident() == threading.main_thread().ident:
+            _call_later(partial(self._report_end, waiters))
+        else:
+            self._report_end(waiters)
+
+    def _report_end(self, waiters: tuple[Any, ...]) -> None:
+        """Report the end of the future to threads that wait for several; without the lock."""
+        for waiter in waiters:
+            if self._state == CANCELLED_AND_NOTIFIED:
+                waiter.add_cancelled(self)
+            elif self._exception is None:
                 waiter.add_result(self)
             else:
                 waiter.add_exception(self)
-        self._get_condition().notify_all()
+
+    def _interrupts_wait(self) -> bool:
+        """Return whether a signal handler or finalizer calls that has interrupted `wait` or `as_completed`.
+
+        These may have looked at the future's state, but not added themselves to the waiters yet: then the future must
+        not end before they have unlocked it.
+        """
+        return self._own_condition is not None and self._own_condition._is_owned()  # type: ignore[attr-defined]
 
     def _call_callbacks(self) -> None:
         try:
@@ -333,32 +375,41 @@ class TaskFuture(Future[T]):
             log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
 
     def _wait(self, timeout: float | None) -> None:
+        # Not by `Condition.wait`. In a signal handler that has interrupted the library's `wait`, it would unlock the
+        # future for others. And it unlocks it just before its `try`: an interrupt there becomes a RuntimeError.
         condition = self._get_condition()
-        with self._own_lock:
-            if self._state in (PENDING, RUNNING):
-                condition.wait(timeout)
-            if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
-                raise CancelledError
-            if self._state != FINISHED:
-                raise TimeoutError
+        waiter = threading.Lock()
+        waiter.acquire()
+        with condition:
+            waits = self._state in (PENDING, RUNNING)
+            if waits:
+                condition._waiters.append(waiter)  # type: ignore[attr-defined]  # whom its `notify_all` wakes
+        if waits and not waiter.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            with contextlib.suppress(ValueError):  # it has just been woken
+                condition._waiters.remove(waiter)  # type: ignore[attr-defined]
+        if self.cancelled():
+            raise CancelledError
+        if self._state != FINISHED:
+            raise TimeoutError
 
 
-def _notify_later(future: TaskFuture[Any]) -> None:
-    """Notify waiting threads in another thread, as soon as this one has released the future's lock."""
-    _unnotified.append(future)
-    if not _notifying.locked():  # otherwise its holder looks once more
+def _call_later(call: Callable[[], object]) -> None:
+    """Have another thread make a call, which may wait for a lock that the calling thread holds."""
+    _postponed.append(call)
+    if not _calling.locked():  # otherwise its holder looks once more
         with contextlib.suppress(RuntimeError):  # the system starts no more threads: the next call does it
-            threading.Thread(target=_notify_unnotified, name="paropt-notifier", daemon=True).start()
+            # A `threading.Thread` waits, during its start, for locks that the interrupted thread may hold.
+            _thread.start_new_thread(_call_postponed, ())
 
 
-def _notify_unnotified() -> None:
-    while _unnotified and _notifying.acquire(blocking=False):
+def _call_postponed() -> None:
+    while _postponed and _calling.acquire(blocking=False):
         try:
-            while _unnotified:
-                _unnotified[0].notify_cancelled()
-                _unnotified.popleft()
+            while _postponed:
+                _postponed[0]()
+                _postponed.popleft()
         finally:
-            _notifying.release()
+            _calling.release()
 
 
 def get_label(function: Callable[..., Any]) -> str:

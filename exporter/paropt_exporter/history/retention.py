@@ -84,10 +84,13 @@ def _count_excess_pages(connection: sqlite3.Connection) -> int:
 
 
 def _load_oldest(connection: sqlite3.Connection, project: str) -> list[_Run]:
-    """Return a project's oldest runs in order of their start, from the index of each lane."""
+    """Return a project's oldest runs in order of their start, from the index of each lane.
+
+    Values that no exporter wrote count as 0, and the run as old: an error would come after the record was stored.
+    """
     query = """
-    SELECT sequence, run_id, started_ts, ended_ts IS NOT NULL FROM runs WHERE project = ? AND lane = ?
-      ORDER BY sequence LIMIT ?
+    SELECT CAST(sequence AS INTEGER), run_id, CAST(started_ts AS REAL), ended_ts IS NOT NULL
+      FROM runs WHERE project = ? AND lane = ? ORDER BY sequence LIMIT ?
     """
     of_lanes = [
         [_Run(*row) for row in connection.execute(query, (project, lane, RUNS_OF_A_PORTION))]

@@ -257,7 +257,7 @@ class History:
 
         with self._lock:
             try:
-                with self._transaction():
+                with self._explain_values(), self._transaction():
                     if self._in_memory:
                         raise HistoryError(self.broken or f"history {self.path}: cannot write it")
                     merged = merging.merge_sources(self._connection, self._project, sources)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from paropt_exporter import families
 from paropt_exporter.families import Family
@@ -91,8 +91,8 @@ behave.
 """
 
 
-def render_metrics() -> str:
-    """Return the page."""
+def render_metrics(clauses: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the page. `clauses` has the meaning of each reason of a decision, by action."""
     blocks = [
         _METRICS_INTRODUCTION,
         *_iter_table_rows(("here", "OpenTelemetry"), _OPENTELEMETRY),
@@ -108,10 +108,10 @@ def render_metrics() -> str:
         "All histograms have these bounds, in seconds, and +Inf:",
         ", ".join(f"{bound:g}" for bound in families.BUCKETS_SECONDS) + ".",
     ]
-    return "\n".join([*blocks, *_iter_families()]) + "\n"
+    return "\n".join([*blocks, *_iter_families(clauses)]) + "\n"
 
 
-def _iter_families() -> Iterator[str]:
+def _iter_families(clauses: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     for family in families.FAMILIES:
         if family in _CHAPTERS:
             yield from ("", f"## {_CHAPTERS[family]}")
@@ -119,6 +119,11 @@ def _iter_families() -> Iterator[str]:
         yield from ("", f"### {family.name}", "", f"{family.kind.value.capitalize()}{resumes}. {family.help}")
         if family.labels:
             yield from ("", *_iter_labels(family))
+        if family is families.CONTROL_DECISIONS:
+            reasons = families.CLOSED_VALUES[family]["reason"]
+            rows = ((f"`{reason}`", *(each.get(reason, "") for each in clauses.values())) for reason in reasons)
+            headers = ("reason", *(f"`{action}`, because" for action in clauses))
+            yield from ("", *_iter_table_rows(headers, tuple(rows)))
 
 
 def _iter_labels(family: Family) -> Iterator[str]:
@@ -126,7 +131,7 @@ def _iter_labels(family: Family) -> Iterator[str]:
     if explained:
         yield f"* {', '.join(explained)}"
     for label in family.labels:
-        if label not in _EXPLAINED_ONCE:
+        if label not in _EXPLAINED_ONCE and (family, label) != (families.CONTROL_DECISIONS, "reason"):  # in a table
             yield f"* `{label}`: {_format_values(family, label)}"
 
 

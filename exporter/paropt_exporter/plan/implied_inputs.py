@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
+from paropt_exporter.config.recipe_files import JUSTFILES, MAKEFILES, TASKFILES
 from paropt_exporter.input_files import InputPatterns
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.stage_patterns import list_item_patterns, list_output_patterns
@@ -34,8 +35,7 @@ _SETTINGS = (
 # The files with these programs' targets or scripts, or with the versions of the packages that they start programs with:
 # in the folder where they start, in one above it, or in one that their arguments name.
 _RECIPES = {
-    "make": ("GNUmakefile", "makefile", "Makefile"), "just": ("justfile", "Justfile", ".justfile"),
-    "task": ("Taskfile.yml", "Taskfile.yaml"), "nox": ("noxfile.py",),
+    "make": MAKEFILES, "just": JUSTFILES, "task": TASKFILES, "nox": ("noxfile.py",),
     **dict.fromkeys(("npm", "pnpm"), ("package.json",)), "yarn": ("package.json", "yarn.lock", ".pnp.cjs"),
     **dict.fromkeys(("bun", "bunx"), ("package.json", "bun.lock", "bun.lockb")),
     "deno": ("deno.json", "deno.jsonc", "deno.lock"), "cargo": ("Cargo.toml", "Cargo.lock"),

@@ -46,7 +46,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from urllib3.exceptions import HTTPError
 
 from paropt_exporter._version import __version__
-from paropt_exporter.config.credentials import describe_cause, hide_secrets, list_url_secrets
+from paropt_exporter.config.credentials import describe_cause, hide_secrets, list_header_secrets, list_url_secrets
 from paropt_exporter.errors import DeliveryError, to_one_line
 from paropt_exporter.events import Result
 from paropt_exporter.http_sessions import Sockets, mount_sockets
@@ -338,7 +338,9 @@ def _list_secrets(environment: Mapping[str, str]) -> Iterator[str]:
             continue
         if name.endswith("_HEADERS"):
             values = [pair.partition("=")[2].strip() for pair in text.split(",")]
-            yield from (text, *values, *map(unquote, values))
+            yield from (text, *values)
+            for value in map(unquote, values):
+                yield from list_header_secrets(value)
         elif name.endswith("_ENDPOINT"):
             yield from list_url_secrets(text)
 

@@ -77,12 +77,22 @@ class StoredValues(Struct, frozen=True, kw_only=True):
 
 
 class RegisteredProject:
-    """A project with the last values that could be read from its history.
+    """A checkout of a project, with the last values that could be read from its history.
 
-    They include the totals of earlier histories at this path, such as before `git clean`: in the sum of several
-    checkouts a lower total would look like a counter reset, and `increase()` would count all of it again. They exclude
-    totals from before this checkout joined others: it may be a copy of one, and `increase()` would count them as new.
-    They exclude those of an earlier state that replaces the history, too.
+        values.totals = totals in the history + _past
+
+    `_past` keeps the sum of a project's checkouts from falling, which `increase()` would take for a reset, and from
+    counting a run twice:
+
+        the history at the path is                              _past becomes
+        the same one, with more runs                            the same as before
+        another one, as after `git clean`                       the values so far
+        one with runs of another checkout, a copy of one, or    the values so far, less the totals in it
+        an earlier state, as a CI job restores it
+        that of a checkout which a sum has left out             less the totals in it
+
+    In the last two cases only later runs count: `joined_after` is the last one that does not, and `before` has the
+    totals up to it.
     """
 
     def __init__(self, registration: Registration) -> None:
@@ -99,7 +109,7 @@ class RegisteredProject:
         self.was_left_out = False  # of the last sum of its project's checkouts, since it was not known
         self.revision = 0  # grows with each change of values or registration
         self._stamp: object = None
-        self._past = Totals()  # to add: the totals of earlier histories, minus those from before it joined others
+        self._past = Totals()
         self.joined_after: LastRun | None = None
         self.before = Totals()
         self._run_ids: dict[str, None] = {}  # of its last runs that count

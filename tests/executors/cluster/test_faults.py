@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from support.cluster_tasks import (
     set_status,
     tell_lies,
 )
-from support.dask_clusters import DaskCluster, open_pool
+from support.dask_clusters import DaskCluster, open_pool, run_on_workers
 from support.network_namespaces import find_obstacle
 from support.real_servers import eventually
 
@@ -198,14 +197,6 @@ def test_late_result_of_a_given_up_task_is_dropped_with_a_line(
         assert sum(pool.statistics().finished.values()) == pool.statistics().submitted == 2
     finally:
         pool.close_within(0.0)
-
-
-def run_on_workers(cluster: DaskCluster, function: Callable[..., None], *arguments: str) -> None:
-    from distributed import Client  # as above
-
-    connect: Any = Client  # it has no types
-    with connect(cluster.address, set_as_default=False) as client:
-        client.run(function, *arguments)
 
 
 @pytest.mark.parametrize("lie", LIES)

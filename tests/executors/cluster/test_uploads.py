@@ -23,7 +23,8 @@ from paropt_exporter.executors.cluster.settings import ClusterError, ClusterSett
 from paropt_exporter.executors.cluster.snapshot import Repository, Snapshot
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.commands.output import OutputFile
-from support.dask_clusters import DaskCluster
+from support.cluster_tasks import set_clock_ahead
+from support.dask_clusters import DaskCluster, open_pool, run_on_workers
 from support.real_servers import eventually
 
 WAIT_SECONDS = 60.0
@@ -129,6 +130,29 @@ def test_outputs_come_back_also_from_a_failure(pool: ClusterPool, project: Path)
     assert (project / "reports/a.xml").read_text() == "one\n"
     assert (project / "reports/deep/b.xml").read_text() == "two\n"
     assert not (project / "other.xml").exists()
+
+
+def test_output_comes_back_whatever_its_date(pool: ClusterPool, project: Path) -> None:
+    """Such as a file from an archive, or of a reproducible build."""
+    pool.begin_run(())
+    options = RemoteTaskOptions(outputs=("made",))
+    done = pool.submit_commands("t", [["touch", "-d", "2001-01-01", "made"]], options=options)
+    assert done.result(WAIT_SECONDS).result is Result.SUCCESS
+    assert (project / "made").exists()
+
+
+def test_outputs_come_back_from_a_file_server_with_another_clock(own_cluster: DaskCluster, project: Path) -> None:
+    own_cluster.start_worker("a")
+    run_on_workers(own_cluster, set_clock_ahead)
+    pool = ClusterPool(ClusterSettings(root=project, scheduler=own_cluster.address), 1)
+    options = RemoteTaskOptions(outputs=("made",))
+    try:
+        pool.begin_run(())
+        done = pool.submit_commands("t", [["cp", "word.txt", "made"]], options=options)
+        assert done.result(WAIT_SECONDS).result is Result.SUCCESS
+        assert (project / "made").exists()
+    finally:
+        pool.close_within(0.0)
 
 
 def test_large_output_file_comes_back_in_pieces(pool: ClusterPool, project: Path) -> None:
@@ -280,6 +304,19 @@ def test_too_many_outputs_fail_their_task_in_one_line(project: Path, monkeypatch
     (project / "c").touch()
     with pytest.raises(OSError, match=r"^its outputs are 3 files, more than 2: name fewer, or pack them$"):
         host_files.find_outputs(str(project), ["?"], 0.0)
+
+
+def test_outputs_that_are_in_their_place_are_not_looked_for(shared_cluster: DaskCluster, project: Path) -> None:
+    """Their number and size have no limit: nothing travels."""
+    pool = open_pool(shared_cluster, project, size=1)
+    options = RemoteTaskOptions(outputs=("many/**",))
+    make = f"mkdir many && cd many && seq {host_files.MOST_OUTPUTS + 1} | xargs touch"
+    try:
+        pool.begin_run(())
+        done = pool.submit_commands("t", [["sh", "-c", make]], options=options)
+        assert done.result(WAIT_SECONDS).result is Result.SUCCESS
+    finally:
+        pool.close_within(0.0)
 
 
 def test_reply_carries_small_files_up_to_a_size(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct, field
 
 from paropt_exporter.cpu_demand import CORE_SLACK, UNKNOWN_DEMAND, WAITING_DEMAND, CoreBudget
+from paropt_exporter.engine.remaining_time import DEADLINE_RATIO
 from paropt_exporter.plan import THREADS
 
 SATURATED_RATIO = 0.9  # add no workers once the lane keeps this much of the cores busy
-DEADLINE_RATIO = 0.9  # of the time left; the rest is for errors of the estimate
 
 
 class Load(Struct, frozen=True, kw_only=True):

@@ -48,8 +48,8 @@ class LaneObservation(Struct, frozen=True, kw_only=True):
     """All inputs of a decision about a lane's size.
 
     `stages`: measurements of stages with several tasks, if the controller sets the size; `memory`: the memory left
-    (None: unknown); `work`: the remaining work, if the objective is the deadline; `rescue_size`: the size that would
-    then save a stage which is about to break its own limit (0: there is no such stage). `stuck`: tasks of unknown
+    (None: unknown); `work`: the remaining work, if the objective is the deadline; `rescue_size`: the size that
+    then keeps the stages within their own limits (0: one worker for each does). `stuck`: tasks of unknown
     demand have waited for a while beside computing ones, so that one of them may start in order to be measured.
     """
 

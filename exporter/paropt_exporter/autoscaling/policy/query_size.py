@@ -53,8 +53,8 @@ class QuerySizeState(Struct, frozen=True, kw_only=True):
 class QuerySizeObservation(Struct, frozen=True, kw_only=True):
     """All inputs of a decision about a lane's size by query results. `pools`: one reading for each pool of the lane.
 
-    `rescue_size`: the size that would save an SLA by our own counters; 0: no SLA is at risk. `slots_per_task`: how many
-    slots of the size a task takes, on average; the readings count tasks.
+    `rescue_size`: the size that keeps all stages within their SLAs by our own counters; 0: one worker for each does.
+    `slots_per_task`: how many slots of the size a task takes, on average; the readings count tasks.
     """
 
     now: float

@@ -75,6 +75,14 @@ class Backlog:
             self.queued[key] = tasks + self.queued.get(key, deque())
         return is_behind
 
+    def withdraw(self, key: str, task: QueuedTask) -> bool:
+        """Remove a task from its queue; return False if it has left it."""
+        try:
+            self.queued[key].remove(task)
+        except (KeyError, ValueError):
+            return False
+        return True
+
     def drop_queue(self, key: str) -> None:
         """Drop the queue of a function, unless a task has just come."""
         if tasks := self.queued.pop(key):

@@ -156,11 +156,14 @@ class AdaptiveScheduler:
 
     def _enqueue(self, task: QueuedTask) -> None:
         with self.lock:
-            if self.closed:
+            if self.has_closed():
                 raise RuntimeError(self.refusal)
             if is_thread_only(task.function):
                 self.router.pin_to_threads(task.key, "it is marked thread_only")
-            is_behind = self._backlog.enqueue("" if self._strategy is Strategy.SEQUENTIAL else task.key, task)
+            key = "" if self._strategy is Strategy.SEQUENTIAL else task.key
+            is_behind = self._backlog.enqueue(key, task)
+            if self.has_closed() and self._backlog.withdraw(key, task):  # a signal handler has closed it meanwhile
+                raise RuntimeError(self.refusal)
             trial = None if is_behind else self._get_trial(task.key)
         if self._strategy is Strategy.ADAPTIVE and self.router.get_cpu_demand(task.key) is not None:
             self._prepare_threads()
@@ -171,6 +174,9 @@ class AdaptiveScheduler:
             with contextlib.suppress(TimeoutError, CancelledError):
                 trial.exception(_TRIAL_SECONDS)
         self.dispatch()
+
+    def has_closed(self) -> bool:  # a call, after which mypy does not rely on the last value
+        return self.closed
 
     def _get_trial(self, key: str) -> TaskFuture[Any] | None:
         """Return the first task of a function, on which its other tasks wait; under the lock."""
@@ -377,7 +383,11 @@ class AdaptiveScheduler:
             failed = future.fail_queued(error)
             pool = None if failed else self._find_pool_of(future)  # it has just been begun, or has ended
         if pool is not None:
-            return pool.stop(future, error, grace_seconds=grace_seconds)
+            try:
+                return pool.stop(future, error, grace_seconds=grace_seconds)
+            finally:
+                if future.done():  # an interrupt may have kept it from calling this
+                    self._on_task_done(future)
         self.dispatch()
         return failed
 

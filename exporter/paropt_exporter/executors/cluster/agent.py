@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 from distributed import Status, WorkerPlugin, get_worker
@@ -202,7 +202,7 @@ class Agent(WorkerPlugin):
 
     def _run_batch(self, session: _Session, batch: Batch) -> None:
         """Run the tasks of a batch, and send each group of replies that is ready."""
-        began = time()
+        began = session.tree.read_clock() if session.tree is not None else 0.0
         ended: queue.SimpleQueue[TaskFuture[Any]] = queue.SimpleQueue()
         tasks: dict[TaskFuture[Any], RemoteTask] = {}
         for task in batch.tasks:
@@ -362,7 +362,8 @@ class Agent(WorkerPlugin):
         try:
             report = take_temporary(self._get_temporary_path(session, task, ".xml")) if has_report else None
             output = take_temporary(self._get_output_path(session, task))
-            outputs = () if isinstance(work, RemoteFunction) else find_outputs(session.root, work.outputs, since)
+            if session.tree is not None and not isinstance(work, RemoteFunction):  # otherwise they are in their place
+                outputs = find_outputs(session.root, work.outputs, since)
         except OSError as raised:  # no folder for temporary files, or an output that can't be read
             error = error or raised
         reply = TaskReply(

@@ -8,6 +8,8 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
+from time import time
 
 from paropt_exporter.errors import to_one_line
 from paropt_exporter.executors.cluster.messages import RemoteFile
@@ -82,6 +84,14 @@ class HostTree:
             self._check_out(commit)
         (self.place / "commit").write_text(commit)
 
+    def read_clock(self) -> float:
+        """Return the time by which files of the copy are dated: a file server has its own clock."""
+        try:
+            with TemporaryFile(dir=self.place) as probe:
+                return os.fstat(probe.fileno()).st_ctime
+        except OSError:  # no output could be written either
+            return time()
+
     def close(self) -> None:
         """Release the copy; the last worker of the session frees it for others."""
         os.close(self._lock)
@@ -139,7 +149,7 @@ def _lock(place: Path, session: str) -> int | None:
 
 
 def find_outputs(root: str, patterns: Sequence[str], since_seconds: float) -> tuple[RemoteFile, ...]:
-    """Return the regular files that match the patterns and changed since a moment of the wall clock.
+    """Return the regular files that match the patterns and changed since a moment of their file system's clock.
 
     Raises OSError if there are more than MOST_OUTPUTS.
     """
@@ -149,7 +159,7 @@ def find_outputs(root: str, patterns: Sequence[str], since_seconds: float) -> tu
     found = [
         (name, stat.S_IMODE(status.st_mode))
         for name, status in _list_files(root, patterns)
-        if stat.S_ISREG(status.st_mode) and status.st_mtime >= since
+        if stat.S_ISREG(status.st_mode) and status.st_ctime >= since  # not st_mtime: a task may give a file any date
     ]
     if len(found) > MOST_OUTPUTS:
         raise OSError(f"its outputs are {len(found):,} files, more than {MOST_OUTPUTS:,}: name fewer, or pack them")

@@ -160,6 +160,8 @@ class ProcessHandler:
                     self._kill_seconds = monotonic() + _CLOSED_SECONDS
             if self._waker in ready:
                 _clear(self._waker)
+                if process.dismissed:  # once more: an interrupt may have come before the first time
+                    connection.dismiss()
                 if process.tasks.slow:  # another worker has taken the tasks that this one had not begun
                     self._settle_ended()
                 self._manager.restore_idle(process)

@@ -161,10 +161,10 @@ def describe_exit(process: WorkerProcess, code: int | None) -> str:
     if code >= 0:
         return f"exited with code {code} {where}"
     try:
-        signal_name = signal.Signals(-code).name
+        killer = f"{signal.Signals(-code).name} ({-code})"
     except ValueError:
-        signal_name = "unknown"
-    return f"killed by signal {-code} ({signal_name}) {where}"
+        killer = f"signal {-code}"
+    return f"killed by {killer} {where}"
 
 
 def _load_error(item: WorkItem, kind: int, body: Body) -> BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import resource
 from collections import deque
@@ -237,8 +238,9 @@ class WorkerSet:
 
     def wake_surplus(self) -> None:
         """Remove surplus workers that are parked, and wake idle ones, which exit."""
-        while self._parked and len(self.all) > self.target:
-            self.remove(self._parked.pop())
+        with contextlib.suppress(IndexError):  # none is parked
+            while len(self.all) > self.target:
+                self.remove(self._parked.pop())
         for _ in range(len(self.all) - self.target):
             self.wake_idle()
 
@@ -273,10 +275,13 @@ class WorkerSet:
 
     def take_first(self) -> Worker | None:
         """Return a parked worker; None if another worker has a thread."""
-        return None if self.has_threads or not self._parked else self._unpark()
+        return None if self.has_threads else self._unpark()
 
-    def _unpark(self) -> Worker:
-        worker = self._parked.popleft()
+    def _unpark(self) -> Worker | None:
+        try:
+            worker = self._parked.popleft()
+        except IndexError:  # a garbage collection or a signal handler may have taken the last one just now
+            return None
         self._threads.announce(worker.name)
         self.wake_pending = True
         self.needs_wake = self.closed
@@ -371,6 +376,8 @@ class WorkerSet:
         """Remove a worker, without a task, if it must exit, and return whether it must."""
         if worker.abandoned:
             self._abandoned = [(other, label) for other, label in self._abandoned if other is not worker]
+            if worker in self.all:  # an interrupt kept `abandon` from removing it
+                self.remove(worker)
             if not self._has_other_ready(worker) and (self._work_queue or not self.closed):
                 self._take_back(worker)
             self.update_must_check_exit()
