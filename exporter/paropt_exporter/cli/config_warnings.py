@@ -32,7 +32,7 @@ _COMMENT = re.compile(r"(?:^|\s)#.*")
 _READS_STATUS = re.compile(
     r"(?P<name>\w+)=\$\?|(?:(?:if|elif|while)\s+)?(?:!\s+)?(?:\[\[?|test)\s+\$\?.*|case\s+\$\?\s+in\b"
 )
-_HANDLES_FAILURES = re.compile(r"\bset\s.*\+(?:\w*e|o\s+errexit)|\btrap\b")
+_HANDLES_FAILURES = re.compile(r"\bset\s+(?:[-+]\w+\s+)*\+(?:\w*e|o\s+errexit)|\btrap\b")
 # The command after one of these is reached: `pytest || { code=$?; …; }` on several lines.
 _REACHED = re.compile(r"\|\||&&|(?:[{(]|\b(?:then|else|do))$")
 # Programs that pass their input on, and whose exit code then replaces that of the command before the pipe.
