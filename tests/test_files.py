@@ -49,6 +49,20 @@ def test_links_are_followed_unless_the_caller_forbids_it(tmp_path: Path) -> None
         files.open_for_reading(link, follow_links=False)
 
 
+def test_synced_file_reaches_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power failure can otherwise leave an empty paropt.yml where the old one was."""
+    path, synced = tmp_path / "paropt.yml", list[tuple[int, bool]]()
+
+    def sync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_size, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    files.replace_file(path, b"new", sync=True)
+    assert synced == [(3, False)]
+    files.replace_file(path, b"newer")
+    assert len(synced) == 1
+
+
 def test_links_below_the_private_folder_are_never_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("content")

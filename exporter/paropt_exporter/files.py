@@ -271,10 +271,11 @@ def create_lock(path: Path) -> int:
     raise AssertionError("the last try returns or raises")
 
 
-def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None:
+def replace_file(path: Path, content: bytes, *, mode: int | None = None, sync: bool = False) -> None:
     """Write a file by renaming: a full disk leaves no partial file, and a link in its place is replaced, not followed.
 
-    `mode`: exactly these permissions; None: the default ones under the umask.
+    `mode`: exactly these permissions; None: the default ones under the umask. `sync`: wait for the disk before the
+    file is renamed, so that a power failure can't leave the new name with no content.
     """
     check_no_links(path.parent)
     folder = _open_folder(path.parent)
@@ -286,6 +287,9 @@ def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None
                 if mode is not None:
                     os.fchmod(descriptor, mode)
                 file.write(content)
+                if sync:
+                    file.flush()
+                    os.fsync(descriptor)
             os.rename(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:  # leave no temporary file behind; raised again
             with suppress(FileNotFoundError):

@@ -375,6 +375,12 @@ def test_vite_task_587_and_testmon_178_script_named_by_the_command_is_an_input(p
         (("poetry", "run", "pytest"), "poetry.lock"),
         (("yarn", "run", "lint"), ".pnp.cjs"),
         (("cargo", "test"), "Cargo.lock"),
+        (("cargo", "clippy"), "clippy.toml"),
+        (("node_modules/.bin/eslint", "src"), "eslint.config.mjs"),
+        (("npx", "prettier", "--check", "web"), "web/.prettierrc.json"),
+        (("npm", "run", "types"), "tsconfig.json"),
+        (("sh", "-c", "shellcheck *.sh"), ".shellcheckrc"),
+        (("golangci-lint", "run"), ".golangci.yml"),
     ],
 )
 def test_changed_recipe_of_the_command_is_a_miss(project: CachedProject, command: tuple[str, ...], file: str) -> None:

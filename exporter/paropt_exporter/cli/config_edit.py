@@ -38,6 +38,6 @@ def write_config(config: Config, changes: Changes, *, by_hand: str) -> None:
     """Replace the file atomically. Raises UsageError like `edit_config`."""
     file, content = edit_config(config, changes, by_hand=by_hand)
     try:
-        files.replace_file(file, content, mode=file.stat().st_mode & 0o7777)
+        files.replace_file(file, content, mode=file.stat().st_mode & 0o7777, sync=True)
     except OSError as error:
         raise UsageError(f"--write: {config.path} can't be written: {error.strerror}") from None

@@ -290,7 +290,7 @@ def refresh_schema(config_path: Path) -> None:
 
 def write_file(path: Path, text: str) -> None:
     """Replace the file atomically. A link is replaced, not followed. File names in notes may not be valid UTF-8."""
-    files.replace_file(path, text.encode(errors="replace"))
+    files.replace_file(path, text.encode(errors="replace"), sync=True)
 
 
 def _has_content(path: Path, content: bytes) -> bool:

@@ -32,16 +32,51 @@ _SETTINGS = (
     ".python-version", ".tool-versions", "mise.toml", ".mise.toml", ".node-version", ".nvmrc", "rust-toolchain",
     "rust-toolchain.toml",
 )  # fmt: skip
-# The files with these programs' targets or scripts, or with the versions of the packages that they start programs with:
-# in the folder where they start, in one above it, or in one that their arguments name.
-_RECIPES = {
+_SCRIPTS = ("js", "mjs", "cjs", "ts", "mts", "cts")
+_DATA = ("json", "yml", "yaml")
+_MARKDOWNLINT = tuple(f".markdownlint.{each}" for each in (*_DATA, "jsonc"))
+
+
+def _join(*names: str, endings: Iterable[str] = _SCRIPTS) -> tuple[str, ...]:
+    return tuple(f"{name}.{ending}" for name in names for ending in endings)
+
+
+_JAVASCRIPT_SETTINGS = {
+    "eslint": (
+        *_join("eslint.config"), ".eslintrc", *_join(".eslintrc", endings=(*_DATA, "js", "cjs")), ".eslintignore",
+    ),
+    "prettier": (
+        *_join("prettier.config"), ".prettierrc", *_join(".prettierrc", endings=(*_DATA, *_SCRIPTS, "json5", "toml")),
+        ".prettierignore", ".editorconfig",
+    ),
+    "stylelint": (
+        *_join("stylelint.config"), ".stylelintrc", *_join(".stylelintrc", endings=(*_DATA, *_SCRIPTS)),
+        ".stylelintignore",
+    ),
+    "tsc": ("tsconfig.json",), "biome": ("biome.json", "biome.jsonc"), "oxlint": (".oxlintrc.json",),
+    "jest": (*_join("jest.config"), "jest.config.json", *_join("babel.config")),
+    "vitest": _join("vitest.config", "vite.config"),
+}  # fmt: skip
+_SCRIPT_FILES = ("package.json", *chain.from_iterable(_JAVASCRIPT_SETTINGS.values()))
+# The files with these programs' targets, scripts or settings, or with the versions of the packages that they start
+# programs with: in the folder where they start, in one above it, or in one that their arguments name.
+_PROGRAM_FILES = {
     "make": MAKEFILES, "just": JUSTFILES, "task": TASKFILES, "nox": ("noxfile.py",),
-    **dict.fromkeys(("npm", "pnpm"), ("package.json",)), "yarn": ("package.json", "yarn.lock", ".pnp.cjs"),
-    **dict.fromkeys(("bun", "bunx"), ("package.json", "bun.lock", "bun.lockb")),
-    "deno": ("deno.json", "deno.jsonc", "deno.lock"), "cargo": ("Cargo.toml", "Cargo.lock"),
+    **dict.fromkeys(("npm", "pnpm"), _SCRIPT_FILES), "yarn": (*_SCRIPT_FILES, "yarn.lock", ".pnp.cjs"),
+    **dict.fromkeys(("bun", "bunx"), (*_SCRIPT_FILES, "bun.lock", "bun.lockb")),
+    "deno": ("deno.json", "deno.jsonc", "deno.lock"),
+    "cargo": ("Cargo.toml", "Cargo.lock", *_join("rustfmt", ".rustfmt", "clippy", ".clippy", endings=("toml",))),
     "go": ("go.mod", "go.sum", "go.work"), "bundle": ("Gemfile", "Gemfile.lock"),
     "uv": ("uv.lock", "uv.toml"), "poetry": ("poetry.lock",), "pdm": ("pdm.lock",), "hatch": ("hatch.toml",),
     "pipenv": ("Pipfile", "Pipfile.lock"), "pixi": ("pixi.toml", "pixi.lock"),
+    **{tool: (*names, "package.json") for tool, names in _JAVASCRIPT_SETTINGS.items()},
+    "clang-format": (".clang-format", ".clang-format-ignore"), "clang-tidy": (".clang-tidy",),
+    "codespell": (".codespellrc",), "golangci-lint": _join(".golangci", endings=(*_DATA, "toml")),
+    "hadolint": _join(".hadolint", endings=_DATA[1:]), "markdownlint": (".markdownlintrc", *_MARKDOWNLINT),
+    "markdownlint-cli2": (*_join(".markdownlint-cli2", endings=("jsonc", "yaml")), *_MARKDOWNLINT),
+    "rubocop": (".rubocop.yml",), "shellcheck": (".shellcheckrc",), "sqlfluff": (".sqlfluff",),
+    "typos": _join("typos", "_typos", ".typos", endings=("toml",)), "vale": (".vale.ini",),
+    "yamllint": (".yamllint", *_join(".yamllint", endings=_DATA[1:])),
 }  # fmt: skip
 _WORD = compile_later(r"[^\s;&|()<>\"'`$=:,@]+")
 _MARKS_OF_LINES = frozenset(" \t\n;&|()<>`$")
@@ -69,7 +104,7 @@ def list_settings_and_recipes(config: Config, stage: Stage) -> list[str]:
     Unlike other files that its commands name, a stage does not write these.
     """
     words, cwd = _list_words(_iter_commands(stage)), _get_cwd(stage)
-    found = chain(iter_settings(cwd), (path for _, path in _iter_recipes(str(config.root), cwd, words)))
+    found = chain(iter_settings(cwd), (path for _, path in _iter_program_files(str(config.root), cwd, words)))
     return [path for path in dict.fromkeys(found) if not path.startswith(("/", "../"))]
 
 
@@ -97,17 +132,17 @@ def iter_named_paths(folder: str, cwd: str, steps: Iterable[Sequence[str]]) -> I
     """
     words = _list_words(steps)
     yield from ((word, _find_path(folder, cwd, word)) for word in words)
-    yield from _iter_recipes(folder, cwd, words)
+    yield from _iter_program_files(folder, cwd, words)
 
 
-def _iter_recipes(folder: str, cwd: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield where the programs among the words look for targets, scripts and lock files, as `iter_named_paths` does."""
-    recipes = dict.fromkeys(chain.from_iterable(_RECIPES.get(posixpath.basename(word), ()) for word in words))
-    for recipe in recipes:
+def _iter_program_files(folder: str, cwd: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield where the programs among the words look for such files, as `iter_named_paths` does."""
+    names = dict.fromkeys(chain.from_iterable(_PROGRAM_FILES.get(posixpath.basename(word), ()) for word in words))
+    for name in names:
         # such as `make -C web`, `npm --prefix web`
-        in_folders = (f"{word}/{recipe}" for word in words)
-        yield from ((name, _find_path(folder, cwd, name)) for name in (recipe, *in_folders))
-        yield from ((recipe, f"{above}{recipe}") for above in iter_folders(cwd))
+        in_folders = (f"{word}/{name}" for word in words)
+        yield from ((place, _find_path(folder, cwd, place)) for place in (name, *in_folders))
+        yield from ((name, f"{above}{name}") for above in iter_folders(cwd))
 
 
 def _find_path(folder: str, cwd: str, name: str) -> str:
