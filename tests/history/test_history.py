@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from paropt_exporter import families
-from paropt_exporter.engine.attempt import compute_demand
+from paropt_exporter.engine.attempt import compute_alone_seconds, compute_demand
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, ItemRecord, Result, Scope, Shard, TaskRecord
 from paropt_exporter.history import History, database, repair
@@ -394,6 +395,31 @@ def test_time_to_start_a_brief_task_is_no_demand_for_several_cores(
     keep(history, run_started(), ended)
     assert history.load_cpu_demands("standard") == {"brief": pytest.approx(cores)}
     assert compute_demand(ended, gil_bound=False) == pytest.approx(cores)
+
+
+def test_sql_computes_the_same_cpu_demands_as_the_engine(history: History) -> None:
+    chosen = Random(1)
+
+    def choose_times() -> tuple[float, float, float]:
+        wall = chosen.choice((0.0, 0.1, 0.15, 1.0, chosen.uniform(0, 3)))
+        run = chosen.choice((0.0, wall / 2, wall, chosen.uniform(0, wall), chosen.uniform(0, 4 * wall)))
+        waits = (0.0, wall / 2, wall, max(0.0, wall - run), max(0.0, wall - 0.05))
+        return wall, run, chosen.choice((*waits, chosen.uniform(0, wall), chosen.uniform(0, 4 * wall)))
+
+    ended = [
+        replace(
+            task(f"stage {number}"), started_seconds=0.0, ended_seconds=wall, cpu_seconds=run, run_delay_seconds=wait,
+            pool=chosen.choice(("commands", "processes", "threads")),
+        )
+        for number, (wall, run, wait) in enumerate(choose_times() for _ in range(500))
+    ]  # fmt: skip
+    keep(history, run_started(), *ended)
+    wanted = {
+        record.stage: compute_demand(record, gil_bound=False)
+        for record in ended
+        if record.duration_seconds and compute_alone_seconds(record, gil_bound=False)
+    }
+    assert history.load_cpu_demands("standard") == pytest.approx(wanted)
 
 
 def test_a_stages_memory_peak_is_its_largest_tasks_without_threads(history: History) -> None:

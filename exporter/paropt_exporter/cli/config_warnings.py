@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,13 @@ _ARGUMENTS_OF_OTHERS = frozenset({"arg", "arguments", "cli_args", "posargs"})
 _JOBS_FLAG = re.compile(r"-j\d*|--jobs(=\d*)?")
 _SUBSTITUTED = re.compile(r"\$[\w({]|`|^~(/|$)")  # variables, commands and the home folder
 _COMMENT = re.compile(r"(?:^|\s)#.*")
-_STATUS_AFTER_COMMAND = re.compile(r"(?:^|;)\s*(\w+=\$\?)")
-_HANDLES_FAILURES = re.compile(r"\bset \+e\b|\belse\b|\btrap\b")
+# A command that reads the exit code of the one before it; `exit $?` ends the script as well.
+_READS_STATUS = re.compile(
+    r"(?P<name>\w+)=\$\?|(?:(?:if|elif|while)\s+)?(?:!\s+)?(?:\[\[?|test)\s+\$\?.*|case\s+\$\?\s+in\b"
+)
+_HANDLES_FAILURES = re.compile(r"\bset\s+(?:[-+]\w+\s+)*\+(?:\w*e|o\s+errexit)|\btrap\b")
+# The command after one of these is reached: `pytest || { code=$?; …; }` on several lines.
+_REACHED = re.compile(r"\|\||&&|(?:[{(]|\b(?:then|else|do))$")
 # Programs that pass their input on, and whose exit code then replaces that of the command before the pipe.
 _PASS_INPUT_ON = frozenset({"tee", "ts", "cat", "tail", "less"})
 _RARELY_FAIL = frozenset({"echo", "printf", "cat", "ls", "git", "find", "date", "env"})
@@ -259,22 +265,27 @@ def _warn_ignored_failures(stages: list[Stage]) -> Iterator[str]:
         for script in (stage.run, *(stage.steps or ())) if stage.shell else ():
             if not isinstance(script, str):
                 continue
-            lines = [_COMMENT.sub("", line) for line in drop_quoted(script).replace("\\\n", " ").splitlines()]
+            bare = drop_quoted(script.replace('"$?"', "$?")).replace("\\\n", " ")
+            lines = [_COMMENT.sub("", line) for line in bare.splitlines()]
             if (last := _find_pipe(lines)) is not None:
                 remedy = "leave it out (`file` keeps the output), or let bash run it with `set -o pipefail`"
                 yield f"stage {stage.name!r}: a failure before `| {last}` has no effect: {remedy}"
                 break
             if (status := _find_status(lines)) is not None:
-                what = f"a failure ends the script before `{status}`"
-                yield f"stage {stage.name!r}: {what}: write `|| {status}` after the command"
+                what = f"a failure ends the script before `{status[0]}`"
+                yield f"stage {stage.name!r}: {what}: write `|| {status['name'] or 'code'}=$?` after the command"
                 break
 
 
-def _find_status(lines: list[str]) -> str | None:
-    """Return an assignment of a command's exit code that a failure never reaches, or None."""
+def _find_status(lines: list[str]) -> re.Match[str] | None:
+    """Find a command that reads the exit code of the one before it, and that a failure never reaches."""
     if any(map(_HANDLES_FAILURES.search, lines)):
         return None
-    return next((found[1] for line in lines for found in _STATUS_AFTER_COMMAND.finditer(line)), None)
+    commands = [each for line in lines for part in line.split(";") if (each := part.strip())]
+    for before, command in pairwise(commands):
+        if (found := _READS_STATUS.match(command)) is not None and not _REACHED.search(before):
+            return found
+    return None
 
 
 def _find_pipe(lines: list[str]) -> str | None:
