@@ -34,11 +34,10 @@ from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import ClassVar
 
 import psutil
 
-from paropt_exporter.errors import TaskStopped, WorkerDied
+from paropt_exporter.errors import TaskStopped
 from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool
 
 Pool = ThreadPool | ProcessPool | AdaptivePool
@@ -54,7 +53,7 @@ _MEAN_DELAY_SECONDS = 2e-4  # between signals: an operation takes a tenth of tha
 _SHORT_SECONDS = 0.001  # of waits in handlers: their thread may hold a lock of the pool
 _MOST_NESTED = 3  # handlers that interrupt each other
 _CLOSING_RATIO = 0.0005  # of the handlers
-_MOST_NEW_DESCRIPTORS = 4  # of the fork server, and of what is opened once
+_MOST_NEW_DESCRIPTORS = 4  # of the fork server, and of files that are opened once
 
 
 class PlannedError(Exception):
@@ -85,7 +84,6 @@ class Round:
         self.settled: Counter[int] = Counter()
         self.observed: set[int] = set()  # tasks whose callback was added
         self.faults: list[str] = []
-        self.deaths: list[WorkerDied] = []  # of tasks of maps
         self._path = path
         self._numbers = itertools.count(1)
 
@@ -137,15 +135,13 @@ class Round:
                 assert number < 5
         except CancelledError:
             pass
-        except WorkerDied as error:
-            self.deaths.append(error)
         except RuntimeError as error:
             if "after shutdown" not in str(error):
                 raise
 
     def wait_for_result(self, timeout: float | None = None) -> None:
         if (future := self.pick()) is not None:
-            with contextlib.suppress(CancelledError, PlannedError, TaskStopped, WorkerDied):
+            with contextlib.suppress(CancelledError, PlannedError, TaskStopped):
                 future.result(timeout)
 
     def wait_shortly(self) -> None:
@@ -179,12 +175,10 @@ class Round:
     def check(self, storm: type[Storm]) -> Iterator[str]:
         """Yield the faults of a round whose pool was shut down."""
         yield from self.faults
-        if "died" not in storm.allowed_runs:
-            yield from map(repr, self.deaths)
         ran = Counter(array("I", Path(self._path).read_bytes()))
         for number, future in self.futures.items():
             outcome, calls = _get_outcome(number, future), self.settled[number]
-            if ran[number] not in storm.allowed_runs.get(outcome, ()):
+            if ran[number] not in _ALLOWED_RUNS.get(outcome, ()):
                 yield f"task {number} ran {ran[number]} times: {outcome}, {future!r}"
             if calls > 1 or (calls == 0 and number in self.observed and storm.keeps_callbacks):
                 yield f"task {number}: its callback was called {calls} times"
@@ -199,8 +193,6 @@ def _get_outcome(number: int, future: TaskFuture[int]) -> str:
     error = future.exception()
     if isinstance(error, TaskStopped):
         return "stopped"
-    if isinstance(error, WorkerDied):
-        return "died"
     is_planned = isinstance(error, PlannedError) and error.args == (number,)
     is_right = is_planned if number % 11 == 0 else error is None and future.result() == number
     return "as planned" if is_right else "wrong"
@@ -212,7 +204,6 @@ _ALLOWED_RUNS = {"as planned": (1,), "cancelled": (0,), "stopped": (0, 1)}  # of
 class Handlers:
     """A storm whose signal handler uses the pool, in the middle of any operation of the main thread."""
 
-    allowed_runs: ClassVar = _ALLOWED_RUNS
     keeps_callbacks = leaves_nothing = True
 
     def __init__(self, round_: Round) -> None:
@@ -256,11 +247,9 @@ class Handlers:
 class Interrupts:
     """A storm whose signal handler raises KeyboardInterrupt once in most operations of the main thread.
 
-    It may end a callback, lose a descriptor that is being opened, and a thread that the library is starting. If it
-    comes in `stop` while the second thread submits to the same worker process, a task may fail with WorkerDied.
+    It may end a callback, lose a descriptor that is being opened, and a thread that the library is starting.
     """
 
-    allowed_runs: ClassVar = {**_ALLOWED_RUNS, "died": (0, 1)}
     keeps_callbacks = leaves_nothing = False
 
     def __init__(self, round_: Round) -> None:

@@ -1262,6 +1262,38 @@ def test_interrupted_stop_loses_no_other_task(tmp_path: Path, place: int) -> Non
     assert line > 40
 
 
+def test_interrupted_stop_loses_no_task_that_is_not_sent_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It failed with WorkerDied, though its process had never received it."""
+    send, withdraw = WorkerConnection.send_task, WorkerConnection.withdraw_claims
+    sends, goes_on, interrupts = threading.Event(), threading.Event(), [KeyboardInterrupt]
+
+    def send_later(connection: WorkerConnection, *arguments: Any, **options: Any) -> bool:
+        if not sends.is_set():
+            sends.set()
+            goes_on.wait(HANG_SECONDS)
+        return send(connection, *arguments, **options)
+
+    def interrupt_withdrawal(connection: WorkerConnection) -> int:
+        count = withdraw(connection)
+        for interrupt in interrupts:
+            interrupts.clear()
+            raise interrupt
+        return count
+
+    with ProcessPool(1) as pool:
+        assert eventually(lambda: bool(pool._scheduler.idle))
+        monkeypatch.setattr(WorkerConnection, "send_task", send_later)
+        monkeypatch.setattr(WorkerConnection, "withdraw_claims", interrupt_withdrawal)
+        submitting = threading.Thread(target=pool.submit, args=(double, 3), daemon=True)
+        submitting.start()
+        assert sends.wait(HANG_SECONDS)
+        (item,) = (item for process in pool._scheduler.iter_processes() for item in process.tasks.assigned.values())
+        with pytest.raises(KeyboardInterrupt):
+            pool.stop(item.future, TaskStopped("stop"))
+        goes_on.set()
+        assert item.future.result(HANG_SECONDS) == 6
+
+
 def test_interrupted_resize_adds_its_workers_later() -> None:
     line, interrupted = 1, True
     while interrupted:

@@ -222,6 +222,9 @@ class ProcessHandler:
                 with self._scheduler.lock:
                     process.note_ready(int(body), monotonic())
                 finished = True
+            elif kind == wire.LEAVING:
+                with self._scheduler.lock:
+                    self._scheduler.note_leaving(process)
             elif kind == wire.REFUSED:
                 self._handle_refusal(payload.load_any_error(body))
             else:

@@ -394,6 +394,10 @@ class Scheduler:
         process.tasks.end_tasks(numbers)
         process.tasks.finish_batch(now)
 
+    def note_leaving(self, process: WorkerProcess) -> None:
+        """Note that a dismissed process exits without a task: it has not received its last batches, or only in part."""
+        process.tasks.batches.clear()
+
     def note_exited(
         self, process: WorkerProcess, code: int | None, *, unclaimed: int, forked: bool, now: float
     ) -> Exit:

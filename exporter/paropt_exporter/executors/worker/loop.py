@@ -89,6 +89,7 @@ class _Worker:
             if len(sys.modules) > self._modules:
                 imports.send_names(IMPORTS, tuple(sys.modules)[self._modules :])
                 self._modules = len(sys.modules)
+        self._send_reply(0, wire.LEAVING, b"")
 
     def _receive_message(self) -> tuple[tuple[Any, ...], bytes | bytearray] | None:
         while not self._frames:

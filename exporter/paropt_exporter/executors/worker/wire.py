@@ -20,10 +20,10 @@ SIZE = struct.Struct("<Q")  # of a body in shared memory
 
 PREPARE, TASK, BATCH = range(3)
 PICKLED, MARSHALLED, IN_MEMORY = range(3)  # forms of the arguments
-READY, REFUSED, PLAIN, VALUE, RAISED, LOST, UNLOADED, DONE = range(8)
+READY, REFUSED, PLAIN, VALUE, RAISED, LOST, UNLOADED, DONE, LEAVING = range(9)
 # READY: prepared; REFUSED: the initializer failed; PLAIN: a value for marshal, no body for None; LOST: result or
 # exception could not be pickled; UNLOADED: the task could not be unpickled and did not run; DONE: the batch is
-# finished, and its number is how many of its tasks were UNLOADED.
+# finished, and its number is how many of its tasks were UNLOADED; LEAVING: dismissed, it exits and runs no task.
 MEMORY_MARK = 0x80  # added to a reply's kind: the body is in shared memory, and its SIZE is sent instead
 
 MOST_TASKS = 1000  # that a worker may hold, so that their results fit into the pipe
