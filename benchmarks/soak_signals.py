@@ -53,7 +53,7 @@ _MEAN_DELAY_SECONDS = 2e-4  # between signals: an operation takes a tenth of tha
 _SHORT_SECONDS = 0.001  # of waits in handlers: their thread may hold a lock of the pool
 _MOST_NESTED = 3  # handlers that interrupt each other
 _CLOSING_RATIO = 0.0005  # of the handlers
-_MOST_NEW_DESCRIPTORS = 4  # the fork server keeps some, and others are opened once
+_MOST_NEW_DESCRIPTORS = 4  # of the fork server, and of files that are opened once
 
 
 class PlannedError(Exception):
