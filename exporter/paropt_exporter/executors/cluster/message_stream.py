@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from paropt_exporter.errors import describe
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 OPERATION = "paropt_stream"  # the name by which a worker knows the agent's side
 READY = "ready"
 _CONNECT_SECONDS = 10.0
+_PIECE_BYTES = 1 << 30  # msgpack, with which Dask packs messages, takes at most 4 GiB of bytes in one piece
 
 
 class MessageStream:
@@ -50,7 +51,7 @@ class MessageStream:
                 except OSError:  # Dask's CommClosedError is one
                     return
                 try:
-                    handle(pickle.loads(message["messages"]))
+                    handle(pickle.loads(_join(message["messages"])))
                 except BaseException as error:  # noqa: BLE001 -- classes of the sender; an exit would end the event loop
                     facts = {"peer": self._comm.peer_address, "err": describe(error)}
                     log.warning("messages can't be read: their connection ends", extra=facts)
@@ -68,11 +69,19 @@ class MessageStream:
                 await self._wakes_writer.wait()
                 self._wakes_writer.clear()
                 messages, self._pending = self._pending, []
-                await self._comm.write({"messages": pickle.dumps(messages)})
+                await self._comm.write({"messages": _cut(pickle.dumps(messages))})
         except OSError:
             return
         finally:
             self.close()  # which ends the reader
+
+
+def _cut(content: bytes) -> list[bytes]:
+    return [content[start : start + _PIECE_BYTES] for start in range(0, len(content), _PIECE_BYTES)]
+
+
+def _join(pieces: Sequence[bytes]) -> bytes:
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 async def open_stream(client: Any, address: str, *, session: str, number: int, worker_id: str) -> MessageStream:
