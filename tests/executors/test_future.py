@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from types import FrameType
 from typing import Any
@@ -200,6 +201,39 @@ def test_thread_that_waits_for_a_future_whose_cancellation_was_interrupted_goes_
     future.notify_cancelled()
     thread.join(HANG_SECONDS)
     assert not thread.is_alive()
+
+
+def test_failed_stop_of_a_queued_task_leaves_threads_waiting_for_its_result() -> None:
+    """A worker had just begun it, and `result` without a timeout raised TimeoutError."""
+    future, results = TaskFuture[int](), list[int]()
+    thread = threading.Thread(target=lambda: results.append(future.result()), daemon=True)
+    thread.start()
+    condition: Any = future._condition
+    assert eventually(lambda: bool(condition._waiters))
+    future.start_running(1.0)
+    assert not future.fail_queued(ValueError())
+    assert condition._waiters
+    future.settle_result(1)
+    thread.join(HANG_SECONDS)
+    assert results == [1]
+
+
+def test_wait_that_times_out_while_its_worker_notifies_raises_nothing_there() -> None:
+    """IndexError in the worker: the thread had left the condition's list meanwhile."""
+    future = TaskFuture[int]()
+    future.start_running(1.0)
+
+    def wait_shortly() -> None:
+        with suppress(TimeoutError):
+            future.result(0.05)
+
+    thread = threading.Thread(target=wait_shortly, daemon=True)
+    thread.start()
+    condition: Any = future._condition
+    assert eventually(lambda: bool(condition._waiters))
+    with act_before(threading.Condition.notify, "waiter = waiters[0]", partial(thread.join, 0.2)):
+        assert future.settle_result(1)
+    thread.join(HANG_SECONDS)
 
 
 def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one() -> None:

@@ -227,7 +227,7 @@ class TaskFuture(Future[T]):
             _call_later(self.notify_cancelled)
             return
         with self._get_condition():
-            self._get_condition().notify_all()  # once more: an interrupt of `cancel` may have come before
+            self._wake_again()
             if self._state != CANCELLED:
                 return
             self._state = CANCELLED_AND_NOTIFIED
@@ -320,7 +320,7 @@ class TaskFuture(Future[T]):
         self._leaving = _SETTLING  # not RUNNING: a thread that holds the lock would wait for this one
         with self._own_condition or self._get_condition():  # the first if possible: the second takes longer
             if self._state != RUNNING:
-                self._get_condition().notify_all()  # once more: an interrupt of `force_exception` may have come before
+                self._wake_again()
                 return False
             fails = self._exit_error is not None
             self._result, self._exception = (None, self._exit_error) if fails else (result, error)
@@ -339,6 +339,14 @@ class TaskFuture(Future[T]):
         """
         self._get_condition().notify_all()
         return tuple(self._waiters)
+
+    def _wake_again(self) -> None:
+        """Wake the threads in `result` if an interrupt kept `cancel` or `force_exception` from it; under the lock.
+
+        Only if the future has ended: woken before, they would raise TimeoutError.
+        """
+        if self.done():
+            self._get_condition().notify_all()
 
     def _report_end_safely(self, waiters: tuple[Any, ...]) -> None:
         """Report the end of the future, but not in the main thread.
@@ -385,8 +393,8 @@ class TaskFuture(Future[T]):
             if waits:
                 condition._waiters.append(waiter)  # type: ignore[attr-defined]  # whom its `notify_all` wakes
         if waits and not waiter.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
-            with contextlib.suppress(ValueError):  # it has just been woken
-                condition._waiters.remove(waiter)  # type: ignore[attr-defined]
+            with condition, contextlib.suppress(ValueError):  # it has just been woken
+                condition._waiters.remove(waiter)  # type: ignore[attr-defined]  # in a `notify_all`, it would raise there
         if self.cancelled():
             raise CancelledError
         if self._state != FINISHED:
