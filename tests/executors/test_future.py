@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from paropt_exporter.errors import TaskStopped
+from paropt_exporter.executors import future as module
 from paropt_exporter.executors.future import TaskFuture, get_label
 from support.interrupts import act_before, interrupt_locking
 from support.pool_tasks import HANG_SECONDS, eventually
@@ -154,6 +156,44 @@ def test_main_thread_reports_no_end_to_waiting_threads(end: Callable[[TaskFuture
     end(future)
     assert eventually(lambda: waiter.notified)
     assert waiter.notifier != threading.get_ident()
+
+
+def test_many_ends_in_the_main_thread_start_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shutdown that cancelled 10,000 tasks started 10,000 threads, if another thread waited for the tasks."""
+    starts, futures, waiter = list[object](), [TaskFuture[int]() for _ in range(1000)], _Waiter()
+    for future in futures:
+        waiter.wait_for(future)
+    assert eventually(lambda: not module._postponed._has_thread)  # that of another test
+    monkeypatch.setattr(_thread, "start_new_thread", lambda run, _: starts.append(run))
+    for future in futures:
+        _cancel(future)
+    assert len(starts) == 1
+    monkeypatch.undo()
+    module._postponed._run()
+    assert waiter.notified
+
+
+def test_error_in_a_postponed_call_delays_no_other_call(caplog: pytest.LogCaptureFixture) -> None:
+    """The call was made again and again, and those after it never."""
+    called = threading.Event()
+    with module._postponed._lock:
+        module._postponed.add(partial(int, "no number"))
+        module._postponed.add(called.set)
+    assert called.wait(HANG_SECONDS)
+    assert caplog.messages == ["exception in a postponed call"]
+
+
+def test_refused_thread_leaves_calls_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[str]()
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    module._postponed.add(lambda: calls.append("first"))
+    monkeypatch.undo()
+    module._postponed.add(lambda: calls.append("second"))
+    assert eventually(lambda: calls == ["first", "second"])
 
 
 def test_end_is_reported_without_the_lock_of_the_future() -> None:
