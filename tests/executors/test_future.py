@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from types import FrameType
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from paropt_exporter.errors import TaskStopped
+from paropt_exporter.executors import future as module
 from paropt_exporter.executors.future import TaskFuture, get_label
 from support.interrupts import act_before, interrupt_locking
 from support.pool_tasks import HANG_SECONDS, eventually
@@ -155,6 +158,44 @@ def test_main_thread_reports_no_end_to_waiting_threads(end: Callable[[TaskFuture
     assert waiter.notifier != threading.get_ident()
 
 
+def test_many_ends_in_the_main_thread_start_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shutdown that cancelled 10,000 tasks started 10,000 threads, if another thread waited for the tasks."""
+    starts, futures, waiter = list[object](), [TaskFuture[int]() for _ in range(1000)], _Waiter()
+    for future in futures:
+        waiter.wait_for(future)
+    assert eventually(lambda: not module._postponed._has_thread)  # that of another test
+    monkeypatch.setattr(_thread, "start_new_thread", lambda run, _: starts.append(run))
+    for future in futures:
+        _cancel(future)
+    assert len(starts) == 1
+    monkeypatch.undo()
+    module._postponed._run()
+    assert waiter.notified
+
+
+def test_error_in_a_postponed_call_delays_no_other_call(caplog: pytest.LogCaptureFixture) -> None:
+    """The call was made again and again, and those after it never."""
+    called = threading.Event()
+    with module._postponed._lock:
+        module._postponed.add(partial(int, "no number"))
+        module._postponed.add(called.set)
+    assert called.wait(HANG_SECONDS)
+    assert caplog.messages == ["exception in a postponed call"]
+
+
+def test_refused_thread_leaves_calls_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[str]()
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    module._postponed.add(lambda: calls.append("first"))
+    monkeypatch.undo()
+    module._postponed.add(lambda: calls.append("second"))
+    assert eventually(lambda: calls == ["first", "second"])
+
+
 def test_end_is_reported_without_the_lock_of_the_future() -> None:
     """A signal handler in `wait` that used the future waited for its worker, which waited for the event of `wait`."""
     future, waiter = TaskFuture[int](), _Waiter()
@@ -200,6 +241,39 @@ def test_thread_that_waits_for_a_future_whose_cancellation_was_interrupted_goes_
     future.notify_cancelled()
     thread.join(HANG_SECONDS)
     assert not thread.is_alive()
+
+
+def test_failed_stop_of_a_queued_task_leaves_threads_waiting_for_its_result() -> None:
+    """A worker had just begun it, and `result` without a timeout raised TimeoutError."""
+    future, results = TaskFuture[int](), list[int]()
+    thread = threading.Thread(target=lambda: results.append(future.result()), daemon=True)
+    thread.start()
+    condition: Any = future._condition
+    assert eventually(lambda: bool(condition._waiters))
+    future.start_running(1.0)
+    assert not future.fail_queued(ValueError())
+    assert condition._waiters
+    future.settle_result(1)
+    thread.join(HANG_SECONDS)
+    assert results == [1]
+
+
+def test_wait_that_times_out_while_its_worker_notifies_raises_nothing_there() -> None:
+    """IndexError in the worker: the thread had left the condition's list meanwhile."""
+    future = TaskFuture[int]()
+    future.start_running(1.0)
+
+    def wait_shortly() -> None:
+        with suppress(TimeoutError):
+            future.result(0.05)
+
+    thread = threading.Thread(target=wait_shortly, daemon=True)
+    thread.start()
+    condition: Any = future._condition
+    assert eventually(lambda: bool(condition._waiters))
+    with act_before(threading.Condition.notify, "waiter = waiters[0]", partial(thread.join, 0.2)):
+        assert future.settle_result(1)
+    thread.join(HANG_SECONDS)
 
 
 def test_future_works_in_a_child_that_was_forked_while_another_thread_used_one() -> None:

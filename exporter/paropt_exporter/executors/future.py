@@ -37,12 +37,54 @@ Usage = tuple[str, int, float, float, float, float, int]
 _CHANGE_TRIES, _CHANGE_SECONDS = 10_000, 1e-4  # a change takes less than a microsecond, once its thread runs
 _read_type_name = vars(type)["__qualname__"].__get__  # runs no code of a metaclass
 _condition_lock = threading.RLock()  # guards: the creation of a future's condition and lists
-_postponed: deque[Callable[[], object]] = deque()  # the calls that `_call_later` was asked for
-_calling = threading.Lock()  # held by the thread that makes them
-# Another thread may hold them during the fork.
+# Another thread may hold it during the fork.
 os.register_at_fork(after_in_child=_condition_lock._at_fork_reinit)  # type: ignore[attr-defined]  # as in the library
-os.register_at_fork(after_in_child=_calling._at_fork_reinit)  # type: ignore[attr-defined]  # likewise
-os.register_at_fork(after_in_child=_postponed.clear)
+
+
+class _PostponedCalls:
+    """Calls for another thread, since they may wait for a lock that the calling thread holds.
+
+    The thread exits after the last call. If the system or an interrupt keeps it from starting, the next call starts it.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()  # guards: the exit of the thread
+        self._calls: deque[Callable[[], object]] = deque()
+        self._has_thread = False
+
+    def add(self, call: Callable[[], object]) -> None:
+        self._calls.append(call)
+        with self._lock, contextlib.suppress(RuntimeError):  # the system starts no more threads
+            if self._has_thread:
+                return
+            try:
+                self._has_thread = True
+                # A `threading.Thread` waits, during its start, for locks that the interrupted thread may hold.
+                _thread.start_new_thread(self._run, ())
+            except BaseException:  # after an interrupt, two threads may run
+                self._has_thread = False
+                raise
+
+    def _run(self) -> None:
+        while (call := self._take()) is not None:
+            try:
+                call()
+            except BaseException:  # the other calls must not wait for this one
+                log.critical("exception in a postponed call", exc_info=True)
+
+    def _take(self) -> Callable[[], object] | None:
+        with self._lock:
+            if self._calls:
+                return self._calls.popleft()
+            self._has_thread = False
+            return None
+
+
+_postponed = _PostponedCalls()
 
 
 class _Condition(threading.Condition):
@@ -224,10 +266,10 @@ class TaskFuture(Future[T]):
                         self._state = CANCELLED_AND_NOTIFIED
                     return
         if self._interrupts_wait():
-            _call_later(self.notify_cancelled)
+            _postponed.add(self.notify_cancelled)
             return
         with self._get_condition():
-            self._get_condition().notify_all()  # once more: an interrupt of `cancel` may have come before
+            self._wake_again()
             if self._state != CANCELLED:
                 return
             self._state = CANCELLED_AND_NOTIFIED
@@ -255,7 +297,7 @@ class TaskFuture(Future[T]):
     def fail_queued(self, error: BaseException) -> bool:
         """Fail a task that no worker has claimed; return False if one has, or if the task has ended."""
         if self._interrupts_wait():
-            _call_later(partial(self.fail_queued, error))
+            _postponed.add(partial(self.fail_queued, error))
             return self._state == PENDING
         waiters: tuple[Any, ...] = ()
         with self._get_condition():
@@ -272,7 +314,7 @@ class TaskFuture(Future[T]):
     def force_exception(self, error: BaseException) -> bool:
         """Settle with `error` now, whatever the task's later outcome; return False if the task has ended."""
         if self._interrupts_wait():
-            _call_later(partial(self.force_exception, error))
+            _postponed.add(partial(self.force_exception, error))
             return not self.done()
         with self._get_condition():
             if not self._end_pending(FINISHED, error):
@@ -320,7 +362,7 @@ class TaskFuture(Future[T]):
         self._leaving = _SETTLING  # not RUNNING: a thread that holds the lock would wait for this one
         with self._own_condition or self._get_condition():  # the first if possible: the second takes longer
             if self._state != RUNNING:
-                self._get_condition().notify_all()  # once more: an interrupt of `force_exception` may have come before
+                self._wake_again()
                 return False
             fails = self._exit_error is not None
             self._result, self._exception = (None, self._exit_error) if fails else (result, error)
@@ -340,13 +382,21 @@ class TaskFuture(Future[T]):
         self._get_condition().notify_all()
         return tuple(self._waiters)
 
+    def _wake_again(self) -> None:
+        """Wake the threads in `result` if an interrupt kept `cancel` or `force_exception` from it; under the lock.
+
+        Only if the future has ended: woken before, they would raise TimeoutError.
+        """
+        if self.done():
+            self._get_condition().notify_all()
+
     def _report_end_safely(self, waiters: tuple[Any, ...]) -> None:
         """Report the end of the future, but not in the main thread.
 
         That one may be in a signal handler, and hold the lock of a waiter's event.
         """
         if waiters and threading.get_ident() == threading.main_thread().ident:
-            _call_later(partial(self._report_end, waiters))
+            _postponed.add(partial(self._report_end, waiters))
         else:
             self._report_end(waiters)
 
@@ -385,31 +435,12 @@ class TaskFuture(Future[T]):
             if waits:
                 condition._waiters.append(waiter)  # type: ignore[attr-defined]  # whom its `notify_all` wakes
         if waits and not waiter.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
-            with contextlib.suppress(ValueError):  # it has just been woken
-                condition._waiters.remove(waiter)  # type: ignore[attr-defined]
+            with condition, contextlib.suppress(ValueError):  # it has just been woken
+                condition._waiters.remove(waiter)  # type: ignore[attr-defined]  # in a `notify_all`, it would raise there
         if self.cancelled():
             raise CancelledError
         if self._state != FINISHED:
             raise TimeoutError
-
-
-def _call_later(call: Callable[[], object]) -> None:
-    """Have another thread make a call, which may wait for a lock that the calling thread holds."""
-    _postponed.append(call)
-    if not _calling.locked():  # otherwise its holder looks once more
-        with contextlib.suppress(RuntimeError):  # the system starts no more threads: the next call does it
-            # A `threading.Thread` waits, during its start, for locks that the interrupted thread may hold.
-            _thread.start_new_thread(_call_postponed, ())
-
-
-def _call_postponed() -> None:
-    while _postponed and _calling.acquire(blocking=False):
-        try:
-            while _postponed:
-                _postponed[0]()
-                _postponed.popleft()
-        finally:
-            _calling.release()
 
 
 def get_label(function: Callable[..., Any]) -> str:
