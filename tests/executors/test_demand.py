@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from paropt_exporter.cpu_demand import CoreTime, Switches, compute_undelayed_seconds, task_cpu_demand
 from paropt_exporter.events import RunningTask
-from paropt_exporter.executors.demand import DemandMeter, build_samples, is_gil_bound, shows_demand
+from paropt_exporter.executors.demand import ChildDemand, DemandMeter, build_samples, is_gil_bound, shows_demand
 
 
 def running(label: str, run: float, *, wait: float = 0.0, at: float | None = None) -> RunningTask:
@@ -45,14 +45,24 @@ def test_starved_burner_wants_a_whole_core() -> None:
 
 
 def test_starved_start_of_a_command_that_then_sleeps_is_soon_outweighed() -> None:
-    """Beside six busy loops, a start took two seconds, and the other sleepers were held back for as long again."""
+    """Beside six busy loops, the other sleepers were held back for several times as long as the start had taken."""
     meter = DemandMeter()
-    for tick in range(21):
-        sampled(meter, 10.0 + tick / 10, running("a", 0.002 * tick, wait=0.098 * tick))
+    for tick in range(6):
+        sampled(meter, 10.0 + tick / 10, running("a", 0.005 * tick, wait=0.095 * tick))
     assert meter.get_group_demand("a") == pytest.approx(1.0)
-    for tick in range(1, 6):
-        sampled(meter, 12.0 + tick / 10, running("a", 0.04, wait=1.96, at=12.0 + tick / 10))
+    for tick in range(1, 8):
+        sampled(meter, 10.5 + tick / 10, running("a", 0.025, wait=0.475, at=10.5 + tick / 10))
     assert (meter.get_group_demand("a") or 0.0) < 0.1
+
+
+def test_starved_computing_soon_outweighs_a_moment_of_sleep() -> None:
+    """The shell of a command may wait for its first child when it is first sampled."""
+    meter = DemandMeter()
+    sampled(meter, 10.0, running("a", 0.0))
+    sampled(meter, 10.06, running("a", 0.0, at=10.06))
+    for tick in range(1, 6):
+        sampled(meter, 10.06 + 0.06 * tick, running("a", 0.005 * tick, wait=0.055 * tick, at=10.06 + 0.06 * tick))
+    assert (meter.get_group_demand("a") or 0.0) > 0.4
 
 
 def test_ended_command_with_a_starved_start_counts_as_it_would_have_run_alone() -> None:
@@ -110,6 +120,22 @@ def test_samples_of_a_call_that_mostly_waits_for_a_core_say_less_than_ended_call
         at = 10.0 + step / 10
         sampled(meter, at, in_thread(0.01 * step, wait=0.09 * step, at=at))
     assert meter.get_task_demand("a", "a") == pytest.approx(1.0)
+
+
+def test_call_without_a_child_process_shows_no_demand_of_children_until_it_could_have_started_one() -> None:
+    """Its thread and the child's start were starved: the function read 0.06 of a core, and 16 children computed."""
+    children = ChildDemand()
+    for at, run in ((10.01, 0.0), (10.07, 0.0), (10.09, 0.001), (10.15, 0.006)):
+        children.sample([("task", "f", running("a", run, wait=max(0.0, at - 10.09), at=at))], at)
+    assert children.get("f") == pytest.approx(1.0, abs=0.1)
+
+
+def test_call_that_waits_before_it_starts_a_child_process_wants_little() -> None:
+    children = ChildDemand()
+    for at in (10.01, 10.2, 10.5, 10.9):
+        children.sample([("task", "f", running("a", 0.0, at=at))], at)
+    children.sample([("task", "f", running("a", 0.1, at=11.0))], 11.0)
+    assert children.get("f") == pytest.approx(0.125, abs=0.03)
 
 
 def test_short_core_waits_do_not_raise_the_demand_of_a_half_idle_task() -> None:

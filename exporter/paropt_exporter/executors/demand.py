@@ -28,6 +28,10 @@ from paropt_exporter.events import Measurement, RunningTask
 WINDOW_SECONDS = 0.05  # the shortest time over which a demand is measured: three samples of a young command
 _TASK_SECONDS = 0.15  # time constant of a running task's demand, which must soon show that start-up is over
 _GROUP_SECONDS = 2.0  # time constant of a group's demand: a wrong value fades within this time
+# Of a sample's waits for a core, this part counts as time of its group. With all of it, a starved start would outweigh
+# the sleep that follows. Without any, a moment of sleep would outweigh starved computing: after 60 ms of the one and
+# 300 ms of the other on a twelfth of a core, the group would read 0.29. It reads 0.47, and 0.83 with all of it.
+_WAIT_RATIO = 0.1
 _PRIOR_SECONDS = 0.25  # so much of the tasks' time in this run weighs as much as all earlier runs
 # Among N tasks in threads, a CPU-bound task gets 1/N of the GIL's time, so its demand c reads 1/N: measured 0.51, 0.27
 # and 0.15 for N = 2, 4, 8. So from a sum c * N of 0.8 of a core on, the tasks may be CPU-bound.
@@ -41,6 +45,8 @@ _LEAST_SHOWN_SECONDS = 0.0025  # a younger task does not show yet whether it com
 # A thread that has run for a shorter time, two slices of 3 ms, may not have been preempted yet though it computes.
 _PREEMPTED_SECONDS = 0.006
 _MAX_UNCLEAR_SECONDS = 0.25  # a task that is older shows its demand, even if it may have waited for the GIL
+# A younger task may still be about to start its first child process, so that the lack of one shows nothing yet.
+_FIRST_CHILD_SECONDS = 0.1
 # A task that has no child process after this time, waits for a core not counted, is assumed to start none for as long
 # again. Each such finding about its function doubles the time, since a function may start its process late.
 _NO_CHILD_SECONDS = 0.02
@@ -68,9 +74,8 @@ class DemandMeter:
     """CPU demand in cores, by running task and by group of similar tasks: the stages of a lane, functions of a pool.
 
     Guarantees: a task has its own demand only after samples over a whole window, and a missing sample changes nothing.
-    A group's demand is the mean over the recent time of its tasks, without their waits for a core, and initially the
-    demand of earlier runs. Two seconds in which a starved command gets through its start count as the start takes
-    alone: if it then sleeps, this soon shows.
+    A group's demand is the mean over the recent time of its tasks, in which waits for a core count little, and
+    initially the demand of earlier runs. If a command sleeps after a starved start, this soon shows.
     """
 
     def __init__(self, groups: Mapping[str, float] = MappingProxyType({})) -> None:
@@ -115,7 +120,8 @@ class DemandMeter:
         # Waits for the GIL don't show as waits for a core; in its own process, each such thread would use a core.
         elsewhere = max(wanted, 1.0) if self._competes_for_lock(task) else wanted
         alone = compute_undelayed_seconds(time, seconds)
-        self._groups.setdefault(group, _GroupDemand(None)).add(elsewhere, alone, now)
+        weight = alone + _WAIT_RATIO * (seconds - alone)
+        self._groups.setdefault(group, _GroupDemand(None)).add(elsewhere, weight, now)
 
     def _is_usual(self, task: Hashable, group: str, sample: Sample) -> bool:
         """Return whether a task is not much older than others of its group were at their end, whose waits are known."""
@@ -236,12 +242,13 @@ class ChildDemand:
         """
         found = dict[Hashable, tuple[str, Sample]]()
         for identity, key, task in tasks:
-            below = task.core_time.since(_get_thread_time(task))
-            found[identity] = key, Sample(now, below)
+            below, age = task.core_time.since(_get_thread_time(task)), _get_age_seconds(task) - task.run_delay_seconds
             if below != NO_TIME:
                 self.parents.add(key)
-            elif key not in self.parents and _get_age_seconds(task) - task.run_delay_seconds >= _NO_CHILD_SECONDS:
+            elif key not in self.parents and age >= _NO_CHILD_SECONDS:
                 self._note_childless(key, now)
+            if below != NO_TIME or age >= _FIRST_CHILD_SECONDS:
+                found[identity] = key, Sample(now, below)
         self._meter.sample(found, now)
 
     def _note_childless(self, key: str, now: float) -> None:
@@ -348,23 +355,23 @@ class _EndedTasks(NamedTuple):
 
 
 class _GroupDemand:
-    """The mean demand of a group's tasks over their recent time, without their waits for a core."""
+    """The mean demand of a group's tasks over their recent time, of which waits for a core are a small part."""
 
     def __init__(self, prior: float | None) -> None:
-        self._alone_seconds = _PRIOR_SECONDS if prior is not None else 0.0
-        self._wanted_seconds = (prior or 0.0) * self._alone_seconds
+        self._seconds = _PRIOR_SECONDS if prior is not None else 0.0
+        self._wanted_seconds = (prior or 0.0) * self._seconds
         self._at: float | None = None
         self._ended = _EndedTasks()
         self.ended_seconds = 0.0  # the mean duration of the tasks that ended last
 
     @property
     def mean(self) -> float | None:
-        return self._wanted_seconds / self._alone_seconds if self._alone_seconds > 0 else None
+        return self._wanted_seconds / self._seconds if self._seconds > 0 else None
 
-    def add(self, demand: float, alone_seconds: float, now: float) -> None:
+    def add(self, demand: float, seconds: float, now: float) -> None:
         self._decay(now)
-        self._wanted_seconds += demand * alone_seconds
-        self._alone_seconds += alone_seconds
+        self._wanted_seconds += demand * seconds
+        self._seconds += seconds
 
     def add_ended(self, sums: _EndedTasks, now: float) -> None:
         before, self._ended = self._ended, sums
@@ -378,5 +385,5 @@ class _GroupDemand:
         if self._at is not None and now > self._at:
             kept = math.exp(-(now - self._at) / _GROUP_SECONDS)
             self._wanted_seconds *= kept
-            self._alone_seconds *= kept
+            self._seconds *= kept
         self._at = now if self._at is None else max(self._at, now)
