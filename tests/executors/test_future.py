@@ -149,6 +149,29 @@ def test_signal_handler_may_end_a_future_for_which_its_thread_begins_to_wait(
 
 
 @ENDS_OF_QUEUED
+def test_no_worker_claims_a_task_that_a_signal_handler_ends(end: Callable[[TaskFuture[int]], object]) -> None:
+    """`stop` returned True, and the task ran and succeeded."""
+    future = TaskFuture[int]()
+    with future._condition:
+        end(future)
+        assert not future.start_running(1.0)
+    assert eventually(future.done)
+
+
+def test_running_task_that_a_signal_handler_stops_fails() -> None:
+    """`stop` returned True, and the task succeeded: its worker got the future's lock first."""
+    future, error = TaskFuture[int](), ValueError()
+    future.start_running(1.0)
+    worker = threading.Thread(target=future.settle_result, args=(1,), daemon=True)
+    with future._condition:
+        worker.start()
+        assert eventually(lambda: future._leaving == "SETTLING")
+        assert future.force_exception(error)
+    worker.join(HANG_SECONDS)
+    assert future.exception(HANG_SECONDS) is error
+
+
+@ENDS_OF_QUEUED
 def test_main_thread_reports_no_end_to_waiting_threads(end: Callable[[TaskFuture[int]], object]) -> None:
     """In a signal handler it waited for the lock of an event that it held itself, as `wait` had just locked it."""
     future, waiter = TaskFuture[int](), _Waiter()
@@ -349,7 +372,7 @@ def test_task_that_no_worker_may_claim_ends_although_its_cancellation_is_interru
         raise KeyboardInterrupt
 
     with (
-        act_before(TaskFuture._end_pending, "if self._leaving == self._state:", claim),
+        act_before(TaskFuture._refuse_claims, "if self._leaving == self._state:", claim),
         pytest.raises(KeyboardInterrupt),
     ):
         end(future)

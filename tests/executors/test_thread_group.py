@@ -152,6 +152,23 @@ def test_interrupted_use_leaves_no_pool_locked(use: Callable[[ThreadGroup], obje
     assert free == [True]
 
 
+def test_thread_that_a_task_has_renamed_counts_as_started() -> None:
+    """When the system refused another thread, the pool dropped the worker that was running a task."""
+    group, renamed, go = ThreadGroup(threading.RLock()), threading.Event(), threading.Event()
+
+    def work() -> None:
+        threading.current_thread().name = "mine"
+        renamed.set()
+        assert go.wait(10)
+
+    group.announce("worker")
+    group.start("worker", work)
+    assert renamed.wait(10)
+    assert group.withdraw_unstarted(["worker"]) == set()
+    go.set()
+    group.join()
+
+
 def test_join_skips_forgotten_threads() -> None:
     group, go = ThreadGroup(threading.RLock()), threading.Event()
 

@@ -747,6 +747,21 @@ def test_stop_of_a_task_that_ends_meanwhile_forgets_no_other_thread() -> None:
     assert shuts_down(pool)
 
 
+def test_shutdown_does_not_wait_for_a_stopped_task_that_has_renamed_its_thread() -> None:
+    pool, renamed, ends = ThreadPool(1), threading.Event(), threading.Event()
+
+    def rename_and_wait() -> None:
+        threading.current_thread().name = "mine"
+        renamed.set()
+        ends.wait(HANG_SECONDS)
+
+    task = pool.submit(rename_and_wait)
+    assert renamed.wait(HANG_SECONDS)
+    assert pool.stop(task, TaskStopped("stop"))
+    assert shuts_down(pool)
+    ends.set()
+
+
 def test_interrupted_stop_costs_no_worker() -> None:
     """The thread of the stopped task had ended, and counted as a worker: the pool ran no further task."""
     line, interrupted = 1, True

@@ -298,6 +298,7 @@ class TaskFuture(Future[T]):
         """Fail a task that no worker has claimed; return False if one has, or if the task has ended."""
         if self._interrupts_wait():
             _postponed.add(partial(self.fail_queued, error))
+            self._refuse_claims()
             return self._state == PENDING
         waiters: tuple[Any, ...] = ()
         with self._get_condition():
@@ -315,6 +316,8 @@ class TaskFuture(Future[T]):
         """Settle with `error` now, whatever the task's later outcome; return False if the task has ended."""
         if self._interrupts_wait():
             _postponed.add(partial(self.force_exception, error))
+            self._exit_error = error  # if its worker ends the task first
+            self._refuse_claims()
             return not self.done()
         with self._get_condition():
             if not self._end_pending(FINISHED, error):
@@ -330,10 +333,8 @@ class TaskFuture(Future[T]):
     def _end_pending(self, state: str, error: BaseException | None = None) -> bool:
         """End a task that no worker has claimed; under the lock. Return False if one has, or if the task has ended."""
         ended = False
-        self._ending = True  # from now on no worker claims it
         try:
-            if self._leaving == self._state:
-                self._wait_for_change()
+            self._refuse_claims()
         finally:  # after an interrupt too, since a worker may have been refused the task
             if self._state == PENDING != self._leaving:
                 self._exception = error
@@ -341,6 +342,12 @@ class TaskFuture(Future[T]):
                 ended = True
             self._ending = False  # the state shows it
         return ended
+
+    def _refuse_claims(self) -> None:
+        """Let no worker claim the task from now on; wait while one does."""
+        self._ending = True
+        if self._leaving == self._state:
+            self._wait_for_change()
 
     def fail_on_exit(self, error: BaseException) -> bool:
         """Settle with `error`, whatever the task's outcome, once its worker has exited. Return False if the task has

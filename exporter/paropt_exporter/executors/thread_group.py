@@ -19,6 +19,7 @@ class PoolThread(threading.Thread):
     """
 
     runs = False
+    worker_name = ""  # its first name: a task may rename it
 
     @property
     def daemon(self) -> bool:  # type: ignore[override]  # the flag is set once, by the constructor
@@ -62,7 +63,7 @@ class ThreadGroup:
         """
         self._lock = lock  # guards: everything below; not by the condition, which an interrupt of `with` leaves locked
         self._changed = threading.Condition(lock)
-        self._threads: set[threading.Thread] = set()
+        self._threads: set[PoolThread] = set()
         self._leaving: deque[threading.Thread] = deque()  # threads that have ended their work, but may not have exited
         self._starting: dict[str, int] = {}  # by the thread's name: the ident of the thread that starts it
         self._refused_seconds: float | None = None  # when the system refused a thread; None: no thread is missing
@@ -77,6 +78,7 @@ class ThreadGroup:
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Start an announced thread. Raises RuntimeError if the system refuses it."""
         thread = PoolThread(target=self._run, args=(work,), name=name, daemon=True)
+        thread.worker_name = name
         try:
             self._threads.add(thread)
             thread.start()
@@ -104,7 +106,7 @@ class ThreadGroup:
             for name in tuple(name for name, starter in self._starting.items() if starter == me):
                 del self._starting[name]
             self._changed.notify_all()
-            return unstarted.difference(thread.name for thread in tuple(self._threads))
+            return unstarted.difference(thread.worker_name for thread in tuple(self._threads))
 
     def _run(self, work: Callable[[], None]) -> None:
         with self._lock:
@@ -131,12 +133,13 @@ class ThreadGroup:
         By its name: if it has exited, another thread may have got its ident.
         """
         with self._lock:
-            self._threads.difference_update(tuple(thread for thread in tuple(self._threads) if thread.name == name))
+            forgotten = tuple(thread for thread in tuple(self._threads) if thread.worker_name == name)
+            self._threads.difference_update(forgotten)
             self._changed.notify_all()
 
     def add_current(self) -> None:
         """Add the calling thread again after `forget_thread`."""
-        self._threads.add(threading.current_thread())
+        self._threads.add(threading.current_thread())  # type: ignore[arg-type]  # it is a PoolThread
 
     def clear_shortage(self) -> None:
         """Note that the pool retries starting all missing threads."""
