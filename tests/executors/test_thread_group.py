@@ -169,6 +169,29 @@ def test_thread_that_a_task_has_renamed_counts_as_started() -> None:
     group.join()
 
 
+def test_thread_whose_start_became_a_runtime_error_counts_as_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So an interrupt may end in the library's `Condition.wait`. The pool dropped a worker whose thread ran."""
+    group, started, go = ThreadGroup(threading.RLock()), threading.Event(), threading.Event()
+    start = PoolThread.start
+
+    def work() -> None:
+        started.set()
+        assert go.wait(10)
+
+    def start_and_raise(thread: PoolThread) -> None:
+        start(thread)
+        assert started.wait(10)
+        raise RuntimeError("release unlocked lock")
+
+    monkeypatch.setattr(PoolThread, "start", start_and_raise)
+    group.announce("worker")
+    with pytest.raises(RuntimeError, match="unlocked"):
+        group.start("worker", work)
+    assert group.withdraw_unstarted(["worker"]) == set()
+    go.set()
+    group.join()
+
+
 def test_join_skips_forgotten_threads() -> None:
     group, go = ThreadGroup(threading.RLock()), threading.Event()
 

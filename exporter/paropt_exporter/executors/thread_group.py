@@ -82,10 +82,7 @@ class ThreadGroup:
         try:
             self._threads.add(thread)
             thread.start()
-        except RuntimeError:
-            self._threads.discard(thread)
-            raise
-        except BaseException:  # an interrupt; raised again
+        except BaseException:  # an interrupt, which the library's `start` may turn into a RuntimeError, or a refusal
             with self._lock:
                 if not thread.runs:
                     self._threads.discard(thread)  # if it does start, it does nothing
