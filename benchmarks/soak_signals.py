@@ -358,6 +358,7 @@ def run_round(
         round_ = watch.round = Round(make(), file.name, chance)
         storm = storm_type(round_)
         signal.signal(signal.SIGALRM, storm.handle)
+        threading.excepthook = partial(_add_thread_error, round_.faults)
         stop = threading.Event()
         second = threading.Thread(target=_use_beside, args=(round_, stop, random.Random(chance.random())), daemon=True)
         second.start()
@@ -373,9 +374,14 @@ def run_round(
         faults = [*round_.check(storm_type)]
         submitted = len(round_.futures)
     watch.round = None
+    threading.excepthook = threading.__excepthook__
     del round_, storm
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
     return submitted, [*faults, *_list_leftovers(before, descriptors=storm_type.leaves_nothing)]
+
+
+def _add_thread_error(faults: list[str], error: threading.ExceptHookArgs) -> None:
+    faults.append(f"{error.thread and error.thread.name} ended with {error.exc_value!r}")
 
 
 def _use_beside(round_: Round, stop: threading.Event, chance: random.Random) -> None:
