@@ -82,11 +82,11 @@ def list_secrets(headers: Mapping[str, str], named: Iterable[str]) -> tuple[str,
 def list_header_secrets(value: str) -> tuple[str, ...]:
     """Return the secret texts in a header's value: all of it, the token after a scheme, the password of `Basic`."""
     scheme, _, token = value.partition(" ")
-    password = ""
+    secrets = [value, token.strip()]
     if scheme.lower() == "basic":
         with suppress(ValueError):
-            password = base64.b64decode(token).decode().partition(":")[2]
-    return value, token.strip(), password
+            secrets.append(base64.b64decode(token).decode().partition(":")[2])
+    return tuple(secrets)
 
 
 def list_url_secrets(url: str) -> tuple[str, ...]:
