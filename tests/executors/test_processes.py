@@ -24,7 +24,7 @@ from concurrent.futures import BrokenExecutor, Future, wait
 from functools import partial
 from pathlib import Path
 from types import FrameType, FunctionType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -178,13 +178,24 @@ def test_worker_starts_again_after_an_exit_in_the_pickling_of_its_initializer() 
         assert pool.submit(pow, 2, 3).result(HANG_SECONDS) == 8
 
 
-def test_functions_of_unimportable_modules_travel_by_value(pool: ProcessPool) -> None:
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], int]:
+    """A function of a module that only this process has."""
+    module = types.ModuleType("only_here")
+    exec("def here(number):\n    return number + 1\n", module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return cast("Callable[[int], int]", module.here)
+
+
+def test_functions_of_unimportable_modules_travel_by_value(pool: ProcessPool, here: Callable[[int], int]) -> None:
     assert [future.result(HANG_SECONDS) for future in [pool.submit(here, number) for number in range(40)]] == [
         number + 1 for number in range(40)
     ]
 
 
-def test_stop_ends_a_task_that_is_pickled_again(pool: ProcessPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_ends_a_task_that_is_pickled_again(
+    pool: ProcessPool, here: Callable[[int], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was in no worker and in no queue at that moment, and ran after the stop."""
     future, stops, pack = TaskFuture[int](), list[bool](), Packer.pack_by_value
 
@@ -196,10 +207,6 @@ def test_stop_ends_a_task_that_is_pickled_again(pool: ProcessPool, monkeypatch: 
     pool.submit_future(future, here, (1,), {})
     assert isinstance(future.exception(HANG_SECONDS), TaskStopped)
     assert stops == [True]
-
-
-def here(number: int) -> int:
-    return number + 1
 
 
 def count_functions(name: str) -> int:
