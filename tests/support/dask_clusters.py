@@ -169,9 +169,10 @@ def _build_environment() -> dict[str, str]:
 _FORK_SERVER = _ForkServer()  # one for all tests of this process: importing Dask takes a second
 
 
-def open_pool(cluster: DaskCluster, root: Path, *, size: int = 2) -> ClusterPool:
-    """Return a pool whose workers find the files in `root` itself."""
-    return ClusterPool(ClusterSettings(root=root, scheduler=cluster.address, shared_root=str(root)), size)
+def open_pool(cluster: DaskCluster, root: Path, *, size: int = 2, **settings: Any) -> ClusterPool:
+    """Return a pool whose workers find the files in `root` itself. `settings`: further ones of ClusterSettings."""
+    found = ClusterSettings(root=root, scheduler=cluster.address, shared_root=str(root), **settings)
+    return ClusterPool(found, size)
 
 
 def run_on_workers(cluster: DaskCluster, function: Callable[..., None], *arguments: str) -> None:

@@ -378,10 +378,7 @@ def test_killed_coordinator_leaves_no_process(shared_cluster: DaskCluster, tmp_p
 
 def test_lost_scheduler_fails_running_tasks_and_then_the_queue(own_cluster: DaskCluster, tmp_path: Path) -> None:
     own_cluster.start_worker("a")
-    settings = ClusterSettings(
-        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=2.0
-    )
-    pool = ClusterPool(settings, 1)
+    pool = open_pool(own_cluster, tmp_path, size=1, reconnect_seconds=2.0)
     try:
         running, pid = start_sleeper(pool, tmp_path, "running")
         queued = pool.submit_commands("queued", [["true"]])
@@ -404,10 +401,7 @@ def test_queue_fails_if_a_server_that_never_answers_takes_the_schedulers_place(
     own_cluster.start_worker("a")
     scheduler = own_cluster.scheduler
     assert scheduler is not None
-    settings = ClusterSettings(
-        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=2.0
-    )
-    pool = ClusterPool(settings, 1)
+    pool = open_pool(own_cluster, tmp_path, size=1, reconnect_seconds=2.0)
     try:
         start_sleeper(pool, tmp_path, "running")
         queued = pool.submit_commands("queued", [["true"]])
@@ -428,10 +422,7 @@ def test_queue_fails_if_the_scheduler_hangs(
     monkeypatch.setattr(coordinator, "_HANDSHAKE_SECONDS", 0.5)
     monkeypatch.setattr(coordinator, "_ASK_SECONDS", 0.2)
     own_cluster.start_worker("a")
-    settings = ClusterSettings(
-        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=1.0
-    )
-    pool = ClusterPool(settings, 1)
+    pool = open_pool(own_cluster, tmp_path, size=1, reconnect_seconds=1.0)
     try:
         running, pid = start_sleeper(pool, tmp_path, "running")
         queued = pool.submit_commands("queued", [["true"]])
@@ -472,10 +463,7 @@ def test_scheduler_that_goes_again_while_it_comes_back_is_watched(
     from distributed.core import PooledRPCCall  # as above
 
     own_cluster.start_worker("a")
-    settings = ClusterSettings(
-        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), reconnect_seconds=8.0
-    )
-    pool = ClusterPool(settings, 1)
+    pool = open_pool(own_cluster, tmp_path, size=1, reconnect_seconds=8.0)
     identify: Any = PooledRPCCall.__getattr__  # it has no types
     refused = threading.Event()
 
@@ -507,10 +495,7 @@ def test_scheduler_that_goes_again_while_it_comes_back_is_watched(
 
 def test_queue_fails_if_no_worker_comes_back(own_cluster: DaskCluster, tmp_path: Path) -> None:
     worker = own_cluster.start_worker("a")
-    settings = ClusterSettings(
-        root=tmp_path, scheduler=own_cluster.address, shared_root=str(tmp_path), start_timeout_seconds=0.5
-    )
-    pool = ClusterPool(settings, 1)
+    pool = open_pool(own_cluster, tmp_path, size=1, start_timeout_seconds=0.5)
     try:
         running, _ = start_sleeper(pool, tmp_path, "running")
         queued = pool.submit_commands("queued", [["true"]])
