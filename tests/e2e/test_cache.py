@@ -86,7 +86,7 @@ def test_saved_seconds_of_test_files_include_the_start_of_pytest(project: Path) 
         'inputs: ["{item}"]',
     )
     first, second = (json.loads(run_once(project, "--output", "json", "-j1").stdout)["stages"][0] for _ in range(2))
-    assert second["tasks_cached"] == second["tasks"]
+    assert second["tasks_cached"] == second["task_count"]
     assert second["saved_seconds"] >= 0.9 * first["duration_seconds"]
 
 

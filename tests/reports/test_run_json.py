@@ -1,21 +1,26 @@
-"""The JSON report tells each attempt, its worker and where its output is."""
+"""The JSON report has each attempt, its worker and where its output is, and matches the published schema."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from jsonschema import Draft202012Validator
 from msgspec.structs import replace
 
-from paropt_exporter.events import ItemRecord, Result, SlaRecord
-from paropt_exporter.reports import run_json
+from paropt_exporter.events import Bottleneck, ItemRecord, Result, Shard, SlaRecord
+from paropt_exporter.monitoring import schema
+from paropt_exporter.reports import run_document, run_json
 from paropt_exporter.reports.model import FinishedRun
 from support.event_samples import START
 from support.finished_runs import LIMIT, attempt, finished, stage
 
+SCHEMA = json.loads(schema.render_document_schema(run_document.Run, run_document.TITLE))
+
 
 def read(run: FinishedRun) -> dict[str, Any]:
     report: dict[str, Any] = json.loads(run_json.render(run))
+    Draft202012Validator(SCHEMA).validate(report)
     return report
 
 
@@ -60,3 +65,30 @@ def test_limits_and_pools_are_in_the_report() -> None:
     assert report["slas"][0]["limit"]["max_seconds"] == 3.0
     assert report["stages"][0]["sla_warned"] is True
     assert report["pools"][0]["peak_size"] == 4
+
+
+def test_summary_is_the_report_without_its_details() -> None:
+    bottleneck = Bottleneck(kind="uneven", stage=None, sentence="stages are uneven", advice="split b")
+    run = finished(
+        stage("unit", 2, attempt("unit")),
+        stage("lint", 1),
+        total=LIMIT,
+        bottlenecks=(bottleneck,),
+        shard=Shard(index=2, count=5, split="s1"),
+    )
+    report, summary = read(run), json.loads(run_json.render_summary(run.record))
+    Draft202012Validator(SCHEMA).validate(summary)
+    assert {*report} - {*summary} == {"project", "log", "slas", "decisions"}
+    assert all(stage.pop("tasks") is not None for stage in report["stages"])
+    assert {key: report[key] for key in summary} == summary
+    assert (summary["shard"], summary["split"]) == ("2/5", "s1")
+    assert [stage["stage"] for stage in summary["stages"]] == ["lint", "unit"]
+    assert summary["total"] == {"max_seconds": 3.0, "warn_seconds": 2.0, "critical": False}
+
+
+def test_schema_is_valid_and_describes_every_key() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    objects = [each for each in SCHEMA["$defs"].values() if "properties" in each]
+    missing = [key for each in objects for key, value in each["properties"].items() if not value.get("description")]
+    assert missing == []
+    assert {"Run", "Stage", "Task", "Attempt", "Finding"} <= {each["title"] for each in objects}

@@ -97,8 +97,9 @@ def finished(
     reason: str = "",
     config: Path | None = None,
     cwd: str = "",
+    **fields: Any,
 ) -> FinishedRun:
-    """The run of these stages, which began at START and at 100 s of the monotonic clock."""
+    """The run of these stages, which began at START and at 100 s of the monotonic clock. `fields`: of its record."""
     collector = Collector(config=config, top=top or root)
     names = tuple(record.stage for record, _ in stages)
     planned = tuple(
@@ -129,7 +130,7 @@ def finished(
         total=None,
         seconds=8.0,
     )
-    run = collector.finish(replace(ended, pools=pools, reason=reason), log=Path("/repo/.paropt/logs/r1.log"))
+    run = collector.finish(replace(ended, pools=pools, reason=reason, **fields), log=Path("/repo/.paropt/logs/r1.log"))
     assert run is not None
     return run
 

@@ -50,10 +50,12 @@ def render_files(kinds: Iterable[str], options: Options) -> dict[str, str]:
 
 def _render_schema(_: Options) -> Files:
     from paropt_exporter.monitoring import schema
+    from paropt_exporter.reports import run_document
 
     return {
         "docs/paropt.schema.json": schema.render_schema(),
         "docs/host-config.schema.json": schema.render_host_schema(),
+        "docs/run.schema.json": schema.render_document_schema(run_document.Run, run_document.TITLE),
     }
 
 

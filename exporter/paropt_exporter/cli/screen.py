@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
-from paropt_exporter import logs, plain_json
+from paropt_exporter import logs
 from paropt_exporter.cli import summary
 from paropt_exporter.cli.formatting import format_line, format_seconds, wrap_for_terminal
 from paropt_exporter.cli.streams import LineStream, get_raw_stream, is_same_file
@@ -204,7 +204,9 @@ class ConsoleScreen:
 
     def end_run(self, record: RunRecord, *, metrics_url: str, until: str = "", keeps_output: bool = False) -> None:
         if self._json_output:
-            text = plain_json.dumps(summary.to_json(record), default=str)
+            from paropt_exporter.reports import run_json
+
+            text = run_json.render_summary(record)
         else:
             serving = f"{metrics_url} until {until}" if metrics_url and until else metrics_url
             text = summary.format_summary(

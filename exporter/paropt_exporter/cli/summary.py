@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 
-from msgspec import to_builtins
-
 from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.formatting import (
     count_columns,
@@ -87,13 +85,6 @@ def format_summary(
         line = f"  {name:<8} {fact}"
         lines += [line] if name in _COPIED else wrap_for_terminal(line, columns, _FOOTER_INDENT)
     return "\n".join(lines)
-
-
-def to_json(run: RunRecord) -> dict[str, object]:
-    """Return the run as plain JSON values."""
-    record: dict[str, object] = to_builtins(run)
-    record["speedup"] = run.sequential_seconds / run.duration_seconds if run.duration_seconds else None
-    return record
 
 
 def find_usual_seconds(stage: StageRecord, usual: Mapping[str, float]) -> float | None:

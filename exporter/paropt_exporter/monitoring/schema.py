@@ -1,13 +1,19 @@
-"""Render the JSON Schemas of `paropt.yml` and of the host config for editors, from the sections in `config.values`."""
+"""Render JSON Schemas: those of `paropt.yml` and of the host config for editors, from the sections in
+`config.values`, and those of documents for the programs that read them.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import json
+import sys
 from functools import cache
 from itertools import combinations, pairwise
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from paropt_exporter.config import values
 
@@ -59,9 +65,21 @@ def render_host_schema() -> str:
     return _format(schema)
 
 
+def render_document_schema(document: type[msgspec.Struct], title: str) -> str:
+    """Return the schema of a document. `document` and its parts are classes of one module.
+
+    The document may have more keys, since later versions add some.
+    """
+    _, parts = msgspec.json.schema_components([document], ref_template="#/$defs/{name}")
+    for name, keys in _read_descriptions(sys.modules[document.__module__]).items():
+        for key, text in keys.items():
+            parts[name]["properties"][key]["description"] = text
+    return _format({"$schema": DIALECT, "title": title, "$ref": f"#/$defs/{document.__name__}", "$defs": parts})
+
+
 def _render_sections(file: type[Section]) -> dict[str, Any]:
     schema: dict[str, Any] = _remove_noise(file.model_json_schema(mode="validation", ref_template="#/$defs/{model}"))
-    descriptions = _read_descriptions()
+    descriptions = _read_descriptions(values)
     for name, section in [(file.__name__, schema), *schema["$defs"].items()]:
         # A section that may also be a single value is one of several choices.
         mapping = next((choice for choice in section.get("anyOf", ()) if "properties" in choice), section)
@@ -70,10 +88,10 @@ def _render_sections(file: type[Section]) -> dict[str, Any]:
     return schema
 
 
-def _read_descriptions() -> dict[str, dict[str, str]]:
-    """Return the description of each key of each section: the string below it in the source of `values`."""
+def _read_descriptions(module: ModuleType) -> dict[str, dict[str, str]]:
+    """Return the description of each key of each class: the string below it in the module's source."""
     found: dict[str, dict[str, str]] = {}
-    for section in ast.parse(inspect.getsource(values)).body:
+    for section in ast.parse(inspect.getsource(module)).body:
         if isinstance(section, ast.ClassDef):
             inherited = (found.get(ast.unparse(base), {}) for base in section.bases)
             found[section.name] = {

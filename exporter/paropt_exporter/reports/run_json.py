@@ -1,122 +1,136 @@
-"""A run as JSON: its stages, tasks and attempts, where the output of each is, and how the pools were sized.
-
-Durations are in seconds, timestamps in seconds since 1970. `version` changes if a key is renamed or changes its
-meaning.
-"""
+"""Render a run as JSON: with its tasks and attempts as a report, without them as a summary."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from typing import TypeVar
 
-from msgspec import to_builtins
+from msgspec import convert, to_builtins
+from msgspec.structs import replace
 
-from paropt_exporter.events import Decision
-from paropt_exporter.findings import Finding
-from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
+from paropt_exporter import plain_json
+from paropt_exporter.events import RunRecord, SlaLimit, StageRecord
+from paropt_exporter.reports import run_document as document
+from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedTask
 
-_VERSION = 1
+_Object = TypeVar("_Object")
 
 
 def render(run: FinishedRun) -> bytes:
     """Return the report of a run."""
-    record = run.record
-    report = {
-        "version": _VERSION,
-        "project": run.project,
-        "run_id": record.run_id,
-        "lane": record.lane,
-        "shard": None if record.shard is None else str(record.shard),
-        "split": None if record.shard is None else record.shard.split,
-        "strategy": record.strategy.value,
-        "result": record.result.value,
-        "reason": record.reason,
-        "started_timestamp_seconds": record.started_timestamp_seconds,
-        "ended_timestamp_seconds": record.ended_timestamp_seconds,
-        "duration_seconds": record.duration_seconds,
-        "sequential_seconds": record.sequential_seconds,
-        "busy_ratio": record.busy_ratio,
-        "log": str(run.log) if run.log is not None else None,
-        "stages": [_stage_to_json(stage) for stage in run.stages],
-        "slas": [to_builtins(sla) for sla in run.slas],
-        "pools": [to_builtins(pool) for pool in record.pools],
-        "decisions": [_decision_to_json(decision) for decision in run.decisions],
-        "bottlenecks": [to_builtins(bottleneck) for bottleneck in record.bottlenecks],
-    }
-    return json.dumps(report, indent=1).encode() + b"\n"
+    tasks = {stage.record.stage: [_build_task(task) for task in stage.tasks] for stage in run.stages}
+    summary = _build_run(run.record)
+    report = replace(
+        summary,
+        stages=[replace(stage, tasks=tasks[stage.stage]) for stage in summary.stages],
+        project=run.project,
+        log=None if run.log is None else str(run.log),
+        slas=_take_all(run.slas, document.ReachedLimit),
+        decisions=_take_all(run.decisions, document.Decision),
+    )
+    return json.dumps(to_builtins(report), indent=1).encode() + b"\n"
 
 
-def _stage_to_json(stage: ReportedStage) -> dict[str, object]:
-    record = stage.record
-    return {
-        "stage": record.stage,
-        "number": record.number,
-        "result": record.result.value,
-        "message": record.message,
-        "pool": record.pool,
-        "started_timestamp_seconds": record.started_timestamp_seconds,
-        "duration_seconds": record.duration_seconds,
-        "cpu_seconds": record.cpu_seconds,
-        "memory_peak_bytes": record.memory_peak_bytes,
-        "task_count": record.tasks,
-        "tasks_cached": record.tasks_cached,
-        "saved_seconds": record.saved_seconds,
-        "cache_note": record.cache_note,
-        "first_attempts": record.first_attempts,
-        "flaky_attempts": record.flaky_attempts,
-        "flaky_items": [*record.flaky_items],
-        "quarantined": [*record.quarantined],
-        "sla": to_builtins(record.sla) if record.sla is not None else None,
-        "sla_warned": record.warned,
-        "sla_broken": record.broken,
-        "tasks": [_task_to_json(task) for task in stage.tasks],
-    }
+def render_summary(run: RunRecord) -> str:
+    """Return the summary of a run, in one line."""
+    return plain_json.dumps(to_builtins(_build_run(run)))
 
 
-def _task_to_json(task: ReportedTask) -> dict[str, object]:
+def _build_run(run: RunRecord) -> document.Run:
+    return document.Run(
+        version=document.VERSION,
+        run_id=run.run_id,
+        lane=run.lane,
+        shard=None if run.shard is None else str(run.shard),
+        split=None if run.shard is None else run.shard.split,
+        strategy=run.strategy,
+        partial=run.partial,
+        result=run.result,
+        reason=run.reason,
+        interrupted=run.interrupted,
+        started_timestamp_seconds=run.started_timestamp_seconds,
+        ended_timestamp_seconds=run.ended_timestamp_seconds,
+        duration_seconds=run.duration_seconds,
+        sequential_seconds=run.sequential_seconds,
+        speedup=run.sequential_seconds / run.duration_seconds if run.duration_seconds else None,
+        busy_ratio=run.busy_ratio,
+        total=_take_limit(run.total),
+        sla_warned=run.warned,
+        sla_broken=run.broken,
+        advice=run.advice,
+        stages=[_build_stage(stage) for stage in sorted(run.stages, key=lambda stage: stage.number)],
+        pools=_take_all(run.pools, document.Pool),
+        bottlenecks=_take_all(run.bottlenecks, document.Bottleneck),
+    )
+
+
+def _build_stage(stage: StageRecord) -> document.Stage:
+    return document.Stage(
+        stage=stage.stage,
+        number=stage.number,
+        result=stage.result,
+        message=stage.message,
+        pool=stage.pool,
+        started_timestamp_seconds=stage.started_timestamp_seconds,
+        duration_seconds=stage.duration_seconds,
+        cpu_seconds=stage.cpu_seconds,
+        memory_peak_bytes=stage.memory_peak_bytes,
+        scope=stage.scope,
+        task_count=stage.tasks,
+        tasks_failed=stage.tasks_failed,
+        attempts=stage.attempts,
+        tasks_cached=stage.tasks_cached,
+        saved_seconds=stage.saved_seconds,
+        cache_note=stage.cache_note,
+        first_attempts=stage.first_attempts,
+        flaky_attempts=stage.flaky_attempts,
+        flaky_items=[*stage.flaky_items],
+        quarantined=[*stage.quarantined],
+        sla=_take_limit(stage.sla),
+        sla_warned=stage.warned,
+        sla_broken=stage.broken,
+        advice=stage.advice,
+    )
+
+
+def _build_task(task: ReportedTask) -> document.Task:
     record = task.last.record
-    return {
-        "task": record.task,
-        "item": record.item,
-        "result": record.result.value,
-        "cached": record.cached,
-        "items": [
-            {"item": item.item, "result": item.result.value, "duration_seconds": item.seconds} for item in task.items
-        ],
-        "attempts": [_attempt_to_json(attempt) for attempt in task.attempts],
-    }
+    return document.Task(
+        task=record.task,
+        item=record.item,
+        result=record.result,
+        cached=record.cached,
+        items=[document.Item(item=item.item, result=item.result, duration_seconds=item.seconds) for item in task.items],
+        attempts=[_build_attempt(attempt) for attempt in task.attempts],
+    )
 
 
-def _attempt_to_json(attempt: Attempt) -> dict[str, object]:
+def _build_attempt(attempt: Attempt) -> document.Attempt:
     record = attempt.record
-    return {
-        "attempt": record.attempt,
-        "result": record.result.value,
-        "message": record.message,
-        "worker": record.worker,
-        "pool": record.pool,
-        "started_timestamp_seconds": record.started_timestamp_seconds,
-        "duration_seconds": record.duration_seconds,
-        "queue_wait_seconds": record.queue_wait_seconds,
-        "cpu_seconds": record.cpu_seconds,
-        "run_delay_seconds": record.run_delay_seconds,
-        "memory_peak_bytes": record.memory_peak_bytes,
-        "exit_code": record.exit_code,
-        "signal": record.signal,
-        "output_file": record.output_path,
-        "findings": [_finding_to_json(finding) for finding in attempt.findings],
-    }
+    return document.Attempt(
+        attempt=record.attempt,
+        result=record.result,
+        message=record.message,
+        worker=record.worker,
+        pool=record.pool,
+        started_timestamp_seconds=record.started_timestamp_seconds,
+        duration_seconds=record.duration_seconds,
+        queue_wait_seconds=record.queue_wait_seconds,
+        cpu_seconds=record.cpu_seconds,
+        run_delay_seconds=record.run_delay_seconds,
+        memory_peak_bytes=record.memory_peak_bytes,
+        exit_code=record.exit_code,
+        signal=record.signal,
+        output_file=record.output_path,
+        findings=_take_all(attempt.findings, document.Finding),
+    )
 
 
-def _finding_to_json(finding: Finding) -> dict[str, object]:
-    return {**to_builtins(finding), "level": finding.level.value}
+def _take_limit(limit: SlaLimit | None) -> document.Limit | None:
+    return None if limit is None else convert(limit, document.Limit, from_attributes=True)
 
 
-def _decision_to_json(decision: Decision) -> dict[str, object]:
-    return {
-        "pool": decision.pool,
-        "action": decision.action,
-        "reason": decision.reason,
-        "old_size": decision.old_size,
-        "new_size": decision.new_size,
-        "at_timestamp_seconds": decision.at_timestamp_seconds,
-    }
+def _take_all(records: Iterable[object], kind: type[_Object]) -> list[_Object]:
+    """Return an object of `kind` for each record, which has attributes with the names of the object's keys."""
+    return [convert(record, kind, from_attributes=True) for record in records]
