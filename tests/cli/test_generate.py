@@ -30,7 +30,7 @@ def test_no_generated_file_is_obsolete(files: dict[str, str]) -> None:
 
 
 def test_only_the_given_kinds_are_rendered() -> None:
-    paths = ["docs/paropt.schema.json", "docs/host-config.schema.json"]
+    paths = ["docs/paropt.schema.json", "docs/host-config.schema.json", "docs/run.schema.json"]
     assert [*generate.render_files(["schema"], Options())] == paths
 
 
