@@ -357,6 +357,12 @@ def test_broken_total_is_shown_beside_a_critical_stage() -> None:
     assert ": broke 1.0 s" in summary.format_summary(broken, {})
 
 
+def test_saved_time_of_several_tasks_is_no_duration_of_the_stage() -> None:
+    cached = [stage(f"unit_{tasks}", tasks, 0, tasks=tasks, tasks_cached=tasks, saved_seconds=9.0) for tasks in (1, 3)]
+    lines = summary.format_summary(run(*cached), {}).splitlines()[1:3]
+    assert [line.split(maxsplit=1)[1] for line in lines] == ["cached  took 9.0 s", "cached  3 tasks took 9.0 s"]
+
+
 def test_retries_are_counted_beside_cached_tasks() -> None:
     record = run(stage("unit_tests", 4, 2.0, tasks=3, tasks_cached=2, attempts=2, cache_note="a.py changed"))
     assert "after 1 retry  a.py changed" in summary.format_summary(record, {})

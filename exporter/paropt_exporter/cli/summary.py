@@ -207,8 +207,9 @@ def _format_facts(
 
 
 def format_saved(stage: StageRecord) -> str:
-    """Return how long the skipped tasks of a stage took when they ran."""
-    return f"took {format_seconds(stage.saved_seconds)}"
+    """Return how long the skipped tasks of a stage took when they ran, which is longer than the stage in parallel."""
+    tasks = f"{stage.tasks_cached:,} tasks " if stage.tasks_cached > 1 else ""
+    return f"{tasks}took {format_seconds(stage.saved_seconds)}"
 
 
 def format_quarantined(stage: StageRecord) -> str:
