@@ -30,6 +30,25 @@ def test_links_that_multiply_are_followed_no_further_than_by_the_kernel(tmp_path
     assert walk.find_place(top + b"/l4/a") == top + b"/a"
 
 
+def test_new_link_concerns_only_the_paths_through_its_place(tmp_path: Path) -> None:
+    """pytest makes a new link, `test_a_current`, for each test with `tmp_path`."""
+    (tmp_path / "folder").mkdir()
+    walk, top = LinkWalk(lambda _: None), os.fsencode(tmp_path)
+    walk.find_place(top + b"/folder/file")
+    assert not walk.note_change(top + b"/current", is_new_link=True)
+    assert not walk.note_change(top + b"/folder/file", is_new_link=True)
+    assert walk.note_change(top + b"/folder", is_new_link=True)
+    assert not walk.note_change(top + b"/folder", is_new_link=True)  # nothing has led through it since
+
+
+def test_new_link_concerns_all_paths_once_too_many_places_were_passed() -> None:
+    walk = LinkWalk(lambda _: None)
+    for number in range(40):
+        walk.find_place(b"/missing%d" % number + b"/a" * 1000 + b"/b")
+    assert walk.note_change(b"/missing0", is_new_link=True)
+    assert not walk.note_change(b"/missing0", is_new_link=True)
+
+
 def test_paths_of_many_folders_take_bounded_memory() -> None:
     walk = LinkWalk(lambda _: None)
     tracemalloc.start(1)

@@ -236,6 +236,18 @@ def test_file_that_is_reached_by_another_name_is_in_the_trace(
 
 
 @traces
+def test_file_that_replaces_a_link_ends_its_ways(pool: CommandPool, tmp_path: Path) -> None:
+    for name in ("src/a", "file"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("content")
+    (tmp_path / "link").symlink_to("src")
+    line = "cat link/a; mv -T file link; mv link other; mkdir link; ! cat link/a"
+    outcome, found = trace(pool, shell(line), cwd=tmp_path)
+    assert outcome.exit_code == 0
+    assert found.paths[os.fsencode(tmp_path / "link/a")].is_used(READ)
+
+
+@traces
 def test_interpreter_of_a_script_that_the_command_made_is_in_the_trace(pool: CommandPool, tmp_path: Path) -> None:
     shutil.copy("/bin/cat", tmp_path / "interpreter")
     line = "mkdir made; printf '#!%s\\n' $PWD/interpreter > made/script; chmod +x made/script; made/script; rm -r made"

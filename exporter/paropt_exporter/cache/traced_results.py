@@ -346,6 +346,8 @@ class _Reading:
     def iter_used_paths(self) -> Iterator[UsedPath]:
         """Yield the paths. Raises _Unproved."""
         for path, access in self._paths.items():
+            if self._is_temporary(path) and self._is_irrelevant_temporary(path, access):
+                continue
             is_known = self._is_file_left_out if _is_regular(access) else self._is_left_out
             if (is_known(path) or self._is_cached_for_user(path)) and not self._is_needed_output(path):
                 continue
@@ -353,10 +355,10 @@ class _Reading:
                 continue
             if self._task.outputs.matches(path):
                 yield from self._judge_output(path, access)
-            elif not self._is_in_made_folder(path):
-                yield from self._judge(path, access)
-            elif not path.startswith(self._task.temporary_folders):
+            elif self._is_in_made_folder(path):
                 yield from self._judge_made(path, access, self._get_entry(path))
+            else:
+                yield from self._judge(path, access)
 
     def is_current(self) -> bool:
         """Return whether all states are as they were when the paths were found."""
@@ -366,6 +368,14 @@ class _Reading:
             )
         except _Unproved:
             return False
+
+    def _is_temporary(self, path: str) -> bool:
+        return f"{path}/".startswith(self._task.temporary_folders)
+
+    def _is_irrelevant_temporary(self, path: str, access: Access) -> bool:
+        """Return whether a temporary file, of which there may be thousands, is the task's own or was not read."""
+        is_read = access.is_used(READ) and not _is_folder(access)
+        return (not is_read or self._is_in_made_folder(path)) and not self._task.outputs.matches(path)
 
     def _is_cached_for_user(self, path: str) -> bool:
         """Return whether a path is in the user's caches, but not in an environment, which Poetry keeps there."""
@@ -387,26 +397,22 @@ class _Reading:
 
     def _judge(self, path: str, access: Access) -> Iterator[UsedPath]:
         now = self._get_entry(path)
-        temporary = f"{path}/".startswith(self._task.temporary_folders)
         if _is_unchanged(access, now):
-            yield from self._judge_unchanged(path, access, now, temporary=temporary)
+            yield from self._judge_unchanged(path, access, now)
         elif not access.is_used(WRITE):
-            if not temporary or (access.is_used(READ) and not _is_folder(access)):
-                what = "appeared" if access.state is None else "changed"
-                raise _Unproved(CacheReason.EDITED, f"{path} {what} during the run")
-        elif temporary:
+            what = "appeared" if access.state is None else "changed"
+            raise _Unproved(CacheReason.EDITED, f"{path} {what} during the run")
+        elif self._is_temporary(path):
             return
         elif access.state is None:
             yield from self._judge_made(path, access, now)
         elif access.is_used_unwritten(_USES):
             raise _Unproved(CacheReason.OWN_INPUT, f"it changes its own input {path}: name it in `outputs`")
 
-    def _judge_unchanged(self, path: str, access: Access, now: Entry | None, *, temporary: bool) -> Iterator[UsedPath]:
+    def _judge_unchanged(self, path: str, access: Access, now: Entry | None) -> Iterator[UsedPath]:
         if now == ABSENT and access.is_used(WRITE) and not access.is_used_unwritten(_USES):
             return  # a temporary file
         is_file = _is_file(access)
-        if temporary and not (access.is_used(READ) and not _is_folder(access)):
-            return
         if is_file and isinstance(access.state, tuple):
             self._check_age(path, access.state, access.first_timestamp_ns)
         if access.is_used(LIST):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _MOST_LINKS = 40  # of a path, as the kernel
 _MOST_KNOWN_BYTES = 1 << 24  # of paths, before all are forgotten: a path of 2,000 folders takes 8 MB
+_MOST_PASSED_BYTES = 1 << 24  # likewise
 _AT_FDCWD = -100
 _PROCESSES = b"/proc"
 _FOLDER_LINKS = (b"cwd", b"root")
@@ -30,6 +31,8 @@ class LinkWalk:
         self._known: dict[bytes, bytes] = {b"": b""}
         self._known_bytes = 0
         self._links: set[bytes] = set()
+        self._passed: set[bytes] = set()  # the places on the ways of all paths, since a change of one of them
+        self._passed_bytes = 0
         self._changed: set[bytes] = set()
         self._followed = 0  # links of the present path
 
@@ -44,12 +47,15 @@ class LinkWalk:
     def note_change(self, place: bytes, *, is_new_link: bool) -> bool:
         """Note that the command removes a place, or puts a link or a moved folder there.
 
-        Return whether paths may have other places from now on.
+        Return whether paths that led through the place, and had another place until now, may be known.
         """
         if not is_new_link and place not in self._links:
             return False
         self._changed.add(place)
+        if place not in self._passed and self._passed_bytes <= _MOST_PASSED_BYTES:
+            return False
         self._forget()
+        self._passed, self._passed_bytes = set(), 0
         return True
 
     def _find_folder(self, folder: bytes) -> tuple[bytes, bool]:
@@ -78,6 +84,7 @@ class LinkWalk:
             # The rest of the path after `..` is not noted, but leaving a process's folder for its parent is.
             return place if leads_through_process(place + b"/..") else place.rpartition(b"/")[0], True
         place += b"/" + name
+        self._pass(place)
         lasts = place not in self._changed
         target = None if place.startswith(_PROCESSES + b"/") else read_link(place)
         if target is None:
@@ -89,6 +96,13 @@ class LinkWalk:
         self._report(place)
         place, target_lasts = self._find_folder(join(place, target))
         return place, lasts and target_lasts
+
+    def _pass(self, place: bytes) -> None:
+        if self._passed_bytes > _MOST_PASSED_BYTES:
+            self._passed.clear()  # from now on, every place may have been passed
+        elif place not in self._passed:
+            self._passed.add(place)
+            self._passed_bytes += len(place)
 
     def _remember(self, folder: bytes, place: bytes) -> None:
         self._known_bytes += len(folder) + len(place)

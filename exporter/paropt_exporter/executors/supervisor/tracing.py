@@ -104,8 +104,9 @@ class Tracer:
         self._paths: dict[bytes, list[Any]] = {}  # by path: bits, time in ns, state, names, digest
         self._all_names = 0  # that were listed
         self._listed: dict[bytes, int] = {}  # by folder: the time of its last change when its names were noted
-        # Absolute paths, of which further calls add nothing until the command changes a link.
+        # Absolute paths, of which further calls add nothing until the command puts a link on their way or at their end.
         self._noted: dict[int, set[bytes]] = {STAT: set(), READ: set()}
+        self._ends: set[bytes] = set()  # the places to which they led
         self._stat_places = kernel.build_places({name: place for name, (_, place) in _STATS.items()})
         self._moves: list[tuple[bytes, bytes]] = []
         self._problems: dict[str, None] = {}
@@ -216,17 +217,20 @@ class Tracer:
             self._note_plain_open(call, STAT if flags & os.O_DIRECTORY else READ)
             return
         path = self._read_path(call, *_OPENS[call.name])
+        if path is None:
+            return
+        place = self._walk.find_place(path)
         if flags & (os.O_PATH | os.O_TMPFILE) & ~os.O_DIRECTORY:
-            self._note(path, STAT if flags & os.O_DIRECTORY else READ)  # it may read the file through /proc
+            self._note_at(place, STAT if flags & os.O_DIRECTORY else READ)  # it may read the file through /proc
             return
         access = flags & os.O_ACCMODE
         emptied = flags & os.O_TRUNC or flags & (os.O_CREAT | os.O_EXCL) == os.O_CREAT | os.O_EXCL
         if access == os.O_RDONLY or not emptied:
-            self._note(path, STAT if flags & os.O_DIRECTORY else READ)
-        elif not flags & os.O_CREAT and path is not None and self._is_absent(self._walk.find_place(path)):
-            self._note(path, STAT)  # it fails, so the absence counts
+            self._note_at(place, STAT if flags & os.O_DIRECTORY else READ)
+        elif not flags & os.O_CREAT and self._is_absent(place):
+            self._note_at(place, STAT)  # it fails, so the absence counts
         if access != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC):
-            self._note(path, WRITE, follows=not flags & os.O_NOFOLLOW)
+            self._note_at(place, WRITE, follows=not flags & os.O_NOFOLLOW)
 
     def _note_plain_open(self, call: Notification, kind: int) -> None:
         """Note an open that only reads."""
@@ -242,13 +246,15 @@ class Tracer:
         place = self._walk.find_place(path)
         self._note_change(place, is_new_link=call.name.startswith("symlink"))
         if call.name in _REMOVALS and self._is_absent(place):
-            self._note(path, STAT)  # it fails, so the absence counts
-        self._note(path, WRITE, follows=call.name == "creat")
+            self._note_at(place, STAT)  # it fails, so the absence counts
+        self._note_at(place, WRITE, follows=call.name == "creat")
 
     def _on_change(self, call: Notification) -> None:
         path = self._read_path(call, *_CHANGES[call.name])
-        self._note(path, READ)
-        self._note(path, WRITE, follows=True)
+        if path is not None:
+            place = self._walk.find_place(path)
+            self._note_at(place, READ)
+            self._note_at(place, WRITE, follows=True)
 
     def _on_move(self, call: Notification) -> None:
         folder, name, new_folder, new_name = _MOVES[call.name]
@@ -296,7 +302,7 @@ class Tracer:
                 self._note(script, READ)
 
     def _check_moved(self, source: bytes | None, target: bytes | None) -> None:
-        """Note that a link or folder is moved.
+        """Note that a file, link or folder is moved.
 
         Files in a moved folder are not noted one by one. So if the command did not make the folder, a folder that it
         did make may then contain files that it did not.
@@ -308,9 +314,9 @@ class Tracer:
             mode = os.lstat(place).st_mode & _KIND
         except OSError:
             return
-        if mode in (_LINK, _FOLDER):
-            self._note_change(place, is_new_link=True)
-            self._note_change(new_place, is_new_link=True)
+        leads_elsewhere = mode in (_LINK, _FOLDER)
+        self._note_change(place, is_new_link=leads_elsewhere)
+        self._note_change(new_place, is_new_link=leads_elsewhere)  # a link there is replaced
         if mode == _FOLDER and (self._moves or not self._is_own(place)):
             self._moves.append((place, new_place))
             if len(self._moves) > _MOST_MOVES:
@@ -332,8 +338,8 @@ class Tracer:
 
     def _is_absent(self, place: bytes) -> bool:
         """Return whether nothing is at a place, and the command has not touched it yet."""
-        entry = self._paths.get(place)
-        return _read_state(place) is None if entry is None else entry[2] is None and not entry[0] & WRITE
+        entry = self._note_place(place, 0)
+        return entry is not None and entry[2] is None and not entry[0] & WRITE
 
     def _on_clone(self, call: Notification) -> None:
         if unpack_from("=Q", self._kernel.read_bytes(call.pid, call.arguments[0], 8))[0] & _CLONE_NEW_MOUNTS:
@@ -373,12 +379,14 @@ class Tracer:
             self._add_problem("it opens files below another root folder")
         return int(flags)
 
-    def _note(self, path: bytes | None, kind: int, *, follows: bool | None = None) -> None:
-        """Note a use of a path. `follows`: if it is a link, also a use of the file to which it leads, as by a read."""
+    def _note(self, path: bytes | None, kind: int) -> None:
+        """Note a use of a path, if there is one."""
+        if path is not None:
+            self._note_at(self._walk.find_place(path), kind)
+
+    def _note_at(self, place: bytes, kind: int, *, follows: bool | None = None) -> None:
+        """Note a use of a place. `follows`: if it is a link, also a use of the file to which it leads, as by a read."""
         for _ in range(_MOST_LINKS):
-            if path is None:
-                return
-            place = self._walk.find_place(path)
             if place.count(b"/") > _MOST_FOLDERS:
                 self._add_problem(f"it uses a path of more than {_MOST_FOLDERS} folders")
                 return
@@ -387,12 +395,18 @@ class Tracer:
                 if target.endswith(_DELETED):
                     self._add_problem("it reads files through /proc")
             entry = self._note_place(place, kind)
-            if entry is None or not (kind != WRITE if follows is None else follows):
+            if entry is None:
+                return
+            if kind != WRITE:
+                self._ends.add(place)
+            if not (kind != WRITE if follows is None else follows):
                 return
             # If the command has changed the path, its state now counts, not that before its first use.
             is_link = entry[0] & WRITE or (type(entry[2]) is tuple and len(entry[2]) > _OWN_STATE)
             target = read_link(place) if is_link else None
-            path = None if target is None else join(place, target)
+            if target is None:
+                return
+            place = self._walk.find_place(join(place, target))
 
     def _note_once(self, path: bytes | None, kind: int) -> None:
         """Note a use of a path that adds nothing when it is repeated, until a link is changed."""
@@ -402,8 +416,10 @@ class Tracer:
             noted.add(path)
 
     def _note_change(self, place: bytes, *, is_new_link: bool) -> None:
-        if self._walk.note_change(place, is_new_link=is_new_link):
-            for noted in self._noted.values():
+        """Note a removal, a new link or a moved folder; forget the paths that may lead to another place from now on."""
+        is_on_ways = self._walk.note_change(place, is_new_link=is_new_link)
+        if is_on_ways or (is_new_link and place in self._ends):
+            for noted in (*self._noted.values(), self._ends):
                 noted.clear()
 
     def _note_link(self, place: bytes) -> None:
