@@ -277,11 +277,22 @@ def measure_trees(roots: set[int]) -> dict[int, tuple[float, int]]:
     return totals
 
 
+def list_descendants(root: int) -> list[int]:
+    """Return all descendants of a process, zombies too."""
+    return list(_read_descendants(root))
+
+
 def measure_descendants_cpu(root: int) -> float:
     """Return the CPU time of a process's descendants that are not reaped yet, including zombies."""
+    return sum(_read_descendants(root).values())
+
+
+def _read_descendants(root: int) -> dict[int, float]:
+    """Return the CPU seconds of each descendant of a process."""
     found = _read_processes()
     owner: dict[int, int] = {}
-    return sum(cpu for pid, (_, cpu) in found.items() if pid != root and _find_root(pid, found, {root}, owner) == root)
+    below = (pid for pid in found.keys() - {root} if _find_root(pid, found, {root}, owner) == root)
+    return {pid: found[pid][1] for pid in below}
 
 
 def _find_root(pid: int, found: dict[int, tuple[int, float]], roots: set[int], owner: dict[int, int]) -> int:

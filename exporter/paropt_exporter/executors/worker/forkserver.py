@@ -287,7 +287,7 @@ class _ForkServer:
         for worker, exiting in [pair for pair in self._exiting.items() if pair[1].kill_at <= now]:
             _signal_group(worker, signal.SIGKILL)
             for orphan in exiting.orphans:
-                _kill_processes((orphan, *_list_descendants(orphan)))
+                _kill_processes((orphan, *procfs.list_descendants(orphan)))
             exiting.kill_at = now + _KILL_AGAIN_SECONDS  # killing uncovers more
             exiting.give_up_at = exiting.give_up_at or now + _GIVE_UP_SECONDS
             if self._is_gone(worker, exiting) or (now >= exiting.give_up_at and exiting.code is not None):
@@ -297,7 +297,7 @@ class _ForkServer:
         for group in self._statuses:
             _signal_group(group, signal.SIGKILL)
         # Processes outside the groups are descendants too, since this is a subreaper. Killing may uncover more.
-        while children := _list_descendants(os.getpid()):
+        while children := procfs.list_descendants(os.getpid()):
             _kill_processes(children)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, 0)
@@ -341,13 +341,6 @@ def _is_group_alive(group: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _list_descendants(root: int) -> list[int]:
-    """Return all descendants of a process, zombies too."""
-    stats = {pid: procfs.read_stat(pid) for pid in procfs.list_pids() if pid.isdigit()}
-    parents = {pid: fields[1] for pid, fields in stats.items() if fields is not None}
-    return [int(pid) for pid in procfs.add_descendants({str(root)}, parents) - {str(root)}]
 
 
 def _become_worker(files: list[int]) -> None:
