@@ -22,7 +22,8 @@ class Pool:
     def __init__(self, target: int, *, eager: bool = False) -> None:
         self.queue: deque[WorkItem | SharedWorkItem] = deque()
         self.counters = PoolCounters("test")
-        self.workers = WorkerSet("w", self.queue, ThreadGroup(threading.RLock()), self.counters, eager=eager)
+        self.threads = ThreadGroup(threading.RLock())
+        self.workers = WorkerSet("w", self.queue, self.threads, self.counters, eager=eager)
         self.workers.set_target(target)
 
     def start_worker(self) -> Worker:
@@ -38,6 +39,11 @@ class Pool:
         self.workers.note_ready(worker)
         self.workers.note_awake(worker)
         worker.task = self.queue.popleft()  # type: ignore[assignment]
+
+    def drop_unstarted(self) -> bool:
+        """Drop the worker that was added last, as if the system had refused its thread."""
+        self.threads.note_shortage()
+        return self.workers.drop_unstarted()
 
     def end_task(self, worker: Worker) -> None:
         worker.task = None
@@ -174,19 +180,10 @@ def begin(worker: Worker) -> TaskFuture[Any]:
     return future
 
 
-def test_refused_thread_is_retried_by_the_next_task() -> None:
+def test_thread_that_could_not_start_is_retried_by_the_next_task() -> None:
     pool = Pool(1)
     pool.queue.append(ITEM)
     assert pool.workers.add_needed() is not None
-    assert not pool.workers.drop_unstarted(refused=True)
+    assert not pool.drop_unstarted()
     assert (pool.workers.live, pool.workers.needs_wake, pool.workers.wake_pending) == (0, True, False)
     assert pool.workers.wake_next()
-
-
-def test_next_task_starts_a_worker_whose_start_was_interrupted() -> None:
-    pool = Pool(1)
-    pool.queue.append(ITEM)
-    assert pool.workers.add_needed() is not None
-    pool.workers.drop_unstarted(refused=False)
-    assert (pool.workers.live, pool.workers.needs_wake) == (1, True)
-    assert pool.workers.add_needed() is not None

@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from time import monotonic, thread_time
 from typing import Any, NoReturn
 
@@ -122,26 +121,12 @@ class ThreadPoolState:
         """Start a worker if there is none. RuntimeError if the system refuses its thread."""
         self._start_workers(self.workers.add_first)
 
-    def _start_workers(self, take: Callable[[], Worker | None]) -> None:
-        try:
-            while (worker := self._take_worker(take)) is not None:
-                self._threads.start(worker.name, partial(self._run_worker, worker))
-        except BaseException as error:
-            refused = isinstance(error, RuntimeError)
-            with self.lock:
-                has_threads = self.workers.drop_unstarted(refused=refused)
-            if not refused:  # an interrupt
-                raise
-            if self._threads.take_shortage_news() and lifetime.starts_threads():
-                log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
-            if not has_threads:
-                raise
+    def _start_workers(self, add: Callable[[], Worker | None]) -> None:
+        error = self._threads.start_workers(add, self._run_worker, self.workers.drop_unstarted)
+        if error is not None and lifetime.starts_threads():
+            log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
         with self.lock:
             self.workers.note_change()
-
-    def _take_worker(self, take: Callable[[], Worker | None]) -> Worker | None:
-        with self.lock:
-            return take()
 
     # Work
 
@@ -286,7 +271,7 @@ class ThreadPoolState:
             self.workers.wake_idle(_WOKEN_AT_END)
             unstarted = bool(self.work_queue) and not self.workers.has_threads
         if unstarted:  # another thread is about to start the first thread for its task: `join` must wait for that
-            with contextlib.suppress(RuntimeError):  # logged, and that thread gets the error, too
+            with contextlib.suppress(RuntimeError):  # that thread gets the error, too
                 self._start_needed()
 
     def _refuse_tasks(self, refusal: Exception) -> None:
@@ -376,7 +361,7 @@ class ThreadPoolState:
             return False
         with self.lock:
             stopped = self.workers.abandon(future)
-        with contextlib.suppress(RuntimeError):  # logged; the abandoned thread is taken back when its task has ended
+        with contextlib.suppress(RuntimeError):  # the abandoned thread is taken back when its task has ended
             self._start_missing()
         with self.lock:  # only now, since a `join` in another thread must see the stopped worker or its successor
             if stopped is not None and stopped.abandoned:

@@ -292,14 +292,11 @@ class WorkerSet:
         self._wake_surplus()  # a worker may have stayed until this one was ready
         self.note_change()
 
-    def drop_unstarted(self, *, refused: bool) -> bool:
-        """Drop the workers that this thread could not start; return whether there are other threads.
-
-        If the system has `refused` them, a worker retries later. After an interrupt, the next task does.
-        """
+    def drop_unstarted(self) -> bool:
+        """Drop the workers that this thread could not start; return whether there are other threads."""
         names = self._threads.withdraw_unstarted({worker.name for worker in self.all})
         self.all = [worker for worker in self.all if worker.name not in names]
-        if refused or self._eager:
+        if self._eager:  # after an interrupt, too: no task starts the missing ones
             self._threads.note_shortage()
         self.wake_idle()  # idle workers wait with a timeout from now on, and retry
         self.wake_pending = False  # a dropped worker may have been the one on its way
