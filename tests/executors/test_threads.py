@@ -261,6 +261,22 @@ def refuse(thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
+def test_next_task_starts_a_thread_in_place_of_a_stuck_one_whose_successor_was_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waited for the stopped task, however long that ran on."""
+    release = threading.Event()
+    with ThreadPool(1) as pool:
+        stuck, queued = pool.submit(release.wait, HANG_SECONDS), pool.submit(double, 1)
+        assert eventually(stuck.running)
+        with monkeypatch.context() as refusing:
+            refusing.setattr(threading.Thread, "start", refuse)
+            assert pool.stop(stuck, TaskStopped("stuck"))
+        assert pool.submit(double, 2).result(HANG_SECONDS / 2) == 4
+        assert queued.result(HANG_SECONDS) == 2
+        release.set()
+
+
 def test_stuck_thread_returns_to_a_pool_whose_next_thread_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     with ThreadPool(1) as pool:

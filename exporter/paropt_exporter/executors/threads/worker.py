@@ -252,7 +252,7 @@ class WorkerSet:
         has_shortage = self._threads.has_shortage
         self.must_check_exit = len(self.all) > self.target or has_shortage or bool(self._abandoned)
         starts_late = not (self._eager or has_shortage)
-        self._may_start = len(self.all) < self.target and (starts_late or not self.has_threads)
+        self._may_start = len(self.all) < self.target and (starts_late or not self.all)
         self._update_needs_wake()
 
     def count_slots(self) -> None:
