@@ -24,24 +24,18 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Iterable
 
 from paropt_exporter.executors import procfs
-from paropt_exporter.executors.worker import imports, loop
+from paropt_exporter.executors.worker import ABORT, BYE, CONTROL, END, SPAWN, imports, loop, wire
 
 TYPE_CHECKING = False  # workers don't need typing
 
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-CONTROL = 3  # the descriptor of the control socket
-STATUS = struct.Struct("<i")  # exit code, or minus the signal's number as in subprocess; or NOT_FORKED + errno
-NOT_FORKED = 1 << 16
-SPAWN, END, BYE = "spawn", "end", "bye"
-ABORT = "abort"  # like END, for a worker whose process id the parent does not know yet: by the number of its spawn
 MESSAGE_BYTES = 1 << 12
 # Descriptors of a spawn: socket, claims, results pipe, shared memory, status pipe, stdout, stderr, resource tracker.
 FILES = 8
@@ -169,7 +163,7 @@ class _ForkServer:
         except OSError as error:
             pid = -1
             with contextlib.suppress(OSError):
-                os.write(status, STATUS.pack(NOT_FORKED + (error.errno or 0)))
+                os.write(status, wire.STATUS.pack(wire.NOT_FORKED + (error.errno or 0)))
         if pid == 0:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != parent:
@@ -271,7 +265,7 @@ class _ForkServer:
         status = self._statuses.pop(pid)
         del self._spawned[pid]
         with contextlib.suppress(OSError):
-            os.write(status, STATUS.pack(code))
+            os.write(status, wire.STATUS.pack(code))
         os.close(status)
 
     def _get_poll_timeout(self) -> float | None:
