@@ -17,8 +17,8 @@ _PF_EXITING = 0x4  # linux/sched.h
 _LOCK_LIMIT = b"Max file locks"  # in /proc/PID/limits
 _NO_FOLDER = "/proc/none"
 _READ_BYTES = 8192  # more than the length of any stat, status or schedstat
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _THREAD_CLOCK = 6  # CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED, linux/posix-timers.h
 
 
@@ -247,7 +247,7 @@ def read_memory_and_peak_bytes(process: int | str) -> tuple[int, int]:
 def read_memory_bytes(process: int | str = "self") -> int:
     """Return the current memory use of a process."""
     try:
-        return int(_read(f"{locate(process)}/statm").split()[1]) * _PAGE_BYTES
+        return int(_read(f"{locate(process)}/statm").split()[1]) * PAGE_BYTES
     except (OSError, IndexError, ValueError):
         return 0
 
@@ -313,7 +313,7 @@ def _read_processes() -> dict[int, tuple[int, float]]:
     for name in list_pids():
         fields = read_stat(name) if name.isdigit() else None
         if fields is not None:
-            found[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])) / _TICKS_PER_SECOND)
+            found[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])) / TICKS_PER_SECOND)
     return found
 
 
