@@ -226,7 +226,7 @@ class ThreadPoolState:
             if error is None:
                 self.workers.note_ready(worker)
                 return True
-            self.workers.all.remove(worker)
+            self.workers.drop_failed(worker)
             self.counters.deaths["initializer"] += 1
             if self.workers.all:
                 return False

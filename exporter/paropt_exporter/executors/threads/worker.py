@@ -189,6 +189,7 @@ class WorkerSet:
         self.must_check_exit = False  # whether a worker must check after its task whether to exit
         self.wake_pending = False  # whether a woken or started worker is on its way
         self._may_start = False  # whether a task that finds no idle worker starts another
+        self._starting: set[Worker] = set()  # of `all`, those that are not ready
         self._idle: dict[Worker, None] = {}  # a set in the order in which they became idle
         self._abandoned: list[tuple[Worker, str]] = []
         self._created = 0
@@ -204,7 +205,7 @@ class WorkerSet:
     @property
     def live(self) -> int:
         """How many workers a task may find: those that are ready, and those that would start."""
-        ready = sum(worker.ident != 0 for worker in tuple(self.all))
+        ready = len(self.all) - len(self._starting)
         return ready if self._eager or self.closed or self._threads.has_shortage else max(ready, self.target)
 
     @property
@@ -281,6 +282,7 @@ class WorkerSet:
         worker.read_activity = self.read_activity
         self._created += 1
         self.all.append(worker)
+        self._starting.add(worker)
         self._threads.announce(worker.name)
         self.wake_pending = not self._eager
         self.note_change()
@@ -289,13 +291,21 @@ class WorkerSet:
     def note_ready(self, worker: Worker) -> None:
         """Note that a worker's thread runs, and that its initializer has succeeded."""
         worker.start(monotonic())
+        self._starting.discard(worker)
         self._wake_surplus()  # a worker may have stayed until this one was ready
+        self.note_change()
+
+    def drop_failed(self, worker: Worker) -> None:
+        """Drop a worker whose initializer has failed."""
+        self.all.remove(worker)
+        self._starting.discard(worker)
         self.note_change()
 
     def drop_unstarted(self) -> bool:
         """Drop the workers that this thread could not start; return whether there are other threads."""
         names = self._threads.withdraw_unstarted({worker.name for worker in self.all})
         self.all = [worker for worker in self.all if worker.name not in names]
+        self._starting.intersection_update(self.all)
         if self._eager:  # after an interrupt, too: no task starts the missing ones
             self._threads.note_shortage()
         self.wake_idle()  # idle workers wait with a timeout from now on, and retry
@@ -420,7 +430,7 @@ class WorkerSet:
         self.needs_wake = self._may_start = True
         self._created = self._counted_live = 0
         self.wake_pending = False
-        self.all, self._idle, self._abandoned = [], {}, []
+        self.all, self._starting, self._idle, self._abandoned = [], set(), {}, []
 
 
 def run_work_item(worker: Worker, item: WorkItem, now: float) -> float:
