@@ -61,6 +61,13 @@ def test_sleeping_tasks_use_all_workers() -> None:
     assert [took(equal_tasks(5), workers) for workers in (1, 2, 4, 5, 64)] == [10.0, 6.0, 4.0, 2.0, 2.0]
 
 
+def test_stage_of_many_slots_at_its_limit_holds_up_no_other() -> None:
+    tasks = [*equal_tasks(3), *equal_tasks(1, 6.0, name="b")]
+    planned = stage("a", slots=2), stage("b")
+    workload = Workload(tasks=tuple(tasks))
+    assert compute_makespan(workload, planned, workers=8, cores=2.0, memory_bytes=1, limits={"a": 1}) == 6.0
+
+
 def test_computing_tasks_gain_nothing_beyond_the_cores() -> None:
     assert [took(equal_tasks(4, cpu_demand=1.0), workers) for workers in (1, 2, 4)] == pytest.approx([8.0, 4.0, 4.0])
 

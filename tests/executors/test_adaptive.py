@@ -543,7 +543,7 @@ def test_queued_task_can_be_cancelled_or_stopped() -> None:
         assert isinstance(stopped.exception(0), TaskStopped)
 
 
-@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID, Strategy.SEQUENTIAL])
+@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID])
 def test_thousands_of_cancelled_tasks_hold_up_no_other(strategy: Strategy) -> None:
     release = threading.Event()
     with AdaptivePool(strategy, 1) as pool:
@@ -560,7 +560,7 @@ def test_thousands_of_cancelled_tasks_hold_up_no_other(strategy: Strategy) -> No
 def test_shutdown_ends_whose_last_queued_tasks_were_cancelled() -> None:
     for _ in range(100):
         release = threading.Event()
-        pool = AdaptivePool(Strategy.SEQUENTIAL)
+        pool = AdaptivePool(Strategy.HYBRID, 1)
         pool.submit(release.wait, HANG_SECONDS)
         queued = [pool.submit(nothing) for _ in range(3)]
         ended = threading.Thread(target=pool.shutdown, daemon=True)
@@ -571,7 +571,7 @@ def test_shutdown_ends_whose_last_queued_tasks_were_cancelled() -> None:
         assert not ended.is_alive()
 
 
-@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID, Strategy.SEQUENTIAL])
+@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID])
 @pytest.mark.parametrize("queued", [0, 4])
 def test_interrupt_anywhere_in_submit_loses_no_task(strategy: Strategy, queued: int) -> None:
     """A task that was on its way to a pool then was lost with its slot, and a shutdown waited for it forever."""
@@ -621,7 +621,7 @@ class ExitsAsPickled:
 def test_interrupted_shutdown_that_cancels_loses_no_task() -> None:
     line, interrupted = 1, True
     while interrupted:
-        release, pool = threading.Event(), AdaptivePool(Strategy.SEQUENTIAL)
+        release, pool = threading.Event(), AdaptivePool(Strategy.HYBRID, 1)
         futures = [pool.submit(release.wait, HANG_SECONDS) for _ in range(4)]
         shutdown = partial(pool.shutdown, wait=False, cancel_futures=True)
         interrupted = interrupted_at(line, shutdown, package)
@@ -808,7 +808,7 @@ def test_repr_shows_the_pools_in_use() -> None:
         assert repr(pool).startswith("<AdaptivePool: <ThreadPool threads: ")
 
 
-@pytest.mark.parametrize("strategy", [Strategy.PROCESS, Strategy.SEQUENTIAL])
+@pytest.mark.parametrize("strategy", [Strategy.PROCESS, Strategy.HYBRID])
 def test_task_stopped_while_its_pool_refuses_it_delays_no_other(
     strategy: Strategy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ class Setting:
     def queue(self, key: str, count: int = 1) -> list[QueuedTask]:
         tasks = [queued(key) for _ in range(count)]
         for task in tasks:
-            self.backlog.enqueue(key, task)
+            self.backlog.enqueue(task)
         return tasks
 
     def run(self, key: str, pool_name: str) -> TaskFuture[Any]:
@@ -177,7 +177,7 @@ def test_interrupted_submission_returns_to_the_front_of_its_queue() -> None:
     backlog = Backlog()
     first, second = queued("f"), queued("f")
     for task in (first, second):
-        backlog.enqueue("f", task)
+        backlog.enqueue(task)
     assert backlog.take("f", THREADS, profiled=False) is first
     assert not backlog.is_passed_on
     backlog.take_back()
@@ -199,22 +199,22 @@ def test_cancelled_and_stopped_tasks_leave_their_queue(end: Callable[[TaskFuture
 
 def test_task_waits_behind_others_of_its_function_if_the_end_of_a_task_starts_these() -> None:
     backlog = Backlog()
-    assert not backlog.enqueue("f", queued("f"))
-    assert not backlog.enqueue("f", queued("f"))  # no task is submitted: an interrupt came before the first one was
+    assert not backlog.enqueue(queued("f"))
+    assert not backlog.enqueue(queued("f"))  # no task is submitted: an interrupt came before the first one was
     backlog.take("f", THREADS, profiled=False)
-    assert backlog.enqueue("f", queued("f"))
-    assert not backlog.enqueue("g", queued("g"))
+    assert backlog.enqueue(queued("f"))
+    assert not backlog.enqueue(queued("g"))
 
 
 def test_task_that_a_signal_handler_queues_while_the_last_one_is_taken_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     backlog, late, drop = Backlog(), queued("f"), Backlog.drop_queue
 
     def queue_first(own: Backlog, key: str) -> None:
-        own.enqueue(key, late)
+        own.enqueue(late)
         drop(own, key)
 
     monkeypatch.setattr(Backlog, "drop_queue", queue_first)
-    backlog.enqueue("f", queued("f"))
+    backlog.enqueue(queued("f"))
     backlog.take("f", THREADS, profiled=False)
     assert [*backlog.iter_queued()] == [late]
 
@@ -231,6 +231,6 @@ def test_count_is_right_again_after_an_interrupt_of_the_end_of_a_task() -> None:
 def test_functions_take_turns() -> None:
     backlog = Backlog()
     for key in ("f", "f", "g"):
-        backlog.enqueue(key, queued(key))
+        backlog.enqueue(queued(key))
     backlog.take("f", THREADS, profiled=False)
     assert [*backlog.queued] == ["g", "f"]

@@ -261,6 +261,22 @@ def refuse(thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
+def test_next_task_starts_a_thread_in_place_of_a_stuck_one_whose_successor_was_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waited for the stopped task, however long that ran on."""
+    release = threading.Event()
+    with ThreadPool(1) as pool:
+        stuck, queued = pool.submit(release.wait, HANG_SECONDS), pool.submit(double, 1)
+        assert eventually(stuck.running)
+        with monkeypatch.context() as refusing:
+            refusing.setattr(threading.Thread, "start", refuse)
+            assert pool.stop(stuck, TaskStopped("stuck"))
+        assert pool.submit(double, 2).result(HANG_SECONDS / 2) == 4
+        assert queued.result(HANG_SECONDS) == 2
+        release.set()
+
+
 def test_stuck_thread_returns_to_a_pool_whose_next_thread_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     with ThreadPool(1) as pool:
@@ -648,7 +664,7 @@ def test_task_that_counted_on_a_refused_thread_fails(monkeypatch: pytest.MonkeyP
 
 def test_shutdown_waits_for_a_task_whose_thread_is_about_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    start = ThreadPoolState._start_parked
+    start = ThreadPoolState._start_needed
 
     def shut_down_and_start(state: ThreadPoolState) -> None:
         monkeypatch.undo()
@@ -658,8 +674,8 @@ def test_shutdown_waits_for_a_task_whose_thread_is_about_to_start(monkeypatch: p
         seen.append(len(seen))
         start(state)
 
-    monkeypatch.setattr(ThreadPoolState, "_start_parked", shut_down_and_start)
     pool = ThreadPool(1)
+    monkeypatch.setattr(ThreadPoolState, "_start_needed", shut_down_and_start)
     assert pool.submit(lambda: seen.append(-1)).result(HANG_SECONDS) is None
     assert seen == [-1, 1]
 
@@ -689,15 +705,21 @@ def test_workers_without_threads_are_available_and_leave_with_the_others() -> No
 
 def test_refused_thread_leaves_its_task_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-    with ThreadPool(2) as pool:
+    refused: list[threading.Thread] = []
+
+    def note_refused(thread: threading.Thread) -> None:
+        refused.append(thread)
+        raise RuntimeError("can't start new thread")
+
+    with ThreadPool(4) as pool:
         blocked = pool.submit(release.wait, HANG_SECONDS)
         assert eventually(blocked.running)
         with monkeypatch.context() as refusing:
-            refusing.setattr(threading.Thread, "start", refuse)
-            queued = pool.submit(double, 4)
-        assert pool.live == 1
+            refusing.setattr(threading.Thread, "start", note_refused)
+            queued = [pool.submit(double, 4) for _ in range(3)]
+        assert (pool.live, len(refused)) == (1, 1)  # a worker retries later
         release.set()
-        assert queued.result(HANG_SECONDS) == 8
+        assert [future.result(HANG_SECONDS) for future in queued] == [8] * 3
 
 
 def test_shutdown_after_an_interrupted_one_ends_all_workers() -> None:

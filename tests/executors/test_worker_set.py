@@ -12,7 +12,6 @@ from paropt_exporter.executors import TaskFuture
 from paropt_exporter.executors.counters import PoolCounters
 from paropt_exporter.executors.thread_group import ThreadGroup
 from paropt_exporter.executors.threads.worker import SharedWorkItem, Worker, WorkerSet, WorkItem
-from support.interrupts import act_before
 
 ITEM: WorkItem = (TaskFuture(), print, (), {}, 0, 0.0)
 
@@ -20,16 +19,17 @@ ITEM: WorkItem = (TaskFuture(), print, (), {}, 0, 0.0)
 class Pool:
     """The workers of a pool whose threads never start, and its queue."""
 
-    def __init__(self, target: int, *, may_park: bool = True) -> None:
+    def __init__(self, target: int, *, eager: bool = False) -> None:
         self.queue: deque[WorkItem | SharedWorkItem] = deque()
         self.counters = PoolCounters("test")
-        self.workers = WorkerSet("w", self.queue, ThreadGroup(threading.RLock()), self.counters, may_park=may_park)
+        self.threads = ThreadGroup(threading.RLock())
+        self.workers = WorkerSet("w", self.queue, self.threads, self.counters, eager=eager)
         self.workers.set_target(target)
 
-    def start_parked(self) -> Worker:
-        """Start a parked worker for a new task, which it takes at once."""
+    def start_worker(self) -> Worker:
+        """Start a worker for a new task, which it takes at once."""
         self.queue.append(ITEM)
-        worker = self.workers.take_parked()
+        worker = self.workers.add_needed()
         assert worker is not None
         self.run(worker)
         return worker
@@ -40,6 +40,11 @@ class Pool:
         self.workers.note_awake(worker)
         worker.task = self.queue.popleft()  # type: ignore[assignment]
 
+    def drop_unstarted(self) -> bool:
+        """Drop the worker that was added last, as if the system had refused its thread."""
+        self.threads.note_shortage()
+        return self.workers.drop_unstarted()
+
     def end_task(self, worker: Worker) -> None:
         worker.task = None
         self.workers.note_idle(worker)
@@ -49,69 +54,45 @@ def is_woken(worker: Worker) -> bool:
     return worker.wakeup.acquire(blocking=False)
 
 
-def test_workers_of_a_new_pool_are_parked() -> None:
+def test_workers_of_a_new_pool_wait_for_tasks() -> None:
     pool = Pool(3)
-    assert pool.workers.add_missing() is None
+    assert pool.workers.add_needed() is None
     assert (pool.workers.live, pool.workers.has_threads, pool.workers.needs_wake) == (3, False, True)
 
 
-def test_signal_handler_may_take_the_last_parked_worker() -> None:
-    """IndexError: pop from an empty deque."""
-    pool = Pool(1)
-    pool.workers.add_missing()
-    pool.queue.append(ITEM)
-    taken: list[Worker | None] = []
-    with act_before(WorkerSet.take_parked, "return self._unpark()", lambda: taken.append(pool.workers.take_parked())):
-        taken.append(pool.workers.take_parked())
-    assert [worker is not None for worker in taken] == [True, False]
-
-
-def test_signal_handler_may_take_a_parked_worker_that_is_surplus() -> None:
-    pool = Pool(1)
-    pool.workers.add_missing()
-    pool.queue.append(ITEM)
-    pool.workers.target = 0
-    with act_before(WorkerSet.wake_surplus, "self.remove(self._parked.pop())", pool.workers.take_parked):
-        pool.workers.wake_surplus()
-    assert len(pool.workers.all) == 1
-
-
 def test_workers_with_an_initializer_start_at_once() -> None:
-    pool = Pool(2, may_park=False)
-    started = [pool.workers.add_missing() for _ in range(3)]
+    pool = Pool(2, eager=True)
+    started = [pool.workers.add_needed() for _ in range(3)]
     assert [worker.name if worker else None for worker in started] == ["w_0", "w_1", None]
     assert (pool.workers.live, pool.workers.has_threads) == (0, True)
 
 
 def test_one_worker_at_a_time_is_on_its_way() -> None:
     pool = Pool(3)
-    pool.workers.add_missing()
     pool.queue.extend([ITEM] * 3)
-    first = pool.workers.take_parked()
+    first = pool.workers.add_needed()
     assert first is not None
-    assert pool.workers.take_parked() is None
+    assert pool.workers.add_needed() is None
     assert not pool.workers.needs_wake  # the worker on its way starts the next one
     pool.workers.note_ready(first)
     assert pool.workers.note_awake(first)  # three tasks are queued: start another one
-    assert pool.workers.take_parked() is not None
+    assert pool.workers.add_needed() is not None
 
 
-def test_idle_worker_is_woken_before_a_parked_one_starts() -> None:
+def test_idle_worker_is_woken_before_another_one_starts() -> None:
     pool = Pool(2)
-    pool.workers.add_missing()
-    worker = pool.start_parked()
+    worker = pool.start_worker()
     pool.end_task(worker)
     assert pool.workers.needs_wake
     pool.queue.append(ITEM)
     assert not pool.workers.wake_next()
     assert is_woken(worker)
-    assert pool.workers.take_parked() is None
+    assert pool.workers.add_needed() is None
 
 
 def test_last_worker_that_became_idle_is_woken_first() -> None:
     pool = Pool(2)
-    pool.workers.add_missing()
-    first, second = pool.start_parked(), pool.start_parked()
+    first, second = pool.start_worker(), pool.start_worker()
     pool.end_task(second)
     pool.end_task(first)
     pool.workers.wake_next()
@@ -120,8 +101,7 @@ def test_last_worker_that_became_idle_is_woken_first() -> None:
 
 def test_worker_does_not_sleep_if_a_task_came_before_it_was_idle() -> None:
     pool = Pool(1)
-    pool.workers.add_missing()
-    worker = pool.start_parked()
+    worker = pool.start_worker()
     pool.queue.append(ITEM)
     pool.end_task(worker)
     assert pool.workers.stay_awake(worker)
@@ -130,8 +110,7 @@ def test_worker_does_not_sleep_if_a_task_came_before_it_was_idle() -> None:
 
 def test_worker_that_was_woken_meanwhile_takes_the_signal() -> None:
     pool = Pool(1)
-    pool.workers.add_missing()
-    worker = pool.start_parked()
+    worker = pool.start_worker()
     pool.end_task(worker)
     pool.queue.append(ITEM)
     pool.workers.wake_next()
@@ -142,11 +121,10 @@ def test_worker_that_was_woken_meanwhile_takes_the_signal() -> None:
 @pytest.mark.parametrize("ready", [False, True])
 def test_surplus_worker_stays_until_another_one_is_ready(*, ready: bool) -> None:
     pool = Pool(1)
-    pool.workers.add_missing()
-    worker = pool.start_parked()
+    worker = pool.start_worker()
     pool.workers.set_target(2)
     pool.queue.append(ITEM)
-    other = pool.workers.add_missing()
+    other = pool.workers.add_needed()
     assert other is not None
     pool.workers.set_target(1)
     assert pool.workers.must_check_exit
@@ -155,45 +133,40 @@ def test_surplus_worker_stays_until_another_one_is_ready(*, ready: bool) -> None
     assert pool.workers.remove_if_surplus(worker) is ready
 
 
-def test_shrinking_removes_parked_workers_first() -> None:
+def test_shrinking_to_the_started_workers_ends_none() -> None:
     pool = Pool(4)
-    pool.workers.add_missing()
-    pool.start_parked()
+    pool.start_worker()
     pool.workers.set_target(1)
     assert (pool.workers.live, pool.workers.busy, pool.workers.must_check_exit) == (1, 1, False)
 
 
 def test_closed_pool_keeps_its_workers_while_tasks_are_queued() -> None:
     pool = Pool(2)
-    pool.workers.add_missing()
-    worker = pool.start_parked()
+    worker = pool.start_worker()
     pool.queue.append(ITEM)
     pool.workers.closed = True
     assert not pool.workers.remove_if_surplus(worker)
     pool.queue.clear()
     assert pool.workers.remove_if_surplus(worker)
-    assert pool.workers.live == 0  # parked workers leave with the last one
+    assert pool.workers.live == 0
 
 
 def test_abandoned_thread_becomes_a_worker_again_if_it_has_no_successor() -> None:
     pool = Pool(1)
-    pool.workers.add_missing()
-    worker = pool.start_parked()
+    worker = pool.start_worker()
     future = begin(worker)
     assert pool.workers.abandon(future) is worker
-    assert (pool.workers.live, pool.workers.list_abandoned()) == (0, ("stopped",))
+    assert (pool.workers.all, pool.workers.list_abandoned()) == ([], ("stopped",))
     assert pool.counters.deaths["stopped"] == 1
     assert not pool.workers.remove_if_surplus(worker)
-    assert (pool.workers.live, pool.workers.list_abandoned()) == (1, ())
+    assert (pool.workers.all, pool.workers.list_abandoned()) == ([worker], ())
 
 
 def test_abandoned_thread_exits_if_its_successor_is_ready() -> None:
     pool = Pool(1)
-    pool.workers.add_missing()
-    worker = pool.start_parked()
+    worker = pool.start_worker()
     pool.workers.abandon(begin(worker))
-    pool.workers.add_missing()
-    pool.start_parked()
+    pool.start_worker()
     assert pool.workers.remove_if_surplus(worker)
     assert pool.workers.live == 1
 
@@ -207,19 +180,10 @@ def begin(worker: Worker) -> TaskFuture[Any]:
     return future
 
 
-def test_refused_thread_is_retried_by_the_next_task() -> None:
+def test_thread_that_could_not_start_is_retried_by_the_next_task() -> None:
     pool = Pool(1)
-    pool.workers.add_missing()
     pool.queue.append(ITEM)
-    assert pool.workers.take_parked() is not None
-    assert not pool.workers.drop_unstarted(refused=True)
+    assert pool.workers.add_needed() is not None
+    assert not pool.drop_unstarted()
     assert (pool.workers.live, pool.workers.needs_wake, pool.workers.wake_pending) == (0, True, False)
-
-
-def test_interrupted_start_parks_the_worker_again() -> None:
-    pool = Pool(1)
-    pool.workers.add_missing()
-    pool.queue.append(ITEM)
-    worker = pool.workers.take_parked()
-    pool.workers.drop_unstarted(refused=False)
-    assert pool.workers.take_parked() is worker
+    assert pool.workers.wake_next()

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, assert_never
 
 from paropt_exporter.autoscaling.decisions import count_left_out, describe_decision, parse_observation
-from paropt_exporter.autoscaling.policy import queueing
 from paropt_exporter.autoscaling.policy.budget import divide_resources
 from paropt_exporter.autoscaling.policy.fixed_workload import LoadGroup, Sizing, compute_deadline_size
 from paropt_exporter.autoscaling.policy.lane_size import (
@@ -33,6 +32,7 @@ from paropt_exporter.autoscaling.policy.queueing import (
     compute_cpu_size,
     compute_wait_ratio,
     compute_workers,
+    get_drain_seconds,
 )
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import USELESS_RATIO, compute_useless_inflation
 from paropt_exporter.autoscaling.policy.size_bounds import LOAD, BoundsObservation, Signal, compute_load_workers
@@ -153,10 +153,8 @@ def _explain_concurrency(few: ConcurrencyLevel, many: ConcurrencyLevel) -> Itera
 def _explain_memory(observation: LaneObservation, assessment: LaneAssessment, memory: Memory) -> Iterator[str]:
     known = [group for group in observation.running if group.load.peak_bytes]
     peaks = " + ".join(f"{group.count} x {_to_mb(group.load.peak_bytes)}" for group in known) or "0"
-    grow, room = (
-        compute_growth_bytes(observation.running, memory.held_bytes),
-        compute_room_bytes(observation.running, memory),
-    )
+    grow = compute_growth_bytes(observation.running, memory.held_bytes)
+    room = compute_room_bytes(observation.running, memory)
     yield f"  memory: running tasks may still take {peaks} - {_to_mb(memory.held_bytes)} = {_to_mb(grow)}"
     yield (
         f"    room: {_to_mb(memory.available_bytes)} available - {_to_mb(memory.reserve_bytes)} kept free"
@@ -202,7 +200,7 @@ def _explain_pool(observation: PoolObservation) -> Iterator[str]:
         f"  N(a) = {size}: a task waits {compute_wait_ratio(traffic.load, size):.3f} of its own time, at most"
         f" {WAIT_RATIO:g} (with {size - 1}: {compute_wait_ratio(traffic.load, size - 1):.3f})"
     )
-    drain = max(queueing.DRAIN_SECONDS, queueing.DRAIN_SERVICES * traffic.service_seconds)
+    drain = get_drain_seconds(traffic)
     waiting = traffic.queued * traffic.service_seconds / drain
     yield f"  queue: {traffic.queued} x {traffic.service_seconds:.3g} s / {drain:.3g} s = {waiting:.2f}, rounded up"
     if observation.cpu_demand is not None and observation.cpu_demand >= WAITING_DEMAND:

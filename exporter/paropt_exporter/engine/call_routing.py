@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paropt_exporter.cpu_demand import CoreTime, cpu_demand
-from paropt_exporter.executors.demand import WINDOW_SECONDS
+from paropt_exporter.executors.demand import WINDOW_SECONDS, compute_thread_demand
 from paropt_exporter.plan import PROCESSES, Call, Plan, PlannedStage
 
 if TYPE_CHECKING:
@@ -102,8 +101,7 @@ def _computes(task: RunningTask) -> bool:
     from paropt_exporter.executors.adaptive.routing import CPU_BOUND_DEMAND  # here, as below
 
     seconds = (task.sampled_seconds or 0.0) - task.started_seconds
-    wanted = cpu_demand(CoreTime(task.thread_run_seconds, task.run_delay_seconds), seconds)
-    return seconds >= WINDOW_SECONDS and wanted >= CPU_BOUND_DEMAND
+    return seconds >= WINDOW_SECONDS and compute_thread_demand(task) >= CPU_BOUND_DEMAND
 
 
 def _get_call_targets(stage: PlannedStage) -> frozenset[str]:

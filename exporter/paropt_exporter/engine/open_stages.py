@@ -5,8 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from paropt_exporter.engine.interfaces import Demand, MachineUsage
-from paropt_exporter.engine.resources import Resources
+from paropt_exporter.engine.interfaces import Demand
 from paropt_exporter.engine.stage import StageState
 from paropt_exporter.events import Result
 from paropt_exporter.plan import PlannedStage
@@ -97,54 +96,13 @@ def measure_backlog(
     return waiting
 
 
-def measure_usage(
-    startable: Iterable[StageState],
-    resources: Resources,
-    *,
-    number: int,
-    slots: int,
-    cores: float,
-    is_at_limit: Callable[[StageState], bool],
-) -> MachineUsage:
-    """Return the demand of the running and startable tasks, under the share `number` of the machine.
-
-    `slots` and `cores`: the most that the run may use. `is_at_limit`: whether no more tasks of a stage may start now.
-    """
-    held, memory_held = resources.cores_held, resources.memory_held_bytes
-    wanted, memory_wanted = held, memory_held
-    slots -= resources.slots_held
-    for state in startable:
-        if slots <= 0 or wanted >= cores:
-            break
-        ready = 0 if state.awaits_cache else min(len(state.ready), slots // state.plan.slots)
-        held_back = not state.started and not resources.can_begin_stage(state.plan)
-        if not ready or held_back or is_at_limit(state):
-            continue
-        slots -= ready * state.plan.slots
-        wanted += ready * resources.get_stage_demand(state.name)
-        if state.plan.memory_bytes and memory_wanted == memory_held:
-            memory_wanted += state.plan.memory_bytes
-    return MachineUsage(
-        number=number,
-        cores_held=round(held, 2),
-        cores_wanted=round(max(held, min(wanted, cores)), 2),
-        memory_held_bytes=memory_held,
-        memory_wanted_bytes=memory_wanted,
-    )
-
-
-def measure_demand(
-    states: Sequence[StageState],
-    startable: Iterable[StageState],
-    *,
-    now: float,
-    ends_seconds: float | None,
-    work: bool,
-) -> Demand:
+def measure_demand(open_stages: OpenStages, *, now: float, ends_seconds: float | None, sums_work: bool) -> Demand:
     """Return the startable tasks in the order in which they will start, the running ones, and the remaining work.
 
-    `ends_seconds`: the moment at which the lane breaks its total. `work`: whether to measure what limits require.
+    `ends_seconds`: the moment at which the lane breaks its total. `sums_work`: whether to sum up the remaining work and
+    find the rescue size, of which only limits make use.
     """
+    states, startable = open_stages.all(), open_stages.startable()
     return Demand(
         ready=tuple((state.pool, state.name, count) for state in startable if (count := len(state.ready))),
         running=tuple(
@@ -159,10 +117,10 @@ def measure_demand(
         ),
         peaks=tuple((state.name, peak) for state in states if (peak := state.task_peak_bytes)),
         stages=tuple(state.build_counts(now) for state in states if state.started and len(state.plan.tasks) > 1),
-        work_seconds=sum(state.estimate_work_seconds(now) for state in states) if work else 0.0,
-        path_seconds=_compute_longest_path(states, now) if work else 0.0,
+        work_seconds=sum(state.estimate_work_seconds(now) for state in states) if sums_work else 0.0,
+        path_seconds=_compute_longest_path(states, now) if sums_work else 0.0,
         left_seconds=None if ends_seconds is None else ends_seconds - now,
-        rescue_size=_compute_rescue_size(states, now) if work else 0,
+        rescue_size=_compute_rescue_size(states, now) if sums_work else 0,
         slots={state.name: state.plan.slots for state in states if state.plan.slots > 1},
     )
 

@@ -30,7 +30,7 @@ from paropt_exporter.engine.interfaces import (
     Workers,
 )
 from paropt_exporter.engine.observers import EventStream
-from paropt_exporter.engine.open_stages import OpenStages, measure_backlog
+from paropt_exporter.engine.open_stages import OpenStages, measure_backlog, measure_demand
 from paropt_exporter.engine.outcome import build_not_started
 from paropt_exporter.engine.resources import Resources
 from paropt_exporter.engine.run_record import AttemptTotals, RecordedRun, RunEnd, build_run_record
@@ -258,7 +258,7 @@ class Run:
         ends_seconds = self._limits.ends_seconds
         with self._changing_tasks:
             now = self._clock.monotonic()
-            return self._scheduler.measure_demand(now, sums_work=self._sums_work, ends_seconds=ends_seconds)
+            return measure_demand(self._open_stages, now=now, ends_seconds=ends_seconds, sums_work=self._sums_work)
 
     # Starting
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from paropt_exporter.engine.interfaces import Admission, Demand, MachineUsage, Workers
-from paropt_exporter.engine.open_stages import OpenStages, measure_demand, measure_usage
+from paropt_exporter.engine.interfaces import Admission, MachineUsage, Workers
+from paropt_exporter.engine.open_stages import OpenStages
 from paropt_exporter.engine.resources import Resources, needs_much_room
 from paropt_exporter.engine.stage import StageState
 from paropt_exporter.events import Strategy
@@ -16,8 +16,8 @@ class TaskScheduler:
     """The room for the tasks of one run: the lane's size, limits of stages, the pools' sizes and `resources`.
 
     Guarantees: no stage overtakes one before it that waits for room of its own kind: several slots, memory, or to run
-    alone. Any thread may set `size` and `admission`, and call `set_stage_limits` and `measure_demand`; the engine's
-    thread calls the other methods.
+    alone. Any thread may set `size` and `admission`, and call `set_stage_limits`; the engine's thread calls the other
+    methods.
     """
 
     def __init__(self, plan: Plan, open_stages: OpenStages, resources: Resources, workers: Workers) -> None:
@@ -64,26 +64,28 @@ class TaskScheduler:
 
     def measure_usage(self, startable: Sequence[StageState], *, cores: float) -> MachineUsage | None:
         """Return the demand for cores and memory, `cores` at most; None if no other run shares the machine."""
-        share = self._resources.share
-        if share is None:
+        resources = self._resources
+        if resources.share is None:
             return None
-        return measure_usage(
-            startable,
-            self._resources,
-            number=share.number,
-            slots=self._most_slots,
-            cores=cores,
-            is_at_limit=self._is_at_limit,
-        )
-
-    def measure_demand(self, now: float, *, sums_work: bool, ends_seconds: float | None) -> Demand:
-        """Return the running and the startable tasks; `ends_seconds`: when the lane breaks its total."""
-        return measure_demand(
-            self._open_stages.all(),
-            self._open_stages.startable(),
-            now=now,
-            work=sums_work,
-            ends_seconds=ends_seconds,
+        held, memory_held = resources.cores_held, resources.memory_held_bytes
+        wanted, memory_wanted, slots = held, memory_held, self._most_slots - resources.slots_held
+        for state in startable:
+            if slots <= 0 or wanted >= cores:
+                break
+            ready = 0 if state.awaits_cache else min(len(state.ready), slots // state.plan.slots)
+            held_back = not state.started and not resources.can_begin_stage(state.plan)
+            if not ready or held_back or self._is_at_limit(state):
+                continue
+            slots -= ready * state.plan.slots
+            wanted += ready * resources.get_stage_demand(state.name)
+            if state.plan.memory_bytes and memory_wanted == memory_held:
+                memory_wanted += state.plan.memory_bytes
+        return MachineUsage(
+            number=resources.share.number,
+            cores_held=round(held, 2),
+            cores_wanted=round(max(held, min(wanted, cores)), 2),
+            memory_held_bytes=memory_held,
+            memory_wanted_bytes=memory_wanted,
         )
 
     def _is_full(self) -> bool:

@@ -172,12 +172,16 @@ class ListScheduler(Generic[_Task]):
             stage = self._by_position[position]
             if not (may_begin or stage.started):
                 continue
-            limit = limits.get(stage.plan.name)
-            while stage.queue and (limit is None or stage.running < limit) and self._can_start(stage, size):
+            limit = limits.get(stage.plan.name, len(stage.queue) + stage.running)
+            while stage.queue and stage.running < limit and self._can_start(stage, size):
                 started.append(self._start(stage))
             if not stage.queue:
                 self._startable.remove(position)
-            elif needs_much_room(stage.plan) and self.resources.has_cores_for(stage.plan.name, stage.plan.pool):
+            elif (
+                stage.running < limit
+                and needs_much_room(stage.plan)
+                and self.resources.has_cores_for(stage.plan.name, stage.plan.pool)
+            ):
                 # as in the engine
                 if stage.started or self.resources.can_begin_stage(stage.plan):
                     break

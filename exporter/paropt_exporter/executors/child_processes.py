@@ -7,6 +7,7 @@ import math
 import os
 import select
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from time import monotonic
 
@@ -15,7 +16,7 @@ from paropt_exporter.signal_numbers import signal
 
 LINGER_SECONDS = 0.2  # as for commands: left processes may exit by themselves, such as a `tee` that still writes
 LEFT_GRACE_SECONDS = 2.0  # as for commands: from SIGTERM to SIGKILL for left processes
-_MAX_KILL_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a worker
+MAX_KILL_SECONDS = 5.0  # after SIGKILL: a process in uninterruptible sleep must not block a worker
 _POLL_SECONDS = 0.1  # between two scans of /proc for new processes, and the delay of a signal
 
 
@@ -26,40 +27,45 @@ class Termination:
 
     Each scan starts from the processes that `roots` returns, and from known descendants, even if their parent has
     ended. It identifies a process by pid and start time, and so never signals another process that gets the same pid.
+    Any thread may call its methods.
     """
 
     def __init__(self, roots: Callable[[], Iterable[int]]) -> None:
         self.term_at = self.kill_at = math.inf
+        self._lock = threading.Lock()  # guards: the times above, and everything below
         self._roots = roots
         self._known: dict[int, str] = {}  # pid: start time
         self._terminated: set[int] = set()
 
     def start_linger(self, now: float) -> None:
         """Give the processes the short grace of left processes."""
-        if math.isinf(self.kill_at):
-            self.term_at, self.kill_at = now + LINGER_SECONDS, now + LINGER_SECONDS + LEFT_GRACE_SECONDS
+        with self._lock:
+            if math.isinf(self.kill_at):
+                self.term_at, self.kill_at = now + LINGER_SECONDS, now + LINGER_SECONDS + LEFT_GRACE_SECONDS
 
     def stop(self, grace_seconds: float, now: float) -> None:
         """Send SIGTERM from now on, SIGKILL after the grace; a second call can only shorten the grace."""
-        self.term_at = min(self.term_at, now)
-        self.kill_at = min(self.kill_at, now + grace_seconds)
+        with self._lock:
+            self.term_at = min(self.term_at, now)
+            self.kill_at = min(self.kill_at, now + grace_seconds)
 
     def advance(self, now: float) -> list[int]:
         """Scan for processes, send the signals that are due, and return the live processes."""
-        self._discover()
-        alive = list(self._known)
-        for pid in alive:
-            if now >= self.kill_at:
-                _send(pid, signal.SIGKILL)
-            elif now >= self.term_at and pid not in self._terminated:
-                self._terminated.add(pid)
-                _send(pid, signal.SIGTERM)
-                _send(pid, signal.SIGCONT)  # a stopped process reacts to no other signal but SIGKILL
-        return alive
+        with self._lock:
+            self._discover()
+            alive = list(self._known)
+            for pid in alive:
+                if now >= self.kill_at:
+                    _send(pid, signal.SIGKILL)
+                elif now >= self.term_at and pid not in self._terminated:
+                    self._terminated.add(pid)
+                    _send(pid, signal.SIGTERM)
+                    _send(pid, signal.SIGCONT)  # a stopped process reacts to no other signal but SIGKILL
+            return alive
 
     def wait(self) -> None:
         """Return when all have exited, or at the latest a few seconds after SIGKILL."""
-        while (alive := self.advance(now := monotonic())) and now < self.kill_at + _MAX_KILL_SECONDS:
+        while (alive := self.advance(now := monotonic())) and now < self.kill_at + MAX_KILL_SECONDS:
             wait_for_exit(alive, _POLL_SECONDS)
 
     def _discover(self) -> None:

@@ -10,7 +10,6 @@ The supervisor of commands imports this module, so it imports almost nothing its
 
 from __future__ import annotations
 
-import os
 import time
 
 from paropt_exporter.executors import procfs
@@ -19,10 +18,8 @@ TYPE_CHECKING = False  # typing's own would cost the supervisor 0.7 MB, and type
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _NOTICEABLE_SECONDS = 0.005  # the `schedstat` of a running thread lags by up to one tick, which is less than this
 _THREADS_FIELD, _START_FIELD, _MEMORY_FIELD = 17, 19, 21  # of /proc/PID/stat, after the command's name
-_TICK_SECONDS = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
 class ThreadTime:
@@ -181,7 +178,7 @@ class TreeTime:
         if process is None:
             process = self._processes[pid] = ProcessTime(pid)
         else:  # skip the first sample: between fork and exec a process shows its parent's memory as its own
-            self.memory_bytes += int(fields[_MEMORY_FIELD]) * _PAGE_BYTES
+            self.memory_bytes += int(fields[_MEMORY_FIELD]) * procfs.PAGE_BYTES
         process.sample(
             threads=int(fields[_THREADS_FIELD]), state=fields[0], now=now, age=read_age(fields[_START_FIELD])
         )
@@ -189,4 +186,4 @@ class TreeTime:
 
 def read_age(start_ticks: str) -> float:
     """Return an upper bound of the seconds since a process started: the kernel rounds its start down to a tick."""
-    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - (int(start_ticks) + 1) * _TICK_SECONDS)
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - (int(start_ticks) + 1) / procfs.TICKS_PER_SECOND)

@@ -17,8 +17,8 @@ _PF_EXITING = 0x4  # linux/sched.h
 _LOCK_LIMIT = b"Max file locks"  # in /proc/PID/limits
 _NO_FOLDER = "/proc/none"
 _READ_BYTES = 8192  # more than the length of any stat, status or schedstat
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _THREAD_CLOCK = 6  # CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED, linux/posix-timers.h
 
 
@@ -247,7 +247,7 @@ def read_memory_and_peak_bytes(process: int | str) -> tuple[int, int]:
 def read_memory_bytes(process: int | str = "self") -> int:
     """Return the current memory use of a process."""
     try:
-        return int(_read(f"{locate(process)}/statm").split()[1]) * _PAGE_BYTES
+        return int(_read(f"{locate(process)}/statm").split()[1]) * PAGE_BYTES
     except (OSError, IndexError, ValueError):
         return 0
 
@@ -277,11 +277,22 @@ def measure_trees(roots: set[int]) -> dict[int, tuple[float, int]]:
     return totals
 
 
+def list_descendants(root: int) -> list[int]:
+    """Return all descendants of a process, zombies too."""
+    return list(_read_descendants(root))
+
+
 def measure_descendants_cpu(root: int) -> float:
     """Return the CPU time of a process's descendants that are not reaped yet, including zombies."""
+    return sum(_read_descendants(root).values())
+
+
+def _read_descendants(root: int) -> dict[int, float]:
+    """Return the CPU seconds of each descendant of a process."""
     found = _read_processes()
     owner: dict[int, int] = {}
-    return sum(cpu for pid, (_, cpu) in found.items() if pid != root and _find_root(pid, found, {root}, owner) == root)
+    below = (pid for pid in found.keys() - {root} if _find_root(pid, found, {root}, owner) == root)
+    return {pid: found[pid][1] for pid in below}
 
 
 def _find_root(pid: int, found: dict[int, tuple[int, float]], roots: set[int], owner: dict[int, int]) -> int:
@@ -302,7 +313,7 @@ def _read_processes() -> dict[int, tuple[int, float]]:
     for name in list_pids():
         fields = read_stat(name) if name.isdigit() else None
         if fields is not None:
-            found[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])) / _TICKS_PER_SECOND)
+            found[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])) / TICKS_PER_SECOND)
     return found
 
 

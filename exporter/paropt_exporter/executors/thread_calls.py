@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _RETURN_SECONDS = 0.2  # within this time, a call that waited for an ended process returns or raises
 _KILL_REPEAT_SECONDS = 1.0  # after SIGKILL: a call that starts process after process must not block its worker
-_MAX_KILL_SECONDS = 5.0  # after SIGKILL: a process that waits in the kernel must not block it either
 _POLL_SECONDS = 0.1
 
 
@@ -104,7 +103,7 @@ class ThreadCall:
                 self._termination.stop(0.0, now)
         if abandons and self.future is not None:
             self._abandon(self.future)
-        return self._ended and now >= self._termination.kill_at + _MAX_KILL_SECONDS
+        return self._ended and now >= self._termination.kill_at + child_processes.MAX_KILL_SECONDS
 
     def _is_stuck(self, now: float, *, alive: bool) -> bool:
         if alive:
@@ -113,19 +112,7 @@ class ThreadCall:
         return self._idle_since is None or now >= self._idle_since + _RETURN_SECONDS
 
     def _end_leftovers(self) -> tuple[str, ...]:
-        with self._lock:
-            left = self._termination.advance(monotonic())
-        if not left:
-            return ()
-        names = child_processes.name_processes(left)
-        now = monotonic()
-        with self._lock:
-            self._termination.start_linger(now)
-        while left and now < self._termination.kill_at + _MAX_KILL_SECONDS:
-            child_processes.wait_for_exit(left, _POLL_SECONDS)
-            now = monotonic()
-            with self._lock:
-                left = self._termination.advance(now)
+        names = child_processes.end_leftovers(self._termination)
         return () if self._stopped else names
 
     def _find_roots(self) -> set[int]:

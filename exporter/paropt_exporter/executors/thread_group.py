@@ -6,10 +6,21 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from time import monotonic
+from typing import Protocol, TypeVar
 
 _RETRY_SECONDS = 1.0  # after the system refused a thread or descriptors
 _NEWS_SECONDS = 5 * _RETRY_SECONDS  # after so long without a refusal, the next one is logged
+
+
+class NamedWorker(Protocol):
+    """A worker of a pool, which gives its thread its name."""
+
+    name: str
+
+
+W = TypeVar("W", bound=NamedWorker)
 
 
 class PoolThread(threading.Thread):
@@ -66,7 +77,7 @@ class ThreadGroup:
         self._threads: set[PoolThread] = set()
         self._leaving: deque[threading.Thread] = deque()  # threads that have ended their work, but may not have exited
         self._starting: dict[str, int] = {}  # by the thread's name: the ident of the thread that starts it
-        self._refused_seconds: float | None = None  # when the system refused a thread; None: no thread is missing
+        self._refused_seconds: float | None = None  # when a thread could not start; None: no thread is missing
         self._last_refused_seconds = -math.inf
         self._is_shortage_new = False  # whether it has not been logged yet
 
@@ -74,6 +85,35 @@ class ThreadGroup:
         """Announce a thread, so that a concurrent shutdown waits for its start."""
         with self._lock:
             self._starting[name] = threading.get_ident()
+
+    def start_workers(
+        self, add: Callable[[], W | None], run: Callable[[W], None], drop_unstarted: Callable[[], bool]
+    ) -> Exception | None:
+        """Start a thread with `run` for each worker that `add` adds and announces, until it adds none.
+
+        After an error, `drop_unstarted` removes the workers that this thread could not start, and returns whether there
+        are others. If there are, a refusal by the system is returned rather than raised, once for each shortage. The
+        pool's lock is held for `add` and `drop_unstarted`.
+        """
+        try:
+            while (worker := self._add(add)) is not None:
+                self.start(worker.name, partial(run, worker))
+        except (OSError, RuntimeError) as error:
+            with self._lock:
+                self.note_shortage()
+                has_others = drop_unstarted()
+            if not has_others:
+                raise
+            return error if self.take_shortage_news() else None
+        except BaseException:  # an interrupt; raised again
+            with self._lock:
+                drop_unstarted()
+            raise
+        return None
+
+    def _add(self, add: Callable[[], W | None]) -> W | None:
+        with self._lock:
+            return add()
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Start an announced thread. Raises RuntimeError if the system refuses it."""
@@ -143,7 +183,7 @@ class ThreadGroup:
         self._refused_seconds = None
 
     def note_shortage(self) -> None:
-        """Note that the system refused a thread, to retry later."""
+        """Note that a thread could not start, to retry later."""
         now = monotonic()
         self._is_shortage_new |= now > self._last_refused_seconds + _NEWS_SECONDS
         self._refused_seconds = self._last_refused_seconds = now
@@ -155,7 +195,7 @@ class ThreadGroup:
 
     @property
     def has_shortage(self) -> bool:
-        """Whether threads are missing that the system refused."""
+        """Whether threads are missing that could not start."""
         return self._refused_seconds is not None
 
     def get_retry_delay(self) -> float | None:

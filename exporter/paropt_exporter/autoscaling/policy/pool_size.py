@@ -90,7 +90,7 @@ class PoolDecision(Struct, frozen=True, kw_only=True):
 def decide_pool_size(observation: PoolObservation) -> PoolDecision:
     """Decide a pool's next size."""
     state = observation.state
-    if _has_not_helped(observation) and state.trial is not None:
+    if state.trial is not None and _has_not_helped(observation, state.trial):
         return _revert_trial(observation, state.trial)
     decision = decide_size(
         observation.now,
@@ -118,10 +118,8 @@ def compute_machine_bound(observation: PoolObservation) -> tuple[int, str] | Non
     if room is not None:
         bounds.append((room, "memory_limit"))
     if observation.budget is not None:
-        allowed, short = (
-            compute_allowance(observation.budget, observation.pool, observation.size),
-            observation.memory is not None and observation.memory.is_short,
-        )
+        allowed = compute_allowance(observation.budget, observation.pool, observation.size)
+        short = observation.memory is not None and observation.memory.is_short
         if short or allowed.reason != "demand":
             bounds.append((allowed.size, allowed.reason if allowed.reason != "demand" else "memory_limit"))
     return min(bounds, default=None)
@@ -139,28 +137,20 @@ def _build_size_limits(observation: PoolObservation) -> SizeLimits:
 
 def compute_wanted_size(observation: PoolObservation) -> WantedSize:
     """Return min(N* for the traffic, N_cpu), and the reason to hold instead of growing, if there is one."""
-    wanted, computes = (
-        compute_traffic_size(observation.traffic),
-        observation.cpu_demand is not None and observation.cpu_demand >= WAITING_DEMAND,
-    )
-    bound = (
-        compute_cpu_size(observation.cores, observation.cpu_demand)
-        if computes and observation.cpu_demand is not None
-        else None
-    )
-    size, reason = (wanted, "demand") if bound is None or wanted <= bound else (bound, "cpu_limit")
-    keep = (
-        compute_size_to_keep(observation.traffic)
-        if bound is None
-        else min(compute_size_to_keep(observation.traffic), bound)
-    )
-    hold_reason = _find_hold_reason(observation, computes=computes)
+    traffic, demand = observation.traffic, observation.cpu_demand or 0.0
+    size, keep, reason = compute_traffic_size(traffic), compute_size_to_keep(traffic), "demand"
+    computes = demand >= WAITING_DEMAND
+    bound = compute_cpu_size(observation.cores, demand) if computes else None
+    if bound is not None:
+        keep = min(keep, bound)
+        if size > bound:
+            size, reason = bound, "cpu_limit"
     return WantedSize(
         size=size,
         reason=reason,
         keep=keep,
-        hold_reason=hold_reason,
-        late=is_late(observation.traffic, observation.size),
+        hold_reason=_find_hold_reason(observation, computes=computes),
+        late=is_late(traffic, observation.size),
     )
 
 
@@ -197,11 +187,9 @@ def _is_refuted(observation: PoolObservation) -> bool:
     return block is not None and observation.size == block.size and is_refuted(block, observation.sample)
 
 
-def _has_not_helped(observation: PoolObservation) -> bool:
-    trial, saturated = observation.state.trial, observation.traffic.queued > 0
+def _has_not_helped(observation: PoolObservation, trial: Trial) -> bool:
     return (
-        trial is not None
-        and saturated
+        observation.traffic.queued > 0
         and trial.old_size < observation.size
         and is_ineffective(trial.before, observation.sample, old_size=trial.old_size, new_size=observation.size)
     )
@@ -228,9 +216,8 @@ def _compute_next_state(observation: PoolObservation, decision: SizeDecision) ->
     block = None if decision.action == "up" and _is_refuted(observation) else observation.state.block
     state = PoolSizingState(history=decision.history, trial=observation.state.trial, block=block)
     if decision.action == "up" and observation.traffic.queued > 0:
-        validated = state.trial is None or observation.sample.count >= COMPLETIONS
-        first = Trial(old_size=observation.size, before=observation.sample, moved_at=observation.now)
-        return replace(
-            state, trial=first if validated or state.trial is None else replace(state.trial, moved_at=observation.now)
-        )
+        if state.trial is not None and observation.sample.count < COMPLETIONS:
+            return replace(state, trial=replace(state.trial, moved_at=observation.now))
+        trial = Trial(old_size=observation.size, before=observation.sample, moved_at=observation.now)
+        return replace(state, trial=trial)
     return replace(state, trial=None) if decision.action == "down" else state

@@ -47,16 +47,17 @@ def compute_traffic_size(traffic: Traffic) -> int:
     Adding the two would be too much: tasks are served in order, so the workers for the load also serve the queue.
     """
     return max(
-        compute_workers(traffic.load), math.ceil(traffic.queued * traffic.service_seconds / _get_drain_seconds(traffic))
+        compute_workers(traffic.load), math.ceil(traffic.queued * traffic.service_seconds / get_drain_seconds(traffic))
     )
 
 
 def is_late(traffic: Traffic, size: int) -> bool:
     """Return whether `size` workers need more than half of the drain time to start the queued tasks."""
-    return traffic.queued * traffic.service_seconds > LATE_RATIO * size * _get_drain_seconds(traffic)
+    return traffic.queued * traffic.service_seconds > LATE_RATIO * size * get_drain_seconds(traffic)
 
 
-def _get_drain_seconds(traffic: Traffic) -> float:
+def get_drain_seconds(traffic: Traffic) -> float:
+    """Return the time in seconds within which all queued tasks should start."""
     return max(DRAIN_SECONDS, DRAIN_SERVICES * traffic.service_seconds)
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.autoscaling.policy.query_validity import Reading
-from paropt_exporter.autoscaling.policy.stabilization import LARGEST_STEP_DOWN_RATIO
+from paropt_exporter.autoscaling.policy.stabilization import LARGEST_STEP_DOWN_RATIO, Peaks, add_peak
 
 LOAD, LIMIT = "load", "limit"
 PATIENT_INTERVALS = 10  # how long the last value of a lost signal holds
@@ -46,7 +46,7 @@ class BoundsState(Struct, frozen=True, kw_only=True):
     """The state from interval to interval: the last signals, and the highest recent floors in falling order."""
 
     last_signals: tuple[LastSignal, ...] = ()
-    floors: tuple[tuple[float, int], ...] = ()
+    floors: Peaks = ()
 
 
 class BoundsObservation(Struct, frozen=True, kw_only=True):
@@ -83,17 +83,11 @@ def decide_size_bounds(observation: BoundsObservation) -> BoundsDecision:
     floor = min(floor, ceiling)
     state = BoundsState(last_signals=last_signals, floors=floors)
     if ceiling != observation.ceiling:
-        action, reason, signal = (
-            _get_direction(observation.ceiling, ceiling),
-            LIMIT if limit_signal else "bounds",
-            limit_signal,
-        )
+        action = _get_direction(observation.ceiling, ceiling)
+        reason, signal = LIMIT if limit_signal else "bounds", limit_signal
     elif floor != observation.floor:
-        action, reason, signal = (
-            _get_direction(observation.floor, floor),
-            LOAD if load_signal else "bounds",
-            load_signal,
-        )
+        action = _get_direction(observation.floor, floor)
+        reason, signal = LOAD if load_signal else "bounds", load_signal
     else:
         action = "hold"
         reason, signal = _find_hold_reason(observation, load_signal, limit_signal)
@@ -148,35 +142,27 @@ def _update_limit_signal(observation: BoundsObservation, signal: Signal, last: L
 
 
 def _compute_ceiling(observation: BoundsObservation, last_signals: tuple[LastSignal, ...]) -> tuple[int, str]:
-    allowed = [
-        (last.workers, last.name)
-        for last in _select_signals(observation, last_signals, LIMIT)
-        if last.workers is not None
-    ]
+    allowed = _list_bounds(_select_signals(observation, last_signals, LIMIT))
     lowest, name = min(allowed, default=(observation.maximum, ""))
     return min(max(lowest, observation.minimum), observation.maximum), name
 
 
-def _compute_floor(
-    observation: BoundsObservation, last_signals: tuple[LastSignal, ...]
-) -> tuple[int, str, tuple[tuple[float, int], ...]]:
-    group = [
-        (last.workers, last.name)
-        for last in _select_signals(observation, last_signals, LOAD)
-        if last.workers is not None
-    ]
-    wanted, name = max(group, default=(observation.minimum, ""))
+def _compute_floor(observation: BoundsObservation, last_signals: tuple[LastSignal, ...]) -> tuple[int, str, Peaks]:
+    loads = _select_signals(observation, last_signals, LOAD)
+    wanted, name = max(_list_bounds(loads), default=(observation.minimum, ""))
     wanted = min(max(wanted, observation.minimum), observation.maximum)
-    floors = [entry for entry in observation.state.floors if entry[0] > observation.now - observation.stable_seconds]
-    while floors and floors[-1][1] <= wanted:
-        floors.pop()
-    floors.append((observation.now, wanted))
+    floors = add_peak(observation.state.floors, observation.now, wanted, observation.stable_seconds)
     floor = floors[0][1]
-    if any(0 < last.rejected_count <= PATIENT_INTERVALS for last in _select_signals(observation, last_signals, LOAD)):
+    if any(0 < last.rejected_count <= PATIENT_INTERVALS for last in loads):
         floor = max(floor, observation.floor)
     if floor < observation.floor:  # step down as sizes do
         floor = max(floor, min(observation.floor - 1, math.ceil(observation.floor * (1.0 - LARGEST_STEP_DOWN_RATIO))))
-    return floor, name, tuple(floors)
+    return floor, name, floors
+
+
+def _list_bounds(signals: list[LastSignal]) -> list[tuple[int, str]]:
+    """Return the bounds by signals that have one, each with the signal's name."""
+    return [(signal.workers, signal.name) for signal in signals if signal.workers is not None]
 
 
 def _select_signals(observation: BoundsObservation, last_signals: tuple[LastSignal, ...], use: str) -> list[LastSignal]:

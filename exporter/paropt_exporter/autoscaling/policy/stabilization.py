@@ -85,14 +85,10 @@ def decide_size(now: float, size: int, wanted: WantedSize, limits: SizeLimits, h
     bounded = min(max(wanted.size, limits.floor), limits.ceiling)
     reason = wanted.reason if bounded == wanted.size else limits.ceiling_reason if bounded < wanted.size else "bounds"
     kept = min(max(wanted.keep, bounded), limits.ceiling)
-    began = now if history.began is None else history.began
-    history = ScalingHistory(
-        began=began,
+    history = replace(
+        history,
+        began=now if history.began is None else history.began,
         peaks=add_peak(history.peaks, now, kept, limits.stable_seconds),
-        reversals=history.reversals,
-        rising=history.rising,
-        moved_at=history.moved_at,
-        moved_from=history.moved_from,
     )
     if size < limits.floor:
         return _move(now, size, max(bounded, limits.floor), "bounds", history, wanted)

@@ -60,14 +60,15 @@ class Backlog:
         self.counts: dict[PoolName, int] = {THREADS: 0, PROCESSES: 0}  # of submitted tasks
         self.has_ended_tasks = False
         self.dropped: deque[QueuedTask] = deque()  # cancelled tasks of which waiting threads are not notified yet
-        # The tasks that threads are submitting to a pool now, with the thread's identifier and their keys in `queued`.
-        self._in_transit: dict[TaskFuture[Any], tuple[int, str, QueuedTask]] = {}
+        # The tasks that threads are submitting to a pool now, with the thread's identifier.
+        self._in_transit: dict[TaskFuture[Any], tuple[int, QueuedTask]] = {}
 
-    def enqueue(self, key: str, task: QueuedTask) -> bool:
+    def enqueue(self, task: QueuedTask) -> bool:
         """Queue a task. Return whether one of its function is queued before it that the end of a submitted task starts.
 
         Then there is nothing to decide, unless an interrupt came after that one had been queued.
         """
+        key = task.key
         tasks = self.queued.setdefault(key, deque())
         is_behind = bool(tasks and self.submitted)
         tasks.append(task)
@@ -75,10 +76,10 @@ class Backlog:
             self.queued[key] = tasks + self.queued.get(key, deque())
         return is_behind
 
-    def withdraw(self, key: str, task: QueuedTask) -> bool:
+    def withdraw(self, task: QueuedTask) -> bool:
         """Remove a task from its queue; return False if it has left it."""
         try:
-            self.queued[key].remove(task)
+            self.queued[task.key].remove(task)
         except (KeyError, ValueError):
             return False
         return True
@@ -108,10 +109,10 @@ class Backlog:
         """Take the first task of a queue for a pool, and let the next function take its turn."""
         tasks = self.queued[key]
         task = tasks[0]
-        self._in_transit[task.future] = threading.get_ident(), key, task  # first: see `take_back`
+        self._in_transit[task.future] = threading.get_ident(), task  # first: see `take_back`
         tasks.popleft()
         self.counts[pool_name] += 1
-        self.submitted[task.future] = SubmittedTask(pool_name, task.key, profiled)
+        self.submitted[task.future] = SubmittedTask(pool_name, key, profiled)
         if tasks:
             self.queued.move_to_end(key)
         else:
@@ -128,9 +129,9 @@ class Backlog:
         A pool may have received one before the interrupt, and then receives it twice. It runs once: its future refuses
         the second claim.
         """
-        for key, task in self._pop_in_transit():
+        for task in self.pop_in_transit():
             self.submitted.pop(task.future, None)
-            tasks = self.queued.setdefault(key, deque())
+            tasks = self.queued.setdefault(task.key, deque())
             if not any(task is other for other in tasks):
                 tasks.appendleft(task)
         self._recount()
@@ -142,12 +143,9 @@ class Backlog:
 
     def pop_in_transit(self) -> list[QueuedTask]:
         """Return the tasks that the calling thread was submitting, and forget that it was."""
-        return [task for _, task in self._pop_in_transit()]
-
-    def _pop_in_transit(self) -> list[tuple[str, QueuedTask]]:
         me = threading.get_ident()
-        mine = [(key, task) for thread, key, task in tuple(self._in_transit.values()) if thread == me]
-        for _, task in mine:
+        mine = [task for thread, task in tuple(self._in_transit.values()) if thread == me]
+        for task in mine:
             self._in_transit.pop(task.future, None)
         return mine
 

@@ -78,7 +78,7 @@ class AdaptiveScheduler:
       * A task that needs a decision is submitted to a pool only when the pool has a free worker, so that measurements
         of a function's first tasks apply to all queued ones. Only if these have shown that its tasks are short and stay
         in threads, and no other function's are queued, the thread pool gets more.
-      * The tasks of a function start in the order of submission; SEQUENTIAL keeps the order across functions.
+      * The tasks of a function start in the order of submission; with a single pool of threads, all tasks do.
       * The monitor's thread ends when no task has been queued, or run in a thread, for 10 s.
     """
 
@@ -145,14 +145,11 @@ class AdaptiveScheduler:
             return None
         if self._measures:  # first: this is part of each short task's time
             return THREADS if not task.profiled and self.router.needs_no_decision(task.key) else None
-        if self._strategy is Strategy.THREAD:
+        if self._strategy is not Strategy.PROCESS:
             return THREADS
-        if self._strategy is Strategy.PROCESS:
-            # Tasks with large arguments are not pickled until a worker is free, and later tasks stay behind them.
-            if self._backlog.queued or measure_large((*task.arguments, *task.keywords.values())):
-                return None
-            return PROCESSES
-        return None  # SEQUENTIAL
+        # Tasks with large arguments are not pickled until a worker is free, and later tasks stay behind them.
+        waits = self._backlog.queued or measure_large((*task.arguments, *task.keywords.values()))
+        return None if waits else PROCESSES
 
     def _enqueue(self, task: QueuedTask) -> None:
         with self.lock:
@@ -160,9 +157,8 @@ class AdaptiveScheduler:
                 raise RuntimeError(self.refusal)
             if is_thread_only(task.function):
                 self.router.pin_to_threads(task.key, "it is marked thread_only")
-            key = "" if self._strategy is Strategy.SEQUENTIAL else task.key
-            is_behind = self._backlog.enqueue(key, task)
-            if self.has_closed() and self._backlog.withdraw(key, task):  # a signal handler has closed it meanwhile
+            is_behind = self._backlog.enqueue(task)
+            if self.has_closed() and self._backlog.withdraw(task):  # a signal handler has closed it meanwhile
                 raise RuntimeError(self.refusal)
             trial = None if is_behind else self._get_trial(task.key)
         if self._strategy is Strategy.ADAPTIVE and self.router.get_cpu_demand(task.key) is not None:

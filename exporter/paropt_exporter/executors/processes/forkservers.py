@@ -17,6 +17,7 @@ from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
 from paropt_exporter.executors import procfs
 from paropt_exporter.executors.frames import count_unread_bytes
+from paropt_exporter.executors.worker import ABORT, BYE, CONTROL, END, SPAWN
 from paropt_exporter.signal_numbers import signal
 
 if TYPE_CHECKING:
@@ -60,16 +61,14 @@ class ForkServers:
 
         Return a number for `abort`.
         """
-        import socket
-
-        from paropt_exporter.executors.worker import forkserver  # loaded with the first worker
+        import socket  # loaded with the first worker
 
         number = next(self._numbers)
         for attempt in (1, 2):
             with self._lock:
                 control = self._control or self._start()
             try:
-                socket.send_fds(control, [marshal.dumps((forkserver.SPAWN, number))], files)
+                socket.send_fds(control, [marshal.dumps((SPAWN, number))], files)
                 self.resume()
                 break
             except OSError as error:
@@ -80,15 +79,11 @@ class ForkServers:
 
     def end(self, pid: int, grace_seconds: float) -> None:
         """End a worker and its process group: TERM now, KILL after the grace. Does not block."""
-        from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
-
-        self._send((forkserver.END, pid, grace_seconds))
+        self._send((END, pid, grace_seconds))
 
     def abort(self, number: int, grace_seconds: float) -> None:
         """End a worker that may not have started yet, by the number of its spawn. Does not block."""
-        from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
-
-        self._send((forkserver.ABORT, number, grace_seconds))
+        self._send((ABORT, number, grace_seconds))
 
     def _send(self, order: tuple[str, int, float]) -> None:
         control = self._control
@@ -131,10 +126,8 @@ class ForkServers:
         """End the fork server, after the last pool has ended."""
         control = self._control
         if control is not None:
-            from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
-
             with contextlib.suppress(OSError):
-                control.send(marshal.dumps((forkserver.BYE,)))
+                control.send(marshal.dumps((BYE,)))
             self.resume()
             self._discard(control)
 
@@ -149,8 +142,6 @@ class ForkServers:
     def _start(self) -> socket.socket:
         import socket  # here: a lane of commands has no workers
 
-        from paropt_exporter.executors.worker import forkserver  # late, as in `spawn`
-
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(True)  # whatever the program's `socket.setdefaulttimeout` is
         os.set_blocking(theirs.fileno(), True)  # gevent's `setblocking` would leave the descriptor as it is
@@ -162,7 +153,7 @@ class ForkServers:
                 [python, "-P", *_flags(), "-c", _BOOT.format(root=root, parent=os.getpid())],
                 copy_environment(),
                 file_actions=[
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), forkserver.CONTROL),  # first: its number may be 0
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL),  # first: its number may be 0
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     # If a stream is closed, its number would go to another file, and Python would have no stream.
                     *(

@@ -20,7 +20,6 @@ from paropt_exporter.executors.processes.results import ResultSettler, build_dea
 from paropt_exporter.executors.processes.transport import Frame, WorkerConnection
 from paropt_exporter.executors.processes.workers import Worker, WorkerProcess
 from paropt_exporter.executors.worker import mp_context, payload, wire
-from paropt_exporter.executors.worker.forkserver import NOT_FORKED
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers
 
 if TYPE_CHECKING:
@@ -268,7 +267,8 @@ class ProcessHandler:
         self._settle_ended()
         self._handle_replies(connection.read_last_replies(), exited=True)
         code = connection.read_exit_code()
-        unforked = OSError(code - NOT_FORKED, os.strerror(code - NOT_FORKED)) if code and code >= NOT_FORKED else None
+        number = code - wire.NOT_FORKED if code and code >= wire.NOT_FORKED else None
+        unforked = None if number is None else OSError(number, os.strerror(number))
         ended = manager.note_exited(process, code, forked=unforked is None)
         message = describe_exit(process, code)
         if ended.lost and code == 0:  # the fork server takes it for an ordinary exit, and leaves its processes alone

@@ -15,7 +15,7 @@ from typing import Any
 
 from paropt_exporter import descriptors
 from paropt_exporter.executors.processes.forkservers import ForkServers
-from paropt_exporter.executors.worker import forkserver, mp_context, payload, wire
+from paropt_exporter.executors.worker import mp_context, payload, wire
 from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES
 from paropt_exporter.executors.worker.shared_memory import SharedMemory
 
@@ -267,10 +267,10 @@ class WorkerConnection:
     def read_exit_code(self) -> int | None:
         """Return how the process ended, as subprocess does, or NOT_FORKED + errno; None if it is unknown."""
         try:
-            status = os.read(self._status, forkserver.STATUS.size)
+            status = os.read(self._status, wire.STATUS.size)
         except OSError:
             return None
-        return int(forkserver.STATUS.unpack(status)[0]) if status else None
+        return int(wire.STATUS.unpack(status)[0]) if status else None
 
     def close(self) -> None:
         if hasattr(self, "_socket"):

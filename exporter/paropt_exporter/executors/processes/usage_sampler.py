@@ -8,25 +8,16 @@ from time import monotonic
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors import procfs
-from paropt_exporter.executors.core_time import TreeTime
 from paropt_exporter.executors.counters import PoolCounters, PoolSnapshot, WorkerCounters
 from paropt_exporter.executors.processes.scheduler import Scheduler
 from paropt_exporter.executors.processes.workers import WorkerProcess
 
 
 class UsageSampler:
-    """Samples the workers of one pool, for any thread. It changes nothing in the pool.
-
-    The scheduler's lock guards its attributes, which it keeps from one sample to the next, by process id.
-    """
+    """Samples the workers of one pool, for any thread. It changes nothing in the pool but `UsageSamples`."""
 
     def __init__(self, scheduler: Scheduler, counters: PoolCounters) -> None:
         self._scheduler, self._counters = scheduler, counters
-        # The start of the batch that a process was first sampled in, and its run delay then. So a batch that is never
-        # sampled costs no read.
-        self._first_delays: dict[int, tuple[float, float]] = {}
-        self._tree_times: dict[int, TreeTime] = {}  # of a process's threads and descendants
-        self._reported_delays: dict[int, float] = {}  # a process's run delay less that of its ended tasks
 
     def count_ready(self) -> int:
         """Return the number of workers that are ready. Takes no lock."""
@@ -50,7 +41,6 @@ class UsageSampler:
         live = [process for process in scheduler.iter_processes() if process.is_ready]
         busy = [process for process in live if process.tasks.batches]
         spent = _read_spent(busy)
-        self._forget_others(live)
         snapshot = PoolSnapshot(
             target=scheduler.target,
             live=len(live),
@@ -61,8 +51,7 @@ class UsageSampler:
             slot_seconds=sum(worker.slot_seconds for worker in workers)
             + sum(now - process.ready_seconds for process in live),
             cpu_seconds=sum(worker.cpu_seconds for worker in workers) + sum(cpu for cpu, _ in spent.values()),
-            run_delay_seconds=sum(worker.delay_seconds for worker in workers)
-            + sum(map(self._read_unreported_delay, busy)),
+            run_delay_seconds=sum(worker.delay_seconds for worker in workers) + sum(map(_read_unreported_delay, busy)),
             running=sum(len(process.tasks.settling) for process in live)
             + sum(len(process.tasks.assigned) for process in busy),
         )
@@ -75,8 +64,7 @@ class UsageSampler:
             return self._list_running()
 
     def _list_running(self) -> tuple[RunningTask, ...]:
-        processes = list(self._scheduler.iter_processes())
-        self._forget_others(processes)
+        processes = self._scheduler.iter_processes()
         busy = [process for process in processes if process.tasks.batches and process.tasks.assigned]
         spent = _read_spent(busy)
         found = []
@@ -91,9 +79,9 @@ class UsageSampler:
                         started_seconds=process.tasks.batch_seconds,
                         cpu_seconds=cpu,
                         memory_bytes=memory,
-                        run_delay_seconds=self._read_run_delay(process),
+                        run_delay_seconds=_read_run_delay(process),
                         sampled_seconds=(now := monotonic()),
-                        core_time=self._sample_core_time(process.pid, now),
+                        core_time=_sample_core_time(process, now),
                     )
                 )
         return tuple(found)
@@ -108,36 +96,31 @@ class UsageSampler:
         workers = tuple(self._scheduler.workers)  # without the lock, another thread may change the list
         return [process for worker in workers if (process := worker.process) is not None]
 
-    def _forget_others(self, processes: Sequence[WorkerProcess]) -> None:
-        pids = {process.pid for process in processes}
-        for known in (self._tree_times, self._first_delays, self._reported_delays):
-            for pid in known.keys() - pids:
-                del known[pid]
 
-    def _read_run_delay(self, process: WorkerProcess) -> float:
-        """Return how long a process waited for a core since its batch was first sampled."""
-        delay, batch_seconds = _read_delay(process), process.tasks.batch_seconds
-        sampled_batch_seconds, first = self._first_delays.get(process.pid, (None, 0.0))
-        if sampled_batch_seconds != batch_seconds:
-            self._first_delays[process.pid] = (batch_seconds, delay)
-            return 0.0
-        return max(0.0, delay - first)
+def _read_run_delay(process: WorkerProcess) -> float:
+    """Return how long a process waited for a core since its batch was first sampled."""
+    delay, batch_seconds, samples = _read_delay(process), process.tasks.batch_seconds, process.samples
+    if samples.first_delay[0] != batch_seconds:
+        samples.first_delay = batch_seconds, delay
+    return max(0.0, delay - samples.first_delay[1])
 
-    def _read_unreported_delay(self, process: WorkerProcess) -> float:
-        """Return how long a busy process waited for a core in the tasks that it has not reported yet.
 
-        Between two tasks the difference to the reported delay is smallest. It is unknown before the first task ends,
-        so that the first one's wait counts from its first sample on.
-        """
-        beyond = _read_delay(process) - process.worker.delay_seconds
-        least = self._reported_delays[process.pid] = min(beyond, self._reported_delays.get(process.pid, beyond))
-        return beyond - least
+def _read_unreported_delay(process: WorkerProcess) -> float:
+    """Return how long a busy process waited for a core in the tasks that it has not reported yet.
 
-    def _sample_core_time(self, pid: int, now: float) -> CoreTime:
-        """Return how long a process's threads and descendants ran and waited for a core, since first sampled."""
-        tree = self._tree_times.setdefault(pid, TreeTime())
-        tree.sample((pid,), now)
-        return CoreTime(tree.run_seconds, tree.wait_seconds)
+    Between two tasks the difference to the reported delay is smallest. It is unknown before the first task ends, so
+    that the first one's wait counts from its first sample on.
+    """
+    samples, beyond = process.samples, _read_delay(process) - process.worker.delay_seconds
+    samples.unreported_delay = min(beyond, samples.unreported_delay)
+    return beyond - samples.unreported_delay
+
+
+def _sample_core_time(process: WorkerProcess, now: float) -> CoreTime:
+    """Return how long a process's threads and descendants ran and waited for a core, since first sampled."""
+    tree = process.samples.tree_time
+    tree.sample((process.pid,), now)
+    return CoreTime(tree.run_seconds, tree.wait_seconds)
 
 
 def _read_delay(process: WorkerProcess) -> float:

@@ -33,39 +33,30 @@ class WorkerThreads:
         A worker's thread that finds no descriptors gives up its place, which stays free until the next call.
         """
         self.group.clear_shortage()
-        try:
-            while not self.group.has_shortage and (worker := self._add()) is not None:
-                self.group.start(worker.name, partial(self._run, run_worker, worker))
-        except BaseException as error:
-            has_workers = self._drop_unstarted()
-            if not isinstance(error, (OSError, RuntimeError)):  # an interrupt
-                raise
-            if not has_workers:
-                raise
-            if self.group.take_shortage_news():
-                log.warning("the system gives no more workers", extra={"pool": self._name, "err": str(error)})
+        error = self.group.start_workers(self._add, partial(self._run, run_worker), self._drop_unstarted)
+        if error is not None:
+            log.warning("the system gives no more workers", extra={"pool": self._name, "err": str(error)})
 
     def _add(self) -> Worker | None:
-        with self._scheduler.lock:
-            worker = self._scheduler.add_worker()
-            if worker is not None:
-                worker.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-                self.group.announce(worker.name)
-            return worker
+        if self.group.has_shortage:  # a thread that has just started found no descriptors
+            return None
+        worker = self._scheduler.add_worker()
+        if worker is not None:
+            worker.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self.group.announce(worker.name)
+        return worker
 
     def _drop_unstarted(self) -> bool:
-        """Drop the workers that this thread could not start, to retry later; return whether there are others."""
-        with self._scheduler.lock:
-            workers = tuple(self._scheduler.workers)
-            names = self.group.withdraw_unstarted(worker.name for worker in workers)
-            for worker in tuple(worker for worker in workers if worker.name in names):
-                self._remove(worker)
-            self.group.note_shortage()
-            if self._scheduler.workers:
-                wake(self._scheduler.workers[0])  # its thread asks again
-            else:
-                self._scheduler.needs_dispatch = True  # the next task does
-            return bool(self._scheduler.workers)
+        workers = tuple(self._scheduler.workers)
+        names = self.group.withdraw_unstarted(worker.name for worker in workers)
+        for worker in tuple(worker for worker in workers if worker.name in names):
+            self._remove(worker)
+        self.group.note_shortage()  # after an interrupt, too
+        if self._scheduler.workers:
+            wake(self._scheduler.workers[0])  # its thread asks again
+        else:
+            self._scheduler.needs_dispatch = True  # the next task does
+        return bool(self._scheduler.workers)
 
     def _run(self, run_worker: Callable[[Worker], None], worker: Worker) -> None:
         worker.thread = get_ident()

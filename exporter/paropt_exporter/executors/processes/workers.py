@@ -10,11 +10,13 @@ for the next one.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from paropt_exporter.executors.core_time import TreeTime
 from paropt_exporter.executors.counters import WorkerCounters
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes.batches import BATCH_TASKS, HELD_SECONDS, LONGEST_HELD_SECONDS, WorkItem
@@ -92,8 +94,8 @@ class WorkerProcess:
     """
 
     __slots__ = (
-        "blocked", "connection", "cpu_base_seconds", "dismissed", "pid", "ready_seconds", "sending", "stopping",
-        "tasks", "worker",
+        "blocked", "connection", "cpu_base_seconds", "dismissed", "pid", "ready_seconds", "samples", "sending",
+        "stopping", "tasks", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, connection: WorkerConnection) -> None:
@@ -107,6 +109,7 @@ class WorkerProcess:
         self.sending: dict[int, list[WorkItem] | None] = {}
         self.blocked = False  # a part of a batch waits for room in the socket
         self.cpu_base_seconds = 0.0  # the CPU time of its tree at its last reply
+        self.samples = UsageSamples()
 
     @property
     def is_ready(self) -> bool:
@@ -136,6 +139,21 @@ class WorkerProcess:
         self.worker.cpu_seconds += cpu_seconds
         self.worker.delay_seconds += delay_seconds
         self.cpu_base_seconds = total_cpu_seconds
+
+
+class UsageSamples:
+    """The values that `UsageSampler` keeps of a process from one sample to the next; the scheduler's lock guards them.
+
+    `first_delay`: the start of the batch that was sampled last, and the process's run delay when it was first sampled,
+    so that a batch that is never sampled costs no read. `unreported_delay`: the least run delay so far, less that of
+    ended tasks. `tree_time`: of its threads and descendants.
+    """
+
+    __slots__ = ("first_delay", "tree_time", "unreported_delay")
+
+    def __init__(self) -> None:
+        self.first_delay, self.unreported_delay = (-1.0, 0.0), math.inf
+        self.tree_time = TreeTime()
 
 
 class Batch(NamedTuple):

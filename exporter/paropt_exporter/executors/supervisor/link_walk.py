@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MOST_LINKS = 40  # of a path, as the kernel
+MOST_LINKS = 40  # of a path, as the kernel
 _MOST_KNOWN_BYTES = 1 << 24  # of paths, before all are forgotten: a path of 2,000 folders takes 8 MB
 _MOST_PASSED_BYTES = 1 << 24  # likewise
 _AT_FDCWD = -100
@@ -89,7 +89,7 @@ class LinkWalk:
         target = None if place.startswith(_PROCESSES + b"/") else read_link(place)
         if target is None:
             return place, lasts
-        if self._followed == _MOST_LINKS:  # the call fails, but not each path through this place
+        if self._followed == MOST_LINKS:  # the call fails, but not each path through this place
             return place, False
         self._followed += 1
         self._links.add(place)

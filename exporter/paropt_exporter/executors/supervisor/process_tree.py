@@ -19,9 +19,7 @@ else:
 # Processes that left their session and parent are identified by MARK, or by this limit, which Linux has not enforced
 # since 2.4: they inherit it even if they start programs with another environment.
 RLIMIT_LOCKS = 10  # asm-generic/resource.h; the same on all architectures
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_PF_EXITING = 0x4  # in the flags of /proc/PID/stat
+_TICKS = procfs.TICKS_PER_SECOND
 _NEWEST_RATIO = 0.3  # the weight of the newest sample in the running average of the machine's crowding
 MAX_SAMPLE_SECONDS = 1.0  # between two samples: no kernel reuses a pid so soon
 # the times of a vanished process and its parent's sum are both rounded, so a smaller difference is no loss
@@ -62,7 +60,7 @@ class Process:
         self.own = int(fields[11]) + int(fields[12])
         self.waited = int(fields[13]) + int(fields[14])
         self.start = fields[19]
-        self.rss = int(fields[21]) * _PAGE
+        self.rss = int(fields[21]) * procfs.PAGE_BYTES
 
 
 class Tree:
@@ -380,7 +378,7 @@ class ProcessTable:
 
     def _is_exiting(self, pid: str) -> bool:
         fields = self._read_stat(pid)
-        return fields is None or procfs.has_ended(fields) or bool(int(fields[6]) & _PF_EXITING)
+        return fields is None or procfs.has_ended(fields) or procfs.is_exiting(fields)
 
     def _add_member(self, tree: Tree, process: Process) -> None:
         tree.members[process.pid] = process

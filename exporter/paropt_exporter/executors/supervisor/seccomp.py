@@ -56,7 +56,7 @@ _LOAD_WORD, _JUMP_IF_EQUAL, _JUMP_IF_GREATER, _JUMP_IF_SET, _RETURN = 0x20, 0x15
 _ARCH_OFFSET, _NUMBER_OFFSET, _ARGUMENTS_OFFSET = 4, 0, 16  # in struct seccomp_data
 _X32_BIT = 0x40000000  # in the numbers of the x32 ABI
 _LONGEST_JUMP = 255
-_CLONE_NEW_MOUNTS = 0x00020000
+CLONE_NEW_MOUNTS = 0x00020000
 _AT_EMPTY_PATH = 0x1000
 _NEGATIVE = 0x80000000  # the highest bit of a descriptor: AT_FDCWD has it
 _NOTIFICATION = Layout("=QIIiIQ6Q")  # id, pid, flags, number, architecture, instruction pointer, arguments
@@ -123,7 +123,7 @@ def _notify_unless_open(flags: int) -> list[_Instruction]:
 
 # Calls that are notified of only in some cases; see `Kernel.build_filter`.
 _CONDITIONS: dict[str, list[_Instruction]] = {
-    "clone": _notify_if_set(0, _CLONE_NEW_MOUNTS, 0),
+    "clone": _notify_if_set(0, CLONE_NEW_MOUNTS, 0),
     "sendto": _notify_if_set(4, 0xFFFFFFFF, 0xFFFFFFFF),
     "newfstatat": _notify_unless_open(flags=3),
     "statx": _notify_unless_open(flags=2),

@@ -19,6 +19,7 @@ from _struct import unpack_from
 from itertools import islice
 
 from paropt_exporter.executors.supervisor.link_walk import (
+    MOST_LINKS,
     LinkWalk,
     complete_path,
     join,
@@ -27,7 +28,7 @@ from paropt_exporter.executors.supervisor.link_walk import (
     read_process_link,
     tidy,
 )
-from paropt_exporter.executors.supervisor.seccomp import Kernel, Notification, read_start
+from paropt_exporter.executors.supervisor.seccomp import CLONE_NEW_MOUNTS, Kernel, Notification, read_start
 from paropt_exporter.executors.supervisor.traced_servers import TracedServers
 
 TYPE_CHECKING = False
@@ -43,7 +44,6 @@ _MOST_PATHS = 100_000
 _MOST_FOLDERS = 200  # of a path: the exporter looks at each of them, and remembers the way to each
 _MOST_NAMES = 50_000  # of one folder
 _MOST_ALL_NAMES = 1_000_000  # of all folders, 100 bytes each
-_MOST_LINKS = 40  # as the kernel
 _MOST_MOVES = 1_000
 _LARGEST_DIGESTED_BYTES = 1 << 24
 _MOST_INTERPRETERS = 5  # in a chain of scripts, as the kernel
@@ -52,7 +52,6 @@ _RENAME_EXCHANGE = 2
 _PLAIN_OPEN_FLAGS = os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # and O_RDONLY, which is 0
 _OWN_OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # of the tracer, which waits for no pipe
 _RESOLVE_IN_ROOT = 0x10
-_CLONE_NEW_MOUNTS = 0x00020000
 _SET_USER, _SET_GROUP = 0o4000, 0o2000
 _KIND, _FILE, _LINK, _FOLDER = 0o170000, 0o100000, 0o120000, 0o040000
 _OWN_STATE = 5  # the number of fields of a state, without those of a link's target
@@ -342,7 +341,7 @@ class Tracer:
         return entry is not None and entry[2] is None and not entry[0] & WRITE
 
     def _on_clone(self, call: Notification) -> None:
-        if unpack_from("=Q", self._kernel.read_bytes(call.pid, call.arguments[0], 8))[0] & _CLONE_NEW_MOUNTS:
+        if unpack_from("=Q", self._kernel.read_bytes(call.pid, call.arguments[0], 8))[0] & CLONE_NEW_MOUNTS:
             self._add_problem(_PROBLEMS["clone"])
 
     def _on_problem(self, call: Notification) -> None:
@@ -386,7 +385,7 @@ class Tracer:
 
     def _note_at(self, place: bytes, kind: int, *, follows: bool | None = None) -> None:
         """Note a use of a place. `follows`: if it is a link, also a use of the file to which it leads, as by a read."""
-        for _ in range(_MOST_LINKS):
+        for _ in range(MOST_LINKS):
             if place.count(b"/") > _MOST_FOLDERS:
                 self._add_problem(f"it uses a path of more than {_MOST_FOLDERS} folders")
                 return

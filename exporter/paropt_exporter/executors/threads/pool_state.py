@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from time import monotonic, thread_time
 from typing import Any, NoReturn
 
@@ -47,9 +46,9 @@ _CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; if it takes
 class ThreadPoolState:
     """Work queue, workers and size of one pool. It outlives the ThreadPool until its last worker exits.
 
-        submit() ──> work_queue ──> busy ──(queue empty)──> idle ──(wake)──> busy <──(start)── parked
-                                     │ size reduced, closed   │                                   │
-                                     └──────> exited <────────┴───────────────────────────────────┘
+        submit() ──> work_queue ──> busy ──(queue empty)──> idle ──(wake)──> busy <──(start)── a missing worker
+                                     │ size reduced, closed   │
+                                     └──────> exited <────────┘
 
     `WorkerSet` knows the workers and decides which are woken, started or exit. This class has the queue, starts the
     threads, runs their loop and calls the user's initializer. Its lock guards the workers and the counters; threads
@@ -74,7 +73,7 @@ class ThreadPoolState:
         self.work_queue: deque[WorkItem | SharedWorkItem] = deque()
         self.lock = threading.RLock()  # guards: everything below
         self._threads = ThreadGroup(self.lock)
-        self.workers = WorkerSet(prefix, self.work_queue, self._threads, self.counters, may_park=initializer is None)
+        self.workers = WorkerSet(prefix, self.work_queue, self._threads, self.counters, eager=initializer is not None)
         self._refusal: Exception = RuntimeError(SHUTDOWN_MESSAGE)
         self._initializer = initializer
         self._initargs = initargs
@@ -107,41 +106,27 @@ class ThreadPoolState:
         self._start_missing()
 
     def _start_missing(self) -> None:
-        """Add the missing workers, and start the threads of those that are not parked.
-
-        If the system refuses a thread, log a warning and continue without it.
-        """
+        """Start the missing workers that are needed now, also if the system has just refused a thread."""
         self._threads.clear_shortage()
-        self._start_workers(self.workers.add_missing)
+        self._start_needed()
 
-    def _start_parked(self) -> None:
-        """Start the thread of a parked worker, unless another worker is on its way; errors as in `_start_missing`."""
-        self._start_workers(self.workers.take_parked)
+    def _start_needed(self) -> None:
+        """Start the missing workers that are needed now.
+
+        If the system refuses a thread, log a warning and continue without it; RuntimeError if there is no other.
+        """
+        self._start_workers(self.workers.add_needed)
 
     def start_first_thread(self) -> None:
-        """Start the thread of a parked worker if none has a thread. RuntimeError if the system refuses it."""
-        self._start_workers(self.workers.take_first)
+        """Start a worker if there is none. RuntimeError if the system refuses its thread."""
+        self._start_workers(self.workers.add_first)
 
-    def _start_workers(self, take: Callable[[], Worker | None]) -> None:
-        try:
-            while (worker := self._take_worker(take)) is not None:
-                self._threads.start(worker.name, partial(self._run_worker, worker))
-        except BaseException as error:
-            refused = isinstance(error, RuntimeError)
-            with self.lock:
-                has_threads = self.workers.drop_unstarted(refused=refused)
-            if not refused:  # an interrupt
-                raise
-            if self._threads.take_shortage_news() and lifetime.starts_threads():
-                log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
-            if not has_threads:
-                raise
+    def _start_workers(self, add: Callable[[], Worker | None]) -> None:
+        error = self._threads.start_workers(add, self._run_worker, self.workers.drop_unstarted)
+        if error is not None and lifetime.starts_threads():
+            log.warning("the system starts no more threads", extra={"pool": self.counters.name, "err": str(error)})
         with self.lock:
-            self.workers.update_must_check_exit()
-
-    def _take_worker(self, take: Callable[[], Worker | None]) -> Worker | None:
-        with self.lock:
-            return take()
+            self.workers.note_change()
 
     # Work
 
@@ -156,12 +141,9 @@ class ThreadPoolState:
             if item is not None and self.workers.closed and self._withdraw(item):
                 self.refuse()
             starts = self.workers.wake_next()
-            has_threads = self.workers.has_threads
         try:
             if starts:
-                self._start_parked()
-            elif not has_threads:  # the first task after a fork
-                self._start_missing()
+                self._start_needed()
         except RuntimeError as error:  # the system refused the first thread
             refused = item is None or self._withdraw(item)
             with self.lock:  # other threads' tasks relied on the thread that could not start
@@ -225,7 +207,7 @@ class ThreadPoolState:
         with self.lock:
             starts = self.workers.note_awake(worker)
         if starts:
-            self._start_parked()
+            self._start_needed()
 
     def _add_usage(self, worker: Worker) -> None:
         """Add the CPU time and run delay of an exiting worker; read outside the lock, since the reads take a while."""
@@ -244,7 +226,7 @@ class ThreadPoolState:
             if error is None:
                 self.workers.note_ready(worker)
                 return True
-            self.workers.all.remove(worker)
+            self.workers.drop_failed(worker)
             self.counters.deaths["initializer"] += 1
             if self.workers.all:
                 return False
@@ -286,17 +268,16 @@ class ThreadPoolState:
         if queued:
             self._drop_ended()
         with self.lock:
-            self.workers.remove_unneeded()
             self.workers.wake_idle(_WOKEN_AT_END)
             unstarted = bool(self.work_queue) and not self.workers.has_threads
         if unstarted:  # another thread is about to start the first thread for its task: `join` must wait for that
-            with contextlib.suppress(RuntimeError):  # logged, and that thread gets the error, too
-                self._start_parked()
+            with contextlib.suppress(RuntimeError):  # that thread gets the error, too
+                self._start_needed()
 
     def _refuse_tasks(self, refusal: Exception) -> None:
         """Close the pool, if it is not closed yet; under the lock."""
         if not self.workers.closed:
-            self.workers.closed = self.workers.needs_wake = True
+            self.workers.close()
             self._refusal = refusal
 
     def join(self) -> None:
@@ -380,7 +361,7 @@ class ThreadPoolState:
             return False
         with self.lock:
             stopped = self.workers.abandon(future)
-        with contextlib.suppress(RuntimeError):  # logged; the abandoned thread is taken back when its task has ended
+        with contextlib.suppress(RuntimeError):  # the abandoned thread is taken back when its task has ended
             self._start_missing()
         with self.lock:  # only now, since a `join` in another thread must see the stopped worker or its successor
             if stopped is not None and stopped.abandoned:
@@ -391,10 +372,9 @@ class ThreadPoolState:
 
     def statistics(self) -> PoolStatistics:
         with self.lock:
-            workers = self.workers.all
-            counters = sum_counters(workers)
-            queued = tuple(self.work_queue.copy())
-            snapshot, busy_seconds = take_snapshot(workers, queued, self.workers.target)
+            counters = sum_counters(self.workers.all)
+            self.workers.count_slots()
+            snapshot, busy_seconds = take_snapshot(self.workers, tuple(self.work_queue.copy()))
             return self.counters.build_statistics(snapshot, counters, busy_seconds)
 
     def read_cpu_seconds(self) -> float:
@@ -404,12 +384,11 @@ class ThreadPoolState:
     def get_worker_time(self) -> WorkerTime:
         """Return how long the workers have been busy and available, current tasks included."""
         with self.lock:
-            now, live = monotonic(), tuple(worker for worker in self.workers.all if worker.ready_seconds is not None)
-            busy = sum(max(0.0, now - worker.started_seconds) for worker in live if worker.task is not None)
-            return WorkerTime(
-                self.counters.exited.busy_seconds + sum(worker.counters.busy_seconds for worker in live) + busy,
-                self.counters.slot_seconds + sum(now - (worker.ready_seconds or now) for worker in live),
-            )
+            self.workers.count_slots()
+            now, workers = monotonic(), self.workers.all
+            busy = sum(max(0.0, now - worker.started_seconds) for worker in workers if worker.task is not None)
+            ended = self.counters.exited.busy_seconds + sum(worker.counters.busy_seconds for worker in workers)
+            return WorkerTime(ended + busy, self.counters.slot_seconds)
 
     def list_abandoned(self) -> tuple[str, ...]:
         with self.lock:

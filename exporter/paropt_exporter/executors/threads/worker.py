@@ -1,9 +1,8 @@
-"""The workers of a ThreadPool: each runs tasks and measures them; together they are busy, idle or parked."""
+"""The workers of a ThreadPool: each runs tasks and measures them. WorkerSet decides which start, wake or exit."""
 
 from __future__ import annotations
 
 import _thread
-import contextlib
 import os
 import resource
 from collections import deque
@@ -57,8 +56,8 @@ class Worker:
 
     __slots__ = (
         "abandoned", "child_tree", "counters", "cpu_base_seconds", "cpu_read_seconds", "cpu_seconds",
-        "delay_baseline", "ident", "name", "native_id", "read_activity", "ready_seconds",
-        "started_seconds", "switches_baseline", "task", "thread_started_seconds", "wakeup",
+        "delay_baseline", "ident", "name", "native_id", "read_activity", "started_seconds", "switches_baseline", "task",
+        "thread_started_seconds", "wakeup",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -68,8 +67,7 @@ class Worker:
         self.counters = WorkerCounters()
         self.task: tuple[Any, ...] | None = None
         self.started_seconds = self.thread_started_seconds = 0.0
-        self.ready_seconds: float | None = None
-        self.ident = self.native_id = 0
+        self.ident = self.native_id = 0  # 0 until its thread runs, and the initializer has succeeded
         self.abandoned = False
         # the start of the task sampled last, and the thread's run delay at that sample
         self.delay_baseline = (0.0, 0.0)
@@ -80,7 +78,7 @@ class Worker:
 
     def start(self, now: float) -> None:
         self.ident, self.native_id = _thread.get_ident(), _thread.get_native_id()
-        self.ready_seconds = self.thread_started_seconds = self.cpu_read_seconds = now
+        self.thread_started_seconds = self.cpu_read_seconds = now
         self.cpu_base_seconds = self.cpu_seconds = thread_time()
 
     def wake(self) -> None:
@@ -164,13 +162,13 @@ class Worker:
 class WorkerSet:
     """The workers of one pool, and how many there should be. It decides who is woken, starts or exits.
 
-         resize() ──> parked ──(take: a thread starts)──> busy <──note_awake()── idle
-                        │                                  │ └────note_idle()─────^ │
-                        └───────(surplus, or the pool is closed and its queue empty)┴──> removed
+        add_needed() ──> starting ──note_ready()──> busy <──note_awake()── idle
+                                                     │ └────note_idle()─────^ │
+                                                     └─(surplus, or closed)───┴──> gone
 
-    A parked worker is idle without a thread: its thread starts when a task finds no other idle worker. A pool with an
-    initializer parks no workers, nor does a pool that has queued tasks when it adds a worker. At most one woken or
-    started worker is on its way.
+    A worker starts when a task finds no idle one; at once if there is an initializer (`eager`), which may take long. At
+    most one woken or started worker is on its way. Missing workers count as live: the next task starts one. They don't
+    while the system refuses threads, nor in a closed pool or with an initializer.
 
     Callers hold the pool's lock. Nothing here starts a thread, runs code of the user or takes a task from the queue.
     """
@@ -182,7 +180,7 @@ class WorkerSet:
         threads: ThreadGroup,
         counters: PoolCounters,
         *,
-        may_park: bool,
+        eager: bool,
     ) -> None:
         self.all: list[Worker] = []
         self.target = 0
@@ -190,21 +188,25 @@ class WorkerSet:
         self.needs_wake = False  # whether submit() must call the pool's wake()
         self.must_check_exit = False  # whether a worker must check after its task whether to exit
         self.wake_pending = False  # whether a woken or started worker is on its way
+        self._may_start = False  # whether a task that finds no idle worker starts another
+        self._starting: set[Worker] = set()  # of `all`, those that are not ready
         self._idle: dict[Worker, None] = {}  # a set in the order in which they became idle
-        self._parked: deque[Worker] = deque()
         self._abandoned: list[tuple[Worker, str]] = []
         self._created = 0
         self._prefix = prefix
         self._work_queue = work_queue
         self._threads = threads
         self._counters = counters
-        self._may_park = may_park
+        self._eager = eager
+        self._counted_live, self._counted_seconds = 0, 0.0  # the live workers when `slot_seconds` was last counted
 
     # How many
 
     @property
     def live(self) -> int:
-        return sum(worker.ready_seconds is not None for worker in tuple(self.all))
+        """How many workers a task may find: those that are ready, and those that would start."""
+        ready = len(self.all) - len(self._starting)
+        return ready if self._eager or self.closed or self._threads.has_shortage else max(ready, self.target)
 
     @property
     def busy(self) -> int:
@@ -212,8 +214,8 @@ class WorkerSet:
 
     @property
     def has_threads(self) -> bool:
-        """Whether there is a worker that has a thread, or is about to have one."""
-        return len(self.all) > len(self._parked)
+        """Whether a thread runs or starts that will take queued tasks, perhaps after an abandoned one."""
+        return bool(self.all or self._abandoned)
 
     @property
     def has_ended_tasks(self) -> bool:
@@ -233,95 +235,90 @@ class WorkerSet:
 
     def set_target(self, n: int) -> None:
         self.target = n
-        self.wake_surplus()
-        self.update_must_check_exit()
+        self._wake_surplus()
+        self.note_change()
 
-    def wake_surplus(self) -> None:
-        """Remove surplus workers that are parked, and wake idle ones, which exit."""
-        with contextlib.suppress(IndexError):  # none is parked
-            while len(self.all) > self.target:
-                self.remove(self._parked.pop())
-        for _ in range(len(self.all) - self.target):
-            self.wake_idle()
+    def close(self) -> None:
+        """Note that the pool takes no more tasks."""
+        self.closed = self.needs_wake = True
+        self.note_change()
 
-    def update_must_check_exit(self) -> None:
-        wrong_size = len(self.all) > self.target or self._threads.has_shortage
-        self.must_check_exit = wrong_size or bool(self._abandoned)
+    def _wake_surplus(self) -> None:
+        """Wake idle workers that are surplus, which exit."""
+        self.wake_idle(len(self.all) - self.target)
 
-    # Start: each of these methods returns a worker for which the caller must start a thread, or None
+    def note_change(self) -> None:
+        """Count the workers' time until now, and update what their number decides; call it after each change of it."""
+        self.count_slots()
+        has_shortage = self._threads.has_shortage
+        self.must_check_exit = len(self.all) > self.target or has_shortage or bool(self._abandoned)
+        starts_late = not (self._eager or has_shortage)
+        self._may_start = len(self.all) < self.target and (starts_late or not self.all)
+        self._update_needs_wake()
 
-    def add_missing(self) -> Worker | None:
-        """Add missing workers, up to the first one that needs a thread at once."""
-        while not (self.closed and not self._work_queue) and len(self.all) < self.target:
-            worker = Worker(f"{self._prefix}_{self._created}")
-            worker.read_activity = self.read_activity
-            self._created += 1
-            if not self._may_park or self._work_queue:
-                self.all.append(worker)
-                self._threads.announce(worker.name)
-                self.wake_pending |= self.target > 1 and self._may_park  # an initializer may take long
-                return worker
-            worker.ready_seconds = monotonic()
-            self.all.append(worker)
-            self._parked.append(worker)
-            self.needs_wake = self.closed or not self.wake_pending
-        return None
+    def count_slots(self) -> None:
+        """Add the time of the live workers until now to the counters."""
+        now, since = monotonic(), self._counted_seconds
+        self._counted_seconds = now
+        self._counters.slot_seconds += self._counted_live * (now - since)
+        self._counted_live = self.live
 
-    def take_parked(self) -> Worker | None:
-        """Return a parked worker for a queued task; None if another one is on its way."""
-        if self.wake_pending or not self._work_queue or not self._parked:
+    # Start: the caller must start a thread for a returned worker
+
+    def add_needed(self) -> Worker | None:
+        """Add a worker if one is missing and must start now: for a queued task if none is on its way, or eagerly."""
+        if len(self.all) >= self.target or (self.closed and not self._work_queue):
             return None
-        return self._unpark()
-
-    def take_first(self) -> Worker | None:
-        """Return a parked worker; None if another worker has a thread."""
-        return None if self.has_threads else self._unpark()
-
-    def _unpark(self) -> Worker | None:
-        try:
-            worker = self._parked.popleft()
-        except IndexError:  # a garbage collection or a signal handler may have taken the last one just now
+        if not self._eager and (self.wake_pending or not self._work_queue):
             return None
+        return self._add()
+
+    def add_first(self) -> Worker | None:
+        """Add a worker, even without a task for it; None if there is one."""
+        return None if self.all else self._add()
+
+    def _add(self) -> Worker:
+        worker = Worker(f"{self._prefix}_{self._created}")
+        worker.read_activity = self.read_activity
+        self._created += 1
+        self.all.append(worker)
+        self._starting.add(worker)
         self._threads.announce(worker.name)
-        self.wake_pending = True
-        self.needs_wake = self.closed
+        self.wake_pending = not self._eager
+        self.note_change()
         return worker
 
     def note_ready(self, worker: Worker) -> None:
         """Note that a worker's thread runs, and that its initializer has succeeded."""
-        parked_seconds = worker.ready_seconds
         worker.start(monotonic())
-        worker.ready_seconds = parked_seconds or worker.ready_seconds
-        self.wake_surplus()  # a worker may have stayed until this one was ready
+        self._starting.discard(worker)
+        self._wake_surplus()  # a worker may have stayed until this one was ready
+        self.note_change()
 
-    def drop_unstarted(self, *, refused: bool) -> bool:
-        """Drop the workers that this thread could not start, to retry later; return whether there are other threads.
+    def drop_failed(self, worker: Worker) -> None:
+        """Drop a worker whose initializer has failed."""
+        self.all.remove(worker)
+        self._starting.discard(worker)
+        self.note_change()
 
-        A parked worker whose start was interrupted, and not `refused` by the system, is parked again for the next task.
-        """
-        parked = {worker.name for worker in self._parked}
-        names = self._threads.withdraw_unstarted({worker.name for worker in self.all} - parked)
-        for worker in [worker for worker in self.all if worker.name in names]:
-            if worker.ready_seconds is None:
-                self.all.remove(worker)
-            elif refused:
-                self.remove(worker)
-            else:
-                self._parked.append(worker)
-        self._threads.note_shortage()
-        self.update_must_check_exit()
+    def drop_unstarted(self) -> bool:
+        """Drop the workers that this thread could not start; return whether there are other threads."""
+        names = self._threads.withdraw_unstarted({worker.name for worker in self.all})
+        self.all = [worker for worker in self.all if worker.name not in names]
+        self._starting.intersection_update(self.all)
+        if self._eager:  # after an interrupt, too: no task starts the missing ones
+            self._threads.note_shortage()
         self.wake_idle()  # idle workers wait with a timeout from now on, and retry
         self.wake_pending = False  # a dropped worker may have been the one on its way
-        has_threads = self.has_threads or bool(self._abandoned)
-        self.needs_wake = self.needs_wake or bool(self._parked) or not has_threads  # the next task retries
-        return has_threads
+        self.note_change()
+        return self.has_threads
 
     # Idle and awake
 
     def note_idle(self, worker: Worker) -> None:
         """Note that a worker found the queue empty. It must then read the queue once more: see `stay_awake`."""
         self._idle[worker] = None
-        self.needs_wake = self.closed or not self.wake_pending
+        self._update_needs_wake()
 
     def stay_awake(self, worker: Worker) -> bool:
         """Return whether an idle worker must go on at once: a task came or the pool was closed meanwhile, and no other
@@ -333,13 +330,15 @@ class WorkerSet:
         return True
 
     def wake_next(self) -> bool:
-        """Wake an idle worker; return whether the caller must start a parked one, without the lock."""
+        """Wake an idle worker; return whether the caller must start one, without the lock."""
         if self._idle and not self.wake_pending:
             self._wake_last_idle()
             self.wake_pending = True
-        starts = bool(self._parked) and not self.wake_pending
-        self.needs_wake = self.closed or starts or bool(self._idle and not self.wake_pending)
-        return starts
+        self._update_needs_wake()
+        return self._may_start and not self.wake_pending
+
+    def _update_needs_wake(self) -> None:
+        self.needs_wake = self.closed or (not self.wake_pending and (bool(self._idle) or self._may_start))
 
     def wake_idle(self, most: int = 1) -> None:
         """Wake the workers that became idle last, at most so many."""
@@ -360,11 +359,11 @@ class WorkerSet:
     def note_awake(self, worker: Worker) -> bool:
         """Note that a worker was woken or started, and wake another if it does not suffice.
 
-        Return whether the caller must start a parked one, without the lock.
+        Return whether the caller must start one, without the lock.
         """
         self._idle.pop(worker, None)
         self.wake_pending = False
-        self.needs_wake = self.closed or bool(self._idle or self._parked)  # set before the queue is read
+        self._update_needs_wake()  # before the queue is read
         starts = len(self._work_queue) > 1 and self.wake_next()
         if self.closed:
             self.wake_idle()
@@ -380,7 +379,7 @@ class WorkerSet:
                 self.remove(worker)
             if not self._has_other_ready(worker) and (self._work_queue or not self.closed):
                 self._take_back(worker)
-            self.update_must_check_exit()
+            self.note_change()
             return worker.abandoned
         if worker not in self.all:
             return True  # in a process that a task forked, and in which the task has returned
@@ -388,28 +387,16 @@ class WorkerSet:
         if not surplus and not (self.closed and not self._work_queue):
             return False
         self.remove(worker)
-        self.remove_unneeded()
         return True
-
-    def remove_unneeded(self) -> None:
-        """Remove the parked workers of a closed pool that has no queued task for them."""
-        if not self._parked or not self.closed or self._work_queue:
-            return
-        now, parked = monotonic(), set(self._parked)  # they have counted nothing
-        self.all = [worker for worker in self.all if worker not in parked]
-        self._parked.clear()
-        self._counters.slot_seconds += sum(now - (worker.ready_seconds or now) for worker in parked)
-        self.update_must_check_exit()
 
     def remove(self, worker: Worker) -> None:
         self.all.remove(worker)
         self._counters.exited.add(worker.counters)
-        self._counters.slot_seconds += monotonic() - (worker.ready_seconds or 0.0)
-        self.update_must_check_exit()
+        self.note_change()
 
     def _has_other_ready(self, worker: Worker) -> bool:
         """Return whether the pool surely has another worker: the system may yet refuse one that is starting."""
-        return any(other.ready_seconds is not None and other.ident for other in self.all if other is not worker)
+        return any(other.ident for other in self.all if other is not worker)
 
     def _take_back(self, worker: Worker) -> None:
         """Make an abandoned thread a worker again, since the system refused its successor, or may yet refuse it."""
@@ -440,10 +427,10 @@ class WorkerSet:
 
     def reset(self) -> None:
         """Forget all workers, in a forked child, which has none of their threads."""
-        self.needs_wake = True
-        self._created = 0
+        self.needs_wake = self._may_start = True
+        self._created = self._counted_live = 0
         self.wake_pending = False
-        self.all, self._idle, self._parked = [], {}, deque()
+        self.all, self._starting, self._idle, self._abandoned = [], set(), {}, []
 
 
 def run_work_item(worker: Worker, item: WorkItem, now: float) -> float:
@@ -490,37 +477,32 @@ def sum_counters(workers: Sequence[Worker]) -> WorkerCounters:
     """
     total = WorkerCounters()
     for worker in workers:
-        if worker.ready_seconds is not None:
-            total.add(worker.counters)
+        total.add(worker.counters)
     return total
 
 
-def take_snapshot(
-    workers: Sequence[Worker], queue: Sequence[WorkItem | SharedWorkItem], target: int
-) -> tuple[PoolSnapshot, float]:
+def take_snapshot(workers: WorkerSet, queue: Sequence[WorkItem | SharedWorkItem]) -> tuple[PoolSnapshot, float]:
     """Return a snapshot of the workers and the queue, and the seconds for which busy workers have been busy."""
-    now = monotonic()
-    live = [worker for worker in workers if worker.ready_seconds is not None]
-    busy = [worker.started_seconds for worker in live if worker.task is not None]
-    threads = [worker for worker in live if worker.ident]  # parked workers have none
+    now, live = monotonic(), workers.live
+    busy = [worker.started_seconds for worker in workers.all if worker.task is not None]
     snapshot = PoolSnapshot(
-        target=target,
-        live=len(live),
+        target=workers.target,
+        live=live,
         busy=len(busy),
-        starting=len(workers) - len(live),
+        starting=max(0, len(workers.all) - live),
         queued=sum(1 if isinstance(item, tuple) else item.count_pending() for item in queue),
         oldest_queued_age_seconds=max(0.0, now - _get_queued_seconds(queue[0])) if queue else 0.0,
-        slot_seconds=sum(now - (worker.ready_seconds or now) for worker in live),
-        cpu_seconds=sum_cpu_seconds(workers),
-        run_delay_seconds=sum(procfs.read_run_delay_seconds(worker.schedstat) for worker in threads),
+        slot_seconds=0.0,  # they are counted already: see `count_slots`
+        cpu_seconds=sum_cpu_seconds(workers.all),
+        run_delay_seconds=sum(procfs.read_run_delay_seconds(each.schedstat) for each in workers.all if each.ident),
     )
     return snapshot, sum(max(0.0, now - started) for started in busy)
 
 
 def sum_cpu_seconds(workers: Sequence[Worker]) -> float:
-    """Return the CPU time of the live workers. It reads no file, for which it would wait for the GIL three times."""
-    live = [worker for worker in workers if worker.ready_seconds is not None and worker.ident]
-    return sum(procfs.read_thread_cpu_seconds(worker.native_id) - worker.cpu_base_seconds for worker in live)
+    """Return the CPU time of the workers. It reads no file, for which it would wait for the GIL three times."""
+    ready = [worker for worker in workers if worker.ident]
+    return sum(procfs.read_thread_cpu_seconds(worker.native_id) - worker.cpu_base_seconds for worker in ready)
 
 
 def list_running(workers: Sequence[Worker], memory_bytes: int) -> tuple[RunningTask, ...]:

@@ -24,24 +24,18 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Iterable
 
 from paropt_exporter.executors import procfs
-from paropt_exporter.executors.worker import imports, loop
+from paropt_exporter.executors.worker import ABORT, BYE, CONTROL, END, SPAWN, imports, loop, wire
 
 TYPE_CHECKING = False  # workers don't need typing
 
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-CONTROL = 3  # the descriptor of the control socket
-STATUS = struct.Struct("<i")  # exit code, or minus the signal's number as in subprocess; or NOT_FORKED + errno
-NOT_FORKED = 1 << 16
-SPAWN, END, BYE = "spawn", "end", "bye"
-ABORT = "abort"  # like END, for a worker whose process id the parent does not know yet: by the number of its spawn
 MESSAGE_BYTES = 1 << 12
 # Descriptors of a spawn: socket, claims, results pipe, shared memory, status pipe, stdout, stderr, resource tracker.
 FILES = 8
@@ -169,7 +163,7 @@ class _ForkServer:
         except OSError as error:
             pid = -1
             with contextlib.suppress(OSError):
-                os.write(status, STATUS.pack(NOT_FORKED + (error.errno or 0)))
+                os.write(status, wire.STATUS.pack(wire.NOT_FORKED + (error.errno or 0)))
         if pid == 0:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != parent:
@@ -271,7 +265,7 @@ class _ForkServer:
         status = self._statuses.pop(pid)
         del self._spawned[pid]
         with contextlib.suppress(OSError):
-            os.write(status, STATUS.pack(code))
+            os.write(status, wire.STATUS.pack(code))
         os.close(status)
 
     def _get_poll_timeout(self) -> float | None:
@@ -287,7 +281,7 @@ class _ForkServer:
         for worker, exiting in [pair for pair in self._exiting.items() if pair[1].kill_at <= now]:
             _signal_group(worker, signal.SIGKILL)
             for orphan in exiting.orphans:
-                _kill_processes((orphan, *_list_descendants(orphan)))
+                _kill_processes((orphan, *procfs.list_descendants(orphan)))
             exiting.kill_at = now + _KILL_AGAIN_SECONDS  # killing uncovers more
             exiting.give_up_at = exiting.give_up_at or now + _GIVE_UP_SECONDS
             if self._is_gone(worker, exiting) or (now >= exiting.give_up_at and exiting.code is not None):
@@ -297,7 +291,7 @@ class _ForkServer:
         for group in self._statuses:
             _signal_group(group, signal.SIGKILL)
         # Processes outside the groups are descendants too, since this is a subreaper. Killing may uncover more.
-        while children := _list_descendants(os.getpid()):
+        while children := procfs.list_descendants(os.getpid()):
             _kill_processes(children)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, 0)
@@ -341,13 +335,6 @@ def _is_group_alive(group: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _list_descendants(root: int) -> list[int]:
-    """Return all descendants of a process, zombies too."""
-    stats = {pid: procfs.read_stat(pid) for pid in procfs.list_pids() if pid.isdigit()}
-    parents = {pid: fields[1] for pid, fields in stats.items() if fields is not None}
-    return [int(pid) for pid in procfs.add_descendants({str(root)}, parents) - {str(root)}]
 
 
 def _become_worker(files: list[int]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 _STANDARD = sys.stdlib_module_names - {"antigravity", "this"}  # which act on import
 _STANDARD_FOLDER = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 -- Path is not worth its import here
 _OURS = "cloudpickle"
-_ATOMIC_BYTES = 4096  # PIPE_BUF: up to this size a pipe takes a write as a whole or not at all
+ATOMIC_BYTES = 4096  # PIPE_BUF: up to this size a pipe takes a write as a whole or not at all
 
 
 class Imports:
@@ -53,7 +53,7 @@ def send_names(descriptor: int, names: Iterable[str]) -> None:
     """Send the fork server the names of modules that a worker imported, if the fork server may import them too."""
     text = " ".join(name for name in names if _is_standard(name)) + "\n"
     with contextlib.suppress(OSError):  # the pipe is full, or a task closed it
-        os.write(descriptor, text.encode()[:_ATOMIC_BYTES])
+        os.write(descriptor, text.encode()[:ATOMIC_BYTES])
 
 
 def _is_standard(name: str) -> bool:

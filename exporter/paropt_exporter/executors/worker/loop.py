@@ -28,7 +28,6 @@ SOCKET, CLAIMS, RESULTS, MEMORY, TRACKER, IMPORTS = 3, 4, 5, 6, 7, 8
 # Child processes and run-queue delay are read only if a task or batch lasted long enough for them to matter.
 _LEAST_SAMPLED_SECONDS = 0.001
 _MOST_CACHED = 1000
-_ATOMIC_BYTES = 4096  # PIPE_BUF: up to this size a pipe takes a write as a whole or not at all
 
 Outcome = tuple[int, Any, float, float]  # kind, plain value or pickle, start, end
 
@@ -272,9 +271,9 @@ class _Worker:
 
     def _write_result(self, number: int, outcome: Outcome) -> None:
         kind, body, started, ended = outcome
-        if kind == wire.PLAIN or (type(body) is bytes and len(body) < _ATOMIC_BYTES):
+        if kind == wire.PLAIN or (type(body) is bytes and len(body) < imports.ATOMIC_BYTES):
             result = wire.dump_result(number, (kind, started, ended, body))
-            if len(result) <= _ATOMIC_BYTES:
+            if len(result) <= imports.ATOMIC_BYTES:
                 try:
                     os.write(RESULTS, result)
                     return

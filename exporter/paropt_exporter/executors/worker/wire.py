@@ -17,6 +17,9 @@ REPLY = struct.Struct("<QQBdddddQ")
 # memory, form of the arguments.
 ONE = struct.Struct("<QIBBB")
 SIZE = struct.Struct("<Q")  # of a body in shared memory
+# From the fork server: a worker's exit code, or minus the signal's number as in subprocess; or NOT_FORKED + errno.
+STATUS = struct.Struct("<i")
+NOT_FORKED = 1 << 16
 
 PREPARE, TASK, BATCH = range(3)
 PICKLED, MARSHALLED, IN_MEMORY = range(3)  # forms of the arguments
