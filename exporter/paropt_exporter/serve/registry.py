@@ -34,6 +34,7 @@ _LONGEST_BYTES = 64 * 1024 * 1024
 _MOST_PROJECTS = 10_000
 # The clock of file times ticks every few milliseconds, so a file that has just changed may change again unnoticed.
 _TICK_NANOSECONDS = 50_000_000
+_AHEAD_NANOSECONDS = 60_000_000_000  # by which the clock of a file server may be ahead
 _BUCKETS = len(families.BUCKETS_SECONDS) + 1
 _KEPT_SECONDS = 7 * 86_400.0  # how long a registration outlives its history, which may be on a disk that is not mounted
 _MOST_DELETED = 100  # checkouts of a project: each takes 100 KB of memory, and 0.1 ms of each page after a run
@@ -410,8 +411,11 @@ def _stamp(path: Path) -> _Stamp:
 
 
 def _is_old(path: Path) -> bool:
-    newest = max(mtime for _, _, mtime in _stamp(path) or ((0, 0, time.time_ns()),))
-    return newest < time.time_ns() - _TICK_NANOSECONDS
+    """Return whether a further change of the history would change its stamp."""
+    now = time.time_ns()
+    newest = max(mtime for _, _, mtime in _stamp(path) or ((0, 0, now),))
+    # A time far in the future dates from before the clock was set back.
+    return newest < now - _TICK_NANOSECONDS or newest > now + _AHEAD_NANOSECONDS
 
 
 class Registry:
