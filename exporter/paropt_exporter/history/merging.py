@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
+from itertools import accumulate, count
 from pathlib import Path
 from types import MappingProxyType
 
@@ -255,27 +257,69 @@ def _iter_report_rows(suite: object, project: str) -> Iterable[Row]:
 
 
 def _insert_runs(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> frozenset[str]:
-    """Insert the runs that the history lacks, after its own, in order of their start. Return their ids."""
+    """Insert the runs that the history lacks, in order of their start among its own. Return their ids."""
     known = {run_id for (run_id,) in connection.execute("SELECT run_id FROM runs")}
     found: dict[str, tuple[Row, Source]] = {}
     for source in sources:
         for run in source.runs:
             if run["run_id"] not in known:
                 found.setdefault(to_text(run["run_id"]), (run, source))
-    query = "SELECT coalesce(max(sequence), 0) FROM runs WHERE project = ?"
-    (last,) = connection.execute(query, (project,)).fetchone()
-    for number, (run, _) in enumerate(sorted(found.values(), key=lambda each: _get_time(each[0])), last + 1):
+    runs = sorted((run for run, _ in found.values()), key=_get_time)
+    query = """
+    SELECT run_id, CAST(started_ts AS REAL), CAST(sequence AS INTEGER) AS number FROM runs
+    WHERE project = ? ORDER BY number
+    """
+    own_runs = connection.execute(query, (project,)).fetchall()
+    numbers, changed = _number_rows(own_runs, [to_number(run["started_ts"]) for run in runs])
+    connection.executemany("UPDATE runs SET sequence = ? WHERE run_id = ?", changed)
+    for number, run in zip(numbers, runs, strict=True):
         _insert(connection, "runs", {**run, "sequence": number})
+    decisions: list[Row] = []
     for source in sources:
         own = {run_id for run_id, (_, origin) in found.items() if origin is source}
         for table in _RUN_TABLES:
             for row in source.details.get(table, ()):
                 if row["run_id"] in own:
                     _insert(connection, table, row)
-        for row in source.decisions:
-            if row["run_id"] in own:
-                _insert(connection, "decisions", {name: value for name, value in row.items() if name != "id"})
+        decisions += [row for row in source.decisions if row["run_id"] in own]
+    _insert_decisions(connection, project, {run_id: _get_time(run) for run_id, (run, _) in found.items()}, decisions)
     return frozenset(found)
+
+
+def _insert_decisions(
+    connection: sqlite3.Connection, project: str, times: Mapping[str, tuple[float, str]], decisions: Iterable[Row]
+) -> None:
+    """Insert decisions, those of a run together, in order of the runs' `times` among the history's own decisions."""
+    new = sorted(decisions, key=lambda row: (times[to_text(row["run_id"])], to_number(row["at_ts"])))
+    query = "SELECT id, CAST(at_ts AS REAL), id FROM decisions WHERE project = ? ORDER BY id"
+    own = connection.execute(query, (project,)).fetchall()
+    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM decisions").fetchone()
+    numbers, changed = _number_rows(own, [times[to_text(row["run_id"])][0] for row in new], last=last)
+    connection.executemany("UPDATE decisions SET id = ? WHERE id = ?", changed)
+    for number, row in zip(numbers, new, strict=True):
+        _insert(connection, "decisions", {**row, "id": number})
+
+
+def _number_rows(
+    own: Sequence[tuple[object, float, int]], times: Sequence[float], *, last: int = 0
+) -> tuple[list[int], list[tuple[int, object]]]:
+    """Return the numbers of new rows, by their ascending `times`, and changed numbers of own ones, with their keys.
+
+    `own` has the key, the time and the number of each row, in their order, which stays: a clock may have jumped. A new
+    row comes after the last own one that is not younger. Own ones after the first new one get other numbers. All new
+    numbers exceed those of own rows, and `last`.
+    """
+    earliest_left = [*accumulate((time for _, time, _ in reversed(own)), min)][::-1]  # of each row and those after it
+    free = count(max([last, *(number for _, _, number in own)]) + 1)
+    numbers: list[int] = []
+    changed: list[tuple[int, object]] = []
+    at = len(own)
+    for place in (bisect_right(earliest_left, time) for time in times):
+        changed += [(next(free), key) for key, _, _ in own[at:place]]
+        at = place
+        numbers.append(next(free))
+    changed += [(next(free), key) for key, _, _ in own[at:]]
+    return numbers, changed
 
 
 def _merge_items(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> int:

@@ -244,10 +244,11 @@ class RegisteredProject:
     def _must_join(self, path: Path, found: _Reading, others: Sequence[RegisteredProject]) -> bool:
         """Return whether only later runs count: this checkout or others have had those in the history."""
         last = found.values.last_run
+        checkouts = others if found.is_same else (self, *others)
         return last is not None and (
             self.state is CheckoutState.LEFT_OUT
             or found.is_earlier
-            or any(run_id in each._run_ids for run_id in found.run_ids for each in (self, *others))
+            or any(run_id in each._run_ids for run_id in found.run_ids for each in checkouts)
             or (not found.is_same and self._is_copy(path, last, others))
         )
 
