@@ -176,6 +176,45 @@ def test_no_total_falls_below_one_of_a_shard(tmp_path: Path) -> None:
         assert history.load_totals().counters[families.RUNS.name, ("standard", "success")] == 3
 
 
+def test_last_values_are_those_of_the_last_run_of_each_stage(tmp_path: Path) -> None:
+    """A shard's history also has the values of stages that other shards run, as its cache had them."""
+    base = [*_build_run("base", {"a": 1.0}), *_build_other_stage("base-lint", at=START + 1)]
+    shard = Shard(index=1, count=2, split="abc")
+    one, other = (_keep(tmp_path / f"{name}.db", *base) for name in ("one", "other"))
+    _keep(one, *_build_run("unit", {"a": 1.0}, shard=shard, at=START + 10, bad=["a"]))
+    _keep(other, *_build_other_stage("lint", at=START + 20))
+    failing = {"unit": 1, "lint": 0}
+    for number, order in enumerate(((one, other), (other, one))):
+        target = _keep(tmp_path / f"all{number}.db", *base)
+        _merge(target, *order)
+        assert _load_failing(target) == failing
+
+    younger = _keep(tmp_path / "younger.db", *base, *_build_run("fixed", {"a": 1.0}, at=START + 30))
+    before = _load_gauge(younger, families.RUN_LAST_COMPLETION.name, "standard")
+    _merge(younger, one, other)
+    assert _load_failing(younger) == {"unit": 0, "lint": 0}
+    assert _load_gauge(younger, families.RUN_LAST_COMPLETION.name, "standard") == before
+
+
+def _build_other_stage(run_id: str, *, at: float) -> tuple[Event, ...]:
+    lint = stage_ended("lint", run_id, at=at)
+    return (
+        run_started(run_id, stages=("lint",), at=at),
+        stage_started("lint", run_id, at=at),
+        lint,
+        run_ended(run_id, at=at, stages=(lint,)),
+    )
+
+
+def _load_gauge(path: Path, name: str, *labels: str) -> float:
+    with closing(_open(path)) as history:
+        return history.load_last_values().gauges[name, labels]
+
+
+def _load_failing(path: Path) -> dict[str, float]:
+    return {stage: _load_gauge(path, families.STAGE_FAILING.name, "standard", stage) for stage in ("unit", "lint")}
+
+
 def test_failures_of_all_shards_are_found_with_their_shards(tmp_path: Path) -> None:
     paths = []
     for index, item in enumerate("abc", 1):
