@@ -248,7 +248,7 @@ class RegisteredProject:
         return last is not None and (
             self.state is CheckoutState.LEFT_OUT
             or found.is_earlier
-            or any(run_id in each._run_ids for run_id in found.run_ids for each in checkouts)
+            or any(not each._run_ids.keys().isdisjoint(found.run_ids) for each in checkouts)
             or (not found.is_same and self._is_copy(path, last, others))
         )
 
