@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
 FLAGS_OF_OTHERS = {
-    *("--cache", "--config", "--cov", "--deselect", "--dist", "--init", "--maxfail", "--pdb", "--repository-url"),
-    *("--retries", "--storage.tsdb.retention.time", "--timeout"),
+    *("--cache", "--config", "--cov", "--deselect", "--dist", "--init", "--maxfail", "--no-nanny", "--pdb"),
+    *("--repository-url", "--retries", "--storage.tsdb.retention.time", "--timeout"),
     *("--decide-again", "--kills", "--seed", "--traced"),  # of benchmarks
 }
 VARIABLES_OF_CI = {"PAROPT_PACKAGE"}  # deploy/ci reads it

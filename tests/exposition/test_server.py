@@ -133,7 +133,7 @@ def test_only_a_page_that_was_sent_whole_counts_as_fetched(server_factory: Calla
 def test_the_landing_page_links_to_the_metrics(server_factory: Callable[..., Server]) -> None:
     response, body = ask(server_factory(telemetry_path="/m"), "/")
     assert response.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert b'<a href="/m">' in body
+    assert b'<a href="./m">' in body
 
 
 @pytest.mark.parametrize("path", ["/x", "//metrics", "/metrics/", "/../metrics", "/%6detrics", "/-/", "/METRICS"])

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from paropt_exporter import families
 from paropt_exporter.errors import HistoryError
-from paropt_exporter.events import Event, ItemRecord, Result, Scope, Shard
+from paropt_exporter.events import Decision, Event, ItemRecord, Result, Scope, Shard
 from paropt_exporter.history import History, merging
 from paropt_exporter.history.merging import Merged, ShardRun, Source, read_source
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
@@ -57,6 +57,13 @@ def _build_run(
         unit,
         replace(run_ended(run_id, at=at, stages=(unit,), result=unit.result), shard=shard),
     )
+
+
+def _decide(run_id: str, *, at: float) -> Decision:
+    return Decision(
+        pool="commands", action="up", reason="demand", old_size=1, new_size=2, at_timestamp_seconds=START + at,
+        run_id=run_id,
+    )  # fmt: skip
 
 
 def _merge(target: Path, *paths: Path) -> Merged:
@@ -127,10 +134,38 @@ def test_the_order_of_the_files_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_runs_are_in_the_order_in_which_they_began(tmp_path: Path) -> None:
-    target = _keep(tmp_path / "all.db", *_build_run("own", {"a": 1.0}, at=START + 99))
-    _merge(target, *reversed(_shards(tmp_path)))
+    """A younger run of the folder stays its last one: `--failed` repeats what failed in that."""
+    paths, target = _shards(tmp_path), tmp_path / "all.db"
+    for number, at in enumerate((-9, 99), 1):
+        _keep(target, *_build_run(f"own-{number}", {"a": 1.0}, at=START + at))
+    _merge(target, *reversed(paths))
+    merged = _dump(target)
     with closing(_open(target)) as history:
-        assert [run.run_id for run in history.load_runs()] == ["own", "base", "r1", "r2", "r3"]
+        assert [run.run_id for run in history.load_runs()] == ["own-1", "base", "r1", "r2", "r3", "own-2"]
+    _merge(target, *paths)
+    assert _dump(target) == merged
+
+
+def test_runs_come_after_own_ones_that_began_while_the_clock_was_ahead(tmp_path: Path) -> None:
+    target = tmp_path / "all.db"
+    for run_id, at in (("ahead", 9_999), ("set", -1)):
+        _keep(target, *_build_run(run_id, {"a": 1.0}, at=START + at))
+    _merge(target, *_shards(tmp_path))
+    with closing(_open(target)) as history:
+        assert [run.run_id for run in history.load_runs()] == ["ahead", "set", "base", "r1", "r2", "r3"]
+
+
+def test_decisions_are_in_the_order_of_their_runs(tmp_path: Path) -> None:
+    """Those of a run are not mixed with those of another shard, and `explain` shows a younger own one."""
+    paths = []
+    for index, ats in ((1, (1, 3)), (2, (2, 4))):
+        decisions = [_decide(f"r{index}", at=at) for at in ats]
+        paths.append(_keep(tmp_path / f"{index}.db", *_build_run(f"r{index}", {}, at=START + index), *decisions))
+    target = _keep(tmp_path / "all.db", _decide("own-1", at=0), _decide("own-2", at=9))
+    _merge(target, *reversed(paths))
+    with closing(_open(target)) as history:
+        found = [(each.run_id, each.at_timestamp_seconds - START) for each in history.load_decisions()]
+    assert found == [("own-1", 0), ("r1", 1), ("r1", 3), ("r2", 2), ("r2", 4), ("own-2", 9)]
 
 
 def test_no_total_falls_below_one_of_a_shard(tmp_path: Path) -> None:
@@ -139,6 +174,45 @@ def test_no_total_falls_below_one_of_a_shard(tmp_path: Path) -> None:
     _merge(target, *paths)
     with closing(_open(target)) as history:
         assert history.load_totals().counters[families.RUNS.name, ("standard", "success")] == 3
+
+
+def test_last_values_are_those_of_the_last_run_of_each_stage(tmp_path: Path) -> None:
+    """A shard's history also has the values of stages that other shards run, as its cache had them."""
+    base = [*_build_run("base", {"a": 1.0}), *_build_other_stage("base-lint", at=START + 1)]
+    shard = Shard(index=1, count=2, split="abc")
+    one, other = (_keep(tmp_path / f"{name}.db", *base) for name in ("one", "other"))
+    _keep(one, *_build_run("unit", {"a": 1.0}, shard=shard, at=START + 10, bad=["a"]))
+    _keep(other, *_build_other_stage("lint", at=START + 20))
+    failing = {"unit": 1, "lint": 0}
+    for number, order in enumerate(((one, other), (other, one))):
+        target = _keep(tmp_path / f"all{number}.db", *base)
+        _merge(target, *order)
+        assert _load_failing(target) == failing
+
+    younger = _keep(tmp_path / "younger.db", *base, *_build_run("fixed", {"a": 1.0}, at=START + 30))
+    before = _load_gauge(younger, families.RUN_LAST_COMPLETION.name, "standard")
+    _merge(younger, one, other)
+    assert _load_failing(younger) == {"unit": 0, "lint": 0}
+    assert _load_gauge(younger, families.RUN_LAST_COMPLETION.name, "standard") == before
+
+
+def _build_other_stage(run_id: str, *, at: float) -> tuple[Event, ...]:
+    lint = stage_ended("lint", run_id, at=at)
+    return (
+        run_started(run_id, stages=("lint",), at=at),
+        stage_started("lint", run_id, at=at),
+        lint,
+        run_ended(run_id, at=at, stages=(lint,)),
+    )
+
+
+def _load_gauge(path: Path, name: str, *labels: str) -> float:
+    with closing(_open(path)) as history:
+        return history.load_last_values().gauges[name, labels]
+
+
+def _load_failing(path: Path) -> dict[str, float]:
+    return {stage: _load_gauge(path, families.STAGE_FAILING.name, "standard", stage) for stage in ("unit", "lint")}
 
 
 def test_failures_of_all_shards_are_found_with_their_shards(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Mapping
 
+from paropt_exporter.cpu_demand import CORE_SLACK
 from paropt_exporter.serve.fair_shares import (
     QUANTUM_SECONDS,
     Machine,
@@ -150,22 +151,29 @@ def test_run_does_not_pay_for_a_time_without_others() -> None:
 
 
 class _Run:
-    """A run of a random history: it follows a share after a delay, and its tasks take whole steps."""
+    """A run of a random history: it follows a share after a delay, and its tasks take whole steps.
 
-    def __init__(self, key: int, chance: random.Random) -> None:
-        self.key, self.chance = key, chance
+    `size`: the demand of each task, in cores.
+    """
+
+    def __init__(self, key: int, chance: random.Random, *, size: float = 1.0) -> None:
+        self.key, self.chance, self.size = key, chance, size
         self.tasks: list[int] = []  # the steps that are left of each running task
         self.waiting = chance.randint(0, 12)
         self.followed = 0.0
         self.sent: list[float] = [0.0]  # unconfirmed shares, the followed one first
         self.waited_steps = 0
 
+    @property
+    def held(self) -> float:
+        return len(self.tasks) * self.size
+
     def build_demand(self, used_seconds: float) -> RunDemand:
-        held = float(len(self.tasks))
+        held = self.held
         return RunDemand(
             run=self.key,
             held=held,
-            wanted=held + self.waiting,
+            wanted=held + self.waiting * self.size,
             committed=max(held, *self.sent),
             granted=self.sent[-1],
             used_seconds=used_seconds,
@@ -180,7 +188,10 @@ class _Run:
         if self.chance.random() < 0.8:  # confirms all that it was sent; otherwise its messages take a while
             self.sent = self.sent[-1:]
             self.followed = self.sent[0]
-        while self.waiting and len(self.tasks) + 1 <= self.followed + 1e-9:
+        # As in `engine/resources`: on any share, its only task may want more.
+        while (
+            self.waiting and self.followed and (not self.tasks or self.held + self.size <= self.followed + CORE_SLACK)
+        ):
             self.waiting -= 1
             self.tasks.append(self.chance.randint(1, LONGEST_TASK_STEPS))
         if self.chance.random() < 0.05:
@@ -198,12 +209,31 @@ def test_no_run_of_a_random_history_waits_beyond_its_turn() -> None:
         _check_history(random.Random(number), steps=400)
 
 
+def test_parts_of_a_core_exceed_the_machine_by_half_a_core_at_most() -> None:
+    """Another half would be idle."""
+    worst = 0.0
+    for number in range(300):
+        chance = random.Random(number)
+        machine, used = Machine(float(chance.randint(1, 4))), UsedTime()
+        runs = [_Run(key, chance, size=chance.choice((0.5, 1.0))) for key in range(chance.randint(2, 6))]
+        for _ in range(60):
+            used.set_active([run.key for run in runs if run.tasks or run.waiting])
+            for key, share in decide_shares(machine, [run.build_demand(used.get(run.key)) for run in runs]).items():
+                runs[key].take(share.cores)
+            for run in runs:
+                run.step()
+            held = {run.key: run.held for run in runs if run.held}
+            used.advance(STEP_SECONDS, held)
+            worst = max(worst, sum(held.values()) - machine.cores)
+    assert worst == 0.5
+
+
 def _check_history(chance: random.Random, *, steps: int) -> None:
     count, machine = chance.randint(1, 6), Machine(float(chance.randint(1, 4)))
     runs, used = [_Run(key, chance) for key in range(count)], UsedTime()
     turn_steps = QUANTUM_SECONDS / STEP_SECONDS + LONGEST_TASK_STEPS + _SLOW_STEPS
     for _ in range(steps):
-        active = {run.key: float(len(run.tasks)) for run in runs if run.tasks or run.waiting}
+        active = {run.key: run.held for run in runs if run.tasks or run.waiting}
         used.set_active(active)
         demands = [run.build_demand(used.get(run.key)) for run in runs]
         shares = decide_shares(machine, demands)

@@ -25,7 +25,9 @@ def record_checkout(root: Path, *stages: str, interval_seconds: float | None = N
     """Record a run of these stages."""
     path = root / ".paropt" / "history.db"
     with closing(History(path, project="shop", clock=SystemClock())) as history:
-        history.observe_all((run_started(stages=stages), *(stage_ended(stage) for stage in stages), run_ended()))
+        run_id = f"run-{root.name}"
+        ended = [stage_ended(stage, run_id) for stage in stages]
+        history.observe_all((run_started(run_id, stages=stages), *ended, run_ended(run_id)))
     labels = tuple(StageLabels(name=stage, number=1, pool="commands") for stage in stages)
     lane = LaneLabels(lane="standard", stages=labels, interval_seconds=interval_seconds)
     return RegisteredProject(Registration(project="shop", root=str(root), history=str(path), lanes=(lane,)))

@@ -149,8 +149,9 @@ def test_folder_that_takes_no_file_costs_only_the_memory_of_it(folder: Path, his
     assert registry.projects == {project.key: project}
 
 
-def test_history_is_read_again_only_after_a_change(history: Path) -> None:
-    os.utime(history, (1, 1))
+@pytest.mark.parametrize("changed_at", [1, int(time.time()) + 3600], ids=["long ago", "before the clock was set back"])
+def test_history_is_read_again_only_after_a_change(history: Path, changed_at: int) -> None:
+    os.utime(history, (changed_at, changed_at))
     project = RegisteredProject(register(history, "fast"))
     project.refresh()
     read = project.revision

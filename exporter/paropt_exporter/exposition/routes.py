@@ -53,7 +53,8 @@ class Routes(Struct, frozen=True, kw_only=True):
 
     def _render_landing_page(self) -> bytes:
         links = ((self.telemetry_path, "Metrics"), (HEALTHY, "Healthy"), (READY, "Ready"))
-        items = "".join(f'<li><a href="{escape(path)}">{name}</a></li>' for path, name in links)
+        # relative, so that they work behind a reverse proxy with a path prefix
+        items = "".join(f'<li><a href=".{escape(path)}">{name}</a></li>' for path, name in links)
         return (
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="color-scheme" content="light dark"><title>paropt-exporter</title></head>'

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
+from itertools import accumulate, count
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,6 +24,7 @@ from msgspec import Struct, field
 from paropt_exporter import files
 from paropt_exporter.errors import INVALID_VALUE_ERRORS, HistoryError
 from paropt_exporter.events import Result
+from paropt_exporter.families import FAMILIES
 from paropt_exporter.history.database import build_unreadable_error, open_empty, open_for_reading
 from paropt_exporter.history.repair import FIRST_BYTES
 from paropt_exporter.history.values import (
@@ -39,7 +42,12 @@ _READ_TRIES = 5  # of a history that runs change meanwhile
 _PART = "::"  # between a file and a long test in it; each has its own row
 _LONGEST_ITEM_SECONDS = 1e6
 
+_SETTLED = (Result.SUCCESS.value, Result.FAILURE.value, Result.ERROR.value, Result.TIMEOUT.value)
+_TIMESTAMP = "_timestamp_seconds"
+_LABELS = {family.name: family.labels for family in FAMILIES}
+
 Row = dict[str, object]
+_Place = tuple[str, ...]  # a lane, or a lane and a stage
 
 
 class ShardRun(Struct, frozen=True, kw_only=True):
@@ -95,10 +103,11 @@ def read_source(path: Path, project: str) -> Source:
 
 def merge_sources(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> Merged:
     """Add the sources to a history, in the caller's transaction. Durations that its own shards measured now count."""
+    own_ends = _load_ends(connection, project)
     new = _insert_runs(connection, project, sources)
     connection.execute("UPDATE runs SET merged = 1 WHERE project = ?", (project,))
     _merge_totals(connection, sources)
-    _merge_latest(connection, sources, new)
+    _merge_latest(connection, sources, new, own_ends)
     return Merged(runs=len(new), items=_merge_items(connection, project, sources))
 
 
@@ -255,27 +264,69 @@ def _iter_report_rows(suite: object, project: str) -> Iterable[Row]:
 
 
 def _insert_runs(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> frozenset[str]:
-    """Insert the runs that the history lacks, after its own, in order of their start. Return their ids."""
+    """Insert the runs that the history lacks, in order of their start among its own. Return their ids."""
     known = {run_id for (run_id,) in connection.execute("SELECT run_id FROM runs")}
     found: dict[str, tuple[Row, Source]] = {}
     for source in sources:
         for run in source.runs:
             if run["run_id"] not in known:
                 found.setdefault(to_text(run["run_id"]), (run, source))
-    query = "SELECT coalesce(max(sequence), 0) FROM runs WHERE project = ?"
-    (last,) = connection.execute(query, (project,)).fetchone()
-    for number, (run, _) in enumerate(sorted(found.values(), key=lambda each: _get_time(each[0])), last + 1):
+    runs = sorted((run for run, _ in found.values()), key=_get_time)
+    query = """
+    SELECT run_id, CAST(started_ts AS REAL), CAST(sequence AS INTEGER) AS number FROM runs
+    WHERE project = ? ORDER BY number
+    """
+    own_runs = connection.execute(query, (project,)).fetchall()
+    numbers, changed = _number_rows(own_runs, [to_number(run["started_ts"]) for run in runs])
+    connection.executemany("UPDATE runs SET sequence = ? WHERE run_id = ?", changed)
+    for number, run in zip(numbers, runs, strict=True):
         _insert(connection, "runs", {**run, "sequence": number})
+    decisions: list[Row] = []
     for source in sources:
         own = {run_id for run_id, (_, origin) in found.items() if origin is source}
         for table in _RUN_TABLES:
             for row in source.details.get(table, ()):
                 if row["run_id"] in own:
                     _insert(connection, table, row)
-        for row in source.decisions:
-            if row["run_id"] in own:
-                _insert(connection, "decisions", {name: value for name, value in row.items() if name != "id"})
+        decisions += [row for row in source.decisions if row["run_id"] in own]
+    _insert_decisions(connection, project, {run_id: _get_time(run) for run_id, (run, _) in found.items()}, decisions)
     return frozenset(found)
+
+
+def _insert_decisions(
+    connection: sqlite3.Connection, project: str, times: Mapping[str, tuple[float, str]], decisions: Iterable[Row]
+) -> None:
+    """Insert decisions, those of a run together, in order of the runs' `times` among the history's own decisions."""
+    new = sorted(decisions, key=lambda row: (times[to_text(row["run_id"])], to_number(row["at_ts"])))
+    query = "SELECT id, CAST(at_ts AS REAL), id FROM decisions WHERE project = ? ORDER BY id"
+    own = connection.execute(query, (project,)).fetchall()
+    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM decisions").fetchone()
+    numbers, changed = _number_rows(own, [times[to_text(row["run_id"])][0] for row in new], last=last)
+    connection.executemany("UPDATE decisions SET id = ? WHERE id = ?", changed)
+    for number, row in zip(numbers, new, strict=True):
+        _insert(connection, "decisions", {**row, "id": number})
+
+
+def _number_rows(
+    own: Sequence[tuple[object, float, int]], times: Sequence[float], *, last: int = 0
+) -> tuple[list[int], list[tuple[int, object]]]:
+    """Return the numbers of new rows, by their ascending `times`, and changed numbers of own ones, with their keys.
+
+    `own` has the key, the time and the number of each row, in their order, which stays: a clock may have jumped. A new
+    row comes after the last own one that is not younger. Own ones after the first new one get other numbers. All new
+    numbers exceed those of own rows, and `last`.
+    """
+    earliest_left = [*accumulate((time for _, time, _ in reversed(own)), min)][::-1]  # of each row and those after it
+    free = count(max([last, *(number for _, _, number in own)]) + 1)
+    numbers: list[int] = []
+    changed: list[tuple[int, object]] = []
+    at = len(own)
+    for place in (bisect_right(earliest_left, time) for time in times):
+        changed += [(next(free), key) for key, _, _ in own[at:place]]
+        at = place
+        numbers.append(next(free))
+    changed += [(next(free), key) for key, _, _ in own[at:]]
+    return numbers, changed
 
 
 def _merge_items(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> int:
@@ -337,20 +388,60 @@ def _merge_totals(connection: sqlite3.Connection, sources: Sequence[Source]) -> 
         connection.executemany(statement, source.totals)
 
 
-def _merge_latest(connection: sqlite3.Connection, sources: Sequence[Source], new: frozenset[str]) -> None:
-    """Take the last values of the source whose new run ended last; values without a new run only fill gaps."""
+def _merge_latest(
+    connection: sqlite3.Connection, sources: Sequence[Source], new: frozenset[str], own_ends: Mapping[_Place, float]
+) -> None:
+    """Take the last values of each lane and stage from the new run that ended last, unless an own run is younger.
+
+    A history also has older values, of stages that its runs did not run: these only fill gaps. Of timestamps the
+    largest counts, since some of them, such as that of the last success, are not set by each run.
+    """
+    chosen: dict[tuple[str, str], tuple[float, float, Row]] = {}
+    for source in sources:
+        runs = [run for run in source.runs if run["run_id"] in new]
+        ends = _find_ends(runs, source.details.get("stages", ()))
+        for row in source.latest:
+            family, labels, value = to_text(row["family"]), to_text(row["labels"]), to_number(row["value"])
+            place = _find_place(family, to_texts(labels))
+            end = ends.get(place, 0.0)
+            key = (value if family.endswith(_TIMESTAMP) else end if end > own_ends.get(place, 0.0) else 0.0, value)
+            if (family, labels) not in chosen or key > chosen[family, labels][:2]:
+                chosen[family, labels] = (*key, row)
     statement = """
     INSERT INTO latest (project, family, labels, value) VALUES (:project, :family, :labels, :value)
     ON CONFLICT (project, family, labels) DO {}
     """
-    ends = [(_find_last_end(source, new), source) for source in sources]
-    for end, source in sorted(ends, key=lambda each: each[0]):
-        action = "UPDATE SET value = excluded.value" if end else "NOTHING"
-        connection.executemany(statement.format(action), source.latest)
+    for (family, _), (rank, _, row) in chosen.items():
+        newest = "max(value, excluded.value)" if family.endswith(_TIMESTAMP) else "excluded.value"
+        connection.execute(statement.format(f"UPDATE SET value = {newest}" if rank else "NOTHING"), row)
 
 
-def _find_last_end(source: Source, new: frozenset[str]) -> float:
-    return max((to_number(run["ended_ts"]) for run in source.runs if run["run_id"] in new), default=0.0)
+def _find_place(family: str, labels: Sequence[str]) -> _Place:
+    """Return the lane, or the lane and the stage, that a series is about."""
+    names = _LABELS.get(family, ())
+    return tuple(value for name, value in zip(names, labels, strict=False) if name in ("lane", "stage"))
+
+
+def _load_ends(connection: sqlite3.Connection, project: str) -> Mapping[_Place, float]:
+    """Return when the last run of each lane, and of each stage of it, ended."""
+    found = connection.execute("SELECT run_id, lane, ended_ts FROM runs WHERE project = ?", (project,))
+    runs = [{"run_id": run_id, "lane": lane, "ended_ts": ended} for run_id, lane, ended in found if ended is not None]
+    stages = connection.execute("SELECT run_id, stage, result FROM stages")
+    return _find_ends(runs, [{"run_id": run_id, "stage": stage, "result": result} for run_id, stage, result in stages])
+
+
+def _find_ends(runs: Iterable[Row], stages: Iterable[Row]) -> Mapping[_Place, float]:
+    """As `_load_ends`. A stage that was stopped or skipped keeps the values of an earlier run."""
+    ends: dict[_Place, float] = defaultdict(float)
+    by_run = {run["run_id"]: (to_text(run["lane"]), to_number(run["ended_ts"])) for run in runs}
+    for lane, end in by_run.values():
+        ends[lane,] = max(ends[lane,], end)
+    for row in stages:
+        if row["run_id"] in by_run and row["result"] in _SETTLED:
+            lane, end = by_run[row["run_id"]]
+            place = (lane, to_text(row["stage"]))
+            ends[place] = max(ends[place], end)
+    return ends
 
 
 def _insert(connection: sqlite3.Connection, table: str, row: Row) -> None:

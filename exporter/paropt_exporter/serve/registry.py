@@ -9,7 +9,9 @@ import stat
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
+from enum import Enum
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 
@@ -34,6 +36,7 @@ _LONGEST_BYTES = 64 * 1024 * 1024
 _MOST_PROJECTS = 10_000
 # The clock of file times ticks every few milliseconds, so a file that has just changed may change again unnoticed.
 _TICK_NANOSECONDS = 50_000_000
+_AHEAD_NANOSECONDS = 60_000_000_000  # by which the clock of a file server may be ahead
 _BUCKETS = len(families.BUCKETS_SECONDS) + 1
 _KEPT_SECONDS = 7 * 86_400.0  # how long a registration outlives its history, which may be on a disk that is not mounted
 _MOST_DELETED = 100  # checkouts of a project: each takes 100 KB of memory, and 0.1 ms of each page after a run
@@ -76,8 +79,33 @@ class StoredValues(Struct, frozen=True, kw_only=True):
     last_run: LastRun | None = None
 
 
+class CheckoutState(Enum):
+    """What a checkout contributes to the sum of its project."""
+
+    AWAITED = "nothing: `serve` has restarted, and its history has not been read since"
+    LEFT_OUT = "nothing: as before, but a page has shown the others without it"
+    COUNTED = "its values"
+    MOVED = "nothing: its history is at the path of another checkout, which has its values"
+
+
+class Joining(Struct, frozen=True):
+    """The last run of a checkout that does not count, since it joined others then, and the totals up to it."""
+
+    after: LastRun
+    before: Totals
+
+
 class RegisteredProject:
     """A checkout of a project, with the last values that could be read from its history.
+
+        restored ────────> AWAITED ──a page has the others without it──┐
+                              │                                        v
+                              │ read                               LEFT_OUT <── new beside others, or a new history
+                              v                                        │        at the path of a moved one
+        new, the first ──> COUNTED <──read: only later runs count──────┘
+                              │ its history is at another path
+                              v
+                            MOVED ──next page──> merged into the other checkout, and forgotten
 
         values.totals = totals in the history + _past
 
@@ -87,31 +115,29 @@ class RegisteredProject:
         the history at the path is                              _past becomes
         the same one, with more runs                            the same as before
         another one, as after `git clean`                       the values so far
+        that of a deleted checkout, which was moved here        the values so far, and the other's `_past`
         one with runs of another checkout, a copy of one, or    the values so far, less the totals in it
         an earlier state, as a CI job restores it
         that of a checkout which a sum has left out             less the totals in it
 
-    In the last two cases only later runs count: `joined_after` is the last one that does not, and `before` has the
-    totals up to it.
+    In the last two cases only later runs count (`joining`).
     """
 
     def __init__(self, registration: Registration) -> None:
         self.registration = registration
         self._lock = Lock()  # held while the history is read: for a page, or at the start of a run
+        self.state = CheckoutState.COUNTED
+        self.is_missing = False  # whether it has had no history since `serve` started, as on a disk not mounted yet
+        self.missing_since_timestamp_seconds = 0.0
         self.ended: LiveSeries = {}  # counters of processes that have ended; the mapping is replaced, never changed
         self.values = StoredValues()
+        self.joining: Joining | None = None
+        self.moved_to: RegisteredProject | None = None
         self.fault = ""
-        self.is_stored = True  # whether the last write of its file succeeded
-        self.must_store = False  # whether its file lacks a change that a read of the history has found
-        self.missing_since_timestamp_seconds = 0.0
-        # One of an earlier `serve` is not known until its history has been read; it may be missing meanwhile.
-        self.is_known, self.is_missing = True, False
-        self.was_left_out = False  # of the last sum of its project's checkouts, since it was not known
+        self.must_store = False  # whether its file lacks a change
         self.revision = 0  # grows with each change of values or registration
         self._stamp: object = None
         self._past = Totals()
-        self.joined_after: LastRun | None = None
-        self.before = Totals()
         self._run_ids: dict[str, None] = {}  # of its last runs that count
 
     @classmethod
@@ -120,27 +146,30 @@ class RegisteredProject:
         project = cls(Registration(**{name: getattr(stored, name) for name in Registration.__struct_fields__}))
         project.ended = _read_samples(stored.ended)
         if stored.joined_after is not None:
-            project.join(stored.joined_after, _build_totals(_read_samples(stored.before)))
-        project.is_known, project.is_missing = False, is_missing
+            before = _build_totals(_read_samples(stored.before))
+            project.joining = Joining(stored.joined_after, before)
+            project.values, project._past = StoredValues(last_run=stored.joined_after), _negate(before)
+        project.state, project.is_missing = CheckoutState.AWAITED, is_missing
         return project
 
     @property
     def key(self) -> ProjectKey:
         return self.registration.project, self.registration.history
 
-    def join(self, after: LastRun, before: Totals) -> None:
-        """Count only the runs after this one, and subtract these totals. Call it before the first `refresh`."""
-        self.joined_after, self.before = after, before
-        self.values, self._past = StoredValues(last_run=after), _negate(before)
+    @property
+    def is_known(self) -> bool:
+        """Whether its values are those of a history that has been read, or of none."""
+        return self.state in (CheckoutState.COUNTED, CheckoutState.MOVED)
 
     def refresh(self, checkouts: Iterable[RegisteredProject] = ()) -> None:
         """Read the history if it has changed. Never raises: if it can't be read, the last values stay.
 
         It is no fault if the whole checkout was deleted, as in CI jobs, or if there has been no history since `serve`
-        started. If one of `checkouts` was moved here, its values are dropped.
+        started. One of `checkouts` that was moved here gives its values to this one.
         """
         with self._lock:
-            self._refresh(checkouts)
+            if self.state is not CheckoutState.MOVED:
+                self._refresh(checkouts)
 
     def _refresh(self, checkouts: Iterable[RegisteredProject]) -> None:
         path = Path(self.registration.history)
@@ -152,8 +181,7 @@ class RegisteredProject:
             self._stamp, self.fault = None, ""
             return
         try:
-            if self._read(path, checkouts := tuple(checkouts)):
-                self._drop_moved(path, checkouts)
+            self._read(path, [each for each in checkouts if each is not self])
             fault = ""
         except (HistoryError, OSError) as error:
             self._stamp, fault = None, "" if _is_deleted(self.registration.root) else str(error)
@@ -168,8 +196,11 @@ class RegisteredProject:
         """Read the history at the start of a run, if it has other runs than before. Never raises.
 
         If it is an earlier state, as a CI job restores it from a cache, or has runs of another checkout, only this run
-        and later ones count.
+        and later ones count. So does the first run of a checkout that a sum has left out.
         """
+        if self.state is CheckoutState.LEFT_OUT:
+            self.refresh(checkouts)
+            return
         path = Path(self.registration.history)
         stamp = _stamp(path)
         if stamp is None or stamp == self._stamp:
@@ -182,48 +213,69 @@ class RegisteredProject:
         if not is_known:
             self.refresh(checkouts)
 
-    def _read(self, path: Path, checkouts: Iterable[RegisteredProject]) -> bool:
-        """Read the history; return whether it is a different one than the last time."""
+    def _read(self, path: Path, others: Sequence[RegisteredProject]) -> None:
         known = self.values.last_run
         found = _read_unchanged(path, self.registration.project, known)
         if found is None:
             self._stamp = None
-            return False
-        values = found.values
-        has_others = found.is_same and known is not None and self._has_runs_of_others(found.run_ids, checkouts)
-        if has_others or not found.is_same:
-            self._past = self.values.totals
-        if self.was_left_out:
-            self._past = Totals()  # nothing of it is in the sum
-        if values.last_run is not None and (
-            self.was_left_out
-            or found.is_earlier
-            or has_others
-            or (not found.is_same and self._is_copy(path, values.last_run, checkouts))
-        ):
-            self.joined_after, self.before, self.must_store = values.last_run, values.totals, True
-            self._past = sum_totals((self._past, _negate(values.totals)))
+            return
+        moved = None if known is not None and found.is_same else _find_moved(path, self.registration.project, others)
+        joins = moved is None and self._must_join(path, found, others)
+        if joins or moved is not None or not found.is_same:
+            self._past, self.joining = self.values.totals, None
+        if moved is not None:
+            self._past, self.joining = sum_totals((self._past, moved._past)), moved.joining
+            self._run_ids, self.must_store = {**moved._run_ids, **self._run_ids}, True
+        if joins and found.values.last_run is not None:
+            self.joining, self.must_store = Joining(found.values.last_run, found.values.totals), True
+            self._past = sum_totals((self._past, _negate(found.values.totals)))
         else:
             self._run_ids |= dict.fromkeys(found.run_ids)
             for run_id in tuple(self._run_ids)[:-_MOST_RUN_IDS]:
                 del self._run_ids[run_id]
-        self.values, self._stamp = _add_past(values, self._past), found.stamp
-        self.is_known, self.was_left_out = True, False
+        self.values, self._stamp = _add_past(found.values, self._past), found.stamp
+        self.state = CheckoutState.COUNTED
         if self.missing_since_timestamp_seconds:
             self.missing_since_timestamp_seconds, self.must_store = 0.0, True
         self.revision += 1
-        return known is None or not found.is_same
+        if moved is not None:
+            moved.move_to(self)
 
-    def _has_runs_of_others(self, run_ids: Iterable[str], checkouts: Iterable[RegisteredProject]) -> bool:
-        """Return whether another checkout has had one of these runs: a cache has brought it here, or there."""
-        others = [each._run_ids for each in checkouts if each is not self]
-        return any(run_id in known for run_id in run_ids for known in others)
+    def _must_join(self, path: Path, found: _Reading, others: Sequence[RegisteredProject]) -> bool:
+        """Return whether only later runs count: this checkout or others have had those in the history."""
+        last = found.values.last_run
+        checkouts = others if found.is_same else (self, *others)
+        return last is not None and (
+            self.state is CheckoutState.LEFT_OUT
+            or found.is_earlier
+            or any(not each._run_ids.keys().isdisjoint(found.run_ids) for each in checkouts)
+            or (not found.is_same and self._is_copy(path, last, others))
+        )
+
+    def _is_copy(self, path: Path, last_run: LastRun, others: Sequence[RegisteredProject]) -> bool:
+        """Return whether the history at a path is a copy of another checkout's, whose runs are already in the sum."""
+        for other in others:
+            if other.state is CheckoutState.MOVED or _is_deleted(other.registration.root):
+                continue
+            known = other.values.last_run
+            pairs = [(Path(other.registration.history), last_run), *([(path, known)] if known is not None else [])]
+            for place, run in pairs:
+                with suppress(HistoryError, OSError), closing(_open_history(place, self.registration.project)) as there:
+                    if there.has_held_run(run):
+                        return True
+        return False
+
+    def move_to(self, other: RegisteredProject) -> None:
+        """Note that another checkout has the values by now: they would count twice."""
+        self.state, self.moved_to = CheckoutState.MOVED, other
+        self.values, self._past, self._run_ids, self.joining = StoredValues(), Totals(), {}, None
+        self.revision += 1
 
     def will_count(self) -> bool:
         """Return whether the runs of this checkout are in the sum, or will be with the next page."""
-        if self.is_known:
+        if self.state is CheckoutState.COUNTED:
             return self.values.last_run is not None or not _is_deleted(self.registration.root)
-        return not self.is_missing
+        return self.state is not CheckoutState.MOVED and not self.is_missing
 
     def is_deleted(self) -> bool:
         """Return whether the checkout and its history are gone."""
@@ -242,25 +294,15 @@ class RegisteredProject:
         self.registration = replace(self.registration, lanes=tuple(lanes.values()), bounds=bounds)
         self.revision += 1
 
-    def _is_copy(self, path: Path, last_run: LastRun, checkouts: Iterable[RegisteredProject]) -> bool:
-        """Return whether the history at a path is a copy of another checkout's, whose runs are already in the sum."""
-        for other in checkouts:
-            if other is self or other.values.last_run is None or _is_deleted(other.registration.root):
-                continue
-            for place, run in (
-                (Path(other.registration.history), last_run),
-                (path, other.values.last_run),
-            ):
-                with suppress(HistoryError, OSError), closing(_open_history(place, self.registration.project)) as there:
-                    if there.has_held_run(run):
-                        return True
-        return False
+    def find_owner(self) -> RegisteredProject:
+        """Return the checkout that has the values of a moved one, which may have been moved again."""
+        return self if self.moved_to is None else self.moved_to.find_owner()
 
-    def _drop_moved(self, path: Path, checkouts: Iterable[RegisteredProject]) -> None:
-        """Drop the values of a deleted checkout whose history is now this one: they would count twice."""
-        for other in _find_moved(path, self.registration.project, checkouts):
-            other.values = StoredValues(totals=other._past)
-            other.revision += 1
+    def begin_again(self) -> None:
+        """Continue as a new checkout beside the one to whose path the history was moved."""
+        self.find_owner().absorb(self)
+        self.state, self.moved_to, self.ended = CheckoutState.LEFT_OUT, None, {}
+        self.revision += 1
 
 
 def refresh_checkouts(checkouts: Sequence[RegisteredProject]) -> None:
@@ -272,7 +314,8 @@ def refresh_checkouts(checkouts: Sequence[RegisteredProject]) -> None:
         checkout.refresh(checkouts)
     if any(checkout.is_known for checkout in checkouts):
         for checkout in checkouts:
-            checkout.was_left_out = not checkout.is_known
+            if checkout.state is CheckoutState.AWAITED:
+                checkout.state = CheckoutState.LEFT_OUT
 
 
 def merge_last(values: Sequence[StoredValues]) -> LastValues:
@@ -303,13 +346,25 @@ def sum_shown_cpu(values: Sequence[StoredValues]) -> dict[Labels, float]:
     }
 
 
-def _find_moved(path: Path, project: str, checkouts: Iterable[RegisteredProject]) -> list[RegisteredProject]:
-    """Return the deleted checkouts whose history is now the one at a path. Raises HistoryError."""
-    deleted = [each for each in checkouts if each.values.last_run and _is_deleted(each.registration.root)]
+def _find_moved(path: Path, project: str, others: Iterable[RegisteredProject]) -> RegisteredProject | None:
+    """Return the deleted checkout whose history is now the one at a path. Raises HistoryError.
+
+    A copy of it may have been deleted, too: the history continues that of the one with the latest run.
+    """
+    deleted = [
+        (each.values.last_run.sequence, each)
+        for each in others
+        if each.state is CheckoutState.COUNTED
+        and each.values.last_run is not None
+        and _is_deleted(each.registration.root)
+    ]
     if not deleted:
-        return []
+        return None
     with closing(_open_history(path, project)) as history:
-        return [each for each in deleted if each.values.last_run and history.has_held_run(each.values.last_run)]
+        for _, each in sorted(deleted, key=itemgetter(0), reverse=True):
+            if each.values.last_run is not None and history.has_held_run(each.values.last_run):
+                return each
+    return None
 
 
 def _add_past(values: StoredValues, past: Totals) -> StoredValues:
@@ -410,8 +465,11 @@ def _stamp(path: Path) -> _Stamp:
 
 
 def _is_old(path: Path) -> bool:
-    newest = max(mtime for _, _, mtime in _stamp(path) or ((0, 0, time.time_ns()),))
-    return newest < time.time_ns() - _TICK_NANOSECONDS
+    """Return whether a further change of the history would change its stamp."""
+    now = time.time_ns()
+    newest = max(mtime for _, _, mtime in _stamp(path) or ((0, 0, now),))
+    # A time far in the future dates from before the clock was set back.
+    return newest < now - _TICK_NANOSECONDS or newest > now + _AHEAD_NANOSECONDS
 
 
 class Registry:
@@ -425,6 +483,7 @@ class Registry:
         self._folder = folder
         self._most_deleted = most_deleted
         self.projects: dict[ProjectKey, RegisteredProject] = {}
+        self._unstored: set[ProjectKey] = set()  # those whose last write failed
         for path in sorted(folder.glob(f"*{_SUFFIX}"))[:_MOST_PROJECTS]:
             stored = _read_file(path)
             if stored is None:
@@ -445,39 +504,28 @@ class Registry:
     def register(self, registration: Registration) -> RegisteredProject:
         """Add a project before a run of it begins, or renew its label sets without dropping lanes of other runs."""
         key = (registration.project, registration.history)
+        checkouts = [each for each in self.projects.values() if each.registration.project == registration.project]
         project = self.projects.get(key)
         if project is None:
             project = RegisteredProject(registration)
-            self._join_others(project)
+            if any(each.will_count() for each in checkouts) and _stamp(Path(registration.history)) is not None:
+                project.state = CheckoutState.LEFT_OUT
+                project.refresh(checkouts)
             self.projects[key] = project
         else:
-            checkouts = [each for each in self.projects.values() if each.registration.project == key[0]]
-            if project.is_missing and project.was_left_out:  # it is back: a page may come only after its next run
-                project.refresh(checkouts)
-            else:
-                project.read_before_run(checkouts)
+            if project.state is CheckoutState.MOVED:
+                project.begin_again()
+            project.read_before_run(checkouts)
             known = project.registration
             lanes = {lane.lane: lane for lane in (*known.lanes, *registration.lanes)}
             bounds = {**known.bounds, **registration.bounds}
             registration = replace(registration, lanes=tuple(lanes.values()), bounds=bounds)
-            if registration == known and project.is_stored and not project.must_store:
+            if registration == known and not project.must_store:
                 return project
             project.registration = registration
         project.revision += 1
         self._write(project)
         return project
-
-    def _join_others(self, project: RegisteredProject) -> None:
-        """If other checkouts are already in the sum, leave out the runs that a new one has had, unless it was moved."""
-        name, path = project.registration.project, Path(project.registration.history)
-        others = [each for each in self.projects.values() if each.registration.project == name and each.will_count()]
-        if not others or _stamp(path) is None:
-            return
-        with suppress(HistoryError, OSError):  # its first run has opened it; the page reports why it can't be read
-            if not _find_moved(path, name, others):
-                found = _read_unchanged(path, name, None)
-                if found is not None and found.values.last_run is not None:
-                    project.join(found.values.last_run, found.values.totals)
 
     def keep_counters(self, project: RegisteredProject, series: LiveSeries) -> None:
         """Keep the counters of a process that has ended, for the next `serve`, too.
@@ -490,30 +538,36 @@ class Registry:
             self._write(project)
 
     def merge_deleted(self, busy: Collection[RegisteredProject]) -> None:
-        """Add the oldest deleted checkouts of each project to later ones, and forget them: CI jobs may make many.
+        """Add moved checkouts, and the oldest deleted ones of each project, to others: CI jobs may make many.
 
         `busy` are those that a run has. If such a checkout returns, it counts as a new one. Call it while no page is
         made: one with both would show too much.
         """
         by_name: dict[str, list[RegisteredProject]] = {}
-        for project in self.projects.values():
-            by_name.setdefault(project.registration.project, []).append(project)
+        for project in tuple(self.projects.values()):
+            if project.state is not CheckoutState.MOVED:
+                by_name.setdefault(project.registration.project, []).append(project)
+            elif project not in busy:
+                self._merge(project, project.find_owner())
         for checkouts in by_name.values():
             if len(checkouts) <= self._most_deleted:
                 continue
             deleted = [each for each in checkouts if each.is_known and each not in busy and each.is_deleted()]
             surplus = len(deleted) - self._most_deleted
             for earlier, later in pairwise(deleted[: surplus + 1] if surplus > 0 else ()):
-                later.absorb(earlier)
-                del self.projects[earlier.key]
-            if surplus > 0:
-                self._write(deleted[surplus])
-                for earlier in deleted[:surplus]:
-                    with suppress(OSError):
-                        self._find_path(earlier.key).unlink()
+                self._merge(earlier, later)
+
+    def _merge(self, project: RegisteredProject, owner: RegisteredProject) -> None:
+        """Add a checkout to another one, and forget it once the other one is stored."""
+        owner.absorb(project)
+        project.move_to(owner)
+        del self.projects[project.key]
+        self._write(owner)
+        with suppress(OSError):
+            self._find_path(project.key).unlink()
 
     def store_changes(self) -> None:
-        """Write the registrations to which a read of their histories has added something."""
+        """Write the registrations whose files lack a change that a read has found, or that a full disk has refused."""
         for project in self.projects.values():
             if project.must_store:
                 self._write(project)
@@ -526,11 +580,12 @@ class Registry:
     def _write(self, project: RegisteredProject) -> None:
         project.must_store = False  # first: a page that reads the history meanwhile may set it again
         registration = project.registration
-        before: LiveSeries = {**project.before.counters, **project.before.histograms}
+        joining = project.joining
+        before: LiveSeries = {} if joining is None else {**joining.before.counters, **joining.before.histograms}
         stored = _StoredProject(
             **asdict(registration),
             ended=_build_samples(project.ended),
-            joined_after=project.joined_after,
+            joined_after=None if joining is None else joining.after,
             before=_build_samples(before),
             missing_since_timestamp_seconds=project.missing_since_timestamp_seconds,
         )
@@ -538,14 +593,15 @@ class Registry:
         try:
             files.replace_file(self._find_path(project.key), content, mode=files.PRIVATE_FILE)
         except OSError as error:
-            if project.is_stored:  # logged once, until the disk has room again
+            if project.key not in self._unstored:  # logged once, until the disk has room again
                 log.warning(
                     "a registration was not stored: after a restart the project is missing until its next run",
                     extra={"project": registration.project, "err": error.strerror or str(error)},
                 )
-            project.is_stored = False
+            self._unstored.add(project.key)
+            project.must_store = True
         else:
-            project.is_stored = True
+            self._unstored.discard(project.key)
 
     def _find_path(self, key: ProjectKey) -> Path:
         name = hashlib.sha256(os.fsencode("\0".join(key))).hexdigest()[:24]
