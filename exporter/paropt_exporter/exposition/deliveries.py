@@ -17,6 +17,8 @@ _SUCCESS, _FAILURE = families.DELIVERY_RESULTS
 
 Deliver = Callable[[bytes], None]
 
+_MOST_DELIVERIES = 3  # of one run: those that end during its deliveries deliver later totals themselves
+
 
 class Sinks:
     """The sinks of each run's final page: a function for each target. Other deliveries, such as OTLP's, are counted,
@@ -31,14 +33,19 @@ class Sinks:
         self._counts = dict.fromkeys(product(families.DELIVERY_TARGETS, families.DELIVERY_RESULTS), 0)
         self._failing: dict[str, bool] = {}
 
-    def deliver(self, page: Callable[[], bytes]) -> frozenset[str]:
-        """Deliver one page in text format to all targets; return those that failed. Blocks until each has finished."""
+    def deliver(self, page: Callable[[], bytes], count_ended_runs: Callable[[], float]) -> frozenset[str]:
+        """Deliver a page in text format to all targets; return those that failed. Blocks until each has finished.
+
+        If another run of the project ends meanwhile, its own page may be delivered between the rendering of this one
+        and its arrival, and would be replaced by lower totals. So a page follows that counts that run.
+        """
         if not self._targets:
             return frozenset()
-        final = page()
-        failed = frozenset(target for target in self._targets if not self._deliver_to(target, final))
-        for target in self._targets:
-            self.count(target, failed=target in failed)
+        for _ in range(_MOST_DELIVERIES):
+            ended = count_ended_runs()
+            failed = self._deliver_page(page())
+            if count_ended_runs() == ended:
+                break
         return failed
 
     def count(self, target: str, *, failed: bool) -> None:
@@ -56,6 +63,12 @@ class Sinks:
         """Return the number of deliveries by (target, result)."""
         with self._lock:
             return dict(self._counts)
+
+    def _deliver_page(self, page: bytes) -> frozenset[str]:
+        failed = frozenset(target for target in self._targets if not self._deliver_to(target, page))
+        for target in self._targets:
+            self.count(target, failed=target in failed)
+        return failed
 
     def _deliver_to(self, target: str, page: bytes) -> bool:
         try:

@@ -169,6 +169,7 @@ class History:
     # `queries` describes them; the connection and the project come from this object.
     load_totals = _read(queries.load_totals)
     load_last_values = _read(queries.load_last_values)
+    count_ended_runs = _read(queries.count_ended_runs)
     load_last_run = _read(queries.load_last_run)
     load_sequences = _read(queries.load_sequences)
     has_held_run = _read(queries.has_held_run)
