@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter import descriptors
 from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.engine.pool_sizes import PoolSizes
 from paropt_exporter.engine.pool_uses import PoolUses
@@ -447,6 +448,8 @@ class PoolWorkers:
         assert self._routing is not None  # the plan has calls
         name, run = self._routing.choose(target), self._current
         try:
+            if run.sizes.is_optional(name):
+                descriptors.check_limit_for_processes()
             self._get_pool(name)
             return name, self._call_pools[name]
         except (RuntimeError, OSError) as error:  # the system has no resources for a process pool
