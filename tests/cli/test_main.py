@@ -197,6 +197,24 @@ def test_error_ends_with_one_line_and_its_exit_code(
 
 
 @pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (RuntimeError("can't start new thread"), "raise its limit (ulimit -u, or a cgroup's pids.max)"),
+        (OSError(errno.EMFILE, "too many"), "raise their limit (ulimit -n)"),
+        (MemoryError(), "raise its limit (ulimit -v, or a cgroup's memory.max)"),
+        (OSError(errno.ENOMEM, "none"), "raise its limit (ulimit -v, or a cgroup's memory.max)"),
+    ],
+)
+def test_shortage_ends_with_one_line_that_names_the_limit(
+    error: Exception, advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(error, monkeypatch)
+    assert main.main([]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(advice)
+
+
+@pytest.mark.parametrize(
     ("error", "said"),
     [
         (UsageError("unknown lane"), ["unknown lane"]),

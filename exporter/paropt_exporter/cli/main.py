@@ -120,11 +120,24 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
             return code
         if flags.log_level == "debug":
             raise
-        if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
-            _print_error(flags, "the system can't start a thread: raise its limit (ulimit -u, or a cgroup's pids.max)")
-            return EXIT_INTERNAL
-        _print_error(flags, f"internal error: {type(error).__name__}: {error} (--log.level debug shows where)")
+        cause = (
+            _find_shortage(error) or f"internal error: {type(error).__name__}: {error} (--log.level debug shows where)"
+        )
+        _print_error(flags, cause)
         return EXIT_INTERNAL
+
+
+def _find_shortage(error: Exception) -> str:
+    """Return which of the system's resources an error says to be used up, and what to do; "" if it says none."""
+    import errno
+
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        return "the system can't start a thread: raise its limit (ulimit -u, or a cgroup's pids.max)"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "there are not enough file descriptors: raise their limit (ulimit -n)"
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return "there is not enough memory: raise its limit (ulimit -v, or a cgroup's memory.max)"
+    return ""
 
 
 def _print_error(flags: Flags, *lines: str, prefix: str = f"{PROGRAM}: ", failed: bool = True) -> None:
