@@ -366,6 +366,7 @@ def test_dying_worker_fails_only_its_task_and_is_replaced(
     assert isinstance(error, WorkerDied)
     assert isinstance(error, BrokenExecutor)
     assert str(error).startswith(f"doomed: {text} in worker ")
+    assert str(error).endswith("perhaps by the out-of-memory killer") is (code == -signal.SIGKILL)
     assert error.exit_code_or_signal == code
     assert [future.result(HANG_SECONDS) for future in others] == [2 * number for number in range(50)] * 2
     assert eventually(lambda: pool.live == 2)

@@ -164,7 +164,8 @@ def describe_exit(process: WorkerProcess, code: int | None) -> str:
         killer = f"{signal.Signals(-code).name} ({-code})"
     except ValueError:
         killer = f"signal {-code}"
-    return f"killed by {killer} {where}"
+    hint = ", perhaps by the out-of-memory killer" if -code == signal.SIGKILL else ""
+    return f"killed by {killer} {where}{hint}"
 
 
 def _load_error(item: WorkItem, kind: int, body: Body) -> BaseException:
