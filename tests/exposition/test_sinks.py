@@ -41,6 +41,7 @@ def test_without_targets_no_page_is_rendered() -> None:
 )
 def test_a_page_follows_if_another_run_ends_during_the_delivery(ended: Iterator[int], delivered: int) -> None:
     pages: list[bytes] = []
-    sinks = Sinks({"textfile": pages.append})
-    assert sinks.deliver(lambda: b"page", lambda: next(ended)) == frozenset()
+    sinks = Sinks({"textfile": pages.append, "pushgateway": refuse})
+    assert sinks.deliver(lambda: b"page", lambda: next(ended)) == {"pushgateway"}
     assert len(pages) == delivered
+    assert sinks.count_deliveries()["pushgateway", "failure"] == 1  # it may have taken ten seconds

@@ -37,16 +37,20 @@ class Sinks:
         """Deliver a page in text format to all targets; return those that failed. Blocks until each has finished.
 
         If another run of the project ends meanwhile, its own page may be delivered between the rendering of this one
-        and its arrival, and would be replaced by lower totals. So a page follows that counts that run.
+        and its arrival, and would be replaced by lower totals. So a page follows that counts that run, except to a
+        target that has failed.
         """
-        if not self._targets:
-            return frozenset()
+        failed: set[str] = set()
+        left = tuple(self._targets)
         for _ in range(_MOST_DELIVERIES):
-            ended = count_ended_runs()
-            failed = self._deliver_page(page())
+            if not left:
+                break
+            ended, final = count_ended_runs(), page()
+            failed.update(target for target in left if not self._deliver_to(target, final))
+            left = tuple(target for target in left if target not in failed)
             if count_ended_runs() == ended:
                 break
-        return failed
+        return frozenset(failed)
 
     def count(self, target: str, *, failed: bool) -> None:
         """Count a delivery."""
@@ -64,16 +68,12 @@ class Sinks:
         with self._lock:
             return dict(self._counts)
 
-    def _deliver_page(self, page: bytes) -> frozenset[str]:
-        failed = frozenset(target for target in self._targets if not self._deliver_to(target, page))
-        for target in self._targets:
-            self.count(target, failed=target in failed)
-        return failed
-
     def _deliver_to(self, target: str, page: bytes) -> bool:
         try:
             self._targets[target](page)
         except DeliveryError as error:
             log.warning("final values not delivered", extra={"target": target, "err": str(error)})
+            self.count(target, failed=True)
             return False
+        self.count(target, failed=False)
         return True
