@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -15,11 +16,14 @@ from msgspec.structs import replace
 from paropt_exporter import host
 from paropt_exporter.engine import run_record
 from paropt_exporter.engine.workers import PoolWorkers
+from paropt_exporter.errors import InitializerFailed
 from paropt_exporter.events import Measurement, PoolUse, Result, Scope, Strategy
 from paropt_exporter.executors import TaskFuture, ThreadPool, procfs
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, save_profiles
 from paropt_exporter.executors.base import RemotePool, RemoteTaskOptions
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
+from paropt_exporter.executors.processes import process_handler, scheduler
+from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import orphans
 from paropt_exporter.plan import COMMANDS, DASK, PROCESSES, THREADS, Bounds, Call, Commands, PlannedStage, PlannedTask
 from support.environment import removed_while_copied
@@ -64,6 +68,25 @@ def test_start_of_a_call_reads_no_file_about_the_threads(workers: PoolWorkers, m
     monkeypatch.setattr(procfs, "_read", note_reader)
     run(workers, WAITS)
     assert threading.get_ident() not in readers
+
+
+def test_pool_that_got_no_process_is_tried_again_in_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service failed in all later runs, until it was restarted."""
+
+    def refuse(_: object) -> WorkerConnection:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    stage = stage_of("call", PROCESSES, Call(target="os:getpid"))
+    planned = plan(stage, workers=2, strategy=Strategy.PROCESS)
+    monkeypatch.setattr(scheduler, "_MOST_FAILED_STARTS", 1)
+    with closing(PoolWorkers()) as workers:
+        with monkeypatch.context() as shortage:
+            shortage.setattr(process_handler, "WorkerConnection", refuse)
+            workers.prepare(planned, 2)
+            with pytest.raises(InitializerFailed):
+                run(workers, stage)
+        workers.prepare(planned, 2)
+        run(workers, stage)
 
 
 def use(workers: PoolWorkers) -> dict[str, PoolUse]:

@@ -1061,6 +1061,27 @@ def test_crash_loop_ends_with_its_cause() -> None:
     assert "exited with code 7" in str(error)
 
 
+def exit_if_there(path: Path) -> None:
+    if path.exists():
+        os._exit(7)
+
+
+def test_failed_pool_takes_tasks_after_it_was_reopened(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+    with ProcessPool(2, initializer=exit_if_there, initargs=(broken,)) as pool:
+        assert isinstance(pool.submit(nothing).exception(HANG_SECONDS), InitializerFailed)
+        with pytest.raises(InitializerFailed):
+            pool.submit(nothing)
+        broken.unlink()
+        pool.reopen()
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        assert eventually(lambda: pool.live == 2)
+    pool.reopen()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
+
+
 def test_large_arguments_and_results_arrive(pool: ProcessPool) -> None:
     large = bytes(30_000_000)
     futures = [pool.submit(bytes, large) for _ in range(3)]

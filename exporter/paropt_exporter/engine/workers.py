@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from paropt_exporter.engine.temporary_folder import TemporaryFolder
     from paropt_exporter.executors.base import CallPool, RemotePool, WorkerPool
     from paropt_exporter.executors.calls import CallOutcome
+    from paropt_exporter.executors.processes.executor import ProcessPool
     from paropt_exporter.executors.thread_calls import ThreadCalls
 
 log = logging.getLogger(__name__)
@@ -149,6 +150,7 @@ class PoolWorkers:
         self._pools: dict[str, WorkerPool] = {}
         self._call_pools: dict[str, CallPool] = {}  # the pools of `_pools` that take calls
         self._commands: CommandPool | None = None  # likewise, the pool that takes commands
+        self._processes: ProcessPool | None = None
         self._uses = PoolUses()
         self._run: _RunState | None = None  # None before the first plan
         self._thread_calls: ThreadCalls | None = None  # None before the first plan with calls
@@ -482,6 +484,8 @@ class PoolWorkers:
         if name not in self._pools:
             self._make_pool(name, run.get_pool_target(name))
         if name not in self._uses:
+            if name == PROCESSES and self._processes is not None:
+                self._processes.reopen()  # in an earlier run the system may have given no process
             self._resize_pool(name, run.get_pool_target(name), run.reason)
         return self._pools[name]
 
@@ -496,8 +500,10 @@ class PoolWorkers:
         elif name == DASK:
             assert self._open_cluster is not None
             made = self._remote = self._open_cluster(size)
+        elif name == PROCESSES:
+            made = self._call_pools[name] = self._processes = _create_process_pool(size)
         else:
-            made = self._call_pools[name] = _create_call_pool(name, size)
+            made = self._call_pools[name] = _create_thread_pool(size)
         with self._lock:
             self._pools[name] = made
 
@@ -543,11 +549,13 @@ def _log_left_processes(label: str, future: Future[CallOutcome]) -> None:
         log.warning("a call left processes behind: ended", extra={"task": label, "processes": join_names(left)})
 
 
-def _create_call_pool(name: str, size: int) -> CallPool:
-    if name == PROCESSES:
-        from paropt_exporter.executors.processes.executor import ProcessPool  # a lane of commands never loads it
+def _create_process_pool(size: int) -> ProcessPool:
+    from paropt_exporter.executors.processes.executor import ProcessPool  # a lane of commands never loads it
 
-        return ProcessPool(size)
+    return ProcessPool(size)
+
+
+def _create_thread_pool(size: int) -> CallPool:
     from paropt_exporter.executors.threads.thread_pool import ThreadPool
 
     threads = ThreadPool(size, thread_name_prefix="paropt-threads")

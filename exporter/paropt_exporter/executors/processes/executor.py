@@ -179,6 +179,13 @@ class ProcessPool(InterruptibleExecutor):
         """
         self._manager.resize(n, reason)
 
+    def reopen(self) -> None:
+        """Accept tasks again if the pool has failed since no worker could start; the reason may be gone.
+
+        Does nothing to a pool that works, or was shut down.
+        """
+        self._manager.reopen()
+
     def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = 10.0) -> bool:
         """Stop a task, whose future gets `error`; return False if it has ended already. Does not block.
 

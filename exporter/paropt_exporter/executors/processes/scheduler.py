@@ -148,6 +148,7 @@ class Scheduler:
         self.idle: list[WorkerProcess] = []
         self.target = 0
         self.closed: Exception | None = None  # once closed: the exception that `submit` raises
+        self._has_given_up = False  # whether it is closed for no other reason than that no worker could start
         self.needs_dispatch = False  # whether a submit has to call `dispatch`: a worker is idle, or the pool is closed
         self.prefetch_length: float = math.inf  # with so many queued tasks a submit has to call `prefetch`
         self._counters = counters
@@ -375,7 +376,7 @@ class Scheduler:
     def note_failed_start(self, worker: Worker) -> bool:
         """Note that the system gave no process; return whether it is time to give up."""
         worker.failures += 1
-        return worker.failures >= _MOST_FAILED_STARTS
+        return worker.failures >= _MOST_FAILED_STARTS and not worker.leaving
 
     def note_task_ended(self, process: WorkerProcess, number: int, now: float) -> bool:
         """Move a task to `settling`; return whether its reply finished a batch: the task is a batch of its own."""
@@ -512,6 +513,7 @@ class Scheduler:
         take them, or to start with them, and count as begun. The others stay in the queue until they are cancelled.
         """
         self.closed = self.closed or refusal
+        self._has_given_up = False
         self.needs_dispatch = True
         left = list(self.queue)[self._count_free_workers() :] if cancel_queued else []
         idle, self.idle = self.idle, []
@@ -533,10 +535,21 @@ class Scheduler:
         """Close the pool and fail the queued tasks, if no worker is left that could run them."""
         if any(worker.is_ready for worker in self.workers):
             return []
+        self._has_given_up = self._has_given_up or self.closed is None
         self.closed = self.closed or error
         self.needs_dispatch = True
         left = [self.queue.popleft() for _ in range(len(self.queue))]
         return [*self._release_all(), *(Fail(item, error) for item in left)]
+
+    def reopen(self) -> bool:
+        """Accept tasks again if the pool was given up, and was not closed since; return whether it was.
+
+        The workers that could not start leave, and new ones take their places.
+        """
+        found = self._has_given_up
+        if found:
+            self.closed, self._has_given_up = None, False
+        return found
 
     def reset_after_fork(self, refusal: Exception) -> list[Worker]:
         """In a forked child: the workers are the parent's. Return them, for their descriptors to be closed.
