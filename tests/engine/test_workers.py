@@ -83,7 +83,7 @@ def test_pool_that_got_no_process_is_tried_again_in_the_next_run(monkeypatch: py
         with monkeypatch.context() as shortage:
             shortage.setattr(process_handler, "WorkerConnection", refuse)
             workers.prepare(planned, 2)
-            with pytest.raises(InitializerFailed):
+            with pytest.raises(InitializerFailed, match="can't start: the system allows no more processes"):
                 run(workers, stage)
         workers.prepare(planned, 2)
         run(workers, stage)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _GC_THRESHOLD = 10_000  # in a lane of 1,000 stages, CPython's 700 leads to 436 collections, this to 34
 _EXIT_USAGE = 2  # `errors` is loaded later
 _EXIT_INTERRUPTED = 130  # EXIT_SIGNAL_BASE + SIGINT: `errors` may be the module that was being loaded
-_NO_THREAD = "can't start new thread"  # CPython's message
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +96,7 @@ def _parse_flags(given: Sequence[str]) -> Flags:
 def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
     from paropt_exporter.cli import streams
     from paropt_exporter.cli.formatting import format_faults
-    from paropt_exporter.errors import EXIT_BROKEN_PIPE, EXIT_INTERNAL, ConfigError, ParoptError
+    from paropt_exporter.errors import EXIT_BROKEN_PIPE, EXIT_INTERNAL, ConfigError, ParoptError, explain_shortage
 
     try:
         try:
@@ -120,24 +119,11 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
             return code
         if flags.log_level == "debug":
             raise
-        cause = (
-            _find_shortage(error) or f"internal error: {type(error).__name__}: {error} (--log.level debug shows where)"
-        )
-        _print_error(flags, cause)
+        internal = f"internal error: {type(error).__name__}: {error} (--log.level debug shows where)"
+        # A stream that another program has made non-blocking raises EAGAIN, too, which of a start means no process.
+        shortage = "" if isinstance(error, BlockingIOError) else explain_shortage(error)
+        _print_error(flags, shortage or internal)
         return EXIT_INTERNAL
-
-
-def _find_shortage(error: Exception) -> str:
-    """Return which of the system's resources an error says to be used up, and what to do; "" if it says none."""
-    import errno
-
-    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
-        return "the system can't start a thread: raise its limit (ulimit -u, or a cgroup's pids.max)"
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return "there are not enough file descriptors: raise their limit (ulimit -n)"
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return "there is not enough memory: raise its limit (ulimit -v, or a cgroup's memory.max)"
-    return ""
 
 
 def _print_error(flags: Flags, *lines: str, prefix: str = f"{PROGRAM}: ", failed: bool = True) -> None:
