@@ -70,7 +70,9 @@ def test_start_of_a_call_reads_no_file_about_the_threads(workers: PoolWorkers, m
     assert threading.get_ident() not in readers
 
 
-def test_pool_that_got_no_process_is_tried_again_in_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pool_that_got_no_process_is_tried_again_in_the_next_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A service failed in all later runs, until it was restarted."""
 
     def refuse(_: object) -> WorkerConnection:
@@ -78,13 +80,14 @@ def test_pool_that_got_no_process_is_tried_again_in_the_next_run(monkeypatch: py
 
     stage = stage_of("call", PROCESSES, Call(target="os:getpid"))
     planned = plan(stage, workers=2, strategy=Strategy.PROCESS)
-    monkeypatch.setattr(scheduler, "_MOST_FAILED_STARTS", 1)
+    monkeypatch.setattr(scheduler, "_MOST_FAILED_STARTS", 3)
     with closing(PoolWorkers()) as workers:
         with monkeypatch.context() as shortage:
             shortage.setattr(process_handler, "WorkerConnection", refuse)
             workers.prepare(planned, 2)
             with pytest.raises(InitializerFailed, match="can't start: the system allows no more processes"):
                 run(workers, stage)
+        assert 1 <= [record.msg for record in caplog.records].count("a worker could not be started") <= 2  # once each
         workers.prepare(planned, 2)
         run(workers, stage)
 
