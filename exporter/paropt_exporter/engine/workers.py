@@ -453,8 +453,10 @@ class PoolWorkers:
             if run.sizes.is_optional(name):
                 descriptors.check_limit_for_processes()
             self._get_pool(name)
+            if run.sizes.is_optional(name) and self._processes is not None and self._processes.failure is not None:
+                raise self._processes.failure
             return name, self._call_pools[name]
-        except (RuntimeError, OSError) as error:  # the system has no resources for a process pool
+        except (RuntimeError, OSError) as error:  # the system has no resources for processes
             if not run.sizes.is_optional(name) or THREADS not in self._pools:
                 raise
             if not run.lacks_processes:  # log it once: the engine asks before each start of a task

@@ -179,6 +179,11 @@ class ProcessPool(InterruptibleExecutor):
         """
         self._manager.resize(n, reason)
 
+    @property
+    def failure(self) -> Exception | None:
+        """Why the pool accepts no tasks, if no worker could start; `reopen` tries it again."""
+        return self._scheduler.failure
+
     def reopen(self) -> None:
         """Accept tasks again if the pool has failed since no worker could start; the reason may be gone.
 

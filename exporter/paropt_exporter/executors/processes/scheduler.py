@@ -541,6 +541,11 @@ class Scheduler:
         left = [self.queue.popleft() for _ in range(len(self.queue))]
         return [*self._release_all(), *(Fail(item, error) for item in left)]
 
+    @property
+    def failure(self) -> Exception | None:
+        """Why no worker could start, if the pool was given up for that, and was not closed since."""
+        return self.closed if self._has_given_up else None
+
     def reopen(self) -> bool:
         """Accept tasks again if the pool was given up, and was not closed since; return whether it was.
 
