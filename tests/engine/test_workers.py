@@ -28,6 +28,7 @@ from paropt_exporter.executors.worker import orphans
 from paropt_exporter.plan import COMMANDS, DASK, PROCESSES, THREADS, Bounds, Call, Commands, PlannedStage, PlannedTask
 from support.environment import removed_while_copied
 from support.lanes import plan
+from support.pool_tasks import eventually
 
 HANG_SECONDS = 30.0
 
@@ -117,7 +118,8 @@ def test_routed_calls_stay_in_threads_once_the_system_has_given_no_process(
         assert caplog.records[-1].msg == "no processes for calls: they stay in threads"
         no_process.undo()
         workers.prepare(planned, 2)
-        assert workers.start(stage, stage.tasks[0], "later").pool == PROCESSES
+        assert workers.start(stage, stage.tasks[0], "first").pool == THREADS  # no worker is ready yet
+        assert eventually(lambda: workers.start(stage, stage.tasks[0], "later").pool == PROCESSES)
 
 
 def use(workers: PoolWorkers) -> dict[str, PoolUse]:

@@ -1073,11 +1073,14 @@ def test_failed_pool_takes_tasks_after_it_was_reopened(tmp_path: Path) -> None:
         assert isinstance(pool.submit(nothing).exception(HANG_SECONDS), InitializerFailed)
         with pytest.raises(InitializerFailed):
             pool.submit(nothing)
+        assert isinstance(pool.failure, InitializerFailed)
         broken.unlink()
-        pool.reopen()
+        assert pool.reopen()
         assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        assert eventually(lambda: pool.failure is None)
         assert eventually(lambda: pool.live == 2)
-    pool.reopen()
+        assert not pool.reopen()
+    assert not pool.reopen()
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(nothing)
 

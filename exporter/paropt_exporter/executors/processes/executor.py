@@ -181,15 +181,15 @@ class ProcessPool(InterruptibleExecutor):
 
     @property
     def failure(self) -> Exception | None:
-        """Why the pool accepts no tasks, if no worker could start; `reopen` tries it again."""
+        """Why no worker could start, if the pool has failed for that, until one is ready after a `reopen`."""
         return self._scheduler.failure
 
-    def reopen(self) -> None:
+    def reopen(self) -> bool:
         """Accept tasks again if the pool has failed since no worker could start; the reason may be gone.
 
-        Does nothing to a pool that works, or was shut down.
+        Return whether it had failed. Does nothing to a pool that works, or was shut down.
         """
-        self._manager.reopen()
+        return self._manager.reopen()
 
     def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = 10.0) -> bool:
         """Stop a task, whose future gets `error`; return False if it has ended already. Does not block.

@@ -324,13 +324,14 @@ class ProcessManager:
         self._finish(rest)
         return bool(actions)
 
-    def reopen(self) -> None:
-        """Accept tasks again if no worker could start, and try to start new ones."""
+    def reopen(self) -> bool:
+        """Accept tasks again if no worker could start, and try to start new ones; return whether that was so."""
         with self.scheduler.lock:
             reopened = self.scheduler.reopen()
         if reopened:
             with suppress(OSError, RuntimeError):  # no thread: the next task asks again
                 self.start_workers()
+        return reopened
 
     # Size
 

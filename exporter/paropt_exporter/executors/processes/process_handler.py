@@ -221,7 +221,7 @@ class ProcessHandler:
             if kind == wire.READY:
                 lifetime.FORK_SERVERS.warm = True
                 with self._scheduler.lock:
-                    process.note_ready(int(body), monotonic())
+                    self._scheduler.note_ready(process, int(body), monotonic())
                 finished = True
             elif kind == wire.LEAVING:
                 with self._scheduler.lock:

@@ -148,7 +148,7 @@ class Scheduler:
         self.idle: list[WorkerProcess] = []
         self.target = 0
         self.closed: Exception | None = None  # once closed: the exception that `submit` raises
-        self._has_given_up = False  # whether it is closed for no other reason than that no worker could start
+        self.failure: Exception | None = None  # once given up, until a worker is ready: why none could start
         self.needs_dispatch = False  # whether a submit has to call `dispatch`: a worker is idle, or the pool is closed
         self.prefetch_length: float = math.inf  # with so many queued tasks a submit has to call `prefetch`
         self._counters = counters
@@ -367,6 +367,11 @@ class Scheduler:
         process.dismissed = worker.leaving
         return process
 
+    def note_ready(self, process: WorkerProcess, pid: int, now: float) -> None:
+        """Note that a process has run the initializer."""
+        process.note_ready(pid, now)
+        self.failure = None
+
     def note_refused(self, process: WorkerProcess, error: BaseException, *, learned: bool) -> None:
         """Note that the initializer failed; `learned`: it lacked a module that travels by value from now on."""
         process.worker.initializer_error = error
@@ -513,7 +518,7 @@ class Scheduler:
         take them, or to start with them, and count as begun. The others stay in the queue until they are cancelled.
         """
         self.closed = self.closed or refusal
-        self._has_given_up = False
+        self.failure = None
         self.needs_dispatch = True
         left = list(self.queue)[self._count_free_workers() :] if cancel_queued else []
         idle, self.idle = self.idle, []
@@ -535,26 +540,21 @@ class Scheduler:
         """Close the pool and fail the queued tasks, if no worker is left that could run them."""
         if any(worker.is_ready for worker in self.workers):
             return []
-        self._has_given_up = self._has_given_up or self.closed is None
-        self.closed = self.closed or error
+        if self.closed is None:
+            self.closed = self.failure = error
         self.needs_dispatch = True
         left = [self.queue.popleft() for _ in range(len(self.queue))]
         return [*self._release_all(), *(Fail(item, error) for item in left)]
-
-    @property
-    def failure(self) -> Exception | None:
-        """Why no worker could start, if the pool was given up for that, and was not closed since."""
-        return self.closed if self._has_given_up else None
 
     def reopen(self) -> bool:
         """Accept tasks again if the pool was given up, and was not closed since; return whether it was.
 
         The workers that could not start leave, and new ones take their places.
         """
-        found = self._has_given_up
-        if found:
-            self.closed, self._has_given_up = None, False
-        return found
+        if self.failure is None or self.closed is None:
+            return False
+        self.closed = None
+        return True
 
     def reset_after_fork(self, refusal: Exception) -> list[Worker]:
         """In a forked child: the workers are the parent's. Return them, for their descriptors to be closed.
