@@ -19,6 +19,8 @@ MAX_DESCRIPTORS = 65_536
 _RESERVED = 32  # for the history, the endpoint and reads of /proc, which must always succeed
 _MAX_RESERVED_PART = 4  # of a low limit, reserve at most a quarter
 
+_LEAST_FOR_PROCESSES = 80  # two workers, beside commands, history and endpoint
+
 _original: int | None = None  # the soft limit with which this process was started, after it was raised
 
 
@@ -88,6 +90,13 @@ def check_reserve(*descriptors: int) -> None:
     reserved = min(_RESERVED, limit // _MAX_RESERVED_PART)
     if limit != resource.RLIM_INFINITY and max(descriptors) >= limit - reserved:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def check_limit_for_processes() -> None:
+    """Raise OSError if worker processes would take the descriptors that other tasks need."""
+    limit = get_limit()
+    if limit < _LEAST_FOR_PROCESSES:
+        raise OSError(f"the limit on descriptors (ulimit -n) is {limit}, and they need {_LEAST_FOR_PROCESSES}")
 
 
 def is_stream(descriptor: int) -> bool:

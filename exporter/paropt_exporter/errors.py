@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,19 @@ EXIT_BROKEN_PIPE = 141
 
 # Errors of reading, adding and comparing values of a history that was edited, and of deciding by them.
 INVALID_VALUE_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
+
+NO_PROCESSES = (
+    "the system allows no more processes: use fewer workers or raise the limit (ulimit -u, or a cgroup's pids.max)"
+)
+_NO_DESCRIPTORS = "there are no file descriptors left: use fewer workers or raise the limit (ulimit -n)"
+_NO_MEMORY = "there is no memory left: use fewer workers or raise the limit (ulimit -v, or a cgroup's memory.max)"
+_NO_THREAD = "the system can't start a thread: raise its limit (ulimit -u, or a cgroup's pids.max)"
+_SHORTAGES = {
+    errno.EAGAIN: NO_PROCESSES,
+    errno.EMFILE: _NO_DESCRIPTORS,
+    errno.ENFILE: _NO_DESCRIPTORS,
+    errno.ENOMEM: _NO_MEMORY,
+}
 
 LONGEST_MESSAGE_CHARACTERS = 1000  # of a task: ten lines of a terminal; its output has the details
 
@@ -141,6 +155,15 @@ def describe(error: BaseException) -> str:
         return f"{name}: {text}" if text else name
     except BaseException:  # noqa: BLE001 -- the user's exception class runs in here
         return f"{name} (its text could not be read)"
+
+
+def explain_shortage(error: BaseException) -> str:
+    """Return which resource of the system was used up, by the error of a start, and the remedy; "" if none was."""
+    if isinstance(error, OSError):
+        return _SHORTAGES.get(error.errno or 0, "")
+    if isinstance(error, MemoryError):
+        return _NO_MEMORY
+    return _NO_THREAD if isinstance(error, RuntimeError) and str(error) == "can't start new thread" else ""
 
 
 def shorten(text: str, longest: int = LONGEST_MESSAGE_CHARACTERS) -> str:

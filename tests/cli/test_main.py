@@ -184,6 +184,11 @@ def test_unknown_argument_points_to_the_help_of_its_command(
         (ConfigError(("paropt.yml:1:1: a: b",)), 2, "paropt.yml:1:1: a: b\n"),
         (ConfigError(("f:1:1: a", "f:2:1: b")), 2, "f:1:1: a\nf:2:1: b\n"),
         (HistoryError("no space"), 3, "paropt-exporter: no space\n"),
+        (
+            BlockingIOError(errno.EAGAIN, "full"),
+            3,
+            "paropt-exporter: internal error: BlockingIOError: [Errno 11] full (--log.level debug shows where)\n",
+        ),
         (RuntimeError("oh"), 3, "paropt-exporter: internal error: RuntimeError: oh (--log.level debug shows where)\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
@@ -194,6 +199,23 @@ def test_error_ends_with_one_line_and_its_exit_code(
     raising(error, monkeypatch)
     assert main.main([]) == code
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (RuntimeError("can't start new thread"), "raise its limit (ulimit -u, or a cgroup's pids.max)"),
+        (OSError(errno.EMFILE, "too many"), "raise the limit (ulimit -n)"),
+        (MemoryError(), "raise the limit (ulimit -v, or a cgroup's memory.max)"),
+    ],
+)
+def test_shortage_ends_with_one_line_that_names_the_limit(
+    error: Exception, advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(error, monkeypatch)
+    assert main.main([]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(advice)
 
 
 @pytest.mark.parametrize(

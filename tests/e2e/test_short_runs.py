@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from paropt_exporter.exposition import sinks
 from support import projects
+from support.http_servers import QuietHandler, run_http_server
 from support.real_servers import (
     Prometheus,
     eventually,
@@ -213,6 +215,27 @@ def test_runs_that_overlap_write_the_totals_of_both(tmp_path: Path) -> None:
     assert written["paropt_runs_total", "standard", "success"] == 2
     assert written["paropt_stage_duration_seconds_count", "standard", "checks"] == 2
     assert written["paropt_stage_progress_ratio", "standard", "checks"] == 1
+
+
+def test_page_that_arrives_after_that_of_a_later_run_is_pushed_again(project: Path) -> None:
+    """The gateway takes the first push only when a second run has ended and pushed its own totals."""
+    pages: list[str] = []
+
+    class Gateway(QuietHandler):
+        def do_PUT(self) -> None:
+            page = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            if not begun.is_set():
+                begun.set()
+                assert once(project, "--push.fail", "--push.url", url) == 0
+            pages.append(page)
+            self.reply()
+
+    begun = Event()
+    with run_http_server(Gateway) as port:
+        url = f"http://127.0.0.1:{port}"
+        assert once(project, "--push.fail", "--push.url", url) == 0
+    totals = [projects.samples(page)["paropt_runs_total", "standard", "success"] for page in pages]
+    assert totals == [2, 1, 2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -15,15 +16,19 @@ from msgspec.structs import replace
 from paropt_exporter import host
 from paropt_exporter.engine import run_record
 from paropt_exporter.engine.workers import PoolWorkers
+from paropt_exporter.errors import InitializerFailed
 from paropt_exporter.events import Measurement, PoolUse, Result, Scope, Strategy
 from paropt_exporter.executors import TaskFuture, ThreadPool, procfs
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, save_profiles
 from paropt_exporter.executors.base import RemotePool, RemoteTaskOptions
 from paropt_exporter.executors.commands.command_pool import CommandOutcome
+from paropt_exporter.executors.processes import process_handler, scheduler
+from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import orphans
 from paropt_exporter.plan import COMMANDS, DASK, PROCESSES, THREADS, Bounds, Call, Commands, PlannedStage, PlannedTask
 from support.environment import removed_while_copied
 from support.lanes import plan
+from support.pool_tasks import eventually
 
 HANG_SECONDS = 30.0
 
@@ -64,6 +69,57 @@ def test_start_of_a_call_reads_no_file_about_the_threads(workers: PoolWorkers, m
     monkeypatch.setattr(procfs, "_read", note_reader)
     run(workers, WAITS)
     assert threading.get_ident() not in readers
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The system gives no process until the fixture's value is undone."""
+
+    def refuse(_: object) -> WorkerConnection:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(scheduler, "_MOST_FAILED_STARTS", 3)
+    with pytest.MonkeyPatch.context() as shortage:
+        shortage.setattr(process_handler, "WorkerConnection", refuse)
+        yield shortage
+
+
+def fail_for_lack_of_a_process(workers: PoolWorkers, stage: PlannedStage) -> None:
+    with pytest.raises(InitializerFailed, match="can't start: the system allows no more processes"):
+        run(workers, stage)
+
+
+def test_pool_that_got_no_process_is_tried_again_in_the_next_run(
+    no_process: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service failed in all later runs, until it was restarted."""
+    stage = stage_of("call", PROCESSES, Call(target="os:getpid"))
+    planned = plan(stage, workers=2, strategy=Strategy.PROCESS)
+    with closing(PoolWorkers()) as workers:
+        workers.prepare(planned, 2)
+        fail_for_lack_of_a_process(workers, stage)
+        assert 1 <= [record.msg for record in caplog.records].count("a worker could not be started") <= 2  # once each
+        no_process.undo()
+        workers.prepare(planned, 2)
+        run(workers, stage)
+
+
+def test_routed_calls_stay_in_threads_once_the_system_has_given_no_process(
+    no_process: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    profiles = tmp_path / "functions.json"
+    save_profiles(profiles, [FunctionProfile(function="os:getpid", cpu_demand=1.0, seconds=1.0)])
+    stage = stage_of("computes", THREADS, Call(target="os:getpid"))
+    planned = plan(stage, workers=2, strategy=Strategy.ADAPTIVE)
+    with closing(PoolWorkers(profiles)) as workers:
+        workers.prepare(planned, 2)
+        fail_for_lack_of_a_process(workers, stage)
+        assert workers.start(stage, stage.tasks[0], "again").pool == THREADS
+        assert caplog.records[-1].msg == "no processes for calls: they stay in threads"
+        no_process.undo()
+        workers.prepare(planned, 2)
+        assert workers.start(stage, stage.tasks[0], "first").pool == THREADS  # no worker is ready yet
+        assert eventually(lambda: workers.start(stage, stage.tasks[0], "later").pool == PROCESSES)
 
 
 def use(workers: PoolWorkers) -> dict[str, PoolUse]:

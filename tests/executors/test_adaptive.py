@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from paropt_exporter.cpu_demand import CoreTime
-from paropt_exporter.errors import TaskStopped, UnpicklableError
+from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError
 from paropt_exporter.events import Measurement, RunningTask, Strategy
 from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, procfs, thread_only
 from paropt_exporter.executors import adaptive as package
@@ -24,6 +25,9 @@ from paropt_exporter.executors.adaptive.backlog import Backlog, QueuedTask, get_
 from paropt_exporter.executors.adaptive.pools import PoolBounds
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor, Placement
+from paropt_exporter.executors.processes import process_handler
+from paropt_exporter.executors.processes import scheduler as process_scheduler
+from paropt_exporter.executors.processes.transport import WorkerConnection
 from support.command_scripts import make_fifo, read_fifo, write_fifo
 from support.interrupts import act_before, interrupted_at, shuts_down
 from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, say_and_wait, spin
@@ -394,6 +398,25 @@ def test_tasks_run_in_threads_while_the_system_refuses_a_process_pool(
         assert {*learned, *pids} == {os.getpid()}
         refusals = caplog.text.count("no process pool: its tasks run in threads for now")
         assert 1 <= refusals <= 10  # one a second
+        monkeypatch.undo()
+        assert eventually(lambda: pool.submit(spin, 0.02).result(HANG_SECONDS) != os.getpid())
+
+
+def test_tasks_run_in_threads_once_the_system_has_given_no_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All later tasks that compute failed, until the program made another pool."""
+
+    def refuse(_: object) -> WorkerConnection:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(process_scheduler, "_MOST_FAILED_STARTS", 3)
+    monkeypatch.setattr(process_handler, "WorkerConnection", refuse)
+    with AdaptivePool(Strategy.ADAPTIVE, 2) as pool:
+        assert eventually(lambda: isinstance(pool.submit(spin, 0.02).exception(HANG_SECONDS), InitializerFailed))
+        pids = {future.result(HANG_SECONDS) for future in [pool.submit(spin, 0.02) for _ in range(20)]}
+        assert pids == {os.getpid()}
+        assert "no process pool: its tasks run in threads for now" in caplog.text
         monkeypatch.undo()
         assert eventually(lambda: pool.submit(spin, 0.02).result(HANG_SECONDS) != os.getpid())
 

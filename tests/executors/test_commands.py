@@ -21,7 +21,6 @@ from paropt_exporter.executors.commands.command_task import (
     CommandTask,
     StepResult,
     build_refusal,
-    explain_shortage,
 )
 from paropt_exporter.executors.commands.output import OutputFile
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
@@ -450,7 +449,5 @@ def test_internal_error_fails_only_its_task(pool: CommandPool) -> None:
 
 
 def test_lack_of_processes_names_the_limits_of_a_user_and_of_a_container() -> None:
-    error = OSError(errno.EAGAIN, "Resource temporarily unavailable")
-    assert "(ulimit -u, or a cgroup's pids.max)" in explain_shortage(error)
     refusal = build_refusal(["sh"], errno.EAGAIN, program=Path("/bin/sh"), entered=True)
     assert "(ulimit -u, or a cgroup's pids.max)" in str(refusal)

@@ -345,6 +345,15 @@ def test_pool_whose_workers_can_not_start_fails_its_tasks() -> None:
     assert all(pool.items[0].future.exception(0) is item.future.exception(0) for item in pool.items)
 
 
+def test_worker_that_leaves_a_failed_pool_does_not_fail_it_again() -> None:
+    pool = FakePool(1)
+    (worker,) = pool.scheduler.workers
+    pool.scheduler.give_up(RuntimeError("no process"))
+    assert pool.scheduler.reopen()
+    assert not any(pool.scheduler.note_failed_start(worker) for _ in range(20))
+    assert pool.scheduler.closed is None
+
+
 def test_pause_before_a_start_doubles_up_to_five_seconds() -> None:
     pool = FakePool(1)
     (worker,) = pool.scheduler.workers

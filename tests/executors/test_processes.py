@@ -366,6 +366,7 @@ def test_dying_worker_fails_only_its_task_and_is_replaced(
     assert isinstance(error, WorkerDied)
     assert isinstance(error, BrokenExecutor)
     assert str(error).startswith(f"doomed: {text} in worker ")
+    assert str(error).endswith("perhaps by the out-of-memory killer") is (code == -signal.SIGKILL)
     assert error.exit_code_or_signal == code
     assert [future.result(HANG_SECONDS) for future in others] == [2 * number for number in range(50)] * 2
     assert eventually(lambda: pool.live == 2)
@@ -1058,6 +1059,30 @@ def test_crash_loop_ends_with_its_cause() -> None:
         error = pool.submit(nothing).exception(HANG_SECONDS)
     assert isinstance(error, InitializerFailed)
     assert "exited with code 7" in str(error)
+
+
+def exit_if_there(path: Path) -> None:
+    if path.exists():
+        os._exit(7)
+
+
+def test_failed_pool_takes_tasks_after_it_was_reopened(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+    with ProcessPool(2, initializer=exit_if_there, initargs=(broken,)) as pool:
+        assert isinstance(pool.submit(nothing).exception(HANG_SECONDS), InitializerFailed)
+        with pytest.raises(InitializerFailed):
+            pool.submit(nothing)
+        assert isinstance(pool.failure, InitializerFailed)
+        broken.unlink()
+        assert pool.reopen()
+        assert pool.submit(double, 4).result(HANG_SECONDS) == 8
+        assert eventually(lambda: pool.failure is None)
+        assert eventually(lambda: pool.live == 2)
+        assert not pool.reopen()
+    assert not pool.reopen()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(nothing)
 
 
 def test_large_arguments_and_results_arrive(pool: ProcessPool) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count, repeat
+from typing import Any
+
 import pytest
 
 from paropt_exporter.errors import DeliveryError
@@ -17,7 +21,7 @@ def test_a_failing_target_is_logged_counted_and_stops_no_other(
 ) -> None:
     pages: list[bytes] = []
     deliveries = Sinks({"textfile": refuse, "pushgateway": pages.append})
-    assert deliveries.deliver(lambda: b"page") == {"textfile"}
+    assert deliveries.deliver(lambda: b"page", lambda: 1) == {"textfile"}
     assert pages == [b"page"]
     assert [record.__dict__["err"] for record in caplog.records] == ["no space"]
     counts = {key: count for key, count in deliveries.count_deliveries().items() if count}
@@ -26,7 +30,18 @@ def test_a_failing_target_is_logged_counted_and_stops_no_other(
 
 
 def test_without_targets_no_page_is_rendered() -> None:
-    def never() -> bytes:
+    def never() -> Any:
         raise AssertionError
 
-    assert Sinks({}).deliver(never) == frozenset()
+    assert Sinks({}).deliver(never, never) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("ended", "delivered"), [(repeat(1), 1), (iter((1, 2, 2, 2)), 2), (count(), 3)], ids=["none", "one", "always"]
+)
+def test_a_page_follows_if_another_run_ends_during_the_delivery(ended: Iterator[int], delivered: int) -> None:
+    pages: list[bytes] = []
+    sinks = Sinks({"textfile": pages.append, "pushgateway": refuse})
+    assert sinks.deliver(lambda: b"page", lambda: next(ended)) == {"pushgateway"}
+    assert len(pages) == delivered
+    assert sinks.count_deliveries()["pushgateway", "failure"] == 1  # it may have taken ten seconds

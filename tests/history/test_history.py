@@ -767,6 +767,32 @@ def test_damage_found_by_a_write_loses_only_past_runs(path: Path) -> None:
         assert [run.run_id for run in history.load_runs()] == ["r1"]
 
 
+def damage_first_task(path: Path, run_id: str) -> None:
+    """Overwrite the page with the first tasks of a run, which has more pages of tasks."""
+    content = bytearray(path.read_bytes())
+    place = content.index(f"first task of {run_id}".encode()) // 4096 * 4096
+    content[place : place + 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("is_set_aside", [True, False])
+def test_damage_found_while_pruning_defers_no_record(path: Path, *, is_set_aside: bool) -> None:
+    first, *rest = whole_run("r1", tasks=200)
+    with closing(open_file(path, keep_runs=1)) as history:
+        keep(history, first, replace(task(number=-1), message="first task of r1"), *rest)
+    damage_first_task(path, "r1")
+    with closing(open_file(path, keep_runs=1)) as history:
+        keep(history, *whole_run("r2")[:-1])
+        if not is_set_aside:
+            path.with_name("history.db.lock").unlink()
+            path.with_name("history.db.lock").mkdir()  # as in a read-only folder
+        keep(history, whole_run("r2")[-1])
+        assert (history.broken, history.dropped) == (None, 0)
+        runs = 0 if is_set_aside else 2
+        assert history.load_totals().counters.get((families.RUNS.name, ("standard", "success")), 0) == runs
+    assert len([*path.parent.glob("history.db.corrupt-*Z")]) == is_set_aside
+
+
 def test_one_of_several_processes_sets_a_damaged_file_aside(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"garbage" * 1000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -309,7 +309,7 @@ class Exporter:
             keeps_output=self._logs is not None,
         )
         self._runner.store_tree_state(plan, record)
-        missed = self._sinks.deliver(self._render_final_page)
+        missed = self._sinks.deliver(self._render_final_page, self._count_ended_runs)
         return record, self._exit_codes.choose(record, missed, self._write_reports(record))
 
     def _render_final_page(self) -> bytes:
@@ -321,6 +321,11 @@ class Exporter:
             self._screen.say(str(error))
             return self._metrics.render_final_page()
         return self._metrics.render_final_page(totals, last)
+
+    def _count_ended_runs(self) -> float:
+        with suppress(HistoryError):
+            return self._history.count_ended_runs()
+        return 0.0
 
     def _write_reports(self, record: RunRecord) -> tuple[str, ...]:
         """Write the reports. Return the files that could not be written, each with the reason."""

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _GC_THRESHOLD = 10_000  # in a lane of 1,000 stages, CPython's 700 leads to 436 collections, this to 34
 _EXIT_USAGE = 2  # `errors` is loaded later
 _EXIT_INTERRUPTED = 130  # EXIT_SIGNAL_BASE + SIGINT: `errors` may be the module that was being loaded
-_NO_THREAD = "can't start new thread"  # CPython's message
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +96,7 @@ def _parse_flags(given: Sequence[str]) -> Flags:
 def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
     from paropt_exporter.cli import streams
     from paropt_exporter.cli.formatting import format_faults
-    from paropt_exporter.errors import EXIT_BROKEN_PIPE, EXIT_INTERNAL, ConfigError, ParoptError
+    from paropt_exporter.errors import EXIT_BROKEN_PIPE, EXIT_INTERNAL, ConfigError, ParoptError, explain_shortage
 
     try:
         try:
@@ -120,10 +119,10 @@ def _run_guarded(flags: Flags, ours: tuple[TextIO, TextIO]) -> int:
             return code
         if flags.log_level == "debug":
             raise
-        if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
-            _print_error(flags, "the system can't start a thread: raise its limit (ulimit -u, or a cgroup's pids.max)")
-            return EXIT_INTERNAL
-        _print_error(flags, f"internal error: {type(error).__name__}: {error} (--log.level debug shows where)")
+        internal = f"internal error: {type(error).__name__}: {error} (--log.level debug shows where)"
+        # A stream that another program has made non-blocking raises EAGAIN, too, which of a start means no process.
+        shortage = "" if isinstance(error, BlockingIOError) else explain_shortage(error)
+        _print_error(flags, shortage or internal)
         return EXIT_INTERNAL
 
 

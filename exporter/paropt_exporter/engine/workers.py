@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter import descriptors
 from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.engine.pool_sizes import PoolSizes
 from paropt_exporter.engine.pool_uses import PoolUses
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from paropt_exporter.engine.temporary_folder import TemporaryFolder
     from paropt_exporter.executors.base import CallPool, RemotePool, WorkerPool
     from paropt_exporter.executors.calls import CallOutcome
+    from paropt_exporter.executors.processes.executor import ProcessPool
     from paropt_exporter.executors.thread_calls import ThreadCalls
 
 log = logging.getLogger(__name__)
@@ -148,6 +150,7 @@ class PoolWorkers:
         self._pools: dict[str, WorkerPool] = {}
         self._call_pools: dict[str, CallPool] = {}  # the pools of `_pools` that take calls
         self._commands: CommandPool | None = None  # likewise, the pool that takes commands
+        self._processes: ProcessPool | None = None
         self._uses = PoolUses()
         self._run: _RunState | None = None  # None before the first plan
         self._thread_calls: ThreadCalls | None = None  # None before the first plan with calls
@@ -447,9 +450,13 @@ class PoolWorkers:
         assert self._routing is not None  # the plan has calls
         name, run = self._routing.choose(target), self._current
         try:
+            if run.sizes.is_optional(name):
+                descriptors.check_limit_for_processes()
             self._get_pool(name)
+            if run.sizes.is_optional(name) and self._processes is not None and self._processes.failure is not None:
+                raise self._processes.failure
             return name, self._call_pools[name]
-        except (RuntimeError, OSError) as error:  # the system has no resources for a process pool
+        except (RuntimeError, OSError) as error:  # the system has no resources for processes
             if not run.sizes.is_optional(name) or THREADS not in self._pools:
                 raise
             if not run.lacks_processes:  # log it once: the engine asks before each start of a task
@@ -479,6 +486,8 @@ class PoolWorkers:
         if name not in self._pools:
             self._make_pool(name, run.get_pool_target(name))
         if name not in self._uses:
+            if name == PROCESSES and self._processes is not None:
+                self._processes.reopen()  # in an earlier run the system may have given no process
             self._resize_pool(name, run.get_pool_target(name), run.reason)
         return self._pools[name]
 
@@ -493,8 +502,10 @@ class PoolWorkers:
         elif name == DASK:
             assert self._open_cluster is not None
             made = self._remote = self._open_cluster(size)
+        elif name == PROCESSES:
+            made = self._call_pools[name] = self._processes = _create_process_pool(size)
         else:
-            made = self._call_pools[name] = _create_call_pool(name, size)
+            made = self._call_pools[name] = _create_thread_pool(size)
         with self._lock:
             self._pools[name] = made
 
@@ -540,11 +551,13 @@ def _log_left_processes(label: str, future: Future[CallOutcome]) -> None:
         log.warning("a call left processes behind: ended", extra={"task": label, "processes": join_names(left)})
 
 
-def _create_call_pool(name: str, size: int) -> CallPool:
-    if name == PROCESSES:
-        from paropt_exporter.executors.processes.executor import ProcessPool  # a lane of commands never loads it
+def _create_process_pool(size: int) -> ProcessPool:
+    from paropt_exporter.executors.processes.executor import ProcessPool  # a lane of commands never loads it
 
-        return ProcessPool(size)
+    return ProcessPool(size)
+
+
+def _create_thread_pool(size: int) -> CallPool:
     from paropt_exporter.executors.threads.thread_pool import ThreadPool
 
     threads = ThreadPool(size, thread_name_prefix="paropt-threads")

@@ -17,6 +17,8 @@ _SUCCESS, _FAILURE = families.DELIVERY_RESULTS
 
 Deliver = Callable[[bytes], None]
 
+_MOST_DELIVERIES = 3  # of one run: those that end during its deliveries deliver later totals themselves
+
 
 class Sinks:
     """The sinks of each run's final page: a function for each target. Other deliveries, such as OTLP's, are counted,
@@ -31,15 +33,24 @@ class Sinks:
         self._counts = dict.fromkeys(product(families.DELIVERY_TARGETS, families.DELIVERY_RESULTS), 0)
         self._failing: dict[str, bool] = {}
 
-    def deliver(self, page: Callable[[], bytes]) -> frozenset[str]:
-        """Deliver one page in text format to all targets; return those that failed. Blocks until each has finished."""
-        if not self._targets:
-            return frozenset()
-        final = page()
-        failed = frozenset(target for target in self._targets if not self._deliver_to(target, final))
-        for target in self._targets:
-            self.count(target, failed=target in failed)
-        return failed
+    def deliver(self, page: Callable[[], bytes], count_ended_runs: Callable[[], float]) -> frozenset[str]:
+        """Deliver a page in text format to all targets; return those that failed. Blocks until each has finished.
+
+        If another run of the project ends meanwhile, its own page may be delivered between the rendering of this one
+        and its arrival, and would be replaced by lower totals. So a page follows that counts that run, except to a
+        target that has failed.
+        """
+        failed: set[str] = set()
+        left = tuple(self._targets)
+        for _ in range(_MOST_DELIVERIES):
+            if not left:
+                break
+            ended, final = count_ended_runs(), page()
+            failed.update(target for target in left if not self._deliver_to(target, final))
+            left = tuple(target for target in left if target not in failed)
+            if count_ended_runs() == ended:
+                break
+        return frozenset(failed)
 
     def count(self, target: str, *, failed: bool) -> None:
         """Count a delivery."""
@@ -62,5 +73,7 @@ class Sinks:
             self._targets[target](page)
         except DeliveryError as error:
             log.warning("final values not delivered", extra={"target": target, "err": str(error)})
+            self.count(target, failed=True)
             return False
+        self.count(target, failed=False)
         return True

@@ -89,6 +89,12 @@ def load_totals(connection: sqlite3.Connection, project: str) -> Totals:
     return Totals(counters=counters, histograms=histograms)
 
 
+def count_ended_runs(connection: sqlite3.Connection, project: str) -> float:
+    """Return the number of the project's runs that have ended, by its totals: pruned runs count too."""
+    query = "SELECT coalesce(sum(value), 0) FROM totals WHERE project = ? AND family = ?"
+    return to_number(connection.execute(query, (project, families.RUNS.name)).fetchone()[0])
+
+
 def load_stage_cpu_totals(connection: sqlite3.Connection, project: str) -> Mapping[tuple[str, ...], float]:
     """Return the CPU totals of the project's stages, by (lane, stage), without attempts that have not ended."""
     query = "SELECT labels, value FROM totals WHERE project = ? AND family = ? AND part = ?"

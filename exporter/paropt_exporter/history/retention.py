@@ -86,7 +86,7 @@ def _count_excess_pages(connection: sqlite3.Connection) -> int:
 def _load_oldest(connection: sqlite3.Connection, project: str) -> list[_Run]:
     """Return a project's oldest runs in order of their start, from the index of each lane.
 
-    Values that no exporter wrote count as 0, and the run as old: an error would come after the record was stored.
+    Values that no exporter wrote count as 0, and the run as old: an error would keep all runs.
     """
     query = """
     SELECT CAST(sequence AS INTEGER), run_id, CAST(started_ts AS REAL), ended_ts IS NOT NULL

@@ -141,6 +141,8 @@ class History:
             self._report_fault(str(error))
         if isinstance(first, RunRecord):
             self._run_locks.release(first.run_id)
+            if not self._has_failed:
+                self._prune()
 
     def store_shown_cpu(self, run_id: str, cpu_totals: Mapping[str, float]) -> None:
         """Store the CPU totals of running stages before a page shows them, so that a restart shows no less. Never
@@ -169,6 +171,7 @@ class History:
     # `queries` describes them; the connection and the project come from this object.
     load_totals = _read(queries.load_totals)
     load_last_values = _read(queries.load_last_values)
+    count_ended_runs = _read(queries.count_ended_runs)
     load_last_run = _read(queries.load_last_run)
     load_sequences = _read(queries.load_sequences)
     has_held_run = _read(queries.has_held_run)
@@ -261,9 +264,9 @@ class History:
                     if self._in_memory:
                         raise HistoryError(self.broken or f"history {self.path}: cannot write it")
                     merged = merging.merge_sources(self._connection, self._project, sources)
-                self._prune()
             except (sqlite3.Error, OSError) as error:
                 raise HistoryError(f"history {self.path}: cannot write it ({error}); nothing was merged") from error
+            self._prune()
             return merged
 
     def close(self) -> None:
@@ -378,8 +381,6 @@ class History:
             rows.write_events(self._connection, self._project, events, self._clock.wall())
         if not self._in_memory:
             self._clear_pending()
-        if isinstance(first, RunRecord):
-            self._prune()
 
     def _measure(self, run: RunSummary) -> RunSummary:
         if run.result is not None or not self.is_alive(run.run_id):
@@ -401,19 +402,22 @@ class History:
                 yield marked
 
     def _prune(self) -> None:
-        """Remove old runs, then give space back. After an error, such as a full disk, the next run's end retries."""
+        """Remove old runs, then give space back. Never raises: after an error, such as a full disk, the next run's end
+        retries.
+        """
         try:
-            for _ in range(retention.MOST_PORTIONS):
-                with self._transaction():
-                    more = retention.remove_portion(self._connection, self._project, self._limits, self._clock.wall())
-                if not more:
-                    break
-            if not self._in_memory:
-                retention.compact(self._connection)
+            self._replace_if_damaged(self._remove_old_runs)
         except _FAULTS as error:
-            if isinstance(error, sqlite3.Error) and repair.is_damage(error):
-                raise
             log.debug("the history was not pruned", extra={"path": str(self.path), "err": str(error)})
+
+    def _remove_old_runs(self) -> None:
+        for _ in range(retention.MOST_PORTIONS):
+            with self._transaction():
+                more = retention.remove_portion(self._connection, self._project, self._limits, self._clock.wall())
+            if not more:
+                break
+        if not self._in_memory:
+            retention.compact(self._connection)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

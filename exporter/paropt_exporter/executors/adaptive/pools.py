@@ -151,7 +151,8 @@ class Pools:
         return pool
 
     def get_processes(self) -> ProcessPool | None:
-        """Return the process pool, or None if the system has no threads left for one; then it retries a second later.
+        """Return the process pool, or None if the system has no threads or processes left for one; then it retries a
+        second later.
 
         If there is no thread pool that could run its tasks, raise the error.
         """
@@ -163,7 +164,16 @@ class Pools:
         except (RuntimeError, OSError) as error:
             if self.threads is None:
                 raise
-            log.warning("no process pool: its tasks run in threads for now", extra={"err": str(error)})
-            self._retry_processes_seconds = monotonic() + _PROCESSES_RETRY_SECONDS
+            self._note_lack(error)
             return None
-        return self.processes
+        processes = self.processes
+        if self.threads is None or processes is None or (failure := processes.failure) is None:
+            return processes
+        # Until one of its workers is ready, tasks would wait for it, and fail with it.
+        if not self.lacks_processes and processes.reopen():
+            self._note_lack(failure)
+        return None
+
+    def _note_lack(self, error: Exception) -> None:
+        log.warning("no process pool: its tasks run in threads for now", extra={"err": str(error)})
+        self._retry_processes_seconds = monotonic() + _PROCESSES_RETRY_SECONDS

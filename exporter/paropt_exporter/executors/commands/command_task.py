@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from paropt_exporter.cpu_demand import NO_TIME, CoreTime
 from paropt_exporter.descriptors import check_reserve
+from paropt_exporter.errors import NO_PROCESSES, explain_shortage
 from paropt_exporter.executors.commands.output import Capture, OutputReader, drain_output
 from paropt_exporter.executors.commands.supervisor_client import (
     Channel,
@@ -48,9 +49,6 @@ _SHELL_WORDS = frozenset(
     | {"type", "if", "for", "while", "until", "case", "!", "{"}
 )
 _BASH_WORDS = frozenset({"[[", "pushd", "popd", "shopt", "declare", "typeset", "let", "mapfile", "readarray"})
-_NO_PROCESSES = (
-    "the system allows no more processes: use fewer workers or raise the limit (ulimit -u, or a cgroup's pids.max)"
-)
 _ENVIRONMENTS = 16  # in the caches: the tasks of a stage share one environment
 _MOST_SAMPLES = 512  # of a command; after two minutes, older samples are thinned out
 _PROGRAMS = 256  # programs whose possible paths are cached
@@ -148,7 +146,7 @@ class CommandTask:
             except CannotRun as problem:
                 step_result = StepResult(problem=str(problem))
             except OSError as error:
-                step_result = StepResult(problem=f"cannot run {step[0]!r}: {explain_shortage(error)}")
+                step_result = StepResult(problem=f"cannot run {step[0]!r}: {_explain_failed_start(error)}")
             if step_result.code != 0:
                 break
         with self._lock:
@@ -477,7 +475,7 @@ def build_refusal(argv: Sequence[str], code: int, *, program: Path, entered: boo
         errno.EACCES: f"permission denied: chmod +x {program}, and see that its folder allows running programs",
         errno.ENOEXEC: "no program of this machine, and no script with a first line such as '#!/bin/sh': add one",
         errno.E2BIG: "its arguments and environment are too long for the system: pass fewer at once",
-        errno.EAGAIN: _NO_PROCESSES,
+        errno.EAGAIN: NO_PROCESSES,
         errno.ENOMEM: "the system is out of memory: use fewer workers",
     }.get(code, os.strerror(code))
     return CannotRun(f"cannot run {name!r}: {meaning}")
@@ -544,12 +542,10 @@ class ResourceShortage:
             self._changed.wait(_RETRY_SECONDS if self._running else _RETRY_ALONE_SECONDS)
 
 
-def explain_shortage(error: OSError) -> str:
-    """Return which resource a command lacks to start through the supervisor, and the remedy."""
-    if error.errno == errno.EAGAIN:
-        return _NO_PROCESSES
-    if error.errno in _SHORTAGES:
-        return "there are no file descriptors left: use fewer workers or raise the limit (ulimit -n)"
+def _explain_failed_start(error: OSError) -> str:
+    """Return why a command can't start through the supervisor, and the remedy."""
+    if shortage := explain_shortage(error):
+        return shortage
     if error.filename == sys.executable:
         return (
             f"the exporter's Python, which starts all commands, can't be executed: {error.filename}: {error.strerror}: "

@@ -179,6 +179,18 @@ class ProcessPool(InterruptibleExecutor):
         """
         self._manager.resize(n, reason)
 
+    @property
+    def failure(self) -> Exception | None:
+        """Why no worker could start, if the pool has failed for that, until one is ready after a `reopen`."""
+        return self._scheduler.failure
+
+    def reopen(self) -> bool:
+        """Accept tasks again if the pool has failed since no worker could start; the reason may be gone.
+
+        Return whether it had failed. Does nothing to a pool that works, or was shut down.
+        """
+        return self._manager.reopen()
+
     def stop(self, future: TaskFuture[Any], error: BaseException, *, grace_seconds: float = 10.0) -> bool:
         """Stop a task, whose future gets `error`; return False if it has ended already. Does not block.
 

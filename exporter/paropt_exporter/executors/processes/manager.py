@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from threading import get_ident
@@ -322,6 +323,15 @@ class ProcessManager:
             rest = self._begin(actions)
         self._finish(rest)
         return bool(actions)
+
+    def reopen(self) -> bool:
+        """Accept tasks again if no worker could start, and try to start new ones; return whether that was so."""
+        with self.scheduler.lock:
+            reopened = self.scheduler.reopen()
+        if reopened:
+            with suppress(OSError, RuntimeError):  # no thread: the next task asks again
+                self.start_workers()
+        return reopened
 
     # Size
 

@@ -125,8 +125,9 @@ def _run_process(manager: ProcessManager, worker: Worker, waker: int) -> None:
 def _handle_failed_start(manager: ProcessManager, worker: Worker, error: BaseException) -> None:
     with manager.scheduler.lock:
         gives_up = manager.scheduler.note_failed_start(worker)
+        is_news = worker.failures == 1  # it tries ten times
     is_short = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE) and manager.do_without(worker)
-    if not is_short or manager.threads.group.take_shortage_news():
+    if manager.threads.group.take_shortage_news() if is_short else is_news:
         log.warning("a worker could not be started", extra={"pool": manager.counters.name, "err": str(error)})
     if gives_up and not is_short:
         manager.give_up(error)
@@ -219,7 +220,7 @@ class ProcessHandler:
             if kind == wire.READY:
                 lifetime.FORK_SERVERS.warm = True
                 with self._scheduler.lock:
-                    process.note_ready(int(body), monotonic())
+                    self._scheduler.note_ready(process, int(body), monotonic())
                 finished = True
             elif kind == wire.LEAVING:
                 with self._scheduler.lock:

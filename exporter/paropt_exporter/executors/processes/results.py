@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDied, describe
+from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDied, describe, explain_shortage
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes.batches import LONGEST_HELD_SECONDS, SECONDS_PER_BYTE, WorkItem
 from paropt_exporter.executors.processes.workers import Worker, WorkerProcess
@@ -138,7 +138,8 @@ def build_death_error(message: str, code: int | None) -> WorkerDied:
 
 def build_start_error(pool: str, error: BaseException) -> InitializerFailed:
     """Return the error of the tasks of a pool whose workers can't start."""
-    failed = _get_error_types()[1](f"workers of pool {pool!r} can't start: {error!r}")
+    why = explain_shortage(error) or repr(error)
+    failed = _get_error_types()[1](f"workers of pool {pool!r} can't start: {why}")
     failed.__cause__ = error
     return failed
 
@@ -164,7 +165,8 @@ def describe_exit(process: WorkerProcess, code: int | None) -> str:
         killer = f"{signal.Signals(-code).name} ({-code})"
     except ValueError:
         killer = f"signal {-code}"
-    return f"killed by {killer} {where}"
+    hint = ", perhaps by the out-of-memory killer" if -code == signal.SIGKILL else ""
+    return f"killed by {killer} {where}{hint}"
 
 
 def _load_error(item: WorkItem, kind: int, body: Body) -> BaseException:

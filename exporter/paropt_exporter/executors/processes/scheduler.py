@@ -148,6 +148,7 @@ class Scheduler:
         self.idle: list[WorkerProcess] = []
         self.target = 0
         self.closed: Exception | None = None  # once closed: the exception that `submit` raises
+        self.failure: Exception | None = None  # once given up, until a worker is ready: why none could start
         self.needs_dispatch = False  # whether a submit has to call `dispatch`: a worker is idle, or the pool is closed
         self.prefetch_length: float = math.inf  # with so many queued tasks a submit has to call `prefetch`
         self._counters = counters
@@ -366,6 +367,11 @@ class Scheduler:
         process.dismissed = worker.leaving
         return process
 
+    def note_ready(self, process: WorkerProcess, pid: int, now: float) -> None:
+        """Note that a process has run the initializer."""
+        process.note_ready(pid, now)
+        self.failure = None
+
     def note_refused(self, process: WorkerProcess, error: BaseException, *, learned: bool) -> None:
         """Note that the initializer failed; `learned`: it lacked a module that travels by value from now on."""
         process.worker.initializer_error = error
@@ -375,7 +381,7 @@ class Scheduler:
     def note_failed_start(self, worker: Worker) -> bool:
         """Note that the system gave no process; return whether it is time to give up."""
         worker.failures += 1
-        return worker.failures >= _MOST_FAILED_STARTS
+        return worker.failures >= _MOST_FAILED_STARTS and not worker.leaving
 
     def note_task_ended(self, process: WorkerProcess, number: int, now: float) -> bool:
         """Move a task to `settling`; return whether its reply finished a batch: the task is a batch of its own."""
@@ -512,6 +518,7 @@ class Scheduler:
         take them, or to start with them, and count as begun. The others stay in the queue until they are cancelled.
         """
         self.closed = self.closed or refusal
+        self.failure = None
         self.needs_dispatch = True
         left = list(self.queue)[self._count_free_workers() :] if cancel_queued else []
         idle, self.idle = self.idle, []
@@ -533,10 +540,21 @@ class Scheduler:
         """Close the pool and fail the queued tasks, if no worker is left that could run them."""
         if any(worker.is_ready for worker in self.workers):
             return []
-        self.closed = self.closed or error
+        if self.closed is None:
+            self.closed = self.failure = error
         self.needs_dispatch = True
         left = [self.queue.popleft() for _ in range(len(self.queue))]
         return [*self._release_all(), *(Fail(item, error) for item in left)]
+
+    def reopen(self) -> bool:
+        """Accept tasks again if the pool was given up, and was not closed since; return whether it was.
+
+        The workers that could not start leave, and new ones take their places.
+        """
+        if self.failure is None or self.closed is None:
+            return False
+        self.closed = None
+        return True
 
     def reset_after_fork(self, refusal: Exception) -> list[Worker]:
         """In a forked child: the workers are the parent's. Return them, for their descriptors to be closed.
