@@ -431,6 +431,63 @@ def test_script_that_says_that_it_runs_in_ci_watches_no_files(project: Path) -> 
     assert _commands(detect_stages(project)) == {"unit_tests": ("npm", "run", "test")}
 
 
+@pytest.mark.parametrize(("runner", "watches"), [("karma", True), ("vitest", False)])
+def test_angulars_tests_watch_files_if_karma_runs_them(project: Path, runner: str, *, watches: bool) -> None:
+    _install(project.parent / "bin", "npm")
+    (project / "node_modules").mkdir()
+    _write(project, package_dot_json=f'{{"scripts": {{"test": "ng test"}}, "devDependencies": {{"{runner}": "*"}}}}')
+    detected = detect_stages(project)
+    assert _commands(detected) == ({} if watches else {"unit_tests": ("npm", "run", "test")})
+    assert not detected.lacks_programs
+
+
+@pytest.mark.parametrize(
+    ("scripts", "stage", "chosen"),
+    [
+        ({"test": "npm run test-unit && npm run test-build", "test-unit": "vitest run"}, "unit_tests", "test-unit"),
+        ({"test": "npm run unit-test", "unit-test": "mocha"}, "unit_tests", "unit-test"),
+        ({"test-e2e": "playwright test"}, "integration_tests", "test-e2e"),
+        ({"check_types": "tsc"}, "type_checking", "check_types"),
+        ({"check": "svelte-kit sync && svelte-check"}, "type_checking", "check"),
+        ({"check": "tsc --noEmit && biome check"}, "type_checking", "check"),
+        ({"check": "biome check ."}, "quality_gates", "check"),
+    ],
+)
+def test_script_is_found_by_its_words_or_by_the_program_of_check(
+    project: Path, scripts: dict[str, str], stage: str, chosen: str
+) -> None:
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json=json.dumps({"scripts": scripts}))
+    assert _commands(detect_stages(project)) == {stage: ("npm", "run", chosen)}
+
+
+def test_script_check_of_an_unknown_program_is_no_stage(project: Path) -> None:
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json='{"scripts": {"check": "node scripts/check.js"}}')
+    assert _commands(detect_stages(project)) == {}
+
+
+@pytest.mark.parametrize(
+    ("scripts", "told"),
+    [
+        ({"lint": 'eslint "src/**/*.ts" --fix'}, '--fix): {}, such as `npx eslint "src/**/*.ts"`'),
+        ({"lint": "vue-tsc && eslint --fix"}, "--fix): {}"),
+        ({"lint": "run-s lint:*", "lint:a": "oxlint", "lint:b": "eslint --fix ."}, "--fix): {}"),
+        ({"lint": "yarn lint:css", "lint:css": "prettier --write ."}, "--write): {}"),
+    ],
+)  # fmt: skip
+def test_linter_that_changes_files_is_no_stage(project: Path, scripts: dict[str, str], told: str) -> None:
+    """As in NestJS' and Vue's templates. Tests would read the files meanwhile, and in CI each fault would pass."""
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json=json.dumps({"scripts": scripts}))
+    detected = detect_stages(project)
+    assert (_commands(detected), detected.lacks_programs) == ({}, False)
+    told = told.format("write a stage that only checks")
+    assert f"quality_gates left out: package.json has the script 'lint', but it changes files ({told}" in detected.notes
+    _write(project, package_dot_json=json.dumps({"scripts": scripts | {"lint": "eslint . --fix-dry-run"}}))
+    assert _commands(detect_stages(project)) == {"quality_gates": ("npm", "run", "lint")}
+
+
 @pytest.mark.parametrize(
     ("other", "folder"), [("integration", ("tests/unit",)), ("e2e", ("tests/unit",)), ("functional", ("tests",))]
 )

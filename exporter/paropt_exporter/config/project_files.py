@@ -471,12 +471,17 @@ class Project:
         return _list_scripts(described)
 
     @cached_property
+    def script_dependencies(self) -> frozenset[str]:
+        """The packages that package.json needs."""
+        described, _ = self._package
+        named = (raw_yaml.as_mapping(described.get(key)) for key in ("dependencies", "devDependencies"))
+        return frozenset(chain.from_iterable(named))
+
+    @cached_property
     def lacks_node_modules(self) -> bool:
         """Whether package.json needs packages that are not installed here, or in a folder above with its own."""
-        described, _ = self._package
-        needs = any(raw_yaml.as_mapping(described.get(key)) for key in ("dependencies", "devDependencies"))
         folders = (self._root, *self._root.absolute().parents)
-        return needs and not any(is_folder(folder / "node_modules") for folder in folders)
+        return bool(self.script_dependencies) and not any(is_folder(folder / "node_modules") for folder in folders)
 
     @cached_property
     def script_runner(self) -> str:
