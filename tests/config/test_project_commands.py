@@ -339,6 +339,10 @@ repos:
         ("id: black, entry: black -l 100, files: ^src/", ("black", "-l", "100", "--check", "src")),
         ("id: mypy, entry: ./types.sh", ("mypy",)),
         ("id: ruff, entry: 'ruff \"'", ("ruff", "check", ".")),
+        ("id: our-format, entry: uv run ruff format --exit-non-zero-on-format", ("ruff", "format", "--check", ".")),
+        ("id: our-linter, entry: uv run ruff check --fix, pass_filenames: false", ("ruff", "check", ".")),
+        ("id: our-linter, entry: ruff check src, pass_filenames: false", ("ruff", "check", "src")),
+        ("id: our-types, entry: python -m mypy, args: [src], pass_filenames: false", ("mypy", "src")),
     ],
 )
 def test_local_hook_keeps_the_options_of_its_entry(hook: str, words: tuple[str, ...]) -> None:
@@ -419,6 +423,11 @@ commands = pytest bench
     assert _find_tests("tox.ini", text.partition("[testenv:py")[0].replace("    tests: pytest\n", "")) == ()
 
 
+def test_environment_whose_name_begins_like_a_version_of_python_is_another() -> None:
+    text = "[testenv:pytest54]\ncommands = pytest old\n[testenv:pypy3]\ncommands = pytest\n"
+    assert _find_tests("tox.ini", text) == (("pytest",),)
+
+
 def test_tests_after_other_packages_are_installed_are_left_out() -> None:
     text = "[testenv]\ncommands =\n    pip install a\n    pytest tests\n    pip install b\n    pytest other\n"
     assert _find_tests("tox.ini", text) == (("pytest", "tests"),)
@@ -485,6 +494,9 @@ def test_paths_in_variables_of_tox_are_relative_to_the_folder_of_the_command() -
 def test_variables_in_front_of_a_command_are_set_for_it() -> None:
     (found,) = _find({"Makefile": "test:\n\tTERM=unknown uv run pytest tests\n"}).find_tests()
     assert (found.words, found.env) == (("pytest", "tests"), (("TERM", "unknown"),))
+    text = "[testenv]\nsetenv =\n    A = a\n    B = b\ncommands = env -u A C=c pytest\n"
+    (found,) = _find({"tox.ini": text}).find_tests()
+    assert (found.words, found.env) == (("pytest",), (("B", "b"), ("C", "c")))
 
 
 @pytest.mark.parametrize(

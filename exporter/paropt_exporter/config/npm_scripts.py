@@ -1,4 +1,4 @@
-"""Read npm scripts by their names and lines: what they check, and whether they watch or change files."""
+"""Read npm scripts by their names and lines: which stage they fit, and whether they watch or change files."""
 
 from __future__ import annotations
 
