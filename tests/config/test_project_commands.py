@@ -302,6 +302,35 @@ def test_workflow_with_computed_arguments_or_in_another_folder_is_left_out() -> 
     assert _find({"ci.yml": f"on: push\njobs: {{test: {{steps: {steps}}}}}"}, ("ci.yml",)).find_by_file("pytest") == []
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (".gitlab-ci.yml", "a: {script: pytest}"),
+        (".gitlab-ci.yml", 'a: {script: ["pip install .", "mypy app\\npytest"]}'),
+        ("ci.yml", 'on: push\njobs: {a: {steps: [{run: "mypy app\\npytest"}]}}'),
+    ],
+)
+def test_each_line_of_a_script_is_a_command(name: str, text: str) -> None:
+    assert _find({name: text}, ("ci.yml",)).find("pytest") == ((),)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (".gitlab-ci.yml", "test: {script: [cd app/, cd .., cd app, pytest]}"),
+        (".gitlab-ci.yml", "before_script: [cd app]\ntest: {script: [pytest]}"),
+        (".gitlab-ci.yml", "default: {before_script: [cd app]}\ntest: {script: [pytest]}"),
+        ("ci.yml", 'on: push\njobs: {test: {steps: [{run: "cd app\\npytest"}]}}'),
+        ("ci.yml", "on: push\ndefaults: {run: {working-directory: app}}\njobs: {test: {steps: [{run: pytest}]}}"),
+        ("ci.yml", "on: push\njobs: {test: {defaults: {run: {working-directory: app}}, steps: [{run: pytest}]}}"),
+        ("scripts/test.sh", 'cd "$(dirname "$0")/.."\ncd app\npytest\n'),
+    ],
+)
+def test_commands_after_cd_run_in_the_folder(name: str, text: str) -> None:
+    (found,) = _find({name: text}, ("ci.yml",)).find_tests()
+    assert (found.words, found.folder) == (("pytest",), "app")
+
+
 def test_hooks_of_pre_commit_become_commands_that_change_nothing() -> None:
     text = """
 repos:
