@@ -949,6 +949,26 @@ def test_tests_of_projects_below_are_not_those_of_the_root(project: Path) -> Non
     assert detected.projects == (Path("api"), Path("lib"))
 
 
+@pytest.mark.parametrize("file", [".github/workflows/ci.yml", "Makefile"])
+def test_commands_at_the_top_belong_to_the_project_in_whose_folder_they_run(project: Path, file: str) -> None:
+    """Otherwise the tests ran twice, and the linters not as in CI."""
+    _install(project.parent / "bin", "pytest", "mypy")
+    lines = ("cd api && mypy --strict app", "cd api/app && pytest -W error ../tests", "cd ../other && pytest")
+    steps = [{"run": line} for line in lines]
+    workflow = json.dumps({"on": "push", "jobs": {"test": {"steps": steps}}})
+    (project / file).parent.mkdir(parents=True, exist_ok=True)
+    (project / file).write_text("test:\n\t" + "\n\t".join(lines) if file == "Makefile" else workflow)
+    (project / ".git").mkdir()
+    _write(project / "api", pyproject_dot_toml="", tests__test_a_dot_py="", app__a_dot_py="")
+    assert _commands(detect_stages(project)) == {}
+    below = detect_stages(project / "api")
+    assert _commands(below) == {
+        "type_checking": ("mypy", "--strict", "app"),
+        "unit_tests": ("pytest", "-q", "-W", "error", "../tests"),
+    }
+    assert [stage.cwd for stage in below.stages] == [None, "app"]
+
+
 def test_pytest_without_a_path_runs_the_tests_of_projects_below_too(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, tox_dot_ini="[testenv]\ncommands = pytest\n", tests__test_a_dot_py="")

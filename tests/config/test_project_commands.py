@@ -321,6 +321,7 @@ def test_each_line_of_a_script_is_a_command(name: str, text: str) -> None:
         (".gitlab-ci.yml", "before_script: [cd app]\ntest: {script: [pytest]}"),
         (".gitlab-ci.yml", "default: {before_script: [cd app]}\ntest: {script: [pytest]}"),
         ("ci.yml", 'on: push\njobs: {test: {steps: [{run: "cd app\\npytest"}]}}'),
+        ("ci.yml", "on: push\njobs: {test: {steps: [{run: pytest, working-directory: ./app/}]}}"),
         ("ci.yml", "on: push\ndefaults: {run: {working-directory: app}}\njobs: {test: {steps: [{run: pytest}]}}"),
         ("ci.yml", "on: push\njobs: {test: {defaults: {run: {working-directory: app}}, steps: [{run: pytest}]}}"),
         ("scripts/test.sh", 'cd "$(dirname "$0")/.."\ncd app\npytest\n'),

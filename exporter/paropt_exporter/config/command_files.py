@@ -162,13 +162,18 @@ def _iter_script(parts: Iterable[object], folder: str = "") -> Iterator[tuple[st
 
     `cd` to a computed folder, such as `$(git rev-parse --show-toplevel)`, usually leads to the project's own.
     """
+    folder = _enter("", folder)
     for part in parts:
         for line in part.replace("\\\n", " ").splitlines() if isinstance(part, str) else ():
             if match := _ENTERS.fullmatch(line):
-                entered = posixpath.normpath(posixpath.join(folder, match[1] or "."))
-                folder = "" if match[1] is None or entered == "." else entered
+                folder = "" if match[1] is None else _enter(folder, match[1])
             else:
                 yield line, folder
+
+
+def _enter(folder: str, below: str) -> str:
+    entered = posixpath.normpath(posixpath.join(folder, below))
+    return "" if entered == "." else entered
 
 
 def _fill_variables(line: str, variables: Mapping[str, str], depth: int = 0) -> str:

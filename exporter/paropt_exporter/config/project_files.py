@@ -13,6 +13,8 @@ from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.command_files import (
     Words,
@@ -152,10 +154,34 @@ class Project:
 
     @cached_property
     def commands(self) -> ProjectCommands:
-        """The commands that the project runs on itself."""
+        """The commands that the project runs on itself, also those in files at the top of its repository.
+
+        Those that run in a project below belong to that, and those that run in a folder outside to another one.
+        """
+        found = read_project_commands(self._read_text, self._list_workflows())
+        others = ("..", *(folder.as_posix() for folder in self.projects_below))
+        own = [each for each in found.commands if all(_cut_folder(each.folder, other) is None for other in others)]
+        return replace(found, commands=(*own, *self._find_commands_at_top()))
+
+    def _find_commands_at_top(self) -> Iterator[ProjectCommand]:
+        """Yield the commands that files at the top of the repository, such as those of CI, run in this folder."""
+        *_, top = (folder.absolute() for folder in walk_up(self._root, os.fspath(find_home(os.environ))))
+        here = os.path.relpath(self._root, top)
+        if here == "." or not exists(top / ".git"):
+            return
+        project = Project(top)
+
+        def read_if_named(name: str) -> str:
+            text = project._read_text(name)
+            return text if here in text else ""
+
+        for each in read_project_commands(read_if_named, project._list_workflows()).commands:
+            if (folder := _cut_folder(each.folder, here)) is not None:
+                yield replace(each, folder=folder)
+
+    def _list_workflows(self) -> list[str]:
         found = self._list_files(".github/workflows/*.y*ml")
-        workflows = sorted(path.relative_to(self._root).as_posix() for path in found)
-        return read_project_commands(self._read_text, workflows[:_MOST_WORKFLOWS])
+        return sorted(path.relative_to(self._root).as_posix() for path in found)[:_MOST_WORKFLOWS]
 
     @cached_property
     def own_tests(self) -> tuple[ProjectCommand, ...]:
@@ -593,6 +619,12 @@ def _excludes(pattern: str, path: str) -> bool:
         return re.search(pattern, path, re.VERBOSE if "\n" in pattern else 0) is not None
     except re.error:
         return False
+
+
+def _cut_folder(path: str, start: str) -> str | None:
+    """Return the rest of a path that begins with a folder, or None for another path."""
+    head, found, rest = f"{path}/".partition(f"{start}/")
+    return rest.rstrip("/") if found and not head else None
 
 
 def _split_list(value: str) -> list[str]:
