@@ -969,6 +969,20 @@ def test_commands_at_the_top_belong_to_the_project_in_whose_folder_they_run(proj
     assert [stage.cwd for stage in below.stages] == [None, "app"]
 
 
+def test_root_of_a_workspace_checks_the_sources_of_its_packages(project: Path) -> None:
+    """`mypy .` fails there: both packages have a module conftest."""
+    _install(project.parent / "bin", "mypy", "pytest")
+    _write(project, mypy_dot_ini="[mypy]\n", packages__web__package_dot_json="{}")
+    for name, source in (("a", "src/a"), ("b", "b")):
+        folder = project / "packages" / name
+        _write(folder, pyproject_dot_toml="", tests__conftest_dot_py="", tests__test_a_dot_py="")
+        (folder / source).mkdir(parents=True)
+        (folder / source / "__init__.py").touch()
+    assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "packages/a/src", "packages/b/b")}
+    (project / "conftest.py").touch()
+    assert _commands(detect_stages(project))["type_checking"] == ("mypy", ".")
+
+
 def test_pytest_without_a_path_runs_the_tests_of_projects_below_too(project: Path) -> None:
     _install(project.parent / "bin", "pytest")
     _write(project, tox_dot_ini="[testenv]\ncommands = pytest\n", tests__test_a_dot_py="")

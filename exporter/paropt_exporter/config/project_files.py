@@ -292,16 +292,28 @@ class Project:
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        """The folders of the Python sources: `src`, or packages at the top or one level below, or `.`.
+        """The folders of the Python sources: `src`, packages at the top or one level below, or those of projects below.
 
-        A `src` without Python holds the sources of another language, as beside maturin's `python/pkg`.
+        Without any of these it is `.`. A `src` without Python holds the sources of another language, as beside
+        maturin's `python/pkg`.
         """
         if any(map(self._has_path_like, ("src/**/*.py", "src/**/*.pyi"))):
             return ("src",)
         folders = [folder for folder in self._list_folders(self._root) if folder.name not in _EXAMPLES]
         packages = [folder.name for folder in folders if _is_package(folder)]
         holders = [folder.name for folder in folders if any(map(_is_package, self._list_folders(folder)))]
-        return tuple(packages or holders or (".",))
+        return tuple(packages or holders or self._find_sources_below() or (".",))
+
+    def _find_sources_below(self) -> list[str]:
+        """Return the sources of the projects below, or nothing if there are modules here.
+
+        mypy often refuses all files together, since the tests of two projects have a module of the same name.
+        """
+        if self._list_files("*.py"):
+            return []
+        below = (folder for folder in self.projects_below if _is_text(str(folder)))
+        projects = ((folder, Project(self._root / folder)) for folder in below)
+        return [(folder / source).as_posix() for folder, each in projects if each.has_python for source in each.sources]
 
     @cached_property
     def unit_tests(self) -> str | None:
