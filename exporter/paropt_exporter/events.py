@@ -285,6 +285,11 @@ class TaskRecord(Struct, frozen=True, kw_only=True):
         return self.cache is CacheReason.UNCHANGED
 
     @property
+    def could_not_start(self) -> bool:
+        """Whether it ended without having run, for example because its program is not installed."""
+        return self.result is Result.ERROR and self.exit_code is None and self.signal is None
+
+    @property
     def duration_seconds(self) -> float:
         return max(0.0, self.ended_seconds - self.started_seconds)
 

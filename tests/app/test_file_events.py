@@ -45,6 +45,26 @@ def test_change_while_the_watches_were_set_up_is_looked_for(tmp_path: Path) -> N
         assert scans.acquire(timeout=_SECONDS)
 
 
+def test_a_lane_starts_while_the_watches_are_set_up(tmp_path: Path) -> None:
+    scans, lane_started = threading.Semaphore(0), threading.Event()
+
+    def watch(*folders: str, **options: Any) -> Iterator[set[object]]:
+        lane_started.wait()
+        yield set()
+        options["stop_event"].wait()
+
+    with FileEvents(
+        str(tmp_path),
+        lambda _: False,
+        lambda _: scans.release(),
+        list[str]().append,
+        poll_seconds=10 * _SECONDS,
+        watch=watch,
+    ):
+        lane_started.set()
+        assert scans.acquire(timeout=_SECONDS)
+
+
 def test_pending_scan_is_made_without_an_event_where_the_kernel_sends_none(tmp_path: Path) -> None:
     """So a lock that a killed git left is waited for as long as with events."""
     scans = threading.Semaphore(0)

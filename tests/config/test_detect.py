@@ -431,6 +431,63 @@ def test_script_that_says_that_it_runs_in_ci_watches_no_files(project: Path) -> 
     assert _commands(detect_stages(project)) == {"unit_tests": ("npm", "run", "test")}
 
 
+@pytest.mark.parametrize(("runner", "watches"), [("karma", True), ("vitest", False)])
+def test_angulars_tests_watch_files_if_karma_runs_them(project: Path, runner: str, *, watches: bool) -> None:
+    _install(project.parent / "bin", "npm")
+    (project / "node_modules").mkdir()
+    _write(project, package_dot_json=f'{{"scripts": {{"test": "ng test"}}, "devDependencies": {{"{runner}": "*"}}}}')
+    detected = detect_stages(project)
+    assert _commands(detected) == ({} if watches else {"unit_tests": ("npm", "run", "test")})
+    assert not detected.lacks_programs
+
+
+@pytest.mark.parametrize(
+    ("scripts", "stage", "chosen"),
+    [
+        ({"test": "npm run test-unit && npm run test-build", "test-unit": "vitest run"}, "unit_tests", "test-unit"),
+        ({"test": "npm run unit-test", "unit-test": "mocha"}, "unit_tests", "unit-test"),
+        ({"test-e2e": "playwright test"}, "integration_tests", "test-e2e"),
+        ({"check_types": "tsc"}, "type_checking", "check_types"),
+        ({"check": "svelte-kit sync && svelte-check"}, "type_checking", "check"),
+        ({"check": "tsc --noEmit && biome check"}, "type_checking", "check"),
+        ({"check": "biome check ."}, "quality_gates", "check"),
+    ],
+)
+def test_script_is_found_by_its_words_or_by_the_program_of_check(
+    project: Path, scripts: dict[str, str], stage: str, chosen: str
+) -> None:
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json=json.dumps({"scripts": scripts}))
+    assert _commands(detect_stages(project)) == {stage: ("npm", "run", chosen)}
+
+
+def test_script_check_of_an_unknown_program_is_no_stage(project: Path) -> None:
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json='{"scripts": {"check": "node scripts/check.js"}}')
+    assert _commands(detect_stages(project)) == {}
+
+
+@pytest.mark.parametrize(
+    ("scripts", "told"),
+    [
+        ({"lint": 'eslint "src/**/*.ts" --fix'}, '--fix): {}, such as `npx eslint "src/**/*.ts"`'),
+        ({"lint": "vue-tsc && eslint --fix"}, "--fix): {}"),
+        ({"lint": "run-s lint:*", "lint:a": "oxlint", "lint:b": "eslint --fix ."}, "--fix): {}"),
+        ({"lint": "yarn lint:css", "lint:css": "prettier --write ."}, "--write): {}"),
+    ],
+)  # fmt: skip
+def test_linter_that_changes_files_is_no_stage(project: Path, scripts: dict[str, str], told: str) -> None:
+    """As in NestJS' and Vue's templates. Tests would read the files meanwhile, and in CI each fault would pass."""
+    _install(project.parent / "bin", "npm")
+    _write(project, package_dot_json=json.dumps({"scripts": scripts}))
+    detected = detect_stages(project)
+    assert (_commands(detected), detected.lacks_programs) == ({}, False)
+    told = told.format("write a stage that only checks")
+    assert f"quality_gates left out: package.json has the script 'lint', but it changes files ({told}" in detected.notes
+    _write(project, package_dot_json=json.dumps({"scripts": scripts | {"lint": "eslint . --fix-dry-run"}}))
+    assert _commands(detect_stages(project)) == {"quality_gates": ("npm", "run", "lint")}
+
+
 @pytest.mark.parametrize(
     ("other", "folder"), [("integration", ("tests/unit",)), ("e2e", ("tests/unit",)), ("functional", ("tests",))]
 )
@@ -890,6 +947,40 @@ def test_tests_of_projects_below_are_not_those_of_the_root(project: Path) -> Non
     detected = detect_stages(project)
     assert _commands(detected) == {"quality_gates": ("npm", "run", "lint")}
     assert detected.projects == (Path("api"), Path("lib"))
+
+
+@pytest.mark.parametrize("file", [".github/workflows/ci.yml", "Makefile"])
+def test_commands_at_the_top_belong_to_the_project_in_whose_folder_they_run(project: Path, file: str) -> None:
+    """Otherwise the tests ran twice, and the linters not as in CI."""
+    _install(project.parent / "bin", "pytest", "mypy")
+    lines = ("cd api && mypy --strict app", "cd api/app && pytest -W error ../tests", "cd ../other && pytest")
+    steps = [{"run": line} for line in lines]
+    workflow = json.dumps({"on": "push", "jobs": {"test": {"steps": steps}}})
+    (project / file).parent.mkdir(parents=True, exist_ok=True)
+    (project / file).write_text("test:\n\t" + "\n\t".join(lines) if file == "Makefile" else workflow)
+    (project / ".git").mkdir()
+    _write(project / "api", pyproject_dot_toml="", tests__test_a_dot_py="", app__a_dot_py="")
+    assert _commands(detect_stages(project)) == {}
+    below = detect_stages(project / "api")
+    assert _commands(below) == {
+        "type_checking": ("mypy", "--strict", "app"),
+        "unit_tests": ("pytest", "-q", "-W", "error", "../tests"),
+    }
+    assert [stage.cwd for stage in below.stages] == [None, "app"]
+
+
+def test_root_of_a_workspace_checks_the_sources_of_its_packages(project: Path) -> None:
+    """`mypy .` fails there: both packages have a module conftest."""
+    _install(project.parent / "bin", "mypy", "pytest")
+    _write(project, mypy_dot_ini="[mypy]\n", packages__web__package_dot_json="{}")
+    for name, source in (("a", "src/a"), ("b", "b")):
+        folder = project / "packages" / name
+        _write(folder, pyproject_dot_toml="", tests__conftest_dot_py="", tests__test_a_dot_py="")
+        (folder / source).mkdir(parents=True)
+        (folder / source / "__init__.py").touch()
+    assert _commands(detect_stages(project)) == {"type_checking": ("mypy", "packages/a/src", "packages/b/b")}
+    (project / "conftest.py").touch()
+    assert _commands(detect_stages(project))["type_checking"] == ("mypy", ".")
 
 
 def test_pytest_without_a_path_runs_the_tests_of_projects_below_too(project: Path) -> None:

@@ -302,6 +302,36 @@ def test_workflow_with_computed_arguments_or_in_another_folder_is_left_out() -> 
     assert _find({"ci.yml": f"on: push\njobs: {{test: {{steps: {steps}}}}}"}, ("ci.yml",)).find_by_file("pytest") == []
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (".gitlab-ci.yml", "a: {script: pytest}"),
+        (".gitlab-ci.yml", 'a: {script: ["pip install .", "mypy app\\npytest"]}'),
+        ("ci.yml", 'on: push\njobs: {a: {steps: [{run: "mypy app\\npytest"}]}}'),
+    ],
+)
+def test_each_line_of_a_script_is_a_command(name: str, text: str) -> None:
+    assert _find({name: text}, ("ci.yml",)).find("pytest") == ((),)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (".gitlab-ci.yml", "test: {script: [cd app/, cd .., cd app, pytest]}"),
+        (".gitlab-ci.yml", "before_script: [cd app]\ntest: {script: [pytest]}"),
+        (".gitlab-ci.yml", "default: {before_script: [cd app]}\ntest: {script: [pytest]}"),
+        ("ci.yml", 'on: push\njobs: {test: {steps: [{run: "cd app\\npytest"}]}}'),
+        ("ci.yml", "on: push\njobs: {test: {steps: [{run: pytest, working-directory: ./app/}]}}"),
+        ("ci.yml", "on: push\ndefaults: {run: {working-directory: app}}\njobs: {test: {steps: [{run: pytest}]}}"),
+        ("ci.yml", "on: push\njobs: {test: {defaults: {run: {working-directory: app}}, steps: [{run: pytest}]}}"),
+        ("scripts/test.sh", 'cd "$(dirname "$0")/.."\ncd app\npytest\n'),
+    ],
+)
+def test_commands_after_cd_run_in_the_folder(name: str, text: str) -> None:
+    (found,) = _find({name: text}, ("ci.yml",)).find_tests()
+    assert (found.words, found.folder) == (("pytest",), "app")
+
+
 def test_hooks_of_pre_commit_become_commands_that_change_nothing() -> None:
     text = """
 repos:
@@ -339,6 +369,10 @@ repos:
         ("id: black, entry: black -l 100, files: ^src/", ("black", "-l", "100", "--check", "src")),
         ("id: mypy, entry: ./types.sh", ("mypy",)),
         ("id: ruff, entry: 'ruff \"'", ("ruff", "check", ".")),
+        ("id: our-format, entry: uv run ruff format --exit-non-zero-on-format", ("ruff", "format", "--check", ".")),
+        ("id: our-linter, entry: uv run ruff check --fix, pass_filenames: false", ("ruff", "check", ".")),
+        ("id: our-linter, entry: ruff check src, pass_filenames: false", ("ruff", "check", "src")),
+        ("id: our-types, entry: python -m mypy, args: [src], pass_filenames: false", ("mypy", "src")),
     ],
 )
 def test_local_hook_keeps_the_options_of_its_entry(hook: str, words: tuple[str, ...]) -> None:
@@ -419,6 +453,11 @@ commands = pytest bench
     assert _find_tests("tox.ini", text.partition("[testenv:py")[0].replace("    tests: pytest\n", "")) == ()
 
 
+def test_environment_whose_name_begins_like_a_version_of_python_is_another() -> None:
+    text = "[testenv:pytest54]\ncommands = pytest old\n[testenv:pypy3]\ncommands = pytest\n"
+    assert _find_tests("tox.ini", text) == (("pytest",),)
+
+
 def test_tests_after_other_packages_are_installed_are_left_out() -> None:
     text = "[testenv]\ncommands =\n    pip install a\n    pytest tests\n    pip install b\n    pytest other\n"
     assert _find_tests("tox.ini", text) == (("pytest", "tests"),)
@@ -485,6 +524,9 @@ def test_paths_in_variables_of_tox_are_relative_to_the_folder_of_the_command() -
 def test_variables_in_front_of_a_command_are_set_for_it() -> None:
     (found,) = _find({"Makefile": "test:\n\tTERM=unknown uv run pytest tests\n"}).find_tests()
     assert (found.words, found.env) == (("pytest", "tests"), (("TERM", "unknown"),))
+    text = "[testenv]\nsetenv =\n    A = a\n    B = b\ncommands = env -u A C=c pytest\n"
+    (found,) = _find({"tox.ini": text}).find_tests()
+    assert (found.words, found.env) == (("pytest",), (("B", "b"), ("C", "c")))
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,12 @@ def test_stopped_attempt_is_no_sample() -> None:
     assert counts(record) == (0, 0)
 
 
+def test_attempt_that_could_not_start_is_no_sample() -> None:
+    """A program that is installed meanwhile, or a limit of open files, says nothing about the stage."""
+    not_found = Script(result=Result.ERROR, message="cannot run 'ruff': not found on PATH")
+    assert counts(ended(stage("a", retries=1), not_found, Script())) == (0, 0)
+
+
 def test_success_proves_earlier_failures_with_the_same_files_flaky() -> None:
     opened = OpenFailures(attempts=2, items=frozenset({"test_a.py"}))
     record = ended(stage("a", open_failures=opened))

@@ -81,10 +81,11 @@ def test_failures_of_a_state_are_open_until_the_stage_succeeds_in_it(history: Hi
     assert history.load_open_failures("standard", "s1") == {"lint": OpenFailures(attempts=1)}
 
 
-def test_unknown_states_arguments_and_stops_are_no_evidence(history: History) -> None:
+def test_unknown_states_arguments_stops_and_failed_starts_are_no_evidence(history: History) -> None:
     add_run(history, 1, result=Result.FAILURE, state="")
     add_run(history, 2, result=Result.FAILURE, scope=Scope.ARGUMENTS)
     add_run(history, 3, result=Result.CANCELLATION)
+    add_run(history, 4, result=Result.ERROR)  # without an exit code or a signal: it could not start
     assert history.load_open_failures("standard", "") == {}
     assert history.load_open_failures("standard", "s1") == {}
 

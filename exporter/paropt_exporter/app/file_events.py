@@ -49,12 +49,10 @@ class FileEvents:
         self._is_pending = is_pending
         self._say = say
         self._stop = threading.Event()
-        self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="paropt-watch", daemon=True)
 
     def __enter__(self) -> FileEvents:
-        self._thread.start()
-        self._ready.wait(self._poll_seconds)
+        self._thread.start()  # a lane need not wait for the watches: what changes meanwhile is looked for
         return self
 
     def __exit__(
@@ -89,7 +87,6 @@ class FileEvents:
         """Do without events: the limit of inotify's watches or instances is reached, or the file system has none."""
         reason = str(error).partition(" about [")[0].rstrip(".")  # without watchfiles' details
         self._say(f"--watch: no file events ({reason}): checking every {self._poll_seconds:g} s")
-        self._ready.set()
         while not self._stop.wait(self._compute_interval()):
             self._on_burst(0)
 
@@ -111,7 +108,6 @@ class FileEvents:
             raise_interrupt=False,
             ignore_permission_denied=self._passes_over_denied,
         ):
-            self._ready.set()
             self._failures = 0
             idle = 0 if burst else idle + 1
             if burst or idle >= _TIMEOUTS_PER_SCAN or self._is_pending():

@@ -127,6 +127,6 @@ def _build_patterns(config: Config, stage: Stage) -> InputPatterns:
 def _stat_files(folder: str, paths: Iterable[str]) -> Iterable[FoundFile]:
     for path in paths:
         try:
-            yield path, Path(folder, path).lstat()
+            yield path, os.lstat(f"{folder}/{path}")  # of 50,000 paths, a `Path` of each takes as long as all else
         except OSError:
             continue

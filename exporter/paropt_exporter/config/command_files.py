@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import posixpath
 import re
 import warnings
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
+from itertools import chain
 
 from msgspec import Struct
 
@@ -31,6 +33,7 @@ _TOX_DEFAULT = re.compile(r"\{env:\w+:(|-[^{}]*)\}")
 _TOX_ENV = re.compile(r"\{env:(\w+)(?::[^{}]*)?\}")  # tox: the value of a variable
 # tox: the folder in which it has installed the project
 _INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")
+_ENTERS = re.compile(r"\s*cd(?:\s+([\w.-]+(?:/[\w.-]*)*)\s*|\s[^&|;]*)?", re.ASCII)  # a line that is only `cd`
 _TERMINAL = re.compile(r"\{tty:[^{}:]*+:?([^{}]*)\}")  # tox: the first value on a terminal, otherwise the second
 _RECIPE = re.compile(r"""@?([A-Za-z0-9_][\w. -]*+)(?:[^:="']|=?"[^"]*"|=?'[^']*')*+:(?!=)""")
 _PREREQUISITES = re.compile(r"^([A-Za-z0-9][\w-]*)(?: [^:=\n]*)?:(?![=:])([\w. \t-]*)", re.MULTILINE)
@@ -148,10 +151,29 @@ def _parse_script(text: str, group: str) -> Iterator[CommandLine]:
     variables = dict(_ASSIGNMENT.findall(text))
     own = {name for names in _VARIABLE.findall(text) for name in names}  # names that the script itself uses
     env: dict[str, str] = {}
-    for line in text.replace("\\\n", " ").splitlines():
+    for line, folder in _iter_script([text]):
         if (exported := _EXPORT.fullmatch(line)) and exported[1] not in own:
             env = {**env, exported[1]: exported[2].strip("\"'")}
-        yield CommandLine(text=_fill_variables(line, variables), group=group, env=env)
+        yield CommandLine(text=_fill_variables(line, variables), group=group, folder=folder, env=env)
+
+
+def _iter_script(parts: Iterable[object], folder: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the lines of a script that starts in a folder, each with the folder in which it runs.
+
+    `cd` to a computed folder, such as `$(git rev-parse --show-toplevel)`, usually leads to the project's own.
+    """
+    folder = _enter("", folder)
+    for part in parts:
+        for line in part.replace("\\\n", " ").splitlines() if isinstance(part, str) else ():
+            if match := _ENTERS.fullmatch(line):
+                folder = "" if match[1] is None else _enter(folder, match[1])
+            else:
+                yield line, folder
+
+
+def _enter(folder: str, below: str) -> str:
+    entered = posixpath.normpath(posixpath.join(folder, below))
+    return "" if entered == "." else entered
 
 
 def _fill_variables(line: str, variables: Mapping[str, str], depth: int = 0) -> str:
@@ -473,19 +495,24 @@ def parse_workflow(text: str) -> Iterator[CommandLine]:
         return
     for name, value in raw_yaml.as_mapping(workflow.get("jobs")).items():
         job = raw_yaml.as_mapping(value)
+        usual = [raw_yaml.as_mapping(raw_yaml.as_mapping(each.get("defaults")).get("run")) for each in (job, workflow)]
         for step in map(raw_yaml.as_mapping, raw_yaml.as_list(job.get("steps"))):
-            script, folder = step.get("run"), step.get("working-directory")
+            script, folder = step.get("run"), ChainMap(*map(dict, (step, *usual))).get("working-directory")
             given = ChainMap(*(dict(raw_yaml.as_mapping(each.get("env"))) for each in (step, job, workflow)))
             env = {key: value for key, value in given.items() if isinstance(value, str)}
-            for line in script.replace("\\\n", " ").splitlines() if isinstance(script, str) else ():
-                text = _COMPUTED_OPTION.sub("", line)
-                yield CommandLine(text=text, group=name, folder=folder if isinstance(folder, str) else "", env=env)
+            for line, place in _iter_script([script], folder if isinstance(folder, str) else ""):
+                yield CommandLine(text=_COMPUTED_OPTION.sub("", line), group=name, folder=place, env=env)
 
 
 def _parse_gitlab_ci(text: str) -> Iterator[CommandLine]:
-    for name, job in raw_yaml.as_mapping(Document(text).value if text else None).items():
-        for line in raw_yaml.as_list(raw_yaml.as_mapping(job).get("script")):
-            yield CommandLine(text=line if isinstance(line, str) else (), group=name)
+    """Yield the lines of each job, which one shell runs after those of `before_script`."""
+    config = raw_yaml.as_mapping(Document(text).value if text else None)
+    for name, job in config.items():
+        keys = ChainMap(*(dict(raw_yaml.as_mapping(each)) for each in (job, config.get("default"), config)))
+        if "script" in raw_yaml.as_mapping(job):
+            parts = chain.from_iterable(_iter_script_lines(keys.get(each)) for each in ("before_script", "script"))
+            for line, folder in _iter_script(parts):
+                yield CommandLine(text=line, group=name, folder=folder)
 
 
 FILES: tuple[tuple[str, Callable[[str], Iterator[CommandLine]]], ...] = (

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from paropt_exporter.config import pre_commit
+from paropt_exporter.config import npm_scripts, pre_commit
 from paropt_exporter.config.command_files import Words
 from paropt_exporter.config.locate import find_projects_below, has_config
-from paropt_exporter.config.project_commands import read_xdist_options
+from paropt_exporter.config.npm_scripts import find_by_words, split_name
+from paropt_exporter.config.project_commands import ProjectCommand, read_xdist_options
 from paropt_exporter.config.project_files import SHELL_WORDS, Project
 from paropt_exporter.config.pytest_arguments import selects_tests
 from paropt_exporter.config.recipe_files import JUSTFILES, MAKEFILES
@@ -35,9 +36,6 @@ _VALUES_OF_MYPY = frozenset(
 )
 _RECURSIVE = frozenset({"-r", "--recursive"})
 TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
-_WATCHES = re.compile(r"(?<!\S)(?:--watch(?:All)?|watch|(?P<react>react-scripts test))(?![\w=-])")
-_WATCHES_NO_MORE = re.compile(r"--watch(?:All)?=false")  # whatever is before it
-_RUNS_IN_CI = re.compile(r"\bCI=\w")  # react-scripts watches unless this variable says that it runs in CI
 BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "bun", "make", "just", "task", "go", "cargo"})  # they may read any file
 _IMPORTS_PACKAGES = frozenset({"pytest", "mypy", "pylint"})
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
@@ -74,8 +72,9 @@ class _BuiltInStage(Struct, frozen=True, kw_only=True):
     """One built-in stage with the Python tools, npm scripts, make targets and tools of other languages for it.
 
     All Python tools that the project itself calls are used, otherwise the first of `tools` for which it is configured.
-    A tool in `languages` is used if the project has nothing else for the stage. The first of `more_scripts` runs after
-    the first of `scripts`.
+    Names of scripts and targets are in words; the project may separate them as it likes, and in any order. A tool in
+    `languages` is used if the project has nothing else for the stage. The first of `more_scripts` runs after the first
+    of `scripts`.
     """
 
     number: int
@@ -95,8 +94,8 @@ _BUILT_IN_STAGES = (
         tools=("ruff", "flake8"),
         called=("black", "isort", "pylint", "pycodestyle", "pydocstyle", "pyflakes"),
         scripts=("lint",),
-        more_scripts=("format:check", "check:format", "format-check", "check-format", "prettier:check", "fmt:check"),
-        targets=("lint", "style", "format-check"),
+        more_scripts=("format check", "prettier check", "fmt check"),
+        targets=("lint", "style", "format check"),
         languages=(
             _LanguageTool(sign="go.mod", program="go", command=("go", "vet", "./...")),
             _LanguageTool(sign="Cargo.toml", program="cargo-clippy", command=("cargo", "clippy", "--all-targets")),
@@ -107,15 +106,15 @@ _BUILT_IN_STAGES = (
         name="type_checking",
         tools=("mypy", "pyright"),
         called=("basedpyright", "ty", "pyrefly"),
-        scripts=("typecheck", "type-check", "check-types", "check:types", "types:check", "types", "tsc"),
-        targets=("typecheck", "type-check", "types", "mypy"),
+        scripts=("typecheck", "type check", "types check", "types", "tsc"),
+        targets=("typecheck", "type check", "types", "mypy"),
     ),
     _BuiltInStage(
         number=4,
         name="unit_tests",
         tools=("pytest",),
-        scripts=("test:unit", "unit", "test", "test:run", "test:ci"),
-        targets=("test-unit", "unit", "unit-test", "test", "check"),
+        scripts=("test unit", "unit", "test", "test run", "test ci"),
+        targets=("test unit", "unit", "test", "check"),
         languages=(
             _LanguageTool(sign="go.mod", program="go", command=("go", "test", "./...")),
             _LanguageTool(sign="Cargo.toml", program="cargo", command=("cargo", "test")),
@@ -125,8 +124,8 @@ _BUILT_IN_STAGES = (
         number=5,
         name="integration_tests",
         tools=("pytest",),
-        scripts=("test:integration", "integration", "test:e2e", "e2e"),
-        targets=("test-integration", "integration", "integration-test", "e2e"),
+        scripts=("test integration", "integration", "test e2e", "e2e"),
+        targets=("test integration", "integration", "e2e"),
     ),
     _BuiltInStage(
         number=6,
@@ -148,13 +147,19 @@ class _Choice(Struct, kw_only=True):
     """The commands of a built-in stage; none if the project has no tool for it, or none that can run here.
 
     `beside`: the ends of the names of stages that run beside it, with their commands. `missing`: why tools that the
-    project uses can't run here. `notes`: on tools that no stage runs.
+    project uses can't run here. `faulty`: why its scripts can't be stages. `notes`: on tools that no stage runs.
     """
 
     commands: list[Words]
     beside: list[tuple[str, list[Words]]] = []
     missing: list[str] = []
+    faulty: list[str] = []
     notes: list[str] = []
+
+    @property
+    def reason(self) -> str:
+        """Why the tools that the project has can't be used, or ""."""
+        return "; ".join(self.missing + self.faulty)
 
 
 def detect_stages(root: Path) -> DetectedStages:
@@ -172,7 +177,7 @@ def detect_stages(root: Path) -> DetectedStages:
             f"{kind.name}: {why}"
             for kind, each in choices.items()
             if each.commands
-            for why in each.missing + each.notes
+            for why in each.missing + each.faulty + each.notes
         ),
         *left_out,
         *_describe_other_runners(project, lacks_programs=lacks_programs),
@@ -201,6 +206,7 @@ def _choose_commands(project: Project, kind: _BuiltInStage) -> _Choice:
     """
     tools, missing = _choose_work(project, kind)
     scripts, no_scripts = _choose_scripts(project, kind, tools)
+    faulty = [] if tools else _describe_faulty_scripts(project, kind)
     rest = _describe_rest(project, kind)
     if tools:
         commands, beside = _divide_work(tools)
@@ -212,10 +218,11 @@ def _choose_commands(project: Project, kind: _BuiltInStage) -> _Choice:
     target, no_target = _choose_target(project, kind)
     missing += no_scripts + (no_target if not missing else [])
     if target is not None:
-        return _Choice(commands=[target], missing=missing)
+        return _Choice(commands=[target], missing=missing, faulty=faulty)
     language, no_language = _choose_language_tool(project, kind)
     commands = [] if language is None else [language]
-    return _Choice(commands=commands, missing=missing + no_language, notes=[] if no_target else rest)
+    missing += no_language
+    return _Choice(commands=commands, missing=missing, faulty=faulty, notes=[] if no_target else rest)
 
 
 def _build_stages(project: Project, kind: _BuiltInStage, choice: _Choice) -> Iterator[Stage]:
@@ -232,9 +239,9 @@ def _describe_left_out(
     left_out: dict[str, list[str]] = {}  # names of stages by the reason
     for kind, choice in choices.items():
         if not choice.commands:
-            left_out.setdefault("; ".join(choice.missing) or _describe_missing(project, kind), []).append(kind.name)
+            left_out.setdefault(choice.reason or _describe_missing(project, kind), []).append(kind.name)
     notes = {why: f"{', '.join(names)} left out: {why}" for why, names in left_out.items()}
-    lacking = {"; ".join(choice.missing) for choice in choices.values()}
+    lacking = {choice.reason for choice in choices.values()}
     return frozenset(note for why, note in notes.items() if why not in lacking), notes.values()
 
 
@@ -455,10 +462,7 @@ def _runs_pytest(project: Project) -> bool:
 
 def _choose_scripts(project: Project, kind: _BuiltInStage, work: list[Words]) -> tuple[list[Words], list[str]]:
     """Return the calls of npm scripts, unless they only run a tool that the stage already runs."""
-    named = [script for script in kind.scripts if script in project.scripts]
-    script = next((each for each in named if not _watches_files(project.scripts[each])), None)
-    if script is None and named and not work:
-        return [], [f"package.json has the script {named[0]!r}, but it watches files, and would not end"]
+    script = next((each for each in _list_scripts(project, kind) if not _find_fault(project, kind, each)), None)
     if script is None or any(_mentions_word(project.scripts[script], words[0]) for words in work):
         return [], []
     if not project.has_program(project.script_runner):
@@ -468,40 +472,41 @@ def _choose_scripts(project: Project, kind: _BuiltInStage, work: list[Words]) ->
     return [(project.script_runner, "run", each) for each in (script, *_choose_more_scripts(project, kind, script))], []
 
 
+def _list_scripts(project: Project, kind: _BuiltInStage) -> list[str]:
+    named = find_by_words(kind.scripts, project.scripts)
+    return [*named, "check"] if npm_scripts.get_stage_of_check(project.scripts) == kind.name else named
+
+
+def _find_fault(project: Project, kind: _BuiltInStage, script: str) -> str:
+    """Return why a script can't be a stage, or ""."""
+    has_karma = "karma" in project.script_dependencies
+    return npm_scripts.find_fault(project.scripts, script, must_only_check=kind.name == _LINTING, has_karma=has_karma)
+
+
+def _describe_faulty_scripts(project: Project, kind: _BuiltInStage) -> list[str]:
+    """Return a note on the first script for a stage if none of them can be one."""
+    faults = [(script, _find_fault(project, kind, script)) for script in _list_scripts(project, kind)]
+    if not faults or not all(fault for _, fault in faults):
+        return []
+    return [f"package.json has the script {faults[0][0]!r}, but {faults[0][1]}"]
+
+
 def _choose_more_scripts(project: Project, kind: _BuiltInStage, script: str) -> list[str]:
     """Return the first further npm script that checks, unless the chosen one runs it or its program."""
-    found = (each for each in kind.more_scripts if each in project.scripts)
-    name = next((each for each in found if not _watches_files(project.scripts[each])), None)
-    if name is None:
+    found = find_by_words(kind.more_scripts, project.scripts)
+    name = next((each for each in found if not _find_fault(project, kind, each)), None)
+    if name is None or name == script:
         return []
-    chosen, program = project.scripts[script], _find_program(project.scripts[name])
+    chosen, program = project.scripts[script], npm_scripts.find_program(project.scripts[name])
     runs_it = name in chosen or bool(program and _mentions_word(chosen, program))
     return [] if runs_it else [name]
-
-
-def _find_program(script: str) -> str:
-    """Return the program of an npm script, with its subcommand if it has one, such as `biome format`."""
-    words = [word for word in script.split() if word not in _LAUNCHERS and "=" not in word]
-    return " ".join(words[: 2 if words[1:] and words[1].isalpha() else 1])
-
-
-_LAUNCHERS = frozenset({"npx", "npm", "pnpm", "yarn", "bun", "bunx", "exec", "run", "dlx", "x", "cross-env"})
-
-
-def _watches_files(script: str) -> bool:
-    """Return whether an npm script waits for changes of files, and does not end."""
-    *_, start = 0, *(match.end() for match in _WATCHES_NO_MORE.finditer(script))
-    runs_in_ci = _RUNS_IN_CI.search(script) is not None
-    return any(match["react"] is None or not runs_in_ci for match in _WATCHES.finditer(script, start))
 
 
 def _choose_target(project: Project, kind: _BuiltInStage) -> tuple[Words | None, list[str]]:
     """Return the call of the first target of make, just or task whose programs are installed."""
     missing: list[str] = []
     runner = project.target_runner
-    for target in kind.targets:
-        if target not in project.targets:
-            continue
+    for target in find_by_words(kind.targets, project.targets):
         program = project.find_missing_program(target) if project.has_program(runner) else runner
         if program is None:
             return (runner, target), missing
@@ -513,21 +518,24 @@ def _describe_rest(project: Project, kind: _BuiltInStage) -> list[str]:
     """Return a note on the commands that the stages don't run, of a target or tox's or nox's linting environment."""
     if kind.name in TEST_STAGES:
         return []
-    callers = {
-        (file, target): f"{project.target_runner} {target}" for file in _TARGET_FILES for target in project.targets
-    }
-    names = kind.targets if kind.name == _LINTING else ()
-    callers |= {(file, name): f"{call} {name}" for file, call in _ENVIRONMENT_FILES.items() for name in names}
-    rest: dict[tuple[str, str], list[str]] = {}
+    wanted = set(map(split_name, kind.targets))
+    rest: dict[str, list[str]] = {}
     for each in project.commands.commands:
-        group = (each.file, each.group)
-        is_of_kind = each.group in kind.targets and group in callers
-        if is_of_kind and not each.folder and _is_other_check(each.words):
-            rest.setdefault(group, []).append(f"`{shlex.join((*each.python, *each.words))}`")
-    for group, commands in islice(rest.items(), 1):
+        call = _describe_call(project, kind, each) if split_name(each.group) in wanted else ""
+        if call and not each.folder and _is_other_check(each.words):
+            rest.setdefault(call, []).append(f"`{shlex.join((*each.python, *each.words))}`")
+    for call, commands in islice(rest.items(), 1):
         what = "that" if len(commands) == 1 else "them"
-        return [f"`{callers[group]}` also runs {join_names(commands, _MOST_NAMED)}: add {what} to the stage's steps"]
+        return [f"`{call}` also runs {join_names(commands, _MOST_NAMED)}: add {what} to the stage's steps"]
     return []
+
+
+def _describe_call(project: Project, kind: _BuiltInStage, command: ProjectCommand) -> str:
+    """Return the call of the target, or of the linting environment, that runs a command; "" for other places."""
+    if command.file in _TARGET_FILES and command.group in project.targets:
+        return f"{project.target_runner} {command.group}"
+    starter = _ENVIRONMENT_FILES.get(command.file) if kind.name == _LINTING else None
+    return f"{starter} {command.group}" if starter else ""
 
 
 _TARGET_FILES = (*MAKEFILES, *JUSTFILES)
@@ -711,8 +719,8 @@ def _describe_missing(project: Project, kind: _BuiltInStage) -> str:
     project in Python.
     """
     script, target = ("test", "test") if kind.name == "unit_tests" else (kind.scripts[0], kind.targets[0])
-    others = [f"`{project.script_runner} run {script}`"] if project.has_path("package.json") else []
-    others += [f"`{project.target_runner} {target}`"] if project.targets else []
+    others = [f"`{project.script_runner} run {script.replace(' ', ':')}`"] if project.has_path("package.json") else []
+    others += [f"`{project.target_runner} {target.replace(' ', '-')}`"] if project.targets else []
     places = _TEST_FILES.get(kind.name, ()) if project.has_python else ()
     if places or not project.has_python:
         return f"the project has no {_join_alternatives([*places, *others]) or 'known tool for it'}"

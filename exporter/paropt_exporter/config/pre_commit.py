@@ -26,7 +26,11 @@ _HOOKS: dict[str, tuple[Words, Words]] = {
     "bandit": (("bandit",), ()),
 }
 _USUAL_ARGUMENTS = {"mypy": ("--ignore-missing-imports", "--scripts-are-modules")}  # of a hook without its own entry
-_CHANGES = frozenset({"--fix", "--exit-non-zero-on-fix", "--unsafe-fixes", "--show-fixes", "--in-place", "-i"})
+_CHANGES = frozenset(
+    {"--fix", "--exit-non-zero-on-fix", "--exit-non-zero-on-format", "--unsafe-fixes", "--show-fixes"}
+    | {"--in-place", "-i"}
+)
+_MOST_LAUNCHERS = 3  # words before a program, such as `uv run` and `python -m`
 _LONGEST_PATTERN = 60  # in a note
 _MOST_NAMED = 8  # hooks in a note
 # Such as ^src/, ^(src/|tests/).*\.py$, ^(src|tests)/
@@ -48,10 +52,11 @@ def parse_hooks(text: str) -> Iterator[CommandLine]:
             name, entry = hook.get("id"), hook.get("entry")
             if "manual" in raw_yaml.as_list(hook.get("stages")):
                 continue
-            if isinstance(entry, str) and hook.get("pass_filenames") is False:
+            known = name if isinstance(name, str) and name in _HOOKS else _find_by_entry(entry)
+            if known is not None:
+                yield _build_command(known, hook)
+            elif isinstance(entry, str) and hook.get("pass_filenames") is False:
                 yield CommandLine(text=f"{entry} {shlex.join(raw_yaml.list_words(hook.get('args')))}", group=GROUP)
-            elif isinstance(name, str) and name in _HOOKS:
-                yield _build_command(name, hook)
             elif isinstance(name, str):
                 others.append(" ".join(name.split()))
     if others:
@@ -73,7 +78,7 @@ def _build_command(name: str, hook: Mapping[str, object]) -> CommandLine:
     files, exclude = (str(hook.get(key) or "") for key in ("files", "exclude"))
     if hook.get("pass_filenames") is False:  # the patterns only decide when it runs
         files = exclude = ""
-        everything = () if _names_targets(given) else everything
+        everything = () if _names_targets((*_find_program(own, start)[1:], *given)) else everything
     targets = everything if not files or _ALL_FILES.fullmatch(files) else _read_folders(files)
     left_out = _leave_out(start[0], exclude) if exclude else ()
     for key, found in (("exclude", left_out), ("files", targets)):
@@ -114,16 +119,33 @@ def _leave_out(program: str, pattern: str) -> Words | None:
     return None
 
 
+def _find_by_entry(entry: object) -> str | None:
+    """Return the name of the published hook that a local one with another name is like, by its program."""
+    words = _split(entry)
+    return next((name for name, (start, _) in _HOOKS.items() if _find_program(words, start)), None)
+
+
+def _find_program(words: Words, start: Words) -> Words:
+    """Return the words from the last of a hook's first ones on, such as `check` of `uv run ruff check src`, or ()."""
+    program = tuple(word for word in start if not word.startswith("-"))
+    places = range(min(len(words), _MOST_LAUNCHERS + 1))
+    at = next((at for at in places if words[at : at + len(program)] == program), None)
+    return () if at is None else words[at + len(program) - 1 :]
+
+
 def _read_entry(entry: object, start: Words) -> Words:
     """Return the words of a hook's entry that starts its tool, with the options that let it change nothing, or ()."""
+    words = _split(entry)
+    if not _find_program(words, start):
+        return ()  # a script of the project, perhaps
+    return (*words, *(word for word in start if word.startswith("-") and word not in words))
+
+
+def _split(entry: object) -> Words:
     try:
-        words = tuple(shlex.split(entry)) if isinstance(entry, str) else ()
+        return tuple(shlex.split(entry)) if isinstance(entry, str) else ()
     except ValueError:
         return ()
-    options = tuple(word for word in start if word.startswith("-"))
-    if any(word not in words for word in start if word not in options):
-        return ()  # a script of the project, perhaps
-    return (*words, *(option for option in options if option not in words))
 
 
 def _shorten(pattern: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import configparser
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -46,7 +46,7 @@ _TEST_GROUPS = tuple(
         r"|tests?[-_](linux|ubuntu|python|(on|using|with)[-_].+)",
     )
 )
-_PYTHON_FACTOR = re.compile(r"(?:\d|py)[\w.]*")  # of a tox environment: py313, pypy3, 3.14t
+_PYTHON_FACTOR = re.compile(r"(?:py|pypy|python)?\d[\w.]*|py|pypy|python")  # of a tox environment: py313, pypy3, 3.14t
 _TEST_RUNNERS = frozenset(
     {"pytest", "unittest", "nose2", "trial", "twisted.trial", "stestr", "virtue", "ward", "zope-testrunner", "green"}
     | {"behave", "robot"}
@@ -195,9 +195,7 @@ def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:
         if words[:1] == ("cd",):
             folder = " ".join(words[1:])
             continue
-        env = dict(line.env)
-        while words and (match := _VARIABLE.fullmatch(words[0])):
-            env[match[1]], words = match[2], words[1:]
+        words, env = _take_variables(words, line.env)
         words = tuple(word for word in words if not (word.startswith("-") and _SUBSTITUTION.search(word)))
         words, python = _drop_python(_drop_runner(words))
         if not words or words[0].startswith(("-", "#")) or any(map(_SUBSTITUTION.search, words)):
@@ -211,6 +209,22 @@ def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:
             yield ProjectCommand(
                 words=words, file=file, group=line.group, folder=folder, python=python, env=known, before=line.before
             )
+
+
+def _take_variables(words: Words, given: Mapping[str, str]) -> tuple[Words, dict[str, str]]:
+    """Return a command without the variables before it, such as `A=b` or `env -u A`, and its environment."""
+    env = dict(given)
+    while words:
+        if match := _VARIABLE.fullmatch(words[0]):
+            env[match[1]], words = match[2], words[1:]
+        elif words[0] == "env":
+            words = words[1:]
+            while words[:1] == ("-u",):
+                env.pop("".join(words[1:2]), None)
+                words = words[2:]
+        else:
+            break
+    return words, env
 
 
 def _split_commands(line: str) -> Sequence[str]:

@@ -13,6 +13,8 @@ from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from paropt_exporter.config import raw_yaml
 from paropt_exporter.config.command_files import (
     Words,
@@ -152,10 +154,34 @@ class Project:
 
     @cached_property
     def commands(self) -> ProjectCommands:
-        """The commands that the project runs on itself."""
+        """The commands that the project runs on itself, also those in files at the top of its repository.
+
+        Those that run in a project below belong to that, and those that run in a folder outside to another one.
+        """
+        found = read_project_commands(self._read_text, self._list_workflows())
+        others = ("..", *(folder.as_posix() for folder in self.projects_below))
+        own = [each for each in found.commands if all(_cut_folder(each.folder, other) is None for other in others)]
+        return replace(found, commands=(*own, *self._find_commands_at_top()))
+
+    def _find_commands_at_top(self) -> Iterator[ProjectCommand]:
+        """Yield the commands that files at the top of the repository, such as those of CI, run in this folder."""
+        *_, top = (folder.absolute() for folder in walk_up(self._root, os.fspath(find_home(os.environ))))
+        here = os.path.relpath(self._root, top)
+        if here == "." or not exists(top / ".git"):
+            return
+        project = Project(top)
+
+        def read_if_named(name: str) -> str:
+            text = project._read_text(name)
+            return text if here in text else ""
+
+        for each in read_project_commands(read_if_named, project._list_workflows()).commands:
+            if (folder := _cut_folder(each.folder, here)) is not None:
+                yield replace(each, folder=folder)
+
+    def _list_workflows(self) -> list[str]:
         found = self._list_files(".github/workflows/*.y*ml")
-        workflows = sorted(path.relative_to(self._root).as_posix() for path in found)
-        return read_project_commands(self._read_text, workflows[:_MOST_WORKFLOWS])
+        return sorted(path.relative_to(self._root).as_posix() for path in found)[:_MOST_WORKFLOWS]
 
     @cached_property
     def own_tests(self) -> tuple[ProjectCommand, ...]:
@@ -266,16 +292,28 @@ class Project:
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        """The folders of the Python sources: `src`, or packages at the top or one level below, or `.`.
+        """The folders of the Python sources: `src`, packages at the top or one level below, or those of projects below.
 
-        A `src` without Python holds the sources of another language, as beside maturin's `python/pkg`.
+        Without any of these it is `.`. A `src` without Python holds the sources of another language, as beside
+        maturin's `python/pkg`.
         """
         if any(map(self._has_path_like, ("src/**/*.py", "src/**/*.pyi"))):
             return ("src",)
         folders = [folder for folder in self._list_folders(self._root) if folder.name not in _EXAMPLES]
         packages = [folder.name for folder in folders if _is_package(folder)]
         holders = [folder.name for folder in folders if any(map(_is_package, self._list_folders(folder)))]
-        return tuple(packages or holders or (".",))
+        return tuple(packages or holders or self._find_sources_below() or (".",))
+
+    def _find_sources_below(self) -> list[str]:
+        """Return the sources of the projects below, or nothing if there are modules here.
+
+        mypy often refuses all files together, since the tests of two projects have a module of the same name.
+        """
+        if self._list_files("*.py"):
+            return []
+        below = (folder for folder in self.projects_below if _is_text(str(folder)))
+        projects = ((folder, Project(self._root / folder)) for folder in below)
+        return [(folder / source).as_posix() for folder, each in projects if each.has_python for source in each.sources]
 
     @cached_property
     def unit_tests(self) -> str | None:
@@ -471,12 +509,17 @@ class Project:
         return _list_scripts(described)
 
     @cached_property
+    def script_dependencies(self) -> frozenset[str]:
+        """The packages that package.json needs."""
+        described, _ = self._package
+        named = (raw_yaml.as_mapping(described.get(key)) for key in ("dependencies", "devDependencies"))
+        return frozenset(chain.from_iterable(named))
+
+    @cached_property
     def lacks_node_modules(self) -> bool:
         """Whether package.json needs packages that are not installed here, or in a folder above with its own."""
-        described, _ = self._package
-        needs = any(raw_yaml.as_mapping(described.get(key)) for key in ("dependencies", "devDependencies"))
         folders = (self._root, *self._root.absolute().parents)
-        return needs and not any(is_folder(folder / "node_modules") for folder in folders)
+        return bool(self.script_dependencies) and not any(is_folder(folder / "node_modules") for folder in folders)
 
     @cached_property
     def script_runner(self) -> str:
@@ -588,6 +631,12 @@ def _excludes(pattern: str, path: str) -> bool:
         return re.search(pattern, path, re.VERBOSE if "\n" in pattern else 0) is not None
     except re.error:
         return False
+
+
+def _cut_folder(path: str, start: str) -> str | None:
+    """Return the rest of a path that begins with a folder, or None for another path."""
+    head, found, rest = f"{path}/".partition(f"{start}/")
+    return rest.rstrip("/") if found and not head else None
 
 
 def _split_list(value: str) -> list[str]:

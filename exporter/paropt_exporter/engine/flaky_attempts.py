@@ -17,8 +17,8 @@ class FlakyAttempts(Struct):
     _failed: dict[int, tuple[str, ...]] = field(default_factory=dict)  # by task, after its first attempt
 
     def add(self, record: TaskRecord) -> None:
-        """Add an ended attempt. Stopped attempts and cached results prove nothing, and are ignored."""
-        if record.cached:
+        """Add an ended attempt. Those that were stopped or not started and cached results prove nothing."""
+        if record.cached or record.could_not_start:
             return
         passed = record.result is Result.SUCCESS
         if record.attempt == 1 and (passed or record.result.bad):

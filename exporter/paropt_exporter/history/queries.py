@@ -524,6 +524,8 @@ def load_open_failures(
 ) -> Mapping[str, OpenFailures]:
     """Return for each stage its tasks that failed in a tree state, unless it has since succeeded in that state.
 
+    Tasks that could not start, for example because a program was not installed, are left out.
+
     `shard`: such as "2/5", for the failures that a shard can repeat; "" for all.
     """
     if not tree_state:
@@ -531,7 +533,9 @@ def load_open_failures(
     values = {"project": project, "lane": lane, "state": tree_state, "shard": shard}
     query = f"""
     SELECT stage, count(*) FROM tasks JOIN ({_OPEN}) USING (run_id, stage)
-      WHERE final AND result IN ({_BAD_RESULTS}) GROUP BY stage
+      WHERE final AND result IN ({_BAD_RESULTS})
+        AND NOT (result = 'error' AND exit_code IS NULL AND signal IS NULL)
+      GROUP BY stage
     """  # nosec B608 # literals of this module
     attempts = {to_text(stage): to_count(count) for stage, count in connection.execute(query, values)}
     items: dict[str, set[str]] = defaultdict(set)

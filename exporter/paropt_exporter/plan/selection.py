@@ -24,7 +24,8 @@ _WORDS_OF_OTHERS = {
     "run": "leave it out: `paropt-exporter STAGE` runs a stage",
     "all": "leave it out: without a stage the whole lane runs", "list": "did you mean --list?",
     "ls": "did you mean --list?", "help": "did you mean --help?", "version": "did you mean --version?",
-    "watch": "did you mean --watch?", "affected": "did you mean --affected?", "rerun": "did you mean --failed?",
+    "watch": "did you mean --watch?", "once": "did you mean --once?", "affected": "did you mean --affected?",
+    "rerun": "did you mean --failed?",
     "status": "did you mean the command 'history'?", "graph": "did you mean the command 'plan'?",
     "validate": "did you mean the command 'check'?", "clean": "did you mean the command 'cache prune'?",
 }  # fmt: skip
