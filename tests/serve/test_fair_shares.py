@@ -111,6 +111,8 @@ def test_waits_name_the_holders() -> None:
     runs = [demand(1, 1.0, held=1.0), demand(2, 1.0, held=1.0), demand(3, 2.0)]
     (wait,) = find_waits(runs, {1: Share(1, 0), 2: Share(1, 0), 3: Share(0, 0)})
     assert (wait.run, wait.holders) == (3, {1: 1.0, 2: 1.0})
+    (wait,) = find_waits([demand(1, 3.0, held=2.0), demand(2, 1.0, held=1.0)], {1: Share(2, 0), 2: Share(1, 0)})
+    assert (wait.run, wait.holders) == (1, {2: 1.0}), "no run waits for itself"
 
 
 def test_waits_of_thousands_of_runs_take_no_second() -> None:
