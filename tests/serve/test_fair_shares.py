@@ -64,6 +64,7 @@ def test_task_that_is_measured_a_little_above_its_core_blocks_no_other_core() ->
 def test_half_a_core_is_used() -> None:
     assert cores(decide_shares(Machine(1.5), [demand(1, 1.0), demand(2, 1.0)])) == {1: 1.0, 2: 0.5}
     assert cores(decide_shares(Machine(0.5), [demand(1, 1.0), demand(2, 1.0)])) == {1: 0.5, 2: 0.0}
+    assert cores(decide_shares(Machine(1.4), [demand(1, 1.0), demand(2, 1.0)])) == {1: 1.0, 2: 0.0}
 
 
 def test_run_keeps_its_core_for_a_quantum() -> None:
