@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from support.dask_clusters import DaskCluster, DaskProcess
 from support.network_namespaces import Network
 
 HOSTS = 3
+AT_ONCE = 4 * HOSTS  # each worker runs a task and has one ahead; the rest are queued
 SEED = 14
 # Dask's lowest: after so long without an answer a connection is given up.
 PARTITION_ENV = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "11s"}
@@ -115,34 +117,50 @@ class Soak:
         self._chance = chance
         self._cut = ""  # the host that is cut off, one at a time
         self._attempts: Counter[int] = Counter()
-        self._running: deque[tuple[int, TaskFuture]] = deque()  # type: ignore[type-arg]
+        self._unsubmitted: deque[int] = deque()
+        self._submitted: dict[TaskFuture, int] = {}  # type: ignore[type-arg]
+        self._done = 0
 
     def run(self, tasks: int, kills: int, partitions: int) -> int:
-        """Run the tasks, and retry each that a fault costs an attempt. Return the number of retries."""
+        """Run the tasks, and retry each that a fault costs an attempt. Return the number of retries.
+
+        Each fault comes while all workers have tasks: no more are submitted than these need, since the rest would be
+        done before the first killed worker is replaced.
+        """
         faults = [self._kill] * kills + [self._partition] * partitions
         self._chance.shuffle(faults)
-        moments = deque(zip(sorted(self._chance.sample(range(tasks // 20, tasks), len(faults))), faults, strict=True))
-        for task in range(tasks):
-            self._submit(task)
-        done = 0
-        while self._running:
-            task, future = self._running.popleft()
-            try:
-                assert future.result(WAIT_SECONDS).result == "success"
-                done += 1
-            except WorkerDied:
-                self._submit(task)
-            while moments and done >= moments[0][0]:
-                moments.popleft()[1]()
+        self._unsubmitted.extend(range(tasks))
+        most = tasks // (len(faults) + 1)  # tasks between two faults
+        for number, fault in enumerate(faults):
+            self._run_until(number * most + self._chance.randrange(most))
+            fault()
+        self._run_until(tasks)
         self._heal()
         return sum(self._attempts.values()) - tasks
 
-    def _submit(self, task: int) -> None:
-        self._attempts[task] += 1
-        sign = f"echo {{}} >> {self._root / 'ledger'}"
-        begin, collide = sign.format(f"{task}.{self._attempts[task]}"), sign.format(f"beside{task}")
-        code = f"{begin}; flock -n {self._root}/lock{task} sleep 0.05 || {collide}"
-        self._running.append((task, self._pool.submit_commands(f"t[{task}]", [["sh", "-c", code]])))
+    def _run_until(self, done: int) -> None:
+        """Run tasks until at least so many are done; then as many as are to be submitted at once are submitted."""
+        self._submit()
+        while self._done < done:
+            ended = wait(self._submitted, WAIT_SECONDS, FIRST_COMPLETED).done
+            assert ended, "no task ends"
+            for future in [each for each in self._submitted if each in ended]:
+                task = self._submitted.pop(future)
+                try:
+                    assert future.result(0).result == "success"
+                    self._done += 1
+                except WorkerDied:
+                    self._unsubmitted.appendleft(task)
+            self._submit()
+
+    def _submit(self) -> None:
+        while self._unsubmitted and len(self._submitted) < AT_ONCE:
+            task = self._unsubmitted.popleft()
+            self._attempts[task] += 1
+            sign = f"echo {{}} >> {self._root / 'ledger'}"
+            begin, collide = sign.format(f"{task}.{self._attempts[task]}"), sign.format(f"beside{task}")
+            code = f"{begin}; flock -n {self._root}/lock{task} sleep 0.05 || {collide}"
+            self._submitted[self._pool.submit_commands(f"t[{task}]", [["sh", "-c", code]])] = task
 
     def _kill(self) -> None:
         """Kill a worker, and start another one at its address, on any host that is connected."""

@@ -12,12 +12,13 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter import host, plan
 from paropt_exporter.config.placeholders import ITEMS
 from paropt_exporter.plan import Commands, KnownItems, PlannedStage, pytest_support, start_up
 from paropt_exporter.plan.batches import ConcurrentStages, build_arguments, build_task, cut_batches, cut_stage
-from support import configs
+from support import configs, lanes
 
 
 def _built(folder: Path, stage: str, *, workers: int = 2, known: KnownItems | None = None) -> plan.PlannedStage:
@@ -84,6 +85,13 @@ def test_unknown_item_counts_as_the_mean_of_the_known() -> None:
 
 def test_one_worker_gets_one_batch() -> None:
     assert _cut({"a": 9.0, "b": 9.0}, workers=1) == [("a", "b")]
+
+
+def test_stage_without_batches_or_items_is_unchanged(tmp_path: Path) -> None:
+    plain = lanes.stage("plain", tasks=2)
+    batched = _built(tmp_path, configs.stage(run="'x {items}'", items="{list: [a]}"))
+    for stage in (plain, replace(batched, tasks=())):
+        assert cut_stage(stage, (stage,), KnownItems(), cores=2, demand=1.0, most_workers=2) is stage
 
 
 def test_longer_stage_beside_it_leaves_one_worker_for_one_batch() -> None:

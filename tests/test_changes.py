@@ -60,6 +60,8 @@ def test_files_in_which_git_sees_no_change_count_if_they_have_changed(repository
     assert changed(repository, folder="lib") == {"../old.py", "a.py"}
     (repository.root / "lib/a.py").unlink()
     assert changed(repository) == ({"old.py", "lib/a.py"} if mark == "--assume-unchanged" else {"old.py"})
+    repository.write("kept.py", "2")
+    assert {"kept.py", "old.py"} <= changed(repository)
 
 
 @pytest.mark.parametrize("name", ["line\nbreak", "ünï cöde", " space ", '"quoted"', "-dash", "tab\there"])

@@ -13,6 +13,7 @@ from paropt_exporter.app.planning import Planner, format_failures
 from paropt_exporter.app.request import Request
 from paropt_exporter.autoscaling.feedback import PastRuns
 from paropt_exporter.autoscaling.state import ControlState, Override
+from paropt_exporter.executors.base import DASK
 from paropt_exporter.history import History
 from paropt_exporter.history.failures import Failures
 from paropt_exporter.plan import Bounds, build_plan
@@ -33,7 +34,8 @@ def test_sizes_of_earlier_runs_are_no_start_for_a_lane_that_is_only_advised(
     control_state = ControlState(bounds, ("commands",), source="both", override=Override(mode=mode))
     with closing(History(tmp_path / "history.db", project="p", clock=FakeClock())) as history:
         planner = Planner(request, config, "standard", history, lambda: PAST, print)
-        planned = planner.set_start_size(lanes.plan(lanes.stage("a", tasks=50), workers=bounds), control_state)
+        stages = lanes.stage("a", tasks=50), lanes.stage("b", pool=DASK)  # whose pool is new
+        planned = planner.set_start_size(lanes.plan(*stages, workers=bounds), control_state)
     assert planned.workers.start == start
 
 

@@ -283,3 +283,35 @@ def test_stages_skipped_behind_a_failed_one_run_again_with_it(tmp_path: Path) ->
     (tmp_path / "a.txt").write_text("two")
     watch.look()
     assert watch.choose_next() == ("a", "b", "c", "d")  # not `last`: `other` has not passed
+
+
+def test_stage_that_changes_its_own_input_in_each_run_waits_for_another_change(tmp_path: Path) -> None:
+    """A run without such a change between them begins the count again."""
+    watched, said = Watched(tmp_path), list[str]()
+    watched.watch = make_watch(tmp_path, say=said.append)
+    for number, changes in enumerate((True, True, False, True, True, True, True)):
+        assert not said
+        watched.watch.begin_run(["lint"])
+        if changes:
+            (tmp_path / "src/a.py").write_text(f"run {number}")
+        watched.watch.end_run(run_ended())
+        assert watched.watch.choose_next() == (("lint",) if changes and number < 6 else ())
+    (line,) = said
+    assert line.startswith("--watch: src/a.py changed during 4 runs of lint in a row")
+
+
+def test_changed_stage_runs_after_the_stages_that_it_needs_unless_these_have_passed(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a.py").write_text("one")
+    (tmp_path / "paropt.yml").write_text(
+        "stages:\n"
+        "  - {number: 1, name: build, run: 'true', inputs: [lib]}\n"
+        "  - {number: 2, name: unit, run: 'true', inputs: [src], needs: [build]}\n"
+    )
+    watch = make_watch(tmp_path)
+    for build, chosen in ((Result.FAILURE, ("build", "unit")), (Result.SUCCESS, ("unit",))):
+        watch.begin_run(["build"])
+        watch.end_run(run_ended(stages=(stage_ended("build", result=build),)))
+        (tmp_path / "src/a.py").write_text(f"after a {build}")
+        watch.look(1)
+        assert watch.choose_next() == chosen

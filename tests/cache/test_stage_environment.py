@@ -20,6 +20,13 @@ def test_variable_that_no_stage_asks_for_is_hidden(project: CachedProject) -> No
     assert seen == {"PATH": "/bin", "LANG": "C", "TERM": "dumb"}
 
 
+def test_pattern_of_variables_takes_no_name_that_is_too_short(project: CachedProject) -> None:
+    """Its beginning and its end may not overlap, as in fnmatch."""
+    lint = project.build_stage("lint", pass_env=("A_*_B",))
+    keyed = select_keyed_variables(lint, {"A_B": "1", "A__B": "2", "A_C_B": "3"})
+    assert keyed == {"A__B": "2", "A_C_B": "3", "TERM": "dumb"}
+
+
 def test_terminal_of_the_exporter_does_not_count(project: CachedProject) -> None:
     lint = project.build_stage("lint")
     keyed = [select_keyed_variables(lint, {"TERM": terminal}) for terminal in ("xterm", "screen")]

@@ -8,13 +8,14 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from paropt_exporter.cache.path_sets import PathSet, PathSets, UsedPath
 from paropt_exporter.cache.preview import preview_plan
 from paropt_exporter.cache.traced_results import PROOFS, TracedResults
 from paropt_exporter.events import CacheReason
@@ -240,6 +241,22 @@ def test_input_edited_during_the_run_is_not_kept(project: TracedProject) -> None
     with edit_when_asked(project, lambda: (project.root / "src/a.py").write_text("two")) as ask:
         ran = project.run(f"cat src/a.py; {ask}", allows_servers=True)
     assert ran.said == ["lint: not cached: src/a.py changed during the run"]
+
+
+@pytest.mark.parametrize(("name", "change"), [("a.py", "changed"), ("new.py", "appeared")])
+def test_edit_while_a_result_is_kept_is_seen(
+    project: TracedProject, monkeypatch: pytest.MonkeyPatch, name: str, change: str
+) -> None:
+    """The states of other paths are read after those of the used ones."""
+    add = PathSets.add
+
+    def edit_and_add(sets: PathSets, paths: Sequence[UsedPath]) -> PathSet:
+        (project.root / "src" / name).write_text("two")
+        return add(sets, paths)
+
+    monkeypatch.setattr(PathSets, "add", edit_and_add)
+    ran = project.run("cat src/*.py; ls src")
+    assert ran.said == [f"lint: not cached: src/{name} {change} during the run"]
 
 
 def test_name_that_was_in_a_folder_only_at_a_later_listing_is_an_edit(project: TracedProject) -> None:

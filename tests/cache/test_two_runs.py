@@ -324,6 +324,27 @@ def test_lookup_that_fails_after_a_miss_leaves_no_lock_for_another_run(
         cache.close()
 
 
+def test_stage_that_has_ended_leaves_no_lock_for_another_run(tmp_path: Path) -> None:
+    """The rest of its lane may run for minutes."""
+    project = CachedProject(tmp_path / "project", tmp_path / "store", work={})
+    project.write_file("src/a.py", "one")
+    stage = project.build_stage("build", outputs=("dist",))
+    lines: list[str] = []
+    caches = [build_cache(project), build_cache(project, say=lines.append)]
+    for cache in caches:
+        cache.begin_run()
+        answers: queue.SimpleQueue[StageLookup] = queue.SimpleQueue()
+        cache.look_up(stage, answers.put)
+        assert answers.get(timeout=30).misses
+        ended = threading.Event()
+        cache.flush(stage, ended.set)
+        assert ended.wait(30)
+    assert lines == []
+    for cache in caches:
+        cache.end_run()
+        cache.close()
+
+
 def test_checkout_behind_a_link_has_the_same_outputs(tmp_path: Path) -> None:
     project = CachedProject(tmp_path / "project", tmp_path / "store", work={})
     project.write_file("src/a.py", "one")

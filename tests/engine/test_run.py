@@ -92,6 +92,13 @@ def test_stage_is_bound_by_the_lock_if_it_was_for_most_of_its_time(seconds: floa
     assert [bottleneck.kind for bottleneck in bench.run().bottlenecks if bottleneck.stage == "a"] == found
 
 
+def test_attempt_has_the_wall_time_of_its_start() -> None:
+    bench = Bench(plan(stage("a", tasks=2), workers=1), {"a": [Script(seconds=5)] * 2})
+    started = bench.run().started_timestamp_seconds
+    records = [event for event in bench.events if isinstance(event, TaskRecord)]
+    assert [record.started_timestamp_seconds for record in records] == [started, started + 5]
+
+
 def test_tasks_of_one_stage_fill_the_slots_and_are_labelled() -> None:
     bench = Bench(plan(stage("a", tasks=5), workers=2))
     record = bench.run()

@@ -9,6 +9,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,8 @@ from paropt_exporter.executors.commands.command_task import CommandTask, Resourc
 from paropt_exporter.executors.commands.output import Capture
 from paropt_exporter.executors.commands.supervisor_client import Channel, SharedSupervisor, SupervisorProcess
 from paropt_exporter.executors.frames import build_frame
-from paropt_exporter.executors.supervisor.event_loop import SamplingPace
+from paropt_exporter.executors.supervisor import event_loop
+from paropt_exporter.executors.supervisor.event_loop import Command, SamplingPace
 from paropt_exporter.executors.supervisor.process_tree import ProcessTable, Tree, kill_all
 from support.command_scripts import (
     HANG_SECONDS,
@@ -945,3 +947,46 @@ def test_signal_is_refused_if_only_processes_of_other_users_are_left(monkeypatch
     assert tree.send(signal.SIGKILL)
     errors[9000010] = ProcessLookupError()  # the next sample shows which processes it left
     assert not tree.send(signal.SIGKILL)
+
+
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Command, list[int]]]:
+    """Make a command whose main process has left another one behind, and the list of the signals that this gets."""
+    sent: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, number: sent.append(number))
+    proc = FakeProc([])
+    proc.parents = {"9000010": str(os.getpid()), "9000011": "9000010"}
+    proc.sessions = {"9000010": "9000010", "9000011": "9000010"}
+    table = ProcessTable(proc.list_pids, proc.read_stat, proc.read_environment)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = Command(event_loop.Channel(ours), "first", -1)
+        command.tree = Tree(9000010, "first", 0.0)
+        table.add(command.tree, 0.0)
+        table.refresh(1.0)
+        table.settle(9000010, 0.1, 1.0)
+        command.status = 0
+        assert not command.advance(1.0, saw_all=True)
+        assert sent == []
+        yield command, sent
+
+
+def test_left_process_keeps_its_grace_if_the_supervisor_stalls(left: tuple[Command, list[int]]) -> None:
+    """On a busy machine, SIGKILL came without SIGTERM."""
+    command, sent = left
+    command.advance(60.0, saw_all=True)
+    assert sent == [signal.SIGTERM, signal.SIGCONT]
+    command.advance(61.9, saw_all=True)
+    assert sent == [signal.SIGTERM, signal.SIGCONT]
+    command.advance(62.0, saw_all=True)
+    assert sent == [signal.SIGTERM, signal.SIGCONT, signal.SIGKILL]
+
+
+def test_stop_sends_sigterm_to_processes_that_may_still_exit_by_themselves(left: tuple[Command, list[int]]) -> None:
+    """They got only SIGKILL, after the grace."""
+    command, sent = left
+    command.stop(10.0, 1.1)
+    assert sent == [signal.SIGTERM, signal.SIGCONT]
+    command.stop(5.0, 1.2)
+    command.advance(2.0, saw_all=True)
+    assert sent == [signal.SIGTERM, signal.SIGCONT]

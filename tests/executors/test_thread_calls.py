@@ -151,6 +151,15 @@ def test_left_process_that_ignores_sigterm_is_killed_after_the_grace() -> None:
         assert process.wait() == -signal.SIGKILL
 
 
+def test_left_process_gets_sigterm_before_sigkill_after_a_stall() -> None:
+    """On a busy machine, its whole grace had passed before the next scan."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        termination = Termination(lambda: [process.pid])
+        termination.start_linger(0.0)
+        assert termination.advance(60.0) == [process.pid]
+        assert process.wait(HANG_SECONDS) == -signal.SIGTERM
+
+
 def test_children_from_before_a_run_survive_it() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
         calls = ThreadCalls(set)

@@ -526,6 +526,13 @@ def test_repeatedly_failing_initializer_fails_the_tasks() -> None:
     pool.shutdown()
 
 
+def test_pool_goes_on_while_one_thread_is_initialized() -> None:
+    first = iter([None])
+    with ThreadPool(2, initializer=lambda: next(first)) as pool:
+        assert eventually(lambda: "initializer" in pool.statistics().deaths)
+        assert pool.submit(double, 2).result(HANG_SECONDS) == 4
+
+
 def test_failing_initializer_is_logged_with_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
     pool = ThreadPool(1, initializer=raise_it, initargs=(ValueError("no database"),))
     pool.shutdown()

@@ -241,6 +241,21 @@ def test_a_later_run_of_a_shard_overrides_its_failure(tmp_path: Path) -> None:
     assert found.items == {"unit": frozenset("b")}
 
 
+@pytest.mark.parametrize(
+    "earlier",
+    [None, Shard(index=2, count=3, split="abc"), Shard(index=2, count=2, split="def")],
+    ids=["whole", "other number", "other split"],
+)
+def test_failure_before_the_last_split_does_not_count(tmp_path: Path, earlier: Shard | None) -> None:
+    path, last = tmp_path / "all.db", Shard(index=1, count=2, split="abc")
+    _keep(path, *_build_run("r1", {"b": 1.0}, shard=earlier, bad=["b"]))
+    _keep(path, *_build_run("r2", {"a": 1.0}, shard=last, bad=["a"]))
+    with closing(_open(path)) as history:
+        found = history.find_failures("standard", ["unit"])
+    assert found is not None
+    assert found.items == {"unit": frozenset("a")}
+
+
 def test_flaky_items_are_merged(tmp_path: Path) -> None:
     flaky = replace(stage_ended("unit", "r1"), first_attempts=2, flaky_attempts=1, flaky_items=("b",))
     shard = _keep(tmp_path / "shard.db", run_started("r1"), flaky, run_ended("r1", stages=(flaky,)))

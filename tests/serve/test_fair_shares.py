@@ -65,6 +65,7 @@ def test_task_that_is_measured_a_little_above_its_core_blocks_no_other_core() ->
 def test_half_a_core_is_used() -> None:
     assert cores(decide_shares(Machine(1.5), [demand(1, 1.0), demand(2, 1.0)])) == {1: 1.0, 2: 0.5}
     assert cores(decide_shares(Machine(0.5), [demand(1, 1.0), demand(2, 1.0)])) == {1: 0.5, 2: 0.0}
+    assert cores(decide_shares(Machine(1.4), [demand(1, 1.0), demand(2, 1.0)])) == {1: 1.0, 2: 0.0}
 
 
 def test_run_keeps_its_core_for_a_quantum() -> None:
@@ -112,6 +113,8 @@ def test_waits_name_the_holders() -> None:
     runs = [demand(1, 1.0, held=1.0), demand(2, 1.0, held=1.0), demand(3, 2.0)]
     (wait,) = find_waits(runs, {1: Share(1, 0), 2: Share(1, 0), 3: Share(0, 0)})
     assert (wait.run, wait.holders) == (3, {1: 1.0, 2: 1.0})
+    (wait,) = find_waits([demand(1, 3.0, held=2.0), demand(2, 1.0, held=1.0)], {1: Share(2, 0), 2: Share(1, 0)})
+    assert (wait.run, wait.holders) == (1, {2: 1.0}), "no run waits for itself"
 
 
 def test_waits_of_thousands_of_runs_take_no_second() -> None:

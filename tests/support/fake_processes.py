@@ -88,6 +88,7 @@ class FakePool:
         self, size: int = 1, *, most_tasks_per_worker: int | None = None, prefetch_tasks: int = PREFETCH_TASKS
     ) -> None:
         self.now = 0.0
+        self.most_tasks_per_worker = most_tasks_per_worker
         self.scheduler = Scheduler(PoolCounters("fake"), most_tasks_per_worker, prefetch_tasks=prefetch_tasks)
         self.scheduler.durations.learn(BRIEF, "", 1e-7, 1)
         self.scheduler.durations.learn(MEDIUM, "", 2e-3, 1)
@@ -413,8 +414,9 @@ class FakePool:
         return self.processes[self.scheduler.workers[number]]
 
     def check(self) -> None:
-        """Assert, at rest, that nothing was lost, run twice or left undone."""
-        scheduler = self.scheduler
+        """Assert, at rest, that nothing was lost, run twice or left undone, and that no process ran too many tasks."""
+        scheduler, most_tasks = self.scheduler, self.most_tasks_per_worker
+        assert most_tasks is None or max(self.begun_by.values(), default=0) <= most_tasks
         assert not scheduler.queue, scheduler
         for item in self.items:
             future = item.future

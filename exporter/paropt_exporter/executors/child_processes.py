@@ -33,6 +33,7 @@ class Termination:
     def __init__(self, roots: Callable[[], Iterable[int]]) -> None:
         self.term_at = self.kill_at = math.inf
         self._lock = threading.Lock()  # guards: the times above, and everything below
+        self._lingers = False
         self._roots = roots
         self._known: dict[int, str] = {}  # pid: start time
         self._terminated: set[int] = set()
@@ -41,11 +42,13 @@ class Termination:
         """Give the processes the short grace of left processes."""
         with self._lock:
             if math.isinf(self.kill_at):
+                self._lingers = True
                 self.term_at, self.kill_at = now + LINGER_SECONDS, now + LINGER_SECONDS + LEFT_GRACE_SECONDS
 
     def stop(self, grace_seconds: float, now: float) -> None:
         """Send SIGTERM from now on, SIGKILL after the grace; a second call can only shorten the grace."""
         with self._lock:
+            self._lingers = False
             self.term_at = min(self.term_at, now)
             self.kill_at = min(self.kill_at, now + grace_seconds)
 
@@ -53,6 +56,9 @@ class Termination:
         """Scan for processes, send the signals that are due, and return the live processes."""
         with self._lock:
             self._discover()
+            if self._lingers and now >= self.term_at:  # much later if this process was stalled: the grace begins now
+                self._lingers = False
+                self.kill_at = now + LEFT_GRACE_SECONDS
             alive = list(self._known)
             for pid in alive:
                 if now >= self.kill_at:

@@ -117,13 +117,11 @@ def merge_series(sources: Iterable[LiveSeries]) -> dict[tuple[Family, Labels], V
     """
     merged: dict[tuple[Family, Labels], Value] = {}
     for source in sources:
-        modes: set[str] = set()
         for (name, labels), value in source.items():
             family, rule = _RULES.get(name, (None, _get_newest))
             if family is None or not _fits(family, labels, value):
                 continue
-            if family is families.CONTROL_MODE and labels[0] not in modes:
-                modes.add(labels[0])  # otherwise an older run's mode would be a second series of the pool
+            if family is families.CONTROL_MODE:  # an older run's mode would be a second series of the pool
                 for other in [key for key in merged if key[0] is family and key[1][0] == labels[0]]:
                     del merged[other]
             before = merged.get((family, labels))

@@ -27,8 +27,15 @@ def test_steady_service_times_are_effective() -> None:
 
 
 def test_few_completions_decide_nothing() -> None:
+    assert is_ineffective(sample(0.1, count=10), sample(0.9, count=30), old_size=2, new_size=4)
     assert not is_ineffective(sample(0.1), sample(0.9, count=29), old_size=2, new_size=4)
     assert not is_ineffective(sample(0.1, count=9), sample(0.9), old_size=2, new_size=4)
+
+
+def test_tasks_without_a_duration_decide_nothing() -> None:
+    """As on a clock that stands still."""
+    assert not is_ineffective(sample(0.0), sample(0.9), old_size=2, new_size=4)
+    assert not is_ineffective(sample(0.1), sample(0.0), old_size=2, new_size=4)
 
 
 def test_false_alarms_are_rarer_than_one_in_a_hundred() -> None:

@@ -123,6 +123,9 @@ def test_limit_is_lifted_if_a_third_more_or_less_gets_done() -> None:
     limited = replace(BLOCKED, deepest=True)
     assert after(seen(16.0, 0.4), limited).limit is None
     assert after(seen(16.0, 1.6), limited).limit is None
+    assert after(seen(16.0, 0.4, count=30), limited).limit is None
+    assert after(seen(16.0, 0.4, count=29), limited) == limited, "too few to tell"
+    assert after(seen(16.0, 0.0), limited) == limited, "a clock that stands still"
     assert after(seen(16.0, 0.75), limited) == limited
     one = replace(limited, limit=2, reference=level(1.0, 0.05))
     assert after(seen(2.0, 0.1), one) == one, "two behind a lock of which one was tried"

@@ -147,6 +147,7 @@ class Command:
         self.status: int | None = None
         self.term_at = math.inf
         self.kill_at = math.inf
+        self._terminated = False
         self._reported_seconds = -math.inf
         self._began_seconds = math.inf
         self._output = output
@@ -188,8 +189,8 @@ class Command:
 
     def stop(self, grace: float, now: float) -> None:
         """Send SIGTERM now, SIGKILL after the grace; a second call can only shorten the grace."""
-        if self.tree is not None and grace > 0 and math.isinf(self.kill_at):
-            self.tree.send(signal.SIGTERM)
+        if grace > 0:
+            self._terminate()
         self.term_at = math.inf
         self.kill_at = min(self.kill_at, now + grace)
 
@@ -210,13 +211,18 @@ class Command:
             self._linger(now)
         elif self.term_at <= now < self._linger_end and any(member.state == "R" for member in alive):
             self._linger(now)
-        if now >= self.kill_at:
-            if self.tree.send(signal.SIGKILL):
-                return True
-        elif now >= self.term_at:
-            self.term_at = math.inf
-            self.tree.send(signal.SIGTERM)
+        if now >= self.term_at:  # much later if this process was stalled: the grace begins now
+            self._terminate()
+            self.term_at, self.kill_at = math.inf, now + _LEFT_GRACE_SECONDS
+        elif now >= self.kill_at and self.tree.send(signal.SIGKILL):
+            return True
         return now >= self.kill_at + _GIVE_UP_SECONDS
+
+    def _terminate(self) -> None:
+        """Send SIGTERM, once."""
+        if self.tree is not None and not self._terminated:
+            self._terminated = True
+            self.tree.send(signal.SIGTERM)
 
     def _linger(self, now: float) -> None:
         self.term_at = now + _LINGER_SECONDS
