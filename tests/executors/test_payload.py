@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import subprocess
 import sys
 import threading
@@ -282,6 +283,15 @@ def test_large_bytes_are_not_copied_but_mutable_buffers_are() -> None:
     packed = Packer().pack(len, (changing,), {})[1]
     changing[0] = 255
     assert load_arguments(packed)[0] == (LARGE,)
+
+
+def test_result_that_is_sent_at_once_is_not_copied() -> None:
+    result = bytearray(LARGE)
+    packed = dumps_result(result)
+    assert isinstance(packed, PickleBuffers)
+    assert any(type(part) is memoryview and part.obj is result for part in packed.parts)
+    assert pickle.loads(packed.join()) == LARGE
+    assert b"__main__" not in packed
 
 
 @pytest.mark.parametrize("value", [[LARGE, LARGE[1:], LARGE[2:]], Hidden(3 * LARGE)], ids=["elements", "hidden"])

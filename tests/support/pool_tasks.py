@@ -147,6 +147,14 @@ class LargeAndUnpicklable(Large):
         raise self.error
 
 
+BUFFER = bytearray()  # of one worker
+
+
+def grow_buffer(size: int) -> bytearray:
+    BUFFER.extend(bytes(size))
+    return BUFFER
+
+
 LIBRARY_LOCK = threading.Lock()  # of a module that workers import, as a library's may be
 
 

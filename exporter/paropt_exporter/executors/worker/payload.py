@@ -296,10 +296,10 @@ def load_arguments(packed: Arguments | memoryview) -> tuple[tuple[Any, ...], dic
 
 
 def dumps_result(value: object) -> bytes | PickleBuffers:
-    """Pickle a result in a worker."""
+    """Pickle a result in a worker, which sends it before it does anything else."""
     if measure_large((value,)):
         try:
-            pieces = PickleBuffers(value)
+            pieces = PickleBuffers(value, sent_at_once=True)
         except Exception:  # noqa: BLE001 -- user code runs in here; the fallback takes more types, or raises the error
             return share_large(dumps(value))
         if not _has_connections(pieces):
