@@ -424,6 +424,14 @@ def test_interrupted_use_leaves_no_future_locked(use: Callable[[TaskFuture[int]]
     assert not worker.is_alive()
 
 
+def test_cancel_of_a_finished_future_makes_no_condition() -> None:
+    future: TaskFuture[int] = TaskFuture()
+    future.start_running(0.0)
+    future.settle_result(1)
+    assert not future.cancel()
+    assert future._own_condition is None
+
+
 def test_cancelled_future_for_which_no_thread_waits_has_no_condition() -> None:
     """A shutdown that cancelled 200,000 queued tasks took 4 s, half of it for garbage collections."""
     future = TaskFuture[int]()

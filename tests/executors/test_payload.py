@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import subprocess
 import sys
 import threading
@@ -14,7 +15,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from paropt_exporter.executors.worker.payload import Packer, dumps_result, load_arguments, load_function
+from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.processes.batches import WorkItem
+from paropt_exporter.executors.worker.payload import (
+    Packer,
+    UnpickledArguments,
+    dumps_result,
+    load_arguments,
+    load_function,
+)
 from paropt_exporter.executors.worker.pickle_buffers import PickleBuffers, measure_large
 from support.pool_tasks import HANG_SECONDS
 from support.processes import run_in_forked_child
@@ -276,6 +285,15 @@ def test_large_bytes_are_not_copied_but_mutable_buffers_are() -> None:
     assert load_arguments(packed)[0] == (LARGE,)
 
 
+def test_result_that_is_sent_at_once_is_not_copied() -> None:
+    result = bytearray(LARGE)
+    packed = dumps_result(result)
+    assert isinstance(packed, PickleBuffers)
+    assert any(type(part) is memoryview and part.obj is result for part in packed.parts)
+    assert pickle.loads(packed.join()) == LARGE
+    assert b"__main__" not in packed
+
+
 @pytest.mark.parametrize("value", [[LARGE, LARGE[1:], LARGE[2:]], Hidden(3 * LARGE)], ids=["elements", "hidden"])
 def test_arguments_and_results_that_do_not_look_large_go_through_shared_memory(value: object) -> None:
     """The data of views and of polars' tables are not part of their objects' size."""
@@ -304,7 +322,27 @@ def test_value_whose_size_raises_counts_as_small() -> None:
         def __sizeof__(self) -> int:
             raise RuntimeError("no size")
 
-    assert measure_large((Odd(),)) == 0
+    assert measure_large((Odd(),), asks_python=True) == 0
+
+
+class Table:
+    """Like a table of pandas, it determines its size in Python. `asked` counts how often."""
+
+    asked = 0
+
+    def __sizeof__(self) -> int:
+        Table.asked += 1
+        return 1 << 30
+
+
+def test_size_in_python_is_not_asked_unless_it_may_keep_a_queue_small() -> None:
+    packer, queue = Packer(), [WorkItem(TaskFuture(), (b"", ()), False, 0.0)] * 1000
+    assert not isinstance(packer.pack_queued(len, (Table(),), {}, queue)[1], UnpickledArguments)
+    dumps_result(Table())
+    assert Table.asked == 0
+    packer.pack(len, (LARGE,), {})  # so the arguments that follow may be large, too
+    assert isinstance(packer.pack_queued(len, (Table(),), {}, queue)[1], UnpickledArguments)
+    assert Table.asked == 1
 
 
 class Pausing:

@@ -55,6 +55,7 @@ from support.pool_tasks import (
     burn_in_child,
     double,
     eventually,
+    grow_buffer,
     hold_memory,
     is_library_locked,
     nothing,
@@ -1136,6 +1137,13 @@ def test_large_arguments_of_queued_tasks_are_pickled_when_a_worker_gets_them(fif
         assert first.result(HANG_SECONDS) == "go on"
         assert [future.result(HANG_SECONDS) for future in futures] == ["LARGE"] * 20
     assert Large.pickled == pickled + 20
+
+
+def test_task_may_resize_the_result_of_the_one_before() -> None:
+    with ProcessPool(1) as pool:
+        added = [1] * 500 + [100_000] * 5  # the first ones are short, so that the others travel with them
+        sizes = [len(future.result()) for future in [pool.submit(grow_buffer, size) for size in added]]
+    assert sizes == list(itertools.accumulate(added))
 
 
 @pytest.mark.parametrize("error", [TypeError("will not travel"), SystemExit(3), KeyboardInterrupt("of pickle")])

@@ -50,7 +50,7 @@ def test_write_returns_false_without_memory(descriptor: int) -> None:
     os.close(read_only)
 
 
-class _Parts(list[bytes]):
+class _Parts(list[bytes | memoryview]):
     """Parts of a body that call a function while they are written, after the first one."""
 
     def __init__(self, parts: list[bytes], then: Callable[[], object]) -> None:
@@ -58,7 +58,7 @@ class _Parts(list[bytes]):
         self._then = then
         self._looks = 0
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes | memoryview]:
         self._looks += 1
         for number, part in enumerate(super().__iter__()):
             if self._looks == 2 and number == 1:  # the first look is at their lengths

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -128,12 +129,10 @@ class Unpicklable:
 
 
 class Large:
-    """Looks like a large argument. `pickled` counts how often one was pickled."""
+    """Looks like a large argument of a type in C. `pickled` counts how often one was pickled."""
 
     pickled = 0
-
-    def __sizeof__(self) -> int:
-        return 1 << 30
+    __sizeof__ = partial(int, 1 << 30)  # no function in Python
 
     def __reduce__(self) -> tuple[Any, ...]:
         Large.pickled += 1
@@ -146,6 +145,14 @@ class LargeAndUnpicklable(Large):
 
     def __reduce__(self) -> NoReturn:
         raise self.error
+
+
+BUFFER = bytearray()  # of one worker
+
+
+def grow_buffer(size: int) -> bytearray:
+    BUFFER.extend(bytes(size))
+    return BUFFER
 
 
 LIBRARY_LOCK = threading.Lock()  # of a module that workers import, as a library's may be

@@ -215,6 +215,8 @@ class TaskFuture(Future[T]):
         return self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def cancel(self) -> bool:
+        if self._state == FINISHED:  # `map` asks each future whose result it has taken: no condition for that
+            return False
         ended = False
         if self._own_condition is None:
             # Without a condition, no thread waits and there is no callback. Under this lock, none can come meanwhile.

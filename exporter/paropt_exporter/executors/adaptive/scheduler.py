@@ -41,7 +41,7 @@ from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.executor import ProcessPool
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 from paropt_exporter.executors.worker import run_chunk
-from paropt_exporter.executors.worker.pickle_buffers import measure_large
+from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, measure_large
 
 log = PoolLogger(__name__)
 
@@ -148,8 +148,8 @@ class AdaptiveScheduler:
         if self._strategy is not Strategy.PROCESS:
             return THREADS
         # Tasks with large arguments are not pickled until a worker is free, and later tasks stay behind them.
-        waits = self._backlog.queued or measure_large((*task.arguments, *task.keywords.values()))
-        return None if waits else PROCESSES
+        large = measure_large((*task.arguments, *task.keywords.values())) >= LARGE_BYTES
+        return None if large or self._backlog.queued else PROCESSES
 
     def _enqueue(self, task: QueuedTask) -> None:
         with self.lock:

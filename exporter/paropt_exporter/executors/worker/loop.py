@@ -140,6 +140,7 @@ class _Worker:
                 os._exit(0)
             unloaded += outcome[0] == wire.UNLOADED
             self._write_result(number, outcome)
+            del outcome  # a large result's memory, which the next task may not resize as long as it is in use
             number += 1
         self._check_results()
         self._is_spent = _find_spent_limit() is not None  # once a batch, since it takes 0.3 µs

@@ -105,6 +105,7 @@ class Packer:
         self._known_bytes = 0
         self._modules: set[str] = set()
         self._last_large = b""  # the last large pickle of a function
+        self._last_bytes = 0  # of the arguments that were pickled last
 
     def pack(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Packed:
         """Return the function for `load_function`, and the arguments. UnpicklableError if they can't be pickled."""
@@ -178,11 +179,13 @@ class Packer:
     def _pack_arguments(
         self, arguments: tuple[Any, ...], keywords: dict[str, Any], queue: Sequence[QueuedItem]
     ) -> bytes | PickleBuffers | UnpickledArguments:
-        large, waiting = measure_large((*arguments, *keywords.values())), len(queue)
+        waiting = len(queue)
+        asks_python = self._last_bytes * waiting > _MOST_QUEUED_BYTES
+        large = measure_large((*arguments, *keywords.values()), asks_python=asks_python)
         if large * waiting > _MOST_QUEUED_BYTES:
             return UnpickledArguments(arguments, keywords)
         pickled = self._pickle_arguments(arguments, keywords, large=large > 0)
-        size_bytes = len(pickled)
+        self._last_bytes = size_bytes = len(pickled)
         if size_bytes * waiting > _MOST_QUEUED_BYTES and size_bytes >= LARGE_BYTES:
             return UnpickledArguments(arguments, keywords)  # many elements: pickled twice, but not held in memory twice
         return pickled
@@ -293,14 +296,14 @@ def load_arguments(packed: Arguments | memoryview) -> tuple[tuple[Any, ...], dic
 
 
 def dumps_result(value: object) -> bytes | PickleBuffers:
-    """Pickle a result in a worker."""
+    """Pickle a result in a worker, which sends it before it does anything else."""
     if measure_large((value,)):
         try:
-            pieces = PickleBuffers(value)
+            pieces = PickleBuffers(value, sent_at_once=True)
         except Exception:  # noqa: BLE001 -- user code runs in here; the fallback takes more types, or raises the error
             return share_large(dumps(value))
         if not _has_connections(pieces):
-            return pieces
+            return pieces if len(pieces) >= LARGE_BYTES else pieces.join()
     return share_large(dumps(value))
 
 

@@ -23,7 +23,7 @@ class SharedMemory:
         self._descriptor = descriptor
         self._mapped: mmap.mmap | None = None
 
-    def write(self, parts: Sequence[bytes]) -> bool:
+    def write(self, parts: Sequence[bytes | memoryview]) -> bool:
         """Copy a body into the memory, part after part; return False if there is not enough memory."""
         size, offset = sum(map(len, parts)), 0
         try:
