@@ -9,8 +9,10 @@ from itertools import chain, islice
 
 from paropt_exporter.findings.doctest_output import find_doctest_failures
 from paropt_exporter.findings.finding import CUT_NOTE, Finding
-from paropt_exporter.findings.go_and_rust import find_cargo_failures, find_go_failures
-from paropt_exporter.findings.javascript import (
+from paropt_exporter.findings.linters import find_linter_findings
+from paropt_exporter.findings.other_languages import (
+    find_cargo_failures,
+    find_go_failures,
     find_jest_failures,
     find_mocha_failures,
     find_node_error,
@@ -18,7 +20,6 @@ from paropt_exporter.findings.javascript import (
     find_tap_failures,
     find_vitest_failures,
 )
-from paropt_exporter.findings.linters import find_linter_findings
 from paropt_exporter.findings.pytest_output import find_pytest_failures, is_cut
 from paropt_exporter.findings.python_tools import (
     find_behave_failures,
