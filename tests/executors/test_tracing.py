@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -219,6 +219,7 @@ OPEN_PATH = "import os; print(open('/proc/self/fd/%d' % os.open('src/a', os.O_PA
         shell("mkdir made; ln -s ../src made/s; mv made moved; cat moved/s/a"),
         shell("mkdir made; echo > made/a; cat made/a; rm -r made; ln -s src link; mv link made; cat made/a"),
         shell("mkdir made; echo > made/a; ln -s made link; cat link/a; ln -sfn src link; cat link/a"),
+        shell("cat moved/s; mkdir made; ln -s ../src/a made/s; mv made moved; cat moved/s"),
         shell("ln -s src first; ln -s first second; ln -s second/a third; cat third"),
         shell("ln -s loop loop; cat loop/a loop; cat src/a"),
         python(OPEN_TREE),
@@ -508,22 +509,54 @@ second.send(b"x")
 
 def test_names_of_all_listed_folders_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "_MOST_ALL_NAMES", 5)
-    kernel = SimpleNamespace(build_places=lambda _: {}, prefer_same_core=lambda _: None)
-    tracer = tracing.Tracer(cast("Kernel", kernel), -1)
+    tracer = build_tracer()
     problems = []
     for folder in (tmp_path / "one", tmp_path / "other"):
         folder.mkdir()
         for name in "abc":
             (folder / name).touch()
         opened = os.open(folder, os.O_RDONLY)
-        call = SimpleNamespace(name="getdents64", pid=os.getpid(), arguments=(opened,))
-        tracer.HANDLERS["getdents64"](tracer, cast("Notification", call))
+        handle(tracer, "getdents64", opened)
         os.close(opened)
-        written = os.memfd_create("trace")
-        tracer.write(written)
-        problems.append(marshal.loads(os.pread(written, 1 << 20, 0))["problems"])
-        os.close(written)
+        problems.append(read_written(tracer)["problems"])
     assert problems == [[], ["it lists folders of more than 5 files in all"]]
+
+
+def test_path_that_is_used_while_a_link_on_its_way_is_replaced_is_noted_again_after_that(tmp_path: Path) -> None:
+    """Another process may use it between the notification of the replacement and the replacement itself."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").touch()
+        (tmp_path / f"to_{name}").symlink_to(name)
+    tracer, used = build_tracer(), tmp_path / "to_first/a"
+    handle(tracer, "rename", tmp_path / "to_second", tmp_path / "to_first")
+    handle(tracer, "open", used, os.O_RDONLY)
+    (tmp_path / "to_second").rename(tmp_path / "to_first")
+    handle(tracer, "open", used, os.O_RDONLY)
+    paths = read_written(tracer)["paths"]
+    assert {os.fsencode(tmp_path / name / "a") for name in ("first", "second")} <= paths.keys()
+
+
+def build_tracer() -> tracing.Tracer:
+    """Build a tracer of calls of this process, whose paths are passed instead of their addresses."""
+    kernel = SimpleNamespace(
+        build_places=lambda _: {}, prefer_same_core=lambda _: None, read_text=lambda _, path: os.fsencode(path)
+    )
+    return tracing.Tracer(cast("Kernel", kernel), -1)
+
+
+def handle(tracer: tracing.Tracer, name: str, *arguments: object) -> None:
+    call = SimpleNamespace(name=name, pid=os.getpid(), arguments=arguments)
+    tracer.HANDLERS[name](tracer, cast("Notification", call))
+
+
+def read_written(tracer: tracing.Tracer) -> dict[str, Any]:
+    written = os.memfd_create("trace")
+    try:
+        tracer.write(written)
+        return cast("dict[str, Any]", marshal.loads(os.pread(written, 1 << 20, 0)))
+    finally:
+        os.close(written)
 
 
 def test_known_server_is_not_looked_for_among_all_sockets_again() -> None:

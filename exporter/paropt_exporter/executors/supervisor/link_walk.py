@@ -34,6 +34,7 @@ class LinkWalk:
         self._passed: set[bytes] = set()  # the places on the ways of all paths, since a change of one of them
         self._passed_bytes = 0
         self._changed: set[bytes] = set()
+        self.met_change = False  # whether a path since the caller reset this led through a changed place, or to one
         self._followed = 0  # links of the present path
 
     def find_place(self, path: bytes) -> bytes:
@@ -42,7 +43,9 @@ class LinkWalk:
         folder, _, name = path.rpartition(b"/")
         if name == b"..":
             return self._find_folder(path)[0] or b"/"
-        return self._find_folder(folder)[0] + b"/" + name
+        place = self._find_folder(folder)[0] + b"/" + name
+        self.met_change |= place in self._changed
+        return place
 
     def note_change(self, place: bytes, *, is_new_link: bool) -> bool:
         """Note that the command removes a place, or puts a link or a moved folder there.
@@ -86,6 +89,7 @@ class LinkWalk:
         place += b"/" + name
         self._pass(place)
         lasts = place not in self._changed
+        self.met_change |= not lasts
         target = None if place.startswith(_PROCESSES + b"/") else read_link(place)
         if target is None:
             return place, lasts

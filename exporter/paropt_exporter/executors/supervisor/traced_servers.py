@@ -34,7 +34,7 @@ class TracedServers:
     """
 
     def __init__(
-        self, kernel: Kernel, *, note_absence: Callable[[bytes], None], note_write: Callable[[bytes], None]
+        self, kernel: Kernel, *, note_absence: Callable[[bytes], object], note_write: Callable[[bytes], object]
     ) -> None:
         self._kernel = kernel
         self._note_absence = note_absence

@@ -54,7 +54,6 @@ _OWN_OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # of
 _RESOLVE_IN_ROOT = 0x10
 _SET_USER, _SET_GROUP = 0o4000, 0o2000
 _KIND, _FILE, _LINK, _FOLDER = 0o170000, 0o100000, 0o120000, 0o040000
-_OWN_STATE = 5  # the number of fields of a state, without those of a link's target
 # The kernel's files, which describe the machine and its processes.
 _PSEUDO = (b"/proc/", b"/sys/", b"/dev/")
 _MEMORY_FILES = b"/dev/shm/"
@@ -204,8 +203,8 @@ class Tracer:
         if self._problems:
             return
         if text[:1] == b"/":
-            self._note(tidy(text), STAT)
-            self._noted[STAT].add(text)
+            if self._note(tidy(text), STAT):
+                self._noted[STAT].add(text)
         else:
             call = self._kernel.parse()
             self._note_once(self._complete_path(call, _STATS[call.name][0], text), STAT)
@@ -378,10 +377,15 @@ class Tracer:
             self._add_problem("it opens files below another root folder")
         return int(flags)
 
-    def _note(self, path: bytes | None, kind: int) -> None:
-        """Note a use of a path, if there is one."""
+    def _note(self, path: bytes | None, kind: int) -> bool:
+        """Note a use of a path, if there is one; return whether a repetition adds nothing until a link is changed.
+
+        If one has just been changed on its way or at its end, that call may not have happened yet.
+        """
+        self._walk.met_change = False
         if path is not None:
             self._note_at(self._walk.find_place(path), kind)
+        return not self._walk.met_change
 
     def _note_at(self, place: bytes, kind: int, *, follows: bool | None = None) -> None:
         """Note a use of a place. `follows`: if it is a link, also a use of the file to which it leads, as by a read."""
@@ -400,9 +404,7 @@ class Tracer:
                 self._ends.add(place)
             if not (kind != WRITE if follows is None else follows):
                 return
-            # If the command has changed the path, its state now counts, not that before its first use.
-            is_link = entry[0] & WRITE or (type(entry[2]) is tuple and len(entry[2]) > _OWN_STATE)
-            target = read_link(place) if is_link else None
+            target = read_link(place)  # `entry` has its state before its first use
             if target is None:
                 return
             place = self._walk.find_place(join(place, target))
@@ -410,8 +412,7 @@ class Tracer:
     def _note_once(self, path: bytes | None, kind: int) -> None:
         """Note a use of a path that adds nothing when it is repeated, until a link is changed."""
         noted = self._noted[kind]
-        if path is not None and path not in noted:
-            self._note(path, kind)
+        if path is not None and path not in noted and self._note(path, kind):
             noted.add(path)
 
     def _note_change(self, place: bytes, *, is_new_link: bool) -> None:
