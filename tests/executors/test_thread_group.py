@@ -20,6 +20,18 @@ def _refuse(thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
+def test_timeout_of_a_signal_handler_is_no_refusal_by_the_system() -> None:
+    """It is an OSError; the pool swallowed it if it had another worker."""
+    group = ThreadGroup(threading.RLock())
+
+    def time_out() -> PoolThread:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        group.start_workers(time_out, print, lambda: True)
+    assert not group.has_shortage
+
+
 def test_join_waits_for_a_thread_that_another_thread_starts() -> None:
     group, done = ThreadGroup(threading.RLock()), threading.Event()
     expected, joined = threading.Event(), threading.Event()

@@ -10,6 +10,8 @@ from functools import partial
 from time import monotonic
 from typing import Protocol, TypeVar
 
+from paropt_exporter.errors import explain_shortage
+
 _RETRY_SECONDS = 1.0  # after the system refused a thread or descriptors
 _NEWS_SECONDS = 5 * _RETRY_SECONDS  # after so long without a refusal, the next one is logged
 
@@ -88,27 +90,25 @@ class ThreadGroup:
 
     def start_workers(
         self, add: Callable[[], W | None], run: Callable[[W], None], drop_unstarted: Callable[[], bool]
-    ) -> Exception | None:
+    ) -> BaseException | None:
         """Start a thread with `run` for each worker that `add` adds and announces, until it adds none.
 
         After an error, `drop_unstarted` removes the workers that this thread could not start, and returns whether there
-        are others. If there are, a refusal by the system is returned rather than raised, once for each shortage. The
-        pool's lock is held for `add` and `drop_unstarted`.
+        are others. If there are, a refusal by the system is returned rather than raised, once for each shortage. Errors
+        of signal handlers, such as TimeoutError, are raised. The pool's lock is held for `add` and `drop_unstarted`.
         """
         try:
             while (worker := self._add(add)) is not None:
                 self.start(worker.name, partial(run, worker))
-        except (OSError, RuntimeError) as error:
+        except BaseException as error:
+            refused = isinstance(error, RuntimeError) or (isinstance(error, OSError) and explain_shortage(error) != "")
             with self._lock:
-                self.note_shortage()
+                if refused:
+                    self.note_shortage()
                 has_others = drop_unstarted()
-            if not has_others:
+            if not refused or not has_others:
                 raise
             return error if self.take_shortage_news() else None
-        except BaseException:  # an interrupt; raised again
-            with self._lock:
-                drop_unstarted()
-            raise
         return None
 
     def _add(self, add: Callable[[], W | None]) -> W | None:
