@@ -354,6 +354,18 @@ def test_worker_that_leaves_a_failed_pool_does_not_fail_it_again() -> None:
     assert pool.scheduler.closed is None
 
 
+def test_failed_pool_can_be_reopened_though_one_of_its_workers_became_ready_after_all() -> None:
+    pool = FakePool(2)
+    process = pool.scheduler.add_process(pool.scheduler.workers[0], FakeProcess(pid=1))  # type: ignore[arg-type]
+    pool.scheduler.give_up(RuntimeError("no process"))
+    pool.scheduler.note_ready(process, 1, 0.0)
+    assert pool.scheduler.reopen()
+    assert pool.scheduler.failure is not None  # that worker gets no task
+    pool.run(pool.resize(2))
+    pool.settle_down()
+    assert pool.scheduler.failure is None
+
+
 def test_pause_before_a_start_doubles_up_to_five_seconds() -> None:
     pool = FakePool(1)
     (worker,) = pool.scheduler.workers

@@ -228,7 +228,7 @@ class FakePool:
     def _handle(self, process: WorkerProcess, fake: FakeProcess, sender: int, reply: str, *, exited: bool) -> Thread:
         scheduler = self.scheduler
         if reply == "ready":
-            process.note_ready(fake.pid, self.now)
+            scheduler.note_ready(process, fake.pid, self.now)
         elif reply == "done":
             results = self._read(fake)
             scheduler.note_batch_ended(process, results, self.now)

@@ -370,7 +370,8 @@ class Scheduler:
     def note_ready(self, process: WorkerProcess, pid: int, now: float) -> None:
         """Note that a process has run the initializer."""
         process.note_ready(pid, now)
-        self.failure = None
+        if not process.dismissed:  # as each worker of a pool that was given up is
+            self.failure = None
 
     def note_refused(self, process: WorkerProcess, error: BaseException, *, learned: bool) -> None:
         """Note that the initializer failed; `learned`: it lacked a module that travels by value from now on."""
@@ -565,7 +566,7 @@ class Scheduler:
         self.lock = threading.RLock()
         ended = any(self._counters.exited.count_by_result().values())
         if self.closed or self.queue or ended or self._has_assigned:
-            self.closed = refusal
+            self.closed, self.failure = refusal, None
         self.queue.clear()
         self.needs_dispatch = True
         self._made = 0
