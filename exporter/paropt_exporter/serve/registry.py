@@ -125,7 +125,7 @@ class RegisteredProject:
 
     def __init__(self, registration: Registration) -> None:
         self.registration = registration
-        self._lock = Lock()  # held while the history is read: for a page, or at the start of a run
+        self._lock = Lock()  # held while the values change: for a page, or at the start of a run
         self.state = CheckoutState.COUNTED
         self.is_missing = False  # whether it has had no history since `serve` started, as on a disk not mounted yet
         self.missing_since_timestamp_seconds = 0.0
@@ -268,16 +268,17 @@ class RegisteredProject:
 
     def absorb(self, earlier: RegisteredProject) -> None:
         """Add the values of another checkout, which was registered before this one and is about to be forgotten."""
-        totals = sum_totals((earlier.values.totals, self.values.totals))
-        self._past = sum_totals((earlier.values.totals, self._past))
-        both = (earlier.values, self.values)
-        self.values = replace(self.values, totals=totals, last=merge_last(both), shown_cpu=sum_shown_cpu(both))
-        self.ended = keep_counters(earlier.ended, self.ended)
-        self._run_ids = {**earlier._run_ids, **self._run_ids}
-        lanes = {lane.lane: lane for lane in (*earlier.registration.lanes, *self.registration.lanes)}
-        bounds = {**earlier.registration.bounds, **self.registration.bounds}
-        self.registration = replace(self.registration, lanes=tuple(lanes.values()), bounds=bounds)
-        self.revision += 1
+        with self._lock:
+            totals = sum_totals((earlier.values.totals, self.values.totals))
+            self._past = sum_totals((earlier.values.totals, self._past))
+            both = (earlier.values, self.values)
+            self.values = replace(self.values, totals=totals, last=merge_last(both), shown_cpu=sum_shown_cpu(both))
+            self.ended = keep_counters(earlier.ended, self.ended)
+            self._run_ids = {**earlier._run_ids, **self._run_ids}
+            lanes = {lane.lane: lane for lane in (*earlier.registration.lanes, *self.registration.lanes)}
+            bounds = {**earlier.registration.bounds, **self.registration.bounds}
+            self.registration = replace(self.registration, lanes=tuple(lanes.values()), bounds=bounds)
+            self.revision += 1
 
     def find_owner(self) -> RegisteredProject:
         """Return the checkout that has the values of a moved one, which may have been moved again."""
