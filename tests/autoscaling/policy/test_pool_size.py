@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from paropt_exporter.autoscaling.policy.pool_size import PoolObservation, PoolSizingState, compute_wanted_size
+from paropt_exporter.autoscaling.policy.pool_size import (
+    PoolObservation,
+    PoolSizingState,
+    Trial,
+    compute_wanted_size,
+)
 from paropt_exporter.autoscaling.policy.queueing import Traffic, compute_cpu_size, compute_traffic_size
 from paropt_exporter.autoscaling.policy.scaling_effectiveness import Sample
 
@@ -39,3 +45,17 @@ def test_computing_pool_is_bound_by_the_cores_and_holds_while_they_are_busy(cpu:
 def test_pool_whose_tasks_wait_is_bound_by_its_traffic_only(cpu_demand: float | None) -> None:
     wanted = compute_wanted_size(observe(cpu_demand, CORES))
     assert (wanted.size, wanted.reason, wanted.hold_reason) == (compute_traffic_size(TRAFFIC), "demand", "")
+
+
+@pytest.mark.parametrize(
+    ("size", "now", "count", "hold_reason"),
+    [(6, 0.14, 29, "settling"), (6, 0.16, 29, ""), (5, 0.14, 29, ""), (6, 0.14, 30, "")],
+    ids=["doubled", "ended", "not doubled", "measured"],
+)
+def test_doubled_pool_holds_until_tasks_that_ran_at_its_size_have_ended(
+    size: int, now: float, count: int, hold_reason: str
+) -> None:
+    before = Sample(count=30, mean=0.1, variance=0.0)
+    state = PoolSizingState(trial=Trial(old_size=3, before=before, moved_at=0.0))
+    observation = replace(observe(0.09, 0.0), size=size, now=now, sample=replace(before, count=count), state=state)
+    assert compute_wanted_size(observation).hold_reason == hold_reason
