@@ -277,6 +277,21 @@ def test_next_task_starts_a_thread_in_place_of_a_stuck_one_whose_successor_was_r
         release.set()
 
 
+def test_shutdown_starts_a_thread_for_tasks_behind_a_stuck_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counted on the stuck thread, and returned before the tasks had run, if they ever did."""
+    release = threading.Event()
+    pool = ThreadPool(1)
+    stuck = pool.submit(release.wait, HANG_SECONDS)
+    assert eventually(stuck.running)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(threading.Thread, "start", refuse)
+        queued = pool.submit(double, 4)
+        pool.stop(stuck, TaskStopped("stuck"))
+    pool.shutdown()
+    assert queued.result(0) == 8
+    release.set()
+
+
 def test_stuck_thread_returns_to_a_pool_whose_next_thread_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     with ThreadPool(1) as pool:

@@ -265,7 +265,7 @@ class ThreadPoolState:
             self._drop_ended()
         with self.lock:
             self.workers.wake_idle(_WOKEN_AT_END)
-            unstarted = bool(self.work_queue) and not self.workers.has_threads
+            unstarted = bool(self.work_queue) and not self.workers.all
         if unstarted:  # another thread is about to start the first thread for its task: `join` must wait for that
             with contextlib.suppress(RuntimeError):  # that thread gets the error, too
                 self._start_missing()
