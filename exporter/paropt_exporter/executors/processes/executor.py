@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from paropt_exporter import host
-from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.errors import UnpicklableError, renew
 from paropt_exporter.events import PoolStatistics, RunningTask, WorkerMemory
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.base import check_arguments
@@ -88,8 +88,8 @@ class ProcessPool(InterruptibleExecutor):
         queued, further ones are pickled when a worker gets them: do not change them until the task has ended.
         """
         scheduler = self._scheduler
-        if scheduler.closed is not None:
-            self._manager.refuse()
+        if (refusal := scheduler.closed) is not None:
+            raise renew(refusal)
         future: TaskFuture[T] = TaskFuture()
         future.label = get_label(fn)
         try:
@@ -107,8 +107,8 @@ class ProcessPool(InterruptibleExecutor):
 
     def submit_named(self, label: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Submit a task that has `label` in errors and listings, travels alone, and is measured in full."""
-        if self._scheduler.closed is not None:
-            self._manager.refuse()
+        if (refusal := self._scheduler.closed) is not None:
+            raise renew(refusal)
         future: TaskFuture[T] = TaskFuture()
         future.label = label
         try:
@@ -131,8 +131,8 @@ class ProcessPool(InterruptibleExecutor):
         `profiled`: like a named task, alone and measured in full.
         """
         scheduler = self._scheduler
-        if scheduler.closed is not None:
-            self._manager.refuse()
+        if (refusal := scheduler.closed) is not None:
+            raise renew(refusal)
         item = WorkItem(future, self._manager.packer.pack(fn, args, kwargs), profiled, monotonic())
         self._append(item)
         if scheduler.needs_dispatch:

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from threading import get_ident
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any
 
 from paropt_exporter.errors import UnpicklableError, renew
 from paropt_exporter.executors import lifetime
@@ -157,7 +157,8 @@ class ProcessManager:
             with self.scheduler.lock:
                 actions = self._begin(self.scheduler.dispatch(monotonic(), get_ident()))
                 # Later than `dispatch`: a signal handler may close the pool in between.
-                refused = self.scheduler.closed is not None and item is not None and self.scheduler.withdraw(item)
+                refusal = self.scheduler.closed
+                refused = refusal is not None and item is not None and self.scheduler.withdraw(item)
                 has_workers = bool(self.scheduler.workers)
             self._finish(actions)
             if not has_workers:  # the first task after a fork, or in a worker
@@ -165,8 +166,8 @@ class ProcessManager:
         except BaseException:  # an interrupt; raised again
             self._recover()
             raise
-        if refused:
-            self.refuse()
+        if refused and refusal is not None:
+            raise renew(refusal)
 
     def prefetch(self) -> None:
         """Give the busy worker with the fewest tasks more of the queued ones."""
@@ -191,10 +192,6 @@ class ProcessManager:
         failed = item.future.fail_queued(error)
         with self.scheduler.lock:
             self.scheduler.count_unbegun(failed=failed)
-
-    def refuse(self) -> NoReturn:
-        assert self.scheduler.closed is not None
-        raise renew(self.scheduler.closed)
 
     def stop(self, future: TaskFuture[Any], error: BaseException, grace_seconds: float) -> bool:
         stopped = self._stop_present(future, error, grace_seconds)
