@@ -33,7 +33,9 @@ _TOX_DEFAULT = re.compile(r"\{env:\w+:(|-[^{}]*)\}")
 _TOX_ENV = re.compile(r"\{env:(\w+)(?::[^{}]*)?\}")  # tox: the value of a variable
 # tox: the folder in which it has installed the project
 _INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")
-_ENTERS = re.compile(r"\s*cd(?:\s+([\w.-]+(?:/[\w.-]*)*)\s*|\s[^&|;]*)?", re.ASCII)  # a line that is only `cd`
+_ENTERS = re.compile(r"(?:^|&&)\s*cd(?![^\s&|;#])([^&|;]*+)(?=$|&&|\|\||;\s*$)")  # with the folder
+_COMPUTED = re.compile(r"[$`{]")
+_TAG_OF_GITLAB = re.compile(r"!reference(?=\s*\[)")  # before the place of another job's lines
 _TERMINAL = re.compile(r"\{tty:[^{}:]*+:?([^{}]*)\}")  # tox: the first value on a terminal, otherwise the second
 _RECIPE = re.compile(r"""@?([A-Za-z0-9_][\w. -]*+)(?:[^:="']|=?"[^"]*"|=?'[^']*')*+:(?!=)""")
 _PREREQUISITES = re.compile(r"^([A-Za-z0-9][\w-]*)(?: [^:=\n]*)?:(?![=:])([\w. \t-]*)", re.MULTILINE)
@@ -55,6 +57,7 @@ _COMPUTED_OPTION = re.compile(
 )  # in a workflow, such as values of its matrix
 _EXPORT = re.compile(r"""export +([A-Za-z_]\w*)=("[^"]*"|'[^']*'|[^\s"']*)\s*(?:#.*)?""")
 _DEEPEST_VARIABLE = 5
+_LONGEST_FOLDER = 500  # characters; a script could enter folders without end
 LONGEST_LINE = 10_000  # characters with its variables; a longer one counts as empty
 _LONGEST_PARAMETER = 1000  # characters of a default
 _MOST_WORDS = 10_000  # of a call with its lists
@@ -158,22 +161,26 @@ def _parse_script(text: str, group: str) -> Iterator[CommandLine]:
 
 
 def _iter_script(parts: Iterable[object], folder: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the lines of a script that starts in a folder, each with the folder in which it runs.
+    """Yield the lines of a script that starts in a folder, each with the folder in which it begins.
 
     `cd` to a computed folder, such as `$(git rev-parse --show-toplevel)`, usually leads to the project's own.
     """
-    folder = _enter("", folder)
+    folder = enter_folder("", folder)
     for part in parts:
         for line in part.replace("\\\n", " ").splitlines() if isinstance(part, str) else ():
-            if match := _ENTERS.fullmatch(line):
-                folder = "" if match[1] is None else _enter(folder, match[1])
-            else:
-                yield line, folder
+            yield line, folder
+            for given in _ENTERS.findall(line):
+                entered = given.partition("#")[0].strip(" \t\"'")
+                folder = "" if _COMPUTED.search(entered) else enter_folder(folder, entered)
 
 
-def _enter(folder: str, below: str) -> str:
-    entered = posixpath.normpath(posixpath.join(folder, below))
-    return "" if entered == "." else entered
+def enter_folder(folder: str, entered: str) -> str:
+    """Return the folder that `cd` leads to from another one; without a folder, the project's own."""
+    if len(folder) > _LONGEST_FOLDER:
+        return folder
+    path = posixpath.join(folder, entered) if entered else ""
+    path = path if _COMPUTED.search(path) else posixpath.normpath(path)
+    return "" if path == "." else path
 
 
 def _fill_variables(line: str, variables: Mapping[str, str], depth: int = 0) -> str:
@@ -506,7 +513,7 @@ def parse_workflow(text: str) -> Iterator[CommandLine]:
 
 def _parse_gitlab_ci(text: str) -> Iterator[CommandLine]:
     """Yield the lines of each job, which one shell runs after those of `before_script`."""
-    config = raw_yaml.as_mapping(Document(text).value if text else None)
+    config = raw_yaml.as_mapping(Document(_TAG_OF_GITLAB.sub("", text)).value if text else None)
     for name, job in config.items():
         keys = ChainMap(*(dict(raw_yaml.as_mapping(each)) for each in (job, config.get("default"), config)))
         if "script" in raw_yaml.as_mapping(job):
