@@ -75,6 +75,18 @@ def test_links_below_the_private_folder_are_never_followed(tmp_path: Path) -> No
     assert (outside.read_text(), link.read_text(), link.is_symlink()) == ("content", "new", False)
 
 
+def test_error_of_a_replacement_names_the_file_alone(tmp_path: Path) -> None:
+    """It ended in "-> None", or named the temporary file."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    with pytest.raises(OSError) as of_rename:
+        files.replace_file(path, b"new")
+    with pytest.raises(OSError) as of_open:
+        files.replace_file(tmp_path / ("x" * 255), b"new")  # the temporary file's name is longer
+    assert str(of_rename.value) == f"[Errno 21] Is a directory: '{path}'"
+    assert str(of_open.value) == f"[Errno 36] File name too long: '{tmp_path / ('x' * 255)}'"
+
+
 def test_file_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "large"
     path.write_bytes(b"12345")

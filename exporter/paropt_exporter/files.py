@@ -296,7 +296,8 @@ def replace_file(path: Path, content: bytes, *, mode: int | None = None, sync: b
                 os.unlink(temporary, dir_fd=folder)
             raise
     except OSError as error:
-        error.filename, error.filename2 = str(path), None
+        error.filename = str(path)
+        del error.filename2  # of a rename; if it were set to None, messages would end in "-> None"
         raise
     finally:
         os.close(folder)

@@ -1,4 +1,4 @@
-"""Say in one sentence why this system is unsuitable: not Linux, or a kernel without process descriptors."""
+"""Say in one sentence why this system is unsuitable: not Linux, a kernel without process descriptors, no /dev/null."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 def find_unsuitable() -> str | None:
     """Return what this system lacks and what to do, or None if it is suitable.
 
-    Without `pidfd_open` no command could start, and each would fail with a message of its own.
+    Without `pidfd_open` or /dev/null no command could start, and each would fail with a message of its own.
     """
     if sys.platform != "linux":
         return f"needs Linux, and this is {sys.platform}: use a container or a virtual machine, such as WSL 2"
@@ -22,4 +22,8 @@ def find_unsuitable() -> str | None:
         if error.errno in (errno.ENOSYS, errno.EPERM):
             needs = "needs Linux 5.3 or later, and a container that allows the system call pidfd_open"
             return f"{needs}: this is Linux {os.uname().release}: {error.strerror}"
+    try:
+        os.close(os.open(os.devnull, os.O_RDWR))
+    except OSError as error:
+        return f"needs {os.devnull}, which all users may read and write: {error.strerror}"
     return None

@@ -177,6 +177,16 @@ def test_unknown_argument_points_to_the_help_of_its_command(
     assert capsys.readouterr().err.endswith(f" (see paropt-exporter {command} --help)\n")
 
 
+def test_system_without_a_null_device_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was a traceback."""
+    monkeypatch.setattr(os, "devnull", str(tmp_path / "null"))
+    assert main.main(["--version"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"paropt-exporter: needs {os.devnull}, which all users may read and write: No such file or directory"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [

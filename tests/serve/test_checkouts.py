@@ -27,6 +27,11 @@ CHANGES = ("run", "run", "run", "page", "page", "clean", "delete", "copy", "move
             "run a, page, run c, page, move c b, page, run c, delete a, page, move b a", id="moved after a new start"
         ),
         pytest.param("run a, page, copy a b, run b, page, run a, delete b, move a b", id="moved onto its copy"),
+        pytest.param("run a, copy a b, run b, page, move b c, run c, page, restart", id="moved after it joined others"),
+        pytest.param(
+            "run a, save a, run c, page, restore c, page, run a, page, delete c, move a b, run b",
+            id="moved beside a deleted copy",
+        ),
         pytest.param("run a, page, delete a, page, run b, run c, copy c a", id="copied before its runs were read"),
         pytest.param("run b, run b, save b, page, run c, restore c", id="replaced by a cache before it was read"),
         pytest.param(
@@ -34,12 +39,13 @@ CHANGES = ("run", "run", "run", "page", "page", "clean", "delete", "copy", "move
         ),
     ],
 )
-def test_runs_count_once(tmp_path: Path, changes: str) -> None:
-    assert not find_wrong_page(Checkouts(tmp_path), changes.split(", "))
+def test_runs_count_once(changes: str) -> None:
+    with TemporaryDirectory(dir="/dev/shm") as folder:  # on a disk each run waits for it
+        assert not find_wrong_page(Checkouts(Path(folder)), changes.split(", "))
 
 
 def test_runs_of_random_changes_count_once() -> None:
     for seed in range(40):
-        with TemporaryDirectory(dir="/dev/shm") as folder:  # on a disk each run waits for it
+        with TemporaryDirectory(dir="/dev/shm") as folder:
             changes = draw_changes(Random(seed), CHANGES, 20)
             assert not find_wrong_page(Checkouts(Path(folder)), changes), changes

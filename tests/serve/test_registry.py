@@ -15,10 +15,11 @@ from paropt_exporter.aggregation import Totals
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels
+from paropt_exporter.serve import registry as registry_module
 from paropt_exporter.serve.link import find_registration
 from paropt_exporter.serve.merging import to_number
 from paropt_exporter.serve.messages import Registration
-from paropt_exporter.serve.registry import RegisteredProject, Registry, refresh_checkouts
+from paropt_exporter.serve.registry import CheckoutState, RegisteredProject, Registry, refresh_checkouts
 from support.event_samples import START, run_ended, run_started
 
 
@@ -442,6 +443,21 @@ def test_runs_of_a_history_that_a_job_restores_from_a_cache_count_once(
     assert refresh_all(restarted) == before + 1
 
 
+def test_runs_of_an_old_backup_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their ids are forgotten by then."""
+    monkeypatch.setattr(registry_module, "_MOST_RUN_IDS", 1)
+    history, backup = tmp_path / "shop" / ".paropt" / "history.db", tmp_path / "backup"
+    project = RegisteredProject(register(history, "fast"))
+    record_run(history, "old", at=START)
+    shutil.copytree(history.parent, backup)
+    for number in (1, 2):
+        record_run(history, f"run-{number}", at=START + number)
+        project.refresh()
+    restore(history, backup)
+    project.refresh()
+    assert count_runs(project) == 3
+
+
 @pytest.mark.parametrize("scraped", [True, False])
 def test_runs_that_checkouts_of_one_host_pass_on_by_a_cache_count_once(
     folder: Path, tmp_path: Path, *, scraped: bool
@@ -514,3 +530,92 @@ def test_deleted_checkout_with_a_run_is_known_apart(folder: Path, tmp_path: Path
     registry.merge_deleted([first])
     assert first in registry.projects.values()
     assert refresh_all(registry) == 3
+
+
+def move_checkout(registry: Registry, tmp_path: Path, name: str, other: str) -> None:
+    """Move a checkout, run it at its new path, and make a page."""
+    (tmp_path / name).rename(tmp_path / other)
+    history = tmp_path / other / ".paropt" / "history.db"
+    registry.register(Registration(project="shop", root=str(tmp_path / other), history=str(history)))
+    record_run(history, f"run-{other}")
+    refresh_all(registry)
+
+
+def start_checkout(registry: Registry, tmp_path: Path, name: str) -> RegisteredProject:
+    """Register a checkout with a run, whose process has ended."""
+    history = tmp_path / name / ".paropt" / "history.db"
+    record_run(history, f"run-{name}")
+    project = registry.register(Registration(project="shop", root=str(tmp_path / name), history=str(history)))
+    refresh_all(registry)
+    registry.keep_counters(project, {(families.CONFIG_RELOADS.name, ("success",)): 1.0})
+    return project
+
+
+def count_ended(registry: Registry) -> float:
+    return sum(sum(map(to_number, project.ended.values())) for project in registry.projects.values())
+
+
+def test_counters_of_a_moved_checkout_stay_in_the_sum(folder: Path, tmp_path: Path) -> None:
+    registry = Registry(folder)
+    start_checkout(registry, tmp_path, "a")
+    move_checkout(registry, tmp_path, "a", "b")
+    registry.merge_deleted(())
+    assert [name_checkout(project) for project in registry.projects.values()] == ["b"]
+    assert (refresh_all(registry), count_ended(registry)) == (2, 1)
+    assert (refresh_all(Registry(folder)), count_ended(Registry(folder))) == (2, 1)
+
+
+def test_counters_of_a_checkout_that_was_moved_during_a_run_stay_in_the_sum(folder: Path, tmp_path: Path) -> None:
+    """It stays registered until the run has ended, and the other one may have been moved or merged by then."""
+    registry = Registry(folder, most_deleted=1)
+    moved = start_checkout(registry, tmp_path, "a")
+    move_checkout(registry, tmp_path, "a", "b")
+    move_checkout(registry, tmp_path, "b", "c")
+    start_checkout(registry, tmp_path, "d")
+    registry.merge_deleted([moved])
+    assert [name_checkout(project) for project in registry.projects.values()] == ["a", "c", "d"]
+    for name in ("c", "d"):
+        shutil.rmtree(tmp_path / name)
+    registry.merge_deleted([moved])
+    assert [name_checkout(project) for project in registry.projects.values()] == ["a", "d"]
+    registry.merge_deleted(())
+    assert [name_checkout(project) for project in registry.projects.values()] == ["d"]
+    assert (refresh_all(registry), count_ended(registry)) == (3, 2)  # the run of d was before it joined
+
+
+def name_checkout(project: RegisteredProject) -> str:
+    return Path(project.registration.root).name
+
+
+def test_moved_checkout_that_had_joined_others_counts_the_same_after_a_restart(folder: Path, tmp_path: Path) -> None:
+    registry = Registry(folder)
+    for name in ("a", "b"):  # b joins a, and its first run does not count
+        start_checkout(registry, tmp_path, name)
+    record_run(tmp_path / "b" / ".paropt" / "history.db", "counts")
+    assert refresh_all(registry) == 2
+    move_checkout(registry, tmp_path, "b", "c")
+    registry.merge_deleted(())
+    assert refresh_all(registry) == 3
+    assert refresh_all(Registry(folder)) == 3
+
+
+def test_new_history_at_the_path_of_a_moved_checkout_counts_from_its_next_run(folder: Path, tmp_path: Path) -> None:
+    """The moved one is still registered there, for a run that has not ended."""
+    registry = Registry(folder)
+    moved = start_checkout(registry, tmp_path, "a")
+    move_checkout(registry, tmp_path, "a", "b")
+    shutil.copytree(tmp_path / "b", tmp_path / "a")
+    registry.merge_deleted([moved])
+    assert (refresh_all(registry), moved.state) == (2, CheckoutState.MOVED)
+    assert registry.register(moved.registration) is moved
+    record_run(Path(moved.registration.history), "again")
+    assert (refresh_all(registry), count_ended(registry)) == (3, 1)
+
+
+def test_registration_that_a_full_disk_refused_is_written_with_the_next_page(folder: Path, history: Path) -> None:
+    registry = Registry(folder)
+    folder.rmdir()
+    registry.register(register(history, "fast"))
+    folder.mkdir(mode=0o700)
+    registry.store_changes()
+    assert len(Registry(folder).projects) == 1

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, TextIO
 
+    from _typeshed import ReadableBuffer
+
 _FALLBACK = "paropt-spelled"
 _SPELLED = {"·": "-", "…": "...", "—": "-"}  # replacements of our own characters; others become a question mark
 _LAST_STANDARD_DESCRIPTOR = 2
@@ -167,13 +169,35 @@ def _make_usable(stream: TextIO | None) -> TextIO:
         return open(os.devnull, "w", encoding="utf-8", errors=_FALLBACK)  # noqa: PTH123
     if not isinstance(stream, io.TextIOWrapper):
         return stream
-    if isinstance(stream.buffer, io.RawIOBase) and stream in (sys.__stdout__, sys.__stderr__):
-        # With PYTHONUNBUFFERED, text goes directly to write(2), and a signal may lose a part of it. Only Python's own
-        # streams are replaced: our buffer would close a stream that a caller has put in their place.
-        buffered = io.BufferedWriter(stream.buffer)
-        return io.TextIOWrapper(buffered, stream.encoding, _FALLBACK, line_buffering=True)
-    stream.reconfigure(errors=_FALLBACK)
-    return stream
+    raw = stream.buffer if isinstance(stream.buffer, io.RawIOBase) else getattr(stream.buffer, "raw", None)
+    # Only Python's own streams are replaced: our buffer would close a stream that a caller has put in their place.
+    if raw is None or stream not in (sys.__stdout__, sys.__stderr__):
+        stream.reconfigure(errors=_FALLBACK)
+        return stream
+    with suppress(OSError):  # a program that calls `main` may have printed before
+        stream.flush()
+    file = _WaitingFile(raw.fileno(), "w", closefd=False) if isinstance(raw, io.FileIO) else raw
+    # With PYTHONUNBUFFERED, text would go directly to write(2), and a signal may lose a part of it.
+    by_line = stream.line_buffering or stream.write_through
+    return io.TextIOWrapper(io.BufferedWriter(file), stream.encoding, _FALLBACK, line_buffering=by_line)
+
+
+class _WaitingFile(io.FileIO):
+    """A file whose writes wait for the reader, although another program has made it non-blocking.
+
+    A program that shares the pipe or terminal may do that, as asyncio does for a program's own stdout. Writes then
+    failed as soon as the reader was slow, and the rest of the output was lost. To make it blocking again could stall
+    that program.
+    """
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        while (count := super().write(data)) is None:
+            import select  # here: hardly any stream is full
+
+            full = select.poll()
+            full.register(self.fileno(), select.POLLOUT)
+            full.poll()
+        return count
 
 
 def _replace_unwritable(error: UnicodeError) -> tuple[str, int]:

@@ -21,7 +21,7 @@ from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.engine.pool_sizes import PoolSizes
 from paropt_exporter.engine.pool_uses import PoolUses
 from paropt_exporter.environment import copy_environment
-from paropt_exporter.errors import TaskStopped, join_names
+from paropt_exporter.errors import TaskStopped, join_names, renew
 from paropt_exporter.events import PoolStatistics, PoolUse, RunningTask, Scope
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.base import REPORT_PATH, RemoteTaskOptions
@@ -454,7 +454,7 @@ class PoolWorkers:
                 descriptors.check_limit_for_processes()
             self._get_pool(name)
             if run.sizes.is_optional(name) and self._processes is not None and self._processes.failure is not None:
-                raise self._processes.failure
+                raise renew(self._processes.failure)
             return name, self._call_pools[name]
         except (RuntimeError, OSError) as error:  # the system has no resources for processes
             if not run.sizes.is_optional(name) or THREADS not in self._pools:

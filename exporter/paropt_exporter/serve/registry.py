@@ -40,7 +40,7 @@ _AHEAD_NANOSECONDS = 60_000_000_000  # by which the clock of a file server may b
 _BUCKETS = len(families.BUCKETS_SECONDS) + 1
 _KEPT_SECONDS = 7 * 86_400.0  # how long a registration outlives its history, which may be on a disk that is not mounted
 _MOST_DELETED = 100  # checkouts of a project: each takes 100 KB of memory, and 0.1 ms of each page after a run
-_MOST_RUN_IDS = 1000  # of a checkout, by which a copy of its runs is known
+_MOST_RUN_IDS = 1000  # of a checkout, by which a copy of its runs is known; an older state is known by its time
 _TRIES = 3  # to read a history without a log that a run changes meanwhile
 
 _Stamp = (
@@ -125,7 +125,7 @@ class RegisteredProject:
 
     def __init__(self, registration: Registration) -> None:
         self.registration = registration
-        self._lock = Lock()  # held while the history is read: for a page, or at the start of a run
+        self._lock = Lock()  # held while the values change: for a page, or at the start of a run
         self.state = CheckoutState.COUNTED
         self.is_missing = False  # whether it has had no history since `serve` started, as on a disk not mounted yet
         self.missing_since_timestamp_seconds = 0.0
@@ -220,12 +220,12 @@ class RegisteredProject:
             self._stamp = None
             return
         moved = None if known is not None and found.is_same else _find_moved(path, self.registration.project, others)
-        joins = moved is None and self._must_join(path, found, others)
+        joins = moved is None and self._must_join(found, others)
         if joins or moved is not None or not found.is_same:
             self._past, self.joining = self.values.totals, None
         if moved is not None:
             self._past, self.joining = sum_totals((self._past, moved._past)), moved.joining
-            self._run_ids, self.must_store = {**moved._run_ids, **self._run_ids}, True
+            self.must_store = True
         if joins and found.values.last_run is not None:
             self.joining, self.must_store = Joining(found.values.last_run, found.values.totals), True
             self._past = sum_totals((self._past, _negate(found.values.totals)))
@@ -241,29 +241,14 @@ class RegisteredProject:
         if moved is not None:
             moved.move_to(self)
 
-    def _must_join(self, path: Path, found: _Reading, others: Sequence[RegisteredProject]) -> bool:
+    def _must_join(self, found: _Reading, others: Sequence[RegisteredProject]) -> bool:
         """Return whether only later runs count: this checkout or others have had those in the history."""
-        last = found.values.last_run
         checkouts = others if found.is_same else (self, *others)
-        return last is not None and (
+        return found.values.last_run is not None and (
             self.state is CheckoutState.LEFT_OUT
             or found.is_earlier
             or any(not each._run_ids.keys().isdisjoint(found.run_ids) for each in checkouts)
-            or (not found.is_same and self._is_copy(path, last, others))
         )
-
-    def _is_copy(self, path: Path, last_run: LastRun, others: Sequence[RegisteredProject]) -> bool:
-        """Return whether the history at a path is a copy of another checkout's, whose runs are already in the sum."""
-        for other in others:
-            if other.state is CheckoutState.MOVED or _is_deleted(other.registration.root):
-                continue
-            known = other.values.last_run
-            pairs = [(Path(other.registration.history), last_run), *([(path, known)] if known is not None else [])]
-            for place, run in pairs:
-                with suppress(HistoryError, OSError), closing(_open_history(place, self.registration.project)) as there:
-                    if there.has_held_run(run):
-                        return True
-        return False
 
     def move_to(self, other: RegisteredProject) -> None:
         """Note that another checkout has the values by now: they would count twice."""
@@ -283,16 +268,17 @@ class RegisteredProject:
 
     def absorb(self, earlier: RegisteredProject) -> None:
         """Add the values of another checkout, which was registered before this one and is about to be forgotten."""
-        totals = sum_totals((earlier.values.totals, self.values.totals))
-        self._past = sum_totals((earlier.values.totals, self._past))
-        both = (earlier.values, self.values)
-        self.values = replace(self.values, totals=totals, last=merge_last(both), shown_cpu=sum_shown_cpu(both))
-        self.ended = keep_counters(earlier.ended, self.ended)
-        self._run_ids = {**earlier._run_ids, **self._run_ids}
-        lanes = {lane.lane: lane for lane in (*earlier.registration.lanes, *self.registration.lanes)}
-        bounds = {**earlier.registration.bounds, **self.registration.bounds}
-        self.registration = replace(self.registration, lanes=tuple(lanes.values()), bounds=bounds)
-        self.revision += 1
+        with self._lock:
+            totals = sum_totals((earlier.values.totals, self.values.totals))
+            self._past = sum_totals((earlier.values.totals, self._past))
+            both = (earlier.values, self.values)
+            self.values = replace(self.values, totals=totals, last=merge_last(both), shown_cpu=sum_shown_cpu(both))
+            self.ended = keep_counters(earlier.ended, self.ended)
+            self._run_ids = {**earlier._run_ids, **self._run_ids}
+            lanes = {lane.lane: lane for lane in (*earlier.registration.lanes, *self.registration.lanes)}
+            bounds = {**earlier.registration.bounds, **self.registration.bounds}
+            self.registration = replace(self.registration, lanes=tuple(lanes.values()), bounds=bounds)
+            self.revision += 1
 
     def find_owner(self) -> RegisteredProject:
         """Return the checkout that has the values of a moved one, which may have been moved again."""
@@ -354,7 +340,7 @@ def _find_moved(path: Path, project: str, others: Iterable[RegisteredProject]) -
     deleted = [
         (each.values.last_run.sequence, each)
         for each in others
-        if each.state is CheckoutState.COUNTED
+        if each.state is not CheckoutState.LEFT_OUT  # nothing of it is in the sum
         and each.values.last_run is not None
         and _is_deleted(each.registration.root)
     ]
