@@ -12,6 +12,7 @@ import pytest
 
 from paropt_exporter.changes import Changes, UnknownChange, find_changes
 from paropt_exporter.input_files import InputPatterns
+from paropt_exporter.plan.affected import find_changed_items
 from support.repositories import Repository
 
 
@@ -170,6 +171,22 @@ def test_changed_submodule_may_have_changed_any_of_its_files(repository: Reposit
         assert found.find_match(InputPatterns((pattern,))) == "vendor/lib"
     for patterns in (("src/*.py",), ("vendor/library.py",), ("**/*.py", "!vendor/lib")):
         assert found.find_match(InputPatterns(patterns)) is None
+
+
+def test_file_in_place_of_a_submodule_is_a_changed_item(repository: Repository, tmp_path: Path) -> None:
+    library = Repository(tmp_path / "library")
+    library.commit(**{"code.py": "1"})
+    repository.add_submodule(library, "vendor/lib")
+    before = repository.git("rev-parse", "HEAD")
+    (repository.root / "vendor/lib/code.py").write_text("2")
+
+    def find_items() -> tuple[str, ...]:
+        return find_changed_items("vendor/*", find_changes(repository.root, before), root=repository.root, cwd=None)
+
+    assert find_items() == ()
+    shutil.rmtree(repository.root / "vendor/lib")
+    repository.write("vendor/lib", "1")
+    assert find_items() == ("vendor/lib",)
 
 
 def test_repository_inside_of_the_repository_counts_as_a_folder(repository: Repository) -> None:

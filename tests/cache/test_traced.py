@@ -413,6 +413,11 @@ def test_caches_of_tools_do_not_count(project: TracedProject, folder: str) -> No
     assert project.prove(line).is_cached("lint")
 
 
+def test_folder_that_is_marked_as_a_cache_does_not_count(project: TracedProject) -> None:
+    project.write("marked/CACHEDIR.TAG", "")
+    assert project.prove("cat marked/a || true; date +%N > marked/a").is_cached("lint")
+
+
 @pytest.mark.parametrize("mark", ["CACHEDIR.TAG", "src.txt"])
 def test_output_of_a_needed_stage_counts_in_a_cache_too(project: TracedProject, mark: str) -> None:
     """Cargo marks `target` as a cache: tests of a new program were skipped."""

@@ -407,6 +407,16 @@ def test_linters_of_the_root_check_the_projects_below_too(project: Path) -> None
     assert "black" not in out
 
 
+def test_stage_of_a_project_below_is_not_said_to_be_missing(project: Path) -> None:
+    (project / "packages/a").mkdir(parents=True)
+    (project / "packages/a/pyproject.toml").touch()
+    (project / "tests").rename(project / "packages/a/tests")
+    _, out, _ = _init(project)
+    assert "2 stages (quality_gates, unit_tests_a)" in out
+    assert "unit_tests left out" not in out
+    assert "  integration_tests left out: " in out
+
+
 def test_list_names_the_projects_below_that_have_a_config(tmp_path: Path) -> None:
     for name in (".", "packages/a", "packages/b"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)

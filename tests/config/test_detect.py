@@ -969,6 +969,16 @@ def test_commands_at_the_top_belong_to_the_project_in_whose_folder_they_run(proj
     assert [stage.cwd for stage in below.stages] == [None, "app"]
 
 
+def test_command_in_a_checkout_of_another_repository_runs_other_tests(project: Path) -> None:
+    _install(project.parent / "bin", "pytest")
+    steps = [{"run": "pytest -W error", "working-directory": "dependent"}]
+    jobs = {"test": {"steps": steps}, "linux": {"steps": [{"run": "pytest -W ignore"}]}}
+    (project / ".github/workflows").mkdir(parents=True)
+    (project / ".github/workflows/ci.yml").write_text(json.dumps({"on": "push", "jobs": jobs}))
+    _write(project, tests__test_a_dot_py="")
+    assert _unit_tests(project) == ("pytest", "-q", "-W", "ignore")
+
+
 def test_root_of_a_workspace_checks_the_sources_of_its_packages(project: Path) -> None:
     """`mypy .` fails there: both packages have a module conftest."""
     _install(project.parent / "bin", "mypy", "pytest")
@@ -1313,6 +1323,8 @@ def test_django_project_runs_its_own_tests(project: Path) -> None:
         ("pytest tests/unit", ("pytest", "-q", "tests/unit"), None),
         ("pytest tests/unit\n[testenv:e2e]\ncommands = pytest -v tests/e2e", ("pytest", "-q", "tests/unit"),
          ("pytest", "-q", "tests/e2e")),
+        ("\n    pytest -W error tests\n    pytest --e2e tests/e2e/",
+         ("pytest", "-q", "-W", "error", "tests", "--ignore=tests/e2e"), ("pytest", "-q", "--e2e", "tests/e2e/")),
     ],
 )  # fmt: skip
 def test_integration_tests_run_only_if_the_project_runs_them(

@@ -464,6 +464,14 @@ commands = pytest bench
     assert _find_tests("tox.ini", text.partition("[testenv:py")[0].replace("    tests: pytest\n", "")) == ()
 
 
+def test_hook_that_runs_a_module_of_tests_does_not_run_the_tests() -> None:
+    hook = "{id: readme, entry: pytest docs/test_readme.py, pass_filenames: false}"
+    files = {".pre-commit-config.yaml": f"repos: [{{repo: local, hooks: [{hook}]}}]"}
+    assert _find(files).find_tests() == ()
+    files["ci.yml"] = "on: push\njobs: {python: {steps: [{run: pytest}]}}"
+    assert [each.words for each in _find(files, ("ci.yml",)).find_tests()] == [("pytest",)]
+
+
 def test_environment_whose_name_begins_like_a_version_of_python_is_another() -> None:
     text = "[testenv:pytest54]\ncommands = pytest old\n[testenv:pypy3]\ncommands = pytest\n"
     assert _find_tests("tox.ini", text) == (("pytest",),)

@@ -265,6 +265,14 @@ def test_future_with_any_exception_has_an_outcome(error: BaseException, result: 
     assert outcome.message
 
 
+@pytest.mark.parametrize(("code", "ending"), [(-9, (None, 9)), (0, (0, None)), (3, (3, None)), (None, (None, None))])
+def test_dead_worker_ends_by_a_signal_or_with_an_exit_code(
+    code: int | None, ending: tuple[int | None, int | None]
+) -> None:
+    outcome = read_future(settled(WorkerDied("worker died", code)))
+    assert (outcome.exit_code, outcome.signal) == ending
+
+
 def test_cancelled_future_never_started() -> None:
     future: TaskFuture[object] = TaskFuture()
     assert future.cancel()

@@ -82,6 +82,13 @@ def test_stage_that_is_not_known_to_be_flaky_is_not_retried(fields: dict[str, An
     assert (record.result, record.attempts) == (Result.FAILURE, 1)
 
 
+@pytest.mark.parametrize(("flaky", "attempts"), [({"x", "y"}, 2), ({"y"}, 1), (set(), 1)])
+def test_failed_item_is_retried_only_if_it_has_been_flaky_itself(flaky: set[str], attempts: int) -> None:
+    planned = stage("a", flaky_retries=1, flakiness=replace(_KNOWN, items=frozenset(flaky)))
+    record = ended(replace(planned, tasks=(replace(planned.tasks[0], item="x"),)), _FAILS, Script())
+    assert record.attempts == attempts
+
+
 def test_third_failed_stage_is_not_retried() -> None:
     stages = [stage(name, flaky_retries=1, flakiness=_KNOWN) for name in "abc"]
     scripts = {name: [Script(seconds=at, result=Result.FAILURE), Script()] for at, name in enumerate("abc", 1)}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from paropt_exporter.engine.attempt import compute_demand
 from paropt_exporter.engine.interfaces import Admission, RunningAttempt, StageCounts
 from paropt_exporter.events import (
     Event,
@@ -24,6 +25,7 @@ from paropt_exporter.events import (
 from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.plan import PlannedStage
 from paropt_exporter.testing import Script
+from support.event_samples import task
 from support.lanes import GIB, Bench, limit, plan, stage, stages_of
 
 
@@ -90,6 +92,19 @@ def test_stage_is_bound_by_the_lock_if_it_was_for_most_of_its_time(seconds: floa
     bench.workers.gil_bound.add("a")
     bench.inbox.at(seconds, bench.workers.gil_bound.clear)
     assert [bottleneck.kind for bottleneck in bench.run().bottlenecks if bottleneck.stage == "a"] == found
+
+
+@pytest.mark.parametrize(
+    ("pool", "gil_bound", "cores"),
+    [
+        ("threads", False, 1 / 7), ("threads", True, 1.0), ("processes", False, 1 / 7), ("processes", True, 1 / 7),
+        ("commands", False, 65 / 95),
+    ],
+)  # fmt: skip
+def test_long_wait_of_a_call_for_a_core_is_no_demand(pool: str, gil_bound: bool, cores: float) -> None:
+    """As in the history: the waits of a command's processes may overlap, so they may be its demand."""
+    ended = replace(task("naps", seconds=0.095), pool=pool, cpu_seconds=0.005, run_delay_seconds=0.06)
+    assert compute_demand(ended, gil_bound=gil_bound) == pytest.approx(cores)
 
 
 def test_attempt_has_the_wall_time_of_its_start() -> None:

@@ -23,7 +23,7 @@ from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive import routing, scheduler
 from paropt_exporter.executors.adaptive.backlog import Backlog, QueuedTask, get_function_key
 from paropt_exporter.executors.adaptive.pools import PoolBounds
-from paropt_exporter.executors.adaptive.routing import FunctionProfile, load_profiles, save_profiles
+from paropt_exporter.executors.adaptive.routing import FunctionProfile, Router, load_profiles, save_profiles
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor, Placement
 from paropt_exporter.executors.processes import process_handler
 from paropt_exporter.executors.processes import scheduler as process_scheduler
@@ -580,18 +580,28 @@ def test_thousands_of_cancelled_tasks_hold_up_no_other(strategy: Strategy) -> No
         assert wait(queued, HANG_SECONDS).not_done == set()
 
 
-def test_shutdown_ends_whose_last_queued_tasks_were_cancelled() -> None:
-    for _ in range(100):
-        release = threading.Event()
-        pool = AdaptivePool(Strategy.HYBRID, 1)
-        pool.submit(release.wait, HANG_SECONDS)
-        queued = [pool.submit(nothing) for _ in range(3)]
-        ended = threading.Thread(target=pool.shutdown, daemon=True)
-        ended.start()
-        assert all(future.cancel() for future in queued)
-        release.set()
-        ended.join(HANG_SECONDS)
-        assert not ended.is_alive()
+def test_shutdown_ends_whose_last_queued_tasks_were_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their drop must wake it: it looks for tasks between the end of the running one and the drop, and waits again."""
+    looks = threading.Semaphore(0)
+
+    def look(backlog: Backlog) -> bool:
+        looks.release()
+        return not backlog.count_queued() and not backlog.submitted
+
+    monkeypatch.setattr(Backlog, "is_empty", property(look))
+    for name in ("learn", "learn_duration"):  # between the end and the drop
+        monkeypatch.setattr(Router, name, lambda *_, **__: looks.acquire(timeout=HANG_SECONDS))
+    release = threading.Event()
+    pool = AdaptivePool(Strategy.HYBRID, 1)
+    pool.submit(release.wait, HANG_SECONDS)
+    queued = [pool.submit(nothing) for _ in range(3)]
+    ended = threading.Thread(target=pool.shutdown, daemon=True)
+    ended.start()
+    assert looks.acquire(timeout=HANG_SECONDS)
+    assert all(future.cancel() for future in queued)
+    release.set()
+    ended.join(HANG_SECONDS)
+    assert not ended.is_alive()
 
 
 @pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID])

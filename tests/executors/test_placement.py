@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.events import Measurement, RunningTask, Strategy
-from paropt_exporter.executors import Router, TaskFuture
+from paropt_exporter.executors import Router, TaskFuture, lifetime
 from paropt_exporter.executors.adaptive.backlog import Backlog, QueuedTask
 from paropt_exporter.executors.adaptive.pools import PoolBounds, Pools, compute_thread_count
 from paropt_exporter.executors.adaptive.routing import FunctionProfile
@@ -234,3 +235,18 @@ def test_functions_take_turns() -> None:
         backlog.enqueue(queued(key))
     backlog.take("f", THREADS, profiled=False)
     assert [*backlog.queued] == ["g", "f"]
+
+
+@pytest.mark.parametrize("live", [0, 1])
+def test_one_task_computes_in_a_thread_while_the_first_process_starts(
+    monkeypatch: pytest.MonkeyPatch, live: int
+) -> None:
+    monkeypatch.setattr(lifetime, "FORK_SERVERS", SimpleNamespace(warm=False))
+    setting = Setting()
+    setting.know(computes=1.0)
+    monkeypatch.setattr(Pools, "processes", SimpleNamespace(live=live))
+    chosen = []
+    for _ in range(4):
+        chosen.append(setting.placement.choose_pool("computes"))
+        setting.run("computes", chosen[-1])
+    assert chosen == [PROCESSES, PROCESSES, PROCESSES if live else THREADS, PROCESSES]

@@ -227,6 +227,18 @@ def test_worker_is_replaced_after_the_most_tasks_that_it_may_run() -> None:
     assert pool.started >= 3
 
 
+def test_ended_process_leaves_the_time_in_which_it_was_ready_to_its_worker() -> None:
+    pool = FakePool(1)
+    pool.now += 3.0  # while it starts
+    pool.settle_down()
+    pool.now += 5.0
+    pool.process_of().end(-9)
+    pool.settle_down()
+    (worker,) = pool.scheduler.workers
+    assert worker.slot_seconds == pytest.approx(5.0)
+    pool.check()
+
+
 def test_tasks_that_were_taken_back_do_not_count_for_the_most_tasks() -> None:
     pool = ready_pool(1, most_tasks_per_worker=3)
     submit(pool, 3)

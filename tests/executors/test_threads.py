@@ -21,7 +21,7 @@ import pytest
 from paropt_exporter import executors
 from paropt_exporter.cpu_demand import Switches
 from paropt_exporter.errors import InitializerFailed, TaskStopped
-from paropt_exporter.executors import ThreadPool, procfs, threads
+from paropt_exporter.executors import ThreadPool, procfs, thread_group, threads
 from paropt_exporter.executors.demand import measure_so_far
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.thread_group import ThreadGroup
@@ -671,7 +671,7 @@ def test_task_that_counted_on_a_refused_thread_fails(monkeypatch: pytest.MonkeyP
 
 def test_shutdown_waits_for_a_task_whose_thread_is_about_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    start = ThreadPoolState._start_needed
+    start = ThreadPoolState._start_missing
 
     def shut_down_and_start(state: ThreadPoolState) -> None:
         monkeypatch.undo()
@@ -682,7 +682,7 @@ def test_shutdown_waits_for_a_task_whose_thread_is_about_to_start(monkeypatch: p
         start(state)
 
     pool = ThreadPool(1)
-    monkeypatch.setattr(ThreadPoolState, "_start_needed", shut_down_and_start)
+    monkeypatch.setattr(ThreadPoolState, "_start_missing", shut_down_and_start)
     assert pool.submit(lambda: seen.append(-1)).result(HANG_SECONDS) is None
     assert seen == [-1, 1]
 
@@ -718,15 +718,31 @@ def test_refused_thread_leaves_its_task_to_the_others(monkeypatch: pytest.Monkey
         refused.append(thread)
         raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr(thread_group, "_RETRY_SECONDS", 10 * HANG_SECONDS)
     with ThreadPool(4) as pool:
         blocked = pool.submit(release.wait, HANG_SECONDS)
         assert eventually(blocked.running)
         with monkeypatch.context() as refusing:
             refusing.setattr(threading.Thread, "start", note_refused)
             queued = [pool.submit(double, 4) for _ in range(3)]
-        assert (pool.live, len(refused)) == (1, 1)  # a worker retries later
+        assert (pool.live, len(refused)) == (1, 1)
         release.set()
         assert [future.result(HANG_SECONDS) for future in queued] == [8] * 3
+
+
+def test_task_retries_a_refused_thread_though_all_others_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited until one of them had ended its task."""
+    release = threading.Event()
+    monkeypatch.setattr(thread_group, "_RETRY_SECONDS", 0.0)
+    with ThreadPool(2) as pool:
+        blocked = pool.submit(release.wait, HANG_SECONDS)
+        assert eventually(blocked.running)
+        with monkeypatch.context() as refusing:
+            refusing.setattr(threading.Thread, "start", refuse)
+            queued = pool.submit(double, 4)
+        assert pool.submit(double, 5).result(HANG_SECONDS / 2) == 10
+        assert queued.result(HANG_SECONDS) == 8
+        release.set()
 
 
 def test_shutdown_after_an_interrupted_one_ends_all_workers() -> None:

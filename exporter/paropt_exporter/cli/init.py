@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -162,12 +162,23 @@ def _lacks_programs(detected: DetectedStages, below: Iterable[ProjectBelow]) -> 
     return detected.lacks_programs or any(each.detected.lacks_programs for each in below)
 
 
-def _list_notes(detected: DetectedStages, root: Path, below: Iterable[ProjectBelow]) -> list[str]:
+def _list_notes(detected: DetectedStages, root: Path, below: Sequence[ProjectBelow]) -> list[str]:
     from paropt_exporter.config.detect import describe_projects
     from paropt_exporter.config.locate import has_config
 
     apart = [folder for folder in detected.projects if has_config(root / folder)]
-    return [*detected.notes, *(note for each in below for note in each.notes), *describe_projects(root, apart)]
+    of_projects = (note for each in below for note in each.notes)
+    return [*_iter_own_notes(detected, below), *of_projects, *describe_projects(root, apart)]
+
+
+def _iter_own_notes(detected: DetectedStages, below: Iterable[ProjectBelow]) -> Iterator[str]:
+    """Yield the notes on a folder, without those on a stage for which a project below has the tool."""
+    there = {stage.name for each in below for stage in each.detected.stages}
+    for note in detected.notes:
+        names, found, reason = note.partition(" left out: ") if note in detected.unused else ("", "", note)
+        left = [name for name in names.split(", ") if name not in there]
+        if left:
+            yield f"{', '.join(left)}{found}{reason}"
 
 
 def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:

@@ -421,8 +421,11 @@ def _choose_own_tests(project: Project, *, integration: bool) -> list[Words]:
     own, separate = project.own_tests, project.integration_tests
     if any(each.words[0] != "pytest" for each in own):
         return [] if integration else [(*each.python, *_drop_reports(project, each.words)) for each in own]
-    calls = [*dict.fromkeys(project.drop_reports(each.words[1:]) for each in own)]
     start = (*own[0].python, "pytest", "-q")  # `python -m pytest` finds modules in the current folder
+    every = [*dict.fromkeys(project.drop_reports(each.words[1:]) for each in own)]
+    calls = [words for words in every if separate not in [word.rstrip("/") for word in words]] or every
+    if integration and len(calls) < len(every):
+        return [(*start, *words) for words in every if words not in calls]
     targets = [word for word in calls[0] if project.has_path(word)]
     plain = len(calls) == 1 and not own[0].folder and not selects_tests(calls[0])
     plain = plain and not any(map(project.is_pattern, ("", *calls[0]), calls[0]))

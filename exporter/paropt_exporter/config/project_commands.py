@@ -100,13 +100,17 @@ class ProjectCommands(Struct, frozen=True, kw_only=True):
         return [tuple(calls) for calls in found.values()]
 
     def find_tests(self) -> tuple[ProjectCommand, ...]:
-        """Return the commands that run the tests: those of the first environment, session, target or job for tests."""
+        """Return the commands that run the tests: those of the first environment, session, target or job for tests.
+
+        In one for other purposes, commands that name only modules run a part of them.
+        """
         groups: dict[tuple[str, str], list[ProjectCommand]] = {}
         for each in self.commands:
             groups.setdefault((each.file, each.group), []).append(each)
         for kind in _TEST_GROUPS:
             for (_, group), commands in groups.items():
-                if kind.fullmatch(_drop_python_factors(group)) and (found := _take_tests(commands)):
+                found = _take_tests(commands) if kind.fullmatch(_drop_python_factors(group)) else ()
+                if found and not (kind is _TEST_GROUPS[-1] and all(map(_names_only_modules, found))):
                     return found
         return ()
 
@@ -180,6 +184,12 @@ def _take_tests(commands: Iterable[ProjectCommand]) -> tuple[ProjectCommand, ...
         elif found and "install" in each.words[1:3]:
             break
     return tuple(found)
+
+
+def _names_only_modules(command: ProjectCommand) -> bool:
+    words = (word.partition("::")[0] for word in command.words[1:] if not word.startswith("-"))
+    paths = [word for word in words if "/" in word or word.endswith(".py")]
+    return bool(paths) and all(path.endswith(".py") and "*" not in path for path in paths)
 
 
 def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:

@@ -156,12 +156,16 @@ class Project:
     def commands(self) -> ProjectCommands:
         """The commands that the project runs on itself, also those in files at the top of its repository.
 
-        Those that run in a project below belong to that, and those that run in a folder outside to another one.
+        Those that run in a project below belong to that, and those in other folders to repositories that CI checks out.
         """
         found = read_project_commands(self._read_text, self._list_workflows())
-        others = ("..", *(folder.as_posix() for folder in self.projects_below))
-        own = [each for each in found.commands if all(_cut_folder(each.folder, other) is None for other in others)]
+        own = (each for each in found.commands if self._is_own_folder(each.folder))
         return replace(found, commands=(*own, *self._find_commands_at_top()))
+
+    def _is_own_folder(self, folder: str) -> bool:
+        below = (each.as_posix() for each in self.projects_below)
+        inside = not os.path.isabs(folder) and ".." not in folder.split("/")  # noqa: PTH117 -- a text
+        return inside and is_folder(self._root / folder) and all(_cut_folder(folder, each) is None for each in below)
 
     def _find_commands_at_top(self) -> Iterator[ProjectCommand]:
         """Yield the commands that files at the top of the repository, such as those of CI, run in this folder."""
@@ -194,13 +198,8 @@ class Project:
         folder = self._root / command.folder
         words = command.words if command.python[-1:] != ("-m",) else command.words[1:]
         paths = (word.partition("::")[0] for word in words if not word.startswith("-"))
-        inside = not os.path.isabs(command.folder) and ".." not in command.folder.split("/")  # noqa: PTH117 -- a text
-        return (
-            inside
-            and is_folder(folder)
-            and all(
-                exists(folder / path) or (not command.folder and self._has_match(path)) for path in paths if "/" in path
-            )
+        return all(
+            exists(folder / path) or (not command.folder and self._has_match(path)) for path in paths if "/" in path
         )
 
     def leave_out_environment(self, tool: str, arguments: Words) -> Words:

@@ -40,8 +40,9 @@ class Resources:
         self._pools: Counter[str] = Counter()
         self._admission: Admission | None = None
         self._tasks: dict[str, _RunningTask] = {}  # by label
-        self._stages_in_threads: Counter[str] = Counter()  # stage -> how many of its tasks run in threads
-        self._tried_in_threads: set[str] = set()  # stages of which a task in a thread has ended
+        # stages of which a task has begun in a thread, and of which one has ended there
+        self._begun_in_threads: set[str] = set()
+        self._tried_in_threads: set[str] = set()
         self._cores = CoreBudget(0.0)
         self._growth_bytes = 0  # the memory that the running tasks may still take
         self._least: frozenset[float | None] = frozenset()
@@ -182,8 +183,8 @@ class Resources:
         if admission is None or len(self._tasks) < admission.floor:
             return True
         demand = admission.stages.get(stage)
-        is_first = demand is None and stage not in self._tried_in_threads
-        if pool == THREADS and (stage in admission.held or (is_first and self._stages_in_threads[stage])):
+        is_tried = demand is not None or stage in self._tried_in_threads
+        if pool == THREADS and (stage in admission.held or (stage in self._begun_in_threads and not is_tried)):
             return False
         return self._cores.room(demand) > 0
 
@@ -201,7 +202,8 @@ class Resources:
         self._slots_held += stage.slots
         self._memory_held += stage.memory_bytes
         self._pools[pool] += 1
-        self._stages_in_threads[stage.name] += pool == THREADS
+        if pool == THREADS:
+            self._begun_in_threads.add(stage.name)
 
     def end_task(self, stage: PlannedStage, pool: str, label: str) -> None:
         task = self._tasks.pop(label)
@@ -212,7 +214,6 @@ class Resources:
         self._memory_held -= stage.memory_bytes
         self._pools[pool] -= 1
         if pool == THREADS:
-            self._stages_in_threads[stage.name] -= 1
             self._tried_in_threads.add(stage.name)
 
 

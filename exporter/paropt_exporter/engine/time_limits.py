@@ -47,7 +47,7 @@ class AttemptEnds:
         self._timers.schedule(moment, lambda: self._give_up(attempt, moment))
 
     def _give_up(self, attempt: Attempt, moment: float) -> None:
-        if attempt not in attempt.stage.attempts or attempt.outcome is not None:
+        if attempt.outcome is not None:
             return
         now = self._clock.monotonic()
         if now > moment + _LATE_SECONDS:  # perhaps the whole container was frozen, and the supervisor with it

@@ -198,6 +198,11 @@ class ThreadGroup:
         """Whether threads are missing that could not start."""
         return self._refused_seconds is not None
 
+    @property
+    def may_start(self) -> bool:
+        """Whether a thread may start now: not for a while after one could not."""
+        return not self.get_retry_delay()
+
     def get_retry_delay(self) -> float | None:
         """Return the seconds until the next retry; None: no thread is missing."""
         refused = self._refused_seconds

@@ -124,7 +124,7 @@ def find_changed_items(pattern: str, changes: Changes, *, root: Path, cwd: str |
     """Return the changed files that exist and match a glob, relative to the stage's folder, sorted."""
     patterns = InputPatterns((join_pattern(cwd or ".", pattern),))
     folder = root / (cwd or ".")
-    matching = (path for path in changes.paths if path not in changes.folders and patterns.matches(path))
+    matching = filter(patterns.matches, changes.paths)
     there = [path for path in matching if is_file(root / path) or (root / path).is_symlink()]
     found = sorted(os.path.relpath(root / path, folder) for path in there)
     return tuple(f"./{name}" if name.startswith("-") else name for name in found)

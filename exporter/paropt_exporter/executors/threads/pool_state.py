@@ -106,15 +106,11 @@ class ThreadPoolState:
         self._start_missing()
 
     def _start_missing(self) -> None:
-        """Start the missing workers that are needed now, also if the system has just refused a thread."""
-        self._threads.clear_shortage()
-        self._start_needed()
-
-    def _start_needed(self) -> None:
         """Start the missing workers that are needed now.
 
         If the system refuses a thread, log a warning and continue without it; RuntimeError if there is no other.
         """
+        self._threads.clear_shortage()
         self._start_workers(self.workers.add_needed)
 
     def start_first_thread(self) -> None:
@@ -143,7 +139,7 @@ class ThreadPoolState:
             starts = self.workers.wake_next()
         try:
             if starts:
-                self._start_needed()
+                self._start_missing()
         except RuntimeError as error:  # the system refused the first thread
             refused = item is None or self._withdraw(item)
             with self.lock:  # other threads' tasks relied on the thread that could not start
@@ -207,7 +203,7 @@ class ThreadPoolState:
         with self.lock:
             starts = self.workers.note_awake(worker)
         if starts:
-            self._start_needed()
+            self._start_missing()
 
     def _add_usage(self, worker: Worker) -> None:
         """Add the CPU time and run delay of an exiting worker; read outside the lock, since the reads take a while."""
@@ -272,7 +268,7 @@ class ThreadPoolState:
             unstarted = bool(self.work_queue) and not self.workers.has_threads
         if unstarted:  # another thread is about to start the first thread for its task: `join` must wait for that
             with contextlib.suppress(RuntimeError):  # that thread gets the error, too
-                self._start_needed()
+                self._start_missing()
 
     def _refuse_tasks(self, refusal: Exception) -> None:
         """Close the pool, if it is not closed yet; under the lock."""

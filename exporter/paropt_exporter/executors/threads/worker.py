@@ -250,10 +250,9 @@ class WorkerSet:
     def note_change(self) -> None:
         """Count the workers' time until now, and update what their number decides; call it after each change of it."""
         self.count_slots()
-        has_shortage = self._threads.has_shortage
-        self.must_check_exit = len(self.all) > self.target or has_shortage or bool(self._abandoned)
-        starts_late = not (self._eager or has_shortage)
-        self._may_start = len(self.all) < self.target and (starts_late or not self.all)
+        surplus = len(self.all) - self.target
+        self.must_check_exit = surplus > 0 or self._threads.has_shortage or bool(self._abandoned)
+        self._may_start = surplus < 0 and not (self._eager and self.all)
         self._update_needs_wake()
 
     def count_slots(self) -> None:
@@ -335,7 +334,7 @@ class WorkerSet:
             self._wake_last_idle()
             self.wake_pending = True
         self._update_needs_wake()
-        return self._may_start and not self.wake_pending
+        return self._may_start and not self.wake_pending and (not self.all or self._threads.may_start)
 
     def _update_needs_wake(self) -> None:
         self.needs_wake = self.closed or (not self.wake_pending and (bool(self._idle) or self._may_start))
