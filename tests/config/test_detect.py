@@ -1248,7 +1248,8 @@ def test_tests_get_the_variables_and_the_folder_of_the_project(project: Path) ->
     _install(project.parent / "bin", "pytest")
     _write(project, tests__test_a_dot_py="")
     (project / "tox.ini").write_text(
-        "[testenv]\nchangedir = tests\nsetenv =\n    DEBUG = 1\n    COVERAGE_FILE = x\ncommands = pytest\n"
+        "[testenv]\nchangedir = tests\nsetenv =\n    DEBUG = 1\n    COVERAGE_FILE = x\n    PATH = /opt/ci\n"
+        "commands = pytest\n"
     )
     (stage,) = detect_stages(project).stages
     assert (stage.run, dict(stage.env), stage.cwd) == (("pytest", "-q"), {"DEBUG": "1"}, "tests")
