@@ -54,6 +54,11 @@ def nothing(*_: object) -> None:
     """Do nothing."""
 
 
+def rest(seconds: float) -> None:
+    """Sleep. As a function of this module, it makes a worker import it."""
+    time.sleep(seconds)
+
+
 def fail(number: int) -> None:
     raise ValueError(number)
 
@@ -72,6 +77,11 @@ def take_turns(count: int, pool: Executor) -> None:
 def sleep_all(count: int, pool: Executor) -> None:
     for future in [pool.submit(time.sleep, 0.01) for _ in range(count)]:
         future.result()
+
+
+def map_chunks(count: int, pool: Executor) -> None:
+    for _ in pool.map(nothing, range(count), chunksize=500):
+        pass
 
 
 def call_back(count: int, pool: Executor) -> None:
@@ -112,6 +122,7 @@ CASES = (
     ),
     Case(title="2,000 tasks, one at a time", run=partial(take_turns, 2000)),
     Case(title="200 sleeps of 10 ms", run=partial(sleep_all, 200)),
+    Case(title="map of 20,000 no-ops in chunks of 500", run=partial(map_chunks, 20_000)),
     Case(title="2,000 tasks with a callback", run=partial(call_back, 2000)),
     Case(title="2,000 tasks in asyncio.gather", run=partial(gather, 2000)),
     Case(title="2,000 tasks that fail", run=partial(fail_all, 2000)),
@@ -152,8 +163,9 @@ def measure(case: Case, make: Make) -> tuple[float, float]:
             pool.submit(nothing).result()  # starts the fork server, if there is one
         return _measure(partial(case.run, make))  # type: ignore[arg-type]  # `new` tells which it takes
     with make(2) as pool:
-        for future in [pool.submit(time.sleep, 0.05) for _ in range(4)]:  # until both workers have started
-            future.result()
+        for function in (time.sleep, rest):  # until both workers have started and imported this module
+            for future in [pool.submit(function, 0.05) for _ in range(4)]:
+                future.result()
         return _measure(partial(case.run, pool))  # type: ignore[arg-type]  # as above
 
 
