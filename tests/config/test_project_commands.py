@@ -321,6 +321,8 @@ def test_each_line_of_a_script_is_a_command(name: str, text: str) -> None:
         (".gitlab-ci.yml", "test: {script: [cd app/, cd .., cd app, pytest]}"),
         (".gitlab-ci.yml", "before_script: [cd app]\ntest: {script: [pytest]}"),
         (".gitlab-ci.yml", "default: {before_script: [cd app]}\ntest: {script: [pytest]}"),
+        (".gitlab-ci.yml", ".a: {before_script: [cd app]}\n.b: {extends: .a}\ntest: {extends: .b, script: [pytest]}"),
+        (".gitlab-ci.yml", ".a: {script: [cd app, pytest], extends: .a}\ntest: {extends: [.none, .a, 1]}"),
         ("ci.yml", 'on: push\njobs: {test: {steps: [{run: "cd app\\npytest"}]}}'),
         ("ci.yml", "on: push\njobs: {test: {steps: [{run: pytest, working-directory: ./app/}]}}"),
         ("ci.yml", "on: push\njobs: {test: {steps: [{run: cd ../app && pytest, working-directory: lib}]}}"),

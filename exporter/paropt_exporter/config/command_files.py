@@ -57,6 +57,7 @@ _COMPUTED_OPTION = re.compile(
 )  # in a workflow, such as values of its matrix
 _EXPORT = re.compile(r"""export +([A-Za-z_]\w*)=("[^"]*"|'[^']*'|[^\s"']*)\s*(?:#.*)?""")
 _DEEPEST_VARIABLE = 5
+_MOST_BASES = 11  # levels of `extends`, the limit of GitLab
 _LONGEST_FOLDER = 500  # characters; a script could enter folders without end
 LONGEST_LINE = 10_000  # characters with its variables; a longer one counts as empty
 _LONGEST_PARAMETER = 1000  # characters of a default
@@ -514,12 +515,26 @@ def parse_workflow(text: str) -> Iterator[CommandLine]:
 def _parse_gitlab_ci(text: str) -> Iterator[CommandLine]:
     """Yield the lines of each job, which one shell runs after those of `before_script`."""
     config = raw_yaml.as_mapping(Document(_TAG_OF_GITLAB.sub("", text)).value if text else None)
-    for name, job in config.items():
-        keys = ChainMap(*(dict(raw_yaml.as_mapping(each)) for each in (job, config.get("default"), config)))
-        if "script" in raw_yaml.as_mapping(job):
+    for name in config:
+        bases = _list_bases(config, name)
+        keys = ChainMap(*(dict(each) for each in (*bases, raw_yaml.as_mapping(config.get("default")), config)))
+        if any("script" in each for each in bases):
             parts = chain.from_iterable(_iter_script_lines(keys.get(each)) for each in ("before_script", "script"))
             for line, folder in _iter_script(parts):
                 yield CommandLine(text=line, group=name, folder=folder)
+
+
+def _list_bases(config: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
+    """Return a job of GitLab and those that it extends, of which the last one in its list counts most."""
+    names = [name]
+    for each in names:  # which grows
+        given = raw_yaml.as_mapping(config.get(each)).get("extends")
+        listed = given if isinstance(given, list) else [given]
+        bases = [base for base in listed if isinstance(base, str) and base not in names]
+        names += reversed(bases[-_MOST_BASES:])
+        if len(names) > _MOST_BASES:
+            break
+    return [raw_yaml.as_mapping(config.get(each)) for each in names]
 
 
 FILES: tuple[tuple[str, Callable[[str], Iterator[CommandLine]]], ...] = (
