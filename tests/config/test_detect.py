@@ -474,6 +474,7 @@ def test_script_check_of_an_unknown_program_is_no_stage(project: Path) -> None:
         ({"lint": "vue-tsc && eslint --fix"}, "--fix): {}"),
         ({"lint": "run-s lint:*", "lint:a": "oxlint", "lint:b": "eslint --fix ."}, "--fix): {}"),
         ({"lint": "yarn lint:css", "lint:css": "prettier --write ."}, "--write): {}"),
+        ({"lint": "biome check --apply-unsafe ."}, "--apply-unsafe): {}, such as `npx biome check .`"),
     ],
 )  # fmt: skip
 def test_linter_that_changes_files_is_no_stage(project: Path, scripts: dict[str, str], told: str) -> None:
