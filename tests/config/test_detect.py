@@ -474,6 +474,7 @@ def test_script_check_of_an_unknown_program_is_no_stage(project: Path) -> None:
         ({"lint": "vue-tsc && eslint --fix"}, "--fix): {}"),
         ({"lint": "run-s lint:*", "lint:a": "oxlint", "lint:b": "eslint --fix ."}, "--fix): {}"),
         ({"lint": "yarn lint:css", "lint:css": "prettier --write ."}, "--write): {}"),
+        ({"lint": "biome check --apply-unsafe ."}, "--apply-unsafe): {}, such as `npx biome check .`"),
     ],
 )  # fmt: skip
 def test_linter_that_changes_files_is_no_stage(project: Path, scripts: dict[str, str], told: str) -> None:
@@ -1248,7 +1249,8 @@ def test_tests_get_the_variables_and_the_folder_of_the_project(project: Path) ->
     _install(project.parent / "bin", "pytest")
     _write(project, tests__test_a_dot_py="")
     (project / "tox.ini").write_text(
-        "[testenv]\nchangedir = tests\nsetenv =\n    DEBUG = 1\n    COVERAGE_FILE = x\ncommands = pytest\n"
+        "[testenv]\nchangedir = tests\nsetenv =\n    DEBUG = 1\n    COVERAGE_FILE = x\n    PATH = /opt/ci\n"
+        "commands = pytest\n"
     )
     (stage,) = detect_stages(project).stages
     assert (stage.run, dict(stage.env), stage.cwd) == (("pytest", "-q"), {"DEBUG": "1"}, "tests")

@@ -307,6 +307,7 @@ def test_workflow_with_computed_arguments_or_in_another_folder_is_left_out() -> 
     [
         (".gitlab-ci.yml", "a: {script: pytest}"),
         (".gitlab-ci.yml", 'a: {script: ["pip install .", "mypy app\\npytest"]}'),
+        (".gitlab-ci.yml", "a: {script: [!reference [.setup, script], pytest]}"),
         ("ci.yml", 'on: push\njobs: {a: {steps: [{run: "mypy app\\npytest"}]}}'),
     ],
 )
@@ -320,16 +321,28 @@ def test_each_line_of_a_script_is_a_command(name: str, text: str) -> None:
         (".gitlab-ci.yml", "test: {script: [cd app/, cd .., cd app, pytest]}"),
         (".gitlab-ci.yml", "before_script: [cd app]\ntest: {script: [pytest]}"),
         (".gitlab-ci.yml", "default: {before_script: [cd app]}\ntest: {script: [pytest]}"),
+        (".gitlab-ci.yml", ".a: {before_script: [cd app]}\n.b: {extends: .a}\ntest: {extends: .b, script: [pytest]}"),
+        (".gitlab-ci.yml", ".a: {script: [cd app, pytest], extends: .a}\ntest: {extends: [.none, .a, 1]}"),
         ("ci.yml", 'on: push\njobs: {test: {steps: [{run: "cd app\\npytest"}]}}'),
         ("ci.yml", "on: push\njobs: {test: {steps: [{run: pytest, working-directory: ./app/}]}}"),
+        ("ci.yml", "on: push\njobs: {test: {steps: [{run: cd ../app && pytest, working-directory: lib}]}}"),
         ("ci.yml", "on: push\ndefaults: {run: {working-directory: app}}\njobs: {test: {steps: [{run: pytest}]}}"),
         ("ci.yml", "on: push\njobs: {test: {defaults: {run: {working-directory: app}}, steps: [{run: pytest}]}}"),
         ("scripts/test.sh", 'cd "$(dirname "$0")/.."\ncd app\npytest\n'),
+        ("scripts/test.sh", "cd 'app' || exit 1  # of the package\npytest\n"),
+        ("scripts/test.sh", "cd lib && npm ci && cd ../app\npytest\n"),
+        ("scripts/test.sh", "cd app;\nfor each in a b; do cd $each; make; cd ..; done\npytest\n"),
     ],
 )
 def test_commands_after_cd_run_in_the_folder(name: str, text: str) -> None:
     (found,) = _find({name: text}, ("ci.yml",)).find_tests()
     assert (found.words, found.folder) == (("pytest",), "app")
+
+
+@pytest.mark.parametrize("folder", ["/srv/app", "~/app", "../../app"])
+def test_commands_after_cd_out_of_the_project_are_not_its_own(folder: str) -> None:
+    found = _find({"scripts/test.sh": f"cd {folder}\npytest\n"})
+    assert (found.find_tests()[0].folder, found.find_by_file("pytest")) == (folder, [])
 
 
 def test_hooks_of_pre_commit_become_commands_that_change_nothing() -> None:

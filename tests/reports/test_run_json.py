@@ -8,7 +8,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from msgspec.structs import replace
 
-from paropt_exporter.events import Bottleneck, ItemRecord, Result, Shard, SlaRecord
+from paropt_exporter.events import Bottleneck, CacheReason, ItemRecord, Result, Shard, SlaRecord
 from paropt_exporter.monitoring import schema
 from paropt_exporter.reports import run_document, run_json
 from paropt_exporter.reports.model import FinishedRun
@@ -54,6 +54,15 @@ def test_items_that_were_not_retried_keep_their_results() -> None:
     second = attempt("unit", item="b.py", number=2, items=(replace(failed, result=Result.SUCCESS),))
     (task,) = read(finished(stage("unit", 1, first, second)))["stages"][0]["tasks"]
     assert [(item["item"], item["result"]) for item in task["items"]] == [("a.py", "success"), ("b.py", "success")]
+
+
+def test_task_that_was_skipped_since_nothing_changed_has_no_attempt() -> None:
+    """The record of the earlier result has no worker, no exit code and no duration of its own."""
+    cached = attempt("unit", item="a", cache=CacheReason.UNCHANGED, seconds=0.0)
+    report = read(finished(stage("unit", 1, cached), sequential_seconds=0.0))
+    (task,) = report["stages"][0]["tasks"]
+    assert (task["item"], task["result"], task["cached"], task["attempts"]) == ("a", "success", True, [])
+    assert report["speedup"] is None
 
 
 def test_limits_and_pools_are_in_the_report() -> None:

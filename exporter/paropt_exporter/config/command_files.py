@@ -33,7 +33,9 @@ _TOX_DEFAULT = re.compile(r"\{env:\w+:(|-[^{}]*)\}")
 _TOX_ENV = re.compile(r"\{env:(\w+)(?::[^{}]*)?\}")  # tox: the value of a variable
 # tox: the folder in which it has installed the project
 _INSTALLED = re.compile(r"\{env_?site_?packages_?dir\}(?=/|\{/\})")
-_ENTERS = re.compile(r"\s*cd(?:\s+([\w.-]+(?:/[\w.-]*)*)\s*|\s[^&|;]*)?", re.ASCII)  # a line that is only `cd`
+_ENTERS = re.compile(r"(?:^|&&)\s*cd(?![^\s&|;#])([^&|;]*+)(?=$|&&|\|\||;\s*$)")  # with the folder
+_COMPUTED = re.compile(r"[$`{]")
+_TAG_OF_GITLAB = re.compile(r"!reference(?=\s*\[)")  # before the place of another job's lines
 _TERMINAL = re.compile(r"\{tty:[^{}:]*+:?([^{}]*)\}")  # tox: the first value on a terminal, otherwise the second
 _RECIPE = re.compile(r"""@?([A-Za-z0-9_][\w. -]*+)(?:[^:="']|=?"[^"]*"|=?'[^']*')*+:(?!=)""")
 _PREREQUISITES = re.compile(r"^([A-Za-z0-9][\w-]*)(?: [^:=\n]*)?:(?![=:])([\w. \t-]*)", re.MULTILINE)
@@ -55,6 +57,8 @@ _COMPUTED_OPTION = re.compile(
 )  # in a workflow, such as values of its matrix
 _EXPORT = re.compile(r"""export +([A-Za-z_]\w*)=("[^"]*"|'[^']*'|[^\s"']*)\s*(?:#.*)?""")
 _DEEPEST_VARIABLE = 5
+_MOST_BASES = 11  # levels of `extends`, the limit of GitLab
+_LONGEST_FOLDER = 500  # characters; a script could enter folders without end
 LONGEST_LINE = 10_000  # characters with its variables; a longer one counts as empty
 _LONGEST_PARAMETER = 1000  # characters of a default
 _MOST_WORDS = 10_000  # of a call with its lists
@@ -158,22 +162,26 @@ def _parse_script(text: str, group: str) -> Iterator[CommandLine]:
 
 
 def _iter_script(parts: Iterable[object], folder: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the lines of a script that starts in a folder, each with the folder in which it runs.
+    """Yield the lines of a script that starts in a folder, each with the folder in which it begins.
 
     `cd` to a computed folder, such as `$(git rev-parse --show-toplevel)`, usually leads to the project's own.
     """
-    folder = _enter("", folder)
+    folder = enter_folder("", folder)
     for part in parts:
         for line in part.replace("\\\n", " ").splitlines() if isinstance(part, str) else ():
-            if match := _ENTERS.fullmatch(line):
-                folder = "" if match[1] is None else _enter(folder, match[1])
-            else:
-                yield line, folder
+            yield line, folder
+            for given in _ENTERS.findall(line):
+                entered = given.partition("#")[0].strip(" \t\"'")
+                folder = "" if _COMPUTED.search(entered) else enter_folder(folder, entered)
 
 
-def _enter(folder: str, below: str) -> str:
-    entered = posixpath.normpath(posixpath.join(folder, below))
-    return "" if entered == "." else entered
+def enter_folder(folder: str, entered: str) -> str:
+    """Return the folder that `cd` leads to from another one; without a folder, the project's own."""
+    if len(folder) > _LONGEST_FOLDER:
+        return folder
+    path = posixpath.join(folder, entered) if entered else ""
+    path = path if _COMPUTED.search(path) else posixpath.normpath(path)
+    return "" if path == "." else path
 
 
 def _fill_variables(line: str, variables: Mapping[str, str], depth: int = 0) -> str:
@@ -506,13 +514,27 @@ def parse_workflow(text: str) -> Iterator[CommandLine]:
 
 def _parse_gitlab_ci(text: str) -> Iterator[CommandLine]:
     """Yield the lines of each job, which one shell runs after those of `before_script`."""
-    config = raw_yaml.as_mapping(Document(text).value if text else None)
-    for name, job in config.items():
-        keys = ChainMap(*(dict(raw_yaml.as_mapping(each)) for each in (job, config.get("default"), config)))
-        if "script" in raw_yaml.as_mapping(job):
+    config = raw_yaml.as_mapping(Document(_TAG_OF_GITLAB.sub("", text)).value if text else None)
+    for name in config:
+        bases = _list_bases(config, name)
+        keys = ChainMap(*(dict(each) for each in (*bases, raw_yaml.as_mapping(config.get("default")), config)))
+        if any("script" in each for each in bases):
             parts = chain.from_iterable(_iter_script_lines(keys.get(each)) for each in ("before_script", "script"))
             for line, folder in _iter_script(parts):
                 yield CommandLine(text=line, group=name, folder=folder)
+
+
+def _list_bases(config: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
+    """Return a job of GitLab and those that it extends, of which the last one in its list counts most."""
+    names = [name]
+    for each in names:  # which grows
+        given = raw_yaml.as_mapping(config.get(each)).get("extends")
+        listed = given if isinstance(given, list) else [given]
+        bases = [base for base in listed if isinstance(base, str) and base not in names]
+        names += reversed(bases[-_MOST_BASES:])
+        if len(names) > _MOST_BASES:
+            break
+    return [raw_yaml.as_mapping(config.get(each)) for each in names]
 
 
 FILES: tuple[tuple[str, Callable[[str], Iterator[CommandLine]]], ...] = (

@@ -39,10 +39,10 @@ TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
 BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "bun", "make", "just", "task", "go", "cargo"})  # they may read any file
 _IMPORTS_PACKAGES = frozenset({"pytest", "mypy", "pylint"})
 SLOW_TOOLS = frozenset({"pylint", "mypy", "pyright", "basedpyright", "ty", "pyrefly"})
-# Variables for coverage, colours and installers, which don't affect tests.
+# Variables for coverage, colours and installers, which don't affect tests, and the folders of programs in CI.
 _OF_TOOLS = re.compile(
     r"(COVERAGE|COV_|CODECOV|PIP_|UV_|POETRY_|PDM_|HATCH|TOX|NOX|PRE_COMMIT|VIRTUALENV|.*COLORS?$|.*_VERSION$|CI$|DIFF_AGAINST"
-    r"|MYPY|PYTHONDONTWRITEBYTECODE)"
+    r"|MYPY|PYTHONDONTWRITEBYTECODE|PATH$)"
 )
 
 

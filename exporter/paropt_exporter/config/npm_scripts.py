@@ -11,7 +11,7 @@ _SEPARATOR = re.compile(r"[-_:.]")
 _WATCHES = re.compile(r"(?<!\S)(?:--watch(?:All)?|watch|(?P<react>react-scripts test)|(?P<angular>ng test))(?![\w=-])")
 _WATCHES_NO_MORE = re.compile(r"--(?:watch(?:All)?=false|no-watch)(?![\w-])")  # whatever is before it
 _RUNS_IN_CI = re.compile(r"\bCI=\w")  # react-scripts watches unless this variable says that it runs in CI
-_CHANGES = re.compile(r"(?<!\S)--(?:fix|write)(?![\w=-])")
+_CHANGES = re.compile(r"(?<!\S)--(?:fix|write|apply(?:-unsafe)?)(?![\w=-])")
 _CALLS_SCRIPTS = re.compile(r"(?<![\w-])(?:npm|pnpm|yarn|bun|npm-run-all2?|run-[sp])(?![\w-])")
 _SCRIPT_NAME = re.compile(r"[\w:.*/-]+")
 _PLAIN_LINE = re.compile(r"[^&|;<>$`\\\n]+")  # one command

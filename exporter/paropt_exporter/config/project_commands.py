@@ -203,7 +203,7 @@ def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:
     for text in _split_commands(_ADVICE.sub("", line.text)) if isinstance(line.text, str) else (line.text,):
         words = _split(text) if isinstance(text, str) else text
         if words[:1] == ("cd",):
-            folder = " ".join(words[1:])
+            folder = command_files.enter_folder(folder, "".join(words[1:2]))
             continue
         words, env = _take_variables(words, line.env)
         words = tuple(word for word in words if not (word.startswith("-") and _SUBSTITUTION.search(word)))

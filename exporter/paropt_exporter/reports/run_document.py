@@ -6,6 +6,8 @@ seconds, timestamps in seconds since 1970, and memory in bytes.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import UNSET, Struct, UnsetType
 
 from paropt_exporter.events import Result, Scope, Strategy
@@ -60,9 +62,9 @@ class Attempt(Struct, frozen=True, kw_only=True):
     memory_peak_bytes: int
     """The peak of its memory."""
     exit_code: int | None
-    """The exit code of a command that ended by itself."""
+    """The exit code of a command that ended by itself, otherwise null."""
     signal: int | None
-    """The number of the signal that ended the command."""
+    """The number of the signal that ended the command, otherwise null."""
     output_file: str | None
     """The file of the stage's key `file`, if the whole output is in it."""
     findings: list[Finding]
@@ -88,13 +90,13 @@ class Task(Struct, frozen=True, kw_only=True):
     item: str | None
     """Its item, or the name of its batch; null if the stage has no items."""
     result: Result
-    """The result of the last attempt."""
+    """The result of its last attempt; if it was skipped since nothing had changed, that of the earlier run."""
     cached: bool
     """Whether it was skipped since nothing had changed."""
     items: list[Item]
     """The items of a batch."""
     attempts: list[Attempt]
-    """Its attempts, the first one first."""
+    """Its attempts in this run, the first one first; none if it was skipped since nothing had changed."""
 
 
 class Limit(Struct, frozen=True, kw_only=True):
@@ -122,7 +124,7 @@ class Stage(Struct, frozen=True, kw_only=True):
     pool: str
     """The pool that ran its tasks."""
     started_timestamp_seconds: float | None
-    """When its first task started; null if it was skipped."""
+    """When its first task started; null if none did, as in a skipped stage or if nothing had changed."""
     duration_seconds: float
     """From the start of its first task to the end of the last one."""
     cpu_seconds: float
@@ -134,8 +136,8 @@ class Stage(Struct, frozen=True, kw_only=True):
     task_count: int
     """How many tasks it has."""
     tasks_failed: int
-    """How many of them did not succeed."""
-    attempts: int
+    """How many of them ended without a success; tasks that never started are not counted."""
+    attempt_count: int
     """How many attempts ran, retries included."""
     tasks_cached: int
     """How many tasks were skipped since nothing had changed."""
@@ -152,7 +154,7 @@ class Stage(Struct, frozen=True, kw_only=True):
     quarantined: list[str]
     """The items that failed in quarantine, each with its owner and last day."""
     sla: Limit | None
-    """Its limit."""
+    """Its limit; null if it has none."""
     sla_warned: bool
     """Whether it reached the warning."""
     sla_broken: bool
@@ -200,8 +202,8 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     pool: str
     """The pool."""
-    action: str
-    """`up`, `down` or `hold`."""
+    action: Literal["up", "down", "hold"]
+    """Whether the pool grew, shrank or kept its size."""
     reason: str
     """The reason, as in the metric paropt_control_decisions_total."""
     old_size: int
@@ -257,11 +259,11 @@ class Run(Struct, frozen=True, kw_only=True):
     sequential_seconds: float
     """How long its tasks would have taken one after another: the sum of their durations, without waits for a core."""
     speedup: float | None
-    """How many times as long they would have taken; null for a run without duration."""
+    """How many times as long they would have taken; null if none ran."""
     busy_ratio: float
     """The part of their time that the workers of all pools were busy, from 0 to 1."""
     total: Limit | None
-    """The limit of the whole lane."""
+    """The limit of the whole lane; null if it has none."""
     sla_warned: bool
     """Whether the run reached the warning of this limit."""
     sla_broken: bool

@@ -53,7 +53,9 @@ def _build_run(run: RunRecord) -> document.Run:
         ended_timestamp_seconds=run.ended_timestamp_seconds,
         duration_seconds=run.duration_seconds,
         sequential_seconds=run.sequential_seconds,
-        speedup=run.sequential_seconds / run.duration_seconds if run.duration_seconds else None,
+        speedup=run.sequential_seconds / run.duration_seconds
+        if run.sequential_seconds and run.duration_seconds
+        else None,
         busy_ratio=run.busy_ratio,
         total=_take_limit(run.total),
         sla_warned=run.warned,
@@ -79,7 +81,7 @@ def _build_stage(stage: StageRecord) -> document.Stage:
         scope=stage.scope,
         task_count=stage.tasks,
         tasks_failed=stage.tasks_failed,
-        attempts=stage.attempts,
+        attempt_count=stage.attempts,
         tasks_cached=stage.tasks_cached,
         saved_seconds=stage.saved_seconds,
         cache_note=stage.cache_note,
@@ -102,7 +104,7 @@ def _build_task(task: ReportedTask) -> document.Task:
         result=record.result,
         cached=record.cached,
         items=[document.Item(item=item.item, result=item.result, duration_seconds=item.seconds) for item in task.items],
-        attempts=[_build_attempt(attempt) for attempt in task.attempts],
+        attempts=[_build_attempt(attempt) for attempt in task.attempts if not attempt.record.cached],
     )
 
 
