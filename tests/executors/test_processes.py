@@ -1302,6 +1302,33 @@ def test_interrupted_stop_loses_no_other_task(tmp_path: Path, place: int) -> Non
     assert line > 40
 
 
+def test_tasks_of_a_signal_handler_during_a_stop_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were taken back in place of those whose claims the stop had withdrawn, and ran here and there."""
+    withdraw = WorkerConnection.withdraw_claims
+    ran, names = tmp_path / "ran", [*map(str, range(200))]
+    later: list[TaskFuture[None]] = []
+
+    def withdraw_and_submit(connection: WorkerConnection) -> int:
+        unclaimed = withdraw(connection)
+        if not later:
+            later.extend(processes_pool.submit(append, str(ran), name) for name in names)
+        return unclaimed
+
+    with ProcessPool(1) as processes_pool:
+        wait([processes_pool.submit(append, os.devnull, "") for _ in range(5)])  # known to be short
+        earlier, fifo = make_fifo(tmp_path, "earlier"), make_fifo(tmp_path, "fifo")
+        processes_pool.submit(Path.read_text, earlier)
+        running = processes_pool.submit(Path.read_text, fifo)
+        held = [processes_pool.submit(append, str(ran), name) for name in ("first", "stopped", "last")]
+        write_fifo(earlier, "")
+        with open_fifo(fifo):
+            monkeypatch.setattr(WorkerConnection, "withdraw_claims", withdraw_and_submit)
+            assert processes_pool.stop(held[1], TaskStopped("stop"))
+        tasks: list[TaskFuture[Any]] = [running, *held, *later]
+        assert wait(tasks, HANG_SECONDS).not_done == set()
+    assert sorted(ran.read_text().split()) == sorted(["first", "last", *names])
+
+
 def test_interrupted_stop_loses_no_task_that_is_not_sent_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """It failed with WorkerDied, though its process had never received it."""
     send, withdraw = WorkerConnection.send_task, WorkerConnection.withdraw_claims

@@ -144,6 +144,7 @@ class ProcessManager:
     def _requeue_unclaimed(self, process: WorkerProcess) -> None:
         """Put the tasks that a process has not begun in front of the queue, under the lock."""
         try:
+            self.scheduler.begin_withdrawal(process)
             self.scheduler.requeue_unclaimed(process, process.connection.withdraw_claims())
         except BaseException:  # an interrupt; raised again
             self._notify(self.scheduler.note_unsure(process))

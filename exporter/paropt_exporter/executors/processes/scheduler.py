@@ -440,6 +440,13 @@ class Scheduler:
         item.future.reset_to_pending()
         self.queue.appendleft(item)
 
+    def begin_withdrawal(self, process: WorkerProcess) -> None:
+        """Give a process no more tasks while its claims are withdrawn: a signal handler may submit some meanwhile.
+
+        The last tasks would then not be those whose claims were withdrawn.
+        """
+        process.tasks.slow = True
+
     def requeue_unclaimed(self, process: WorkerProcess, unclaimed: int) -> None:
         """Put the last `unclaimed` tasks of a process in front of the queue. Its claims were withdrawn before."""
         self._take_back_unoffered(process)
