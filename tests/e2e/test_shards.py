@@ -189,6 +189,16 @@ def test_merged_histories_give_each_shard_the_same_next_split(project: Path) -> 
     assert len(plans) == 1
 
 
+def test_each_shard_continues_the_counts_of_its_own_instance(project: Path) -> None:
+    """So Prometheus may add up the shards, though they share a history."""
+    counts = []
+    for index in (1, 2, 1):
+        ran(project, "--shard", f"{index}/2", f"--push.instance=ci-{index}", f"--textfile={project}")
+        (page,) = project.glob("*.prom")
+        counts += [line for line in page.read_text().splitlines() if line.startswith("paropt_runs_total")]
+    assert [line.rpartition(" ")[2] for line in counts if 'result="success"' in line] == ["1.0", "1.0", "2.0"]
+
+
 def test_a_test_file_is_cut_at_its_long_tests_and_each_test_runs_once(tmp_path: Path) -> None:
     """On machines with fresh checkouts, whose files are newer than the history."""
     (tmp_path / "project").mkdir()

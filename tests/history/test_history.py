@@ -64,8 +64,8 @@ def history(path: Path) -> Iterator[History]:
         yield history
 
 
-def open_file(path: Path, *, project: str = "shop", keep_runs: int | None = 1000) -> History:
-    return History(path, project=project, clock=StillClock(), keep_runs=keep_runs)
+def open_file(path: Path, *, project: str = "shop", instance: str = "", keep_runs: int | None = 1000) -> History:
+    return History(path, project=project, clock=StillClock(), instance=instance, keep_runs=keep_runs)
 
 
 def keep(history: History, *events: Event) -> None:
@@ -312,6 +312,28 @@ def test_shown_cpu_of_an_interrupted_attempt_is_in_the_totals(path: Path) -> Non
         history.mark_interrupted_runs()
         history.mark_interrupted_runs()
         assert history.load_totals().counters[families.STAGE_CPU.name, ("standard", "unit")] == 7.5
+
+
+def test_an_interrupted_run_counts_for_its_own_instance(path: Path) -> None:
+    with closing(open_file(path, instance="one")) as history:
+        keep(history, run_started("r1", stages=("unit",)), stage_started("unit", "r1"))
+        history.store_shown_cpu("r1", {"unit": 7.5})
+    with closing(open_file(path, instance="other")) as history:
+        history.mark_interrupted_runs()
+        assert history.load_totals().counters == {}
+    with closing(open_file(path, instance="one")) as history:
+        counters = history.load_totals().counters
+    assert counters[families.RUNS.name, ("standard", "cancellation")] == 1
+    assert counters[families.STAGE_CPU.name, ("standard", "unit")] == 7.5
+
+
+def test_shown_cpu_is_the_sum_over_instances(path: Path) -> None:
+    with closing(open_file(path, instance="one")) as one, closing(open_file(path, instance="other")) as other:
+        keep(other, run_started("r1"), stage_started("unit", "r1"), task("unit", "r1", cpu=2.0))
+        keep(one, run_started("r2"), stage_started("unit", "r2"), task("unit", "r2", cpu=1.0))
+        one.store_shown_cpu("r2", {"unit": 5.0})
+        assert one.load_shown_cpu() == {("standard", "unit"): 7.0}
+        assert one.load_stage_cpu_totals() == {("standard", "unit"): 1.0}
 
 
 def test_a_live_cpu_sample_above_the_final_value_causes_no_counter_reset(history: History) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,14 +20,14 @@ from paropt_exporter.history.merging import Merged, ShardRun, Source, read_sourc
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
 
-def _open(path: Path, *, at: float = 0.0) -> History:
+def _open(path: Path, *, at: float = 0.0, instance: str = "") -> History:
     clock = StillClock()
     clock.advance(at)
-    return History(path, project="shop", clock=clock)
+    return History(path, project="shop", clock=clock, instance=instance)
 
 
-def _keep(path: Path, *events: Event, at: float = 0.0) -> Path:
-    with closing(_open(path, at=at)) as history:
+def _keep(path: Path, *events: Event, at: float = 0.0, instance: str = "") -> Path:
+    with closing(_open(path, at=at, instance=instance)) as history:
         for event in events:
             history.observe(event)
         assert history.broken is None
@@ -174,6 +175,28 @@ def test_no_total_falls_below_one_of_a_shard(tmp_path: Path) -> None:
     _merge(target, *paths)
     with closing(_open(target)) as history:
         assert history.load_totals().counters[families.RUNS.name, ("standard", "success")] == 3
+
+
+def test_instances_of_shards_add_up_to_what_ran(tmp_path: Path) -> None:
+    """Each shard of a pipeline continues from the merged history of the one before."""
+    merged = _keep(tmp_path / "merged.db", *_build_run("base", {"a": 1.0}))
+    for pipeline in range(3):
+        paths = []
+        for index in (1, 2):
+            path = tmp_path / f"{pipeline}-{index}.db"
+            shutil.copy(merged, path)
+            shard = Shard(index=index, count=2, split="abc")
+            run = _build_run(f"r{pipeline}-{index}", {"b": 2.0}, shard=shard, at=START + 10 * pipeline + index)
+            paths.append(_keep(path, *run, instance=f"ci-{index}"))
+        _merge(merged, *paths)
+    counts = [_count_runs(_open(merged, instance=instance)) for instance in ("", "ci-1", "ci-2", "other")]
+    assert counts == [1, 3, 3, 0]
+    assert _count_runs(History(merged, project="shop", clock=StillClock(), for_reading=True)) == 7
+
+
+def _count_runs(history: History) -> float:
+    with closing(history):
+        return history.load_totals().counters.get((families.RUNS.name, ("standard", "success")), 0.0)
 
 
 def test_last_values_are_those_of_the_last_run_of_each_stage(tmp_path: Path) -> None:

@@ -230,10 +230,12 @@ def test_computed_values_are_not_read(path: Path, script: str) -> None:
 def test_damage_found_by_a_read_is_one_clear_error(path: Path) -> None:
     with closing(open_for_writing(path)) as history:
         keep_run(history, "r1")
-    size = path.stat().st_size
+    with closing(sqlite3.connect(path)) as connection:
+        (number,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'runs'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
     with path.open("r+b") as file:
-        file.seek(4096)
-        file.write(b"\xff" * (size - 4096))
+        file.seek((number - 1) * size)
+        file.write(b"\xff" * size)
     with closing(open_for_reading(path)) as history, pytest.raises(HistoryError, match="damaged"):
         history.load_runs()
 

@@ -44,7 +44,8 @@ def run_exporter(setup: LaneSetup) -> int:
     """Open the history, end what a killed exporter left behind, run the lane and return the exit code."""
     say = setup.screen.say
     with ExitStack() as stack:
-        history = stack.enter_context(closing(parts.open_history(setup.config, setup.clock)))
+        instance = parts.find_pushed_instance(setup.request, setup.config)
+        history = stack.enter_context(closing(parts.open_history(setup.config, setup.clock, instance=instance)))
         for interrupted in history.mark_interrupted_runs():
             say(_format_interrupted(interrupted))
         if orphans := supervisor_client.end_orphans(setup.config.root):

@@ -71,12 +71,14 @@ _LATE_STANDARD_MODULES = (
 _LATE_RELOAD_MODULES = ("paropt_exporter.config.detect", "paropt_exporter.config.validation")
 
 
-def open_history(config: Config, clock: Clock) -> History:
+def open_history(config: Config, clock: Clock, *, instance: str = "") -> History:
+    """Open the history of a config's project. `instance`: as in `History`."""
     keep = config.history.keep
     return History(
         config.history_path,
         project=config.project,
         clock=clock,
+        instance=instance,
         keep_runs=keep.runs,
         keep_seconds=keep.age,
         keep_bytes=keep.size,
@@ -348,6 +350,11 @@ def exports_process_metrics(request: Request, config: Config) -> bool:
     return not config.web.disable_exporter_metrics if asked is None else asked
 
 
+def find_pushed_instance(request: Request, config: Config) -> str:
+    """Return the instance that the user has given for pushed values; "" if there is none."""
+    return request.push_instance or config.push.instance or ""
+
+
 def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
     """Return the sinks of each run's final values. Raises UsageError for --push.fail without a URL."""
     settings = config.push
@@ -362,7 +369,7 @@ def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
         targets[deliveries.PUSHGATEWAY] = sinks.build_pushgateway_sink(
             settings,
             url=url,
-            instance=request.push_instance,
+            instance=find_pushed_instance(request, config),
             project=plan.project,
             lane=plan.lane,
             root=config.root,

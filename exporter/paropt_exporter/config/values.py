@@ -354,7 +354,7 @@ class Push(Access, frozen=True, kw_only=True):
     job: Text = "paropt"
     """The label `job` of the pushed values."""
     instance: Text | None = None
-    """The label `instance` of the pushed values. Default: the host's name."""
+    """The label `instance` of the pushed values. Default: the host's name. The history has totals for each name."""
     timeout: Duration = 10.0
     """The longest time that a push may take, with its retries."""
 

@@ -189,9 +189,7 @@ class Gateway(Struct, frozen=True, kw_only=True):
             )
 
 
-def build_pushgateway_sink(
-    settings: Push, *, url: str, instance: str | None, project: str, lane: str, root: Path
-) -> Deliver:
+def build_pushgateway_sink(settings: Push, *, url: str, instance: str, project: str, lane: str, root: Path) -> Deliver:
     """Build a sink that pushes pages to the group of this project, lane and instance; paths are relative to `root`.
 
     Raises UsageError for an invalid URL.
@@ -200,7 +198,7 @@ def build_pushgateway_sink(
     grouping = {
         "project": project,
         "lane": lane,
-        "instance": instance or settings.instance or socket.gethostname(),
+        "instance": instance or socket.gethostname(),
     }
     return partial(push_page, gateway=_build_gateway(settings, url, root), job=settings.job, grouping=grouping)
 

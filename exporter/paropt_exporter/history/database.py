@@ -48,7 +48,7 @@ CREATE TABLE runs (
   interrupted INTEGER NOT NULL DEFAULT 0, bottlenecks TEXT NOT NULL DEFAULT '[]', abandoned TEXT NOT NULL DEFAULT '[]',
   sequence INTEGER NOT NULL DEFAULT 0, partial INTEGER NOT NULL DEFAULT 0,
   shard TEXT NOT NULL DEFAULT '', split TEXT NOT NULL DEFAULT '', merged INTEGER NOT NULL DEFAULT 1,
-  tree_state TEXT NOT NULL DEFAULT ''
+  tree_state TEXT NOT NULL DEFAULT '', instance TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE INDEX runs_by_sequence ON runs (project, lane, sequence);
 CREATE TABLE stages (
@@ -76,9 +76,10 @@ CREATE TABLE decisions (
   reason TEXT NOT NULL, old_size INTEGER NOT NULL, new_size INTEGER NOT NULL, at_ts REAL NOT NULL, terms TEXT NOT NULL,
   situation TEXT NOT NULL DEFAULT '', choice TEXT NOT NULL DEFAULT ''
 );
+-- Each instance counts its own runs. So shards that continue from one merged history don't count each other's again.
 CREATE TABLE totals (
-  project TEXT NOT NULL, family TEXT NOT NULL, labels TEXT NOT NULL, part TEXT NOT NULL, value REAL NOT NULL,
-  PRIMARY KEY (project, family, labels, part)
+  project TEXT NOT NULL, family TEXT NOT NULL, instance TEXT NOT NULL, labels TEXT NOT NULL, part TEXT NOT NULL,
+  value REAL NOT NULL, PRIMARY KEY (project, family, instance, labels, part)
 ) WITHOUT ROWID;
 CREATE TABLE latest (
   project TEXT NOT NULL, family TEXT NOT NULL, labels TEXT NOT NULL, value REAL NOT NULL,

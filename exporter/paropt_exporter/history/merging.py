@@ -1,8 +1,8 @@
 """Merge histories and JUnit reports of shards into one history, so that the next split knows all durations.
 
 A file is read and checked completely before any of it is written. Merging is idempotent, and its result does not depend
-on the order of the files: a run is known by its id, the newest measurement of an item wins, and a total takes the
-largest of its values, so that no shard's counter falls below a value that it has exported.
+on the order of the files: a run is known by its id, the newest measurement of an item wins, and each total of an
+instance takes the largest of its values, so that its counter never falls below a value that it has exported.
 """
 
 from __future__ import annotations
@@ -381,8 +381,9 @@ def _rank_family(rows: Iterable[Row]) -> list[tuple[str, float]]:
 
 def _merge_totals(connection: sqlite3.Connection, sources: Sequence[Source]) -> None:
     statement = """
-    INSERT INTO totals (project, family, labels, part, value) VALUES (:project, :family, :labels, :part, :value)
-    ON CONFLICT (project, family, labels, part) DO UPDATE SET value = max(value, excluded.value)
+    INSERT INTO totals (project, instance, family, labels, part, value)
+      VALUES (:project, :instance, :family, :labels, :part, :value)
+    ON CONFLICT (project, family, instance, labels, part) DO UPDATE SET value = max(value, excluded.value)
     """
     for source in sources:
         connection.executemany(statement, source.totals)

@@ -70,23 +70,28 @@ SELECT same.run_id AS run_id, stages.stage AS stage FROM same JOIN stages USING 
 """
 
 
-def load_totals(connection: sqlite3.Connection, project: str) -> Totals:
-    """Return the project's counters and histograms. Buckets of an older layout count in the next higher current one."""
-    counters: dict[SeriesKey, float] = {}
+def load_totals(connection: sqlite3.Connection, project: str, instance: str | None) -> Totals:
+    """Return the counters and histograms of one instance of a project; None: the sums over all its instances.
+
+    Buckets of an older layout count in the next higher current one.
+    """
+    counters: dict[SeriesKey, float] = defaultdict(float)
     buckets: dict[SeriesKey, list[float]] = {}
     sums: dict[SeriesKey, float] = defaultdict(float)
-    query = "SELECT family, labels, part, value FROM totals WHERE project = ?"
-    for family, labels, part, value in connection.execute(query, (project,)):
+    query = "SELECT family, labels, part, value FROM totals WHERE project = :project"
+    if instance is not None:
+        query += " AND instance = :instance"
+    for family, labels, part, value in connection.execute(query, {"project": project, "instance": instance}):
         key = (to_text(family), to_texts(labels))
         if part == rows.COUNTER:
-            counters[key] = to_number(value)
+            counters[key] += to_number(value)
         elif part == rows.SUM:
             sums[key] += to_number(value)
         else:
             places = buckets.setdefault(key, [0.0] * (len(families.BUCKETS_SECONDS) + 1))
             places[find_bucket(float(part))] += to_number(value)
     histograms = {key: HistogramTotal(buckets=tuple(places), sum=sums[key]) for key, places in buckets.items()}
-    return Totals(counters=counters, histograms=histograms)
+    return Totals(counters=dict(counters), histograms=histograms)
 
 
 def count_ended_runs(connection: sqlite3.Connection, project: str) -> float:
@@ -95,22 +100,40 @@ def count_ended_runs(connection: sqlite3.Connection, project: str) -> float:
     return to_number(connection.execute(query, (project, families.RUNS.name)).fetchone()[0])
 
 
-def load_stage_cpu_totals(connection: sqlite3.Connection, project: str) -> Mapping[tuple[str, ...], float]:
-    """Return the CPU totals of the project's stages, by (lane, stage), without attempts that have not ended."""
-    query = "SELECT labels, value FROM totals WHERE project = ? AND family = ? AND part = ?"
-    found = connection.execute(query, (project, families.STAGE_CPU.name, rows.COUNTER))
-    return {to_texts(labels): to_number(value) for labels, value in found}
+def load_stage_cpu_totals(
+    connection: sqlite3.Connection, project: str, instance: str
+) -> Mapping[tuple[str, ...], float]:
+    """Return the CPU totals of an instance's stages, by (lane, stage), without attempts that have not ended."""
+    totals = _load_cpu_totals(connection, project)
+    return {place: value for (of_instance, place), value in totals.items() if of_instance == instance}
 
 
 def load_shown_cpu(connection: sqlite3.Connection, project: str) -> Mapping[tuple[str, ...], float]:
-    """Return the highest CPU totals stored for stages that have not ended, by (lane, stage)."""
-    query = """
-    SELECT runs.lane, stages.stage, max(shown_cpu_total) FROM runs JOIN stages USING (run_id)
-      WHERE project = ? AND ended_ts IS NULL AND stages.result IS NULL AND shown_cpu_total IS NOT NULL
-      GROUP BY runs.lane, stages.stage
+    """Return the CPU totals of running stages over all instances, by (lane, stage), with what pages have shown of
+    running attempts.
     """
-    found = connection.execute(query, (project,))
-    return {(to_text(lane), to_text(stage)): to_number(value) for lane, stage, value in found}
+    query = """
+    SELECT instance, runs.lane, stages.stage, max(shown_cpu_total) FROM runs JOIN stages USING (run_id)
+      WHERE project = ? AND ended_ts IS NULL AND stages.result IS NULL AND shown_cpu_total IS NOT NULL
+      GROUP BY instance, runs.lane, stages.stage
+    """
+    totals = _load_cpu_totals(connection, project)
+    shown: dict[tuple[str, ...], float] = {}
+    for instance, lane, stage, value in connection.execute(query, (project,)):
+        key = (to_text(instance), (to_text(lane), to_text(stage)))
+        totals[key] = max(to_number(value), totals.get(key, 0.0))
+        shown[key[1]] = 0.0
+    for (_, place), value in totals.items():
+        if place in shown:
+            shown[place] += value
+    return shown
+
+
+def _load_cpu_totals(connection: sqlite3.Connection, project: str) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Return the CPU totals of stages, by instance and (lane, stage)."""
+    query = "SELECT instance, labels, value FROM totals WHERE project = ? AND family = ? AND part = ?"
+    found = connection.execute(query, (project, families.STAGE_CPU.name, rows.COUNTER))
+    return {(to_text(instance), to_texts(labels)): to_number(value) for instance, labels, value in found}
 
 
 def load_last_values(connection: sqlite3.Connection, project: str) -> LastValues:

@@ -30,17 +30,17 @@ def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: st
     Its last event counts as its end, since the real one is unknown. Its running tasks have no record.
     """
     query = """
-    SELECT lane, strategy, started_ts, seen_ts, planned, partial, shard, split FROM runs
+    SELECT lane, strategy, started_ts, seen_ts, planned, partial, shard, split, instance FROM runs
       WHERE run_id = ? AND ended_ts IS NULL
     """
     row = connection.execute(query, (run_id,)).fetchone()
     if row is None:
         return None
-    lane, strategy, planned = to_text(row[0]), Strategy(row[1]), to_texts(row[4])
+    lane, strategy, planned, instance = to_text(row[0]), Strategy(row[1]), to_texts(row[4]), to_text(row[8])
     started, seen = to_timestamp(row[2]), to_timestamp(row[3])
     stages = tuple(_iter_stage_records(connection, run_id, lane, planned=planned, seen_seconds=seen))
     for stage in stages:
-        rows.write_events(connection, project, (stage,), seen)
+        rows.write_events(connection, project, instance, (stage,), seen)
     total, warned, broken = _load_reached_limit(connection, run_id, None)
     run = RunRecord(
         run_id=run_id,
@@ -61,7 +61,7 @@ def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: st
         partial=bool(row[5]),
         shard=to_shard(row[6], row[7]),
     )
-    rows.write_events(connection, project, (run,), seen)
+    rows.write_events(connection, project, instance, (run,), seen)
     return _build_interrupted(run)
 
 

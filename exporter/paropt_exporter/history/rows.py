@@ -32,16 +32,16 @@ COUNTER = ""
 INFINITY = "+Inf"
 
 _ADD_TOTAL = """
-INSERT INTO totals (project, family, labels, part, value) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (project, family, labels, part) DO UPDATE SET value = value + excluded.value
+INSERT INTO totals (project, instance, family, labels, part, value) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (project, family, instance, labels, part) DO UPDATE SET value = value + excluded.value
 """
 _STORE_SHOWN_CPU = """
 UPDATE stages SET shown_cpu_total = max(coalesce(shown_cpu_total, 0), ?) WHERE run_id = ? AND stage = ?
 """
 _RAISE_TOTAL = """
-INSERT INTO totals (project, family, labels, part, value)
-  SELECT ?, ?, ?, ?, shown_cpu_total FROM stages WHERE run_id = ? AND stage = ? AND shown_cpu_total IS NOT NULL
-ON CONFLICT (project, family, labels, part) DO UPDATE SET value = max(value, excluded.value)
+INSERT INTO totals (project, instance, family, labels, part, value)
+  SELECT ?, ?, ?, ?, ?, shown_cpu_total FROM stages WHERE run_id = ? AND stage = ? AND shown_cpu_total IS NOT NULL
+ON CONFLICT (project, family, instance, labels, part) DO UPDATE SET value = max(value, excluded.value)
 """
 _SET_LATEST = """
 INSERT INTO latest (project, family, labels, value) VALUES (?, ?, ?, ?)
@@ -96,28 +96,35 @@ def _encode_labels(values: tuple[str, ...]) -> str:
     return f"[{', '.join(map(plain_json.encode_basestring_ascii, values))}]"
 
 
-def apply_delta(connection: sqlite3.Connection, project: str, delta: TotalsDelta) -> None:
-    """Add to the totals and set the last values, in the caller's transaction."""
+def apply_delta(connection: sqlite3.Connection, project: str, instance: str, delta: TotalsDelta) -> None:
+    """Add to an instance's totals and set the last values, in the caller's transaction."""
     if delta.amounts:
-        connection.executemany(_ADD_TOTAL, [(project, *place, amount) for place, amount in delta.amounts.items()])
+        connection.executemany(
+            _ADD_TOTAL, [(project, instance, *place, amount) for place, amount in delta.amounts.items()]
+        )
     if delta.values:
         connection.executemany(_SET_LATEST, [(project, *place, value) for place, value in delta.values.items()])
 
 
-def write_events(connection: sqlite3.Connection, project: str, events: Sequence[Event], now_seconds: float) -> None:
-    """Write the rows, totals and last values of events. `now_seconds`: the wall time at which their run is alive."""
+def write_events(
+    connection: sqlite3.Connection, project: str, instance: str, events: Sequence[Event], now_seconds: float
+) -> None:
+    """Write the rows, totals and last values of an instance's events.
+
+    `now_seconds`: the wall time at which their run is alive.
+    """
     delta = TotalsDelta()
     choose_item_table = cache(partial(_choose_item_table, connection))  # one query for all of a run's events
     ended = {(event.run_id, event.stage) for event in events if isinstance(event, StageRecord)}
     for event in events:
         # If a stage has ended too, the record of its end has all columns of its start.
         if not isinstance(event, StageStarted) or (event.run_id, event.stage) not in ended:
-            _write_row(connection, project, event, now_seconds, choose_item_table)
+            _write_row(connection, project, instance, event, now_seconds, choose_item_table)
         delta.add_event(event)
-    apply_delta(connection, project, delta)
+    apply_delta(connection, project, instance, delta)
     for event in events:
         if isinstance(event, StageRecord):
-            _raise_total_to_shown(connection, project, event)
+            _raise_total_to_shown(connection, project, instance, event)
     for run_id in {event.run_id for event in events} - {None}:
         connection.execute("UPDATE runs SET seen_ts = ? WHERE run_id = ?", (now_seconds, run_id))
 
@@ -127,11 +134,12 @@ def store_shown_cpu(connection: sqlite3.Connection, run_id: str, cpu_totals: Map
     connection.executemany(_STORE_SHOWN_CPU, [(total, run_id, stage) for stage, total in cpu_totals.items()])
 
 
-def _raise_total_to_shown(connection: sqlite3.Connection, project: str, stage: StageRecord) -> None:
+def _raise_total_to_shown(connection: sqlite3.Connection, project: str, instance: str, stage: StageRecord) -> None:
     # The attempts of a killed exporter have no record, and a live sample may exceed an attempt's final value slightly.
     # A total below the shown one would look like a counter reset, and `increase()` would count all of it again.
     place = plain_json.dumps((stage.lane, stage.stage))
-    connection.execute(_RAISE_TOTAL, (project, families.STAGE_CPU.name, place, COUNTER, stage.run_id, stage.stage))
+    values = (project, instance, families.STAGE_CPU.name, place, COUNTER, stage.run_id, stage.stage)
+    connection.execute(_RAISE_TOTAL, values)
 
 
 def _split_increment(increment: aggregation.Increment) -> list[tuple[str, float]]:
@@ -146,13 +154,14 @@ def _split_increment(increment: aggregation.Increment) -> list[tuple[str, float]
 def _write_row(
     connection: sqlite3.Connection,
     project: str,
+    instance: str,
     event: Event,
     now_seconds: float,
     choose_item_table: Callable[[str], str],
 ) -> None:
     match event:
         case RunStarted():
-            _insert(connection, "runs", _build_run_start_row(event, project, now_seconds))
+            _insert(connection, "runs", _build_run_start_row(event, project, instance, now_seconds))
             _assign_sequence(connection, project, event.run_id)
         case StageStarted():
             _insert(connection, "stages", _build_stage_start_row(event))
@@ -167,7 +176,11 @@ def _write_row(
             _write_flaky_items(connection, event)
         case RunRecord():
             _insert(
-                connection, "runs", _build_run_row(event, project, now_seconds), keys=("run_id",), keep=("planned",)
+                connection,
+                "runs",
+                _build_run_row(event, project, instance, now_seconds),
+                keys=("run_id",),
+                keep=("planned",),
             )
             _assign_sequence(connection, project, event.run_id)
         case Decision():
@@ -287,10 +300,11 @@ def _to_stored(value: object) -> object:
     return to_unicode(value) if isinstance(value, str) else value
 
 
-def _build_run_start_row(run: RunStarted, project: str, now_seconds: float) -> dict[str, object]:
+def _build_run_start_row(run: RunStarted, project: str, instance: str, now_seconds: float) -> dict[str, object]:
     return {
         "run_id": run.run_id,
         "project": project,
+        "instance": instance,
         "lane": run.lane,
         "strategy": run.strategy.value,
         "started_ts": run.started_timestamp_seconds,
@@ -302,11 +316,12 @@ def _build_run_start_row(run: RunStarted, project: str, now_seconds: float) -> d
     }
 
 
-def _build_run_row(run: RunRecord, project: str, now_seconds: float) -> dict[str, object]:
+def _build_run_row(run: RunRecord, project: str, instance: str, now_seconds: float) -> dict[str, object]:
     bottlenecks = [(found.kind, found.stage, found.sentence, found.advice) for found in run.bottlenecks]
     return {
         "run_id": run.run_id,
         "project": project,
+        "instance": instance,
         "lane": run.lane,
         "strategy": run.strategy.value,
         "started_ts": run.started_timestamp_seconds,

@@ -19,6 +19,7 @@ from paropt_exporter.history.database import build_unreadable_error, open_for_re
 from paropt_exporter.history.run_lock import RunLocks
 
 if TYPE_CHECKING:
+    from paropt_exporter.aggregation import Totals
     from paropt_exporter.history import merging, recovery
     from paropt_exporter.history.failures import Failures
     from paropt_exporter.history.summaries import RunSummary, TaskSummary, Trend
@@ -71,6 +72,8 @@ class History:
       shown them, and `increase()` would count lower totals after a restart twice.
     * A file that is deleted while open is restored completely; a damaged one is set aside and an empty one created.
       Both are logged.
+    * Each `instance` has totals of its own, those of its runs: Prometheus adds those of several instances up. Last
+      values are those of the last run of any instance.
     * Totals are never lower than a page has shown (`store_shown_cpu`), including attempts that died with their
       exporter.
     * With `for_reading` no file is written, moved or repaired: a checkout that is only inspected stays unchanged. All
@@ -88,6 +91,7 @@ class History:
         *,
         project: str,
         clock: Clock,
+        instance: str = "",
         keep_runs: int | None = KEEP_RUNS,
         keep_seconds: float | None = None,
         keep_bytes: int | None = None,
@@ -97,6 +101,7 @@ class History:
         self.broken: str | None = None
         self.dropped = 0
         self._project = project
+        self._instance = instance
         self._clock = clock
         self._limits = retention.Limits(runs=keep_runs, age_seconds=keep_seconds, size_bytes=keep_bytes)
         self._run_locks = RunLocks(path.parent / "runs")
@@ -169,7 +174,6 @@ class History:
                 return ()
 
     # `queries` describes them; the connection and the project come from this object.
-    load_totals = _read(queries.load_totals)
     load_last_values = _read(queries.load_last_values)
     count_ended_runs = _read(queries.count_ended_runs)
     load_last_run = _read(queries.load_last_run)
@@ -177,7 +181,6 @@ class History:
     has_held_run = _read(queries.has_held_run)
     load_run_ids = _read(queries.load_run_ids)
     has_run_from_before = _read(queries.has_run_from_before)
-    load_stage_cpu_totals = _read(queries.load_stage_cpu_totals)
     load_shown_cpu = _read(queries.load_shown_cpu)
     load_stage_durations = _read(queries.load_stage_durations)
     load_fastest_task_seconds = _read(queries.load_fastest_task_seconds)
@@ -191,6 +194,14 @@ class History:
     load_memory_peaks = _read(queries.load_memory_peaks)
     find_never_succeeded = _read(queries.find_never_succeeded)
     load_decisions = _read(queries.load_decisions)
+
+    def load_totals(self) -> Totals:
+        """Return the counters and histograms of this instance; with `for_reading`, the sums over all instances."""
+        return self._query(queries.load_totals, self._project, None if self._for_reading else self._instance)
+
+    def load_stage_cpu_totals(self) -> Mapping[tuple[str, ...], float]:
+        """Return the CPU totals of this instance's stages, by (lane, stage), without attempts that have not ended."""
+        return self._query(queries.load_stage_cpu_totals, self._project, self._instance)
 
     def load_run_durations(self, lane: str, *, limit: int) -> tuple[float, ...]:
         """Return the durations in seconds of those of the lane's last `limit` whole runs that succeeded."""
@@ -377,8 +388,8 @@ class History:
             self._run_locks.acquire(first.run_id)
         with self._transaction():
             if not self._in_memory:  # in memory they are counted already
-                rows.apply_delta(self._connection, self._project, self._pending)
-            rows.write_events(self._connection, self._project, events, self._clock.wall())
+                rows.apply_delta(self._connection, self._project, self._instance, self._pending)
+            rows.write_events(self._connection, self._project, self._instance, events, self._clock.wall())
         if not self._in_memory:
             self._clear_pending()
 
@@ -464,7 +475,7 @@ class History:
             self._leave_memory()
         if self._pending and not self._in_memory:
             with self._transaction():
-                rows.apply_delta(self._connection, self._project, self._pending)
+                rows.apply_delta(self._connection, self._project, self._instance, self._pending)
             self._clear_pending()
 
     def _clear_pending(self) -> None:
