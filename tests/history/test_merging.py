@@ -219,6 +219,31 @@ def test_last_values_are_those_of_the_last_run_of_each_stage(tmp_path: Path) -> 
     assert _load_gauge(younger, families.RUN_LAST_COMPLETION.name, "standard") == before
 
 
+def test_a_stage_fails_if_it_has_failed_in_one_shard_of_the_split(tmp_path: Path) -> None:
+    base = _build_run("base", {"a": 1.0, "b": 1.0})
+
+    def run_shard(name: str, index: int, *, at: float, bad: Sequence[str] = ()) -> Path:
+        shard = Shard(index=index, count=2, split="abc")
+        run = _build_run(name, {"a" if index == 1 else "b": 1.0}, shard=shard, at=START + at, bad=bad)
+        return _keep(tmp_path / f"{name}.db", *base, *run)
+
+    def is_failing(path: Path) -> bool:
+        return _load_gauge(path, families.STAGE_FAILING.name, "standard", "unit") == 1.0
+
+    failed, later = run_shard("failed", 1, at=10, bad=["a"]), run_shard("later", 2, at=20)
+    for number, order in enumerate(((failed, later), (later, failed))):
+        target = _keep(tmp_path / f"all{number}.db", *base)
+        _merge(target, *order)
+        assert is_failing(target)
+        _merge(target, *order)
+        assert is_failing(target)
+
+    _merge(target, run_shard("next-1", 1, at=30), run_shard("next-2", 2, at=40))  # a split may recur
+    assert not is_failing(target)
+    _merge(failed, later)  # into the history of a shard
+    assert is_failing(failed)
+
+
 def _build_other_stage(run_id: str, *, at: float) -> tuple[Event, ...]:
     lint = stage_ended("lint", run_id, at=at)
     return (

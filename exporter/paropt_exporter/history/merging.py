@@ -18,6 +18,7 @@ from functools import cache
 from itertools import accumulate, count
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from msgspec import Struct, field
 
@@ -57,6 +58,18 @@ class ShardRun(Struct, frozen=True, kw_only=True):
     index: int
     count: int
     split: str
+
+
+class _LastRun(NamedTuple):
+    """The last run of a lane or stage in a history. `split`: that of a shard. `has_failed`: the stage in this run."""
+
+    end_seconds: float
+    run_id: str
+    split: str
+    has_failed: bool = False
+
+
+_NO_RUN = _LastRun(0.0, "", "")
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -103,11 +116,11 @@ def read_source(path: Path, project: str) -> Source:
 
 def merge_sources(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> Merged:
     """Add the sources to a history, in the caller's transaction. Durations that its own shards measured now count."""
-    own_ends = _load_ends(connection, project)
+    own = _load_last_runs(connection, project)
     new = _insert_runs(connection, project, sources)
     connection.execute("UPDATE runs SET merged = 1 WHERE project = ?", (project,))
     _merge_totals(connection, sources)
-    _merge_latest(connection, sources, new, own_ends)
+    _merge_latest(connection, project, sources, new, own)
     return Merged(runs=len(new), items=_merge_items(connection, project, sources))
 
 
@@ -390,32 +403,44 @@ def _merge_totals(connection: sqlite3.Connection, sources: Sequence[Source]) -> 
 
 
 def _merge_latest(
-    connection: sqlite3.Connection, sources: Sequence[Source], new: frozenset[str], own_ends: Mapping[_Place, float]
+    connection: sqlite3.Connection,
+    project: str,
+    sources: Sequence[Source],
+    new: frozenset[str],
+    own: Mapping[_Place, _LastRun],
 ) -> None:
-    """Take the last values of each lane and stage from the new run that ended last, unless an own run is younger.
+    """Take the last values of each lane and stage from its last run: an own or a new one.
 
-    A history also has older values, of stages that its runs did not run: these only fill gaps. Of timestamps the
-    largest counts, since some of them, such as that of the last success, are not set by each run.
+    The shards of a split are one run: those of its shard count that failed, or ended last. A history also has older
+    values, of stages that its runs did not run: these only fill gaps. Of timestamps the largest counts, since some of
+    them, such as that of the last success, are not set by each run.
     """
-    chosen: dict[tuple[str, str], tuple[float, float, Row]] = {}
+    histories = [(own, _read_rows(connection, "latest", project))]
     for source in sources:
         runs = [run for run in source.runs if run["run_id"] in new]
-        ends = _find_ends(runs, source.details.get("stages", ()))
-        for row in source.latest:
+        histories.append((_find_last_runs(runs, source.details.get("stages", ())), [*source.latest]))
+    ends: dict[tuple[str, _Place], float] = defaultdict(float)  # of each lane or stage of a split
+    for last_runs, _ in histories:
+        for place, run in last_runs.items():
+            ends[run.split, place] = max(ends[run.split, place], run.end_seconds)
+    chosen: dict[tuple[str, str], tuple[tuple[object, ...], Row]] = {}
+    for last_runs, rows in histories:
+        for row in rows:
             family, labels, value = to_text(row["family"]), to_text(row["labels"]), to_number(row["value"])
             place = _find_place(family, to_texts(labels))
-            end = ends.get(place, 0.0)
-            key = (value if family.endswith(_TIMESTAMP) else end if end > own_ends.get(place, 0.0) else 0.0, value)
-            if (family, labels) not in chosen or key > chosen[family, labels][:2]:
-                chosen[family, labels] = (*key, row)
+            if family.endswith(_TIMESTAMP):
+                rank: tuple[object, ...] = (value,)
+            else:
+                run = last_runs.get(place, _NO_RUN)
+                end = ends[run.split, place] if run.split else run.end_seconds
+                rank = (end, run.has_failed, run.end_seconds, run.run_id, last_runs is own, value)
+            if (family, labels) not in chosen or rank > chosen[family, labels][0]:
+                chosen[family, labels] = (rank, row)
     statement = """
     INSERT INTO latest (project, family, labels, value) VALUES (:project, :family, :labels, :value)
-    ON CONFLICT (project, family, labels) DO {}
+    ON CONFLICT (project, family, labels) DO UPDATE SET value = excluded.value
     """
-    for (family, _), (rank, _, row) in chosen.items():
-        newest = "max(value, excluded.value)" if family.endswith(_TIMESTAMP) else "excluded.value"
-        act = f"UPDATE SET value = {newest}" if rank else "NOTHING"  # nosec B608 # literals
-        connection.execute(statement.format(act), row)
+    connection.executemany(statement, [row for _, row in chosen.values()])
 
 
 def _find_place(family: str, labels: Sequence[str]) -> _Place:
@@ -424,26 +449,34 @@ def _find_place(family: str, labels: Sequence[str]) -> _Place:
     return tuple(value for name, value in zip(names, labels, strict=False) if name in ("lane", "stage"))
 
 
-def _load_ends(connection: sqlite3.Connection, project: str) -> Mapping[_Place, float]:
-    """Return when the last run of each lane, and of each stage of it, ended."""
-    found = connection.execute("SELECT run_id, lane, ended_ts FROM runs WHERE project = ?", (project,))
-    runs = [{"run_id": run_id, "lane": lane, "ended_ts": ended} for run_id, lane, ended in found if ended is not None]
+def _load_last_runs(connection: sqlite3.Connection, project: str) -> Mapping[_Place, _LastRun]:
+    """Return the last run of each lane, and of each stage of it. Shards of an earlier merge are no part of a split."""
+    query = """
+    SELECT run_id, lane, ended_ts, CASE WHEN merged THEN '' ELSE split END AS split FROM runs
+      WHERE project = ? AND ended_ts IS NOT NULL
+    """
+    names = ("run_id", "lane", "ended_ts", "split")
+    runs = [dict(zip(names, row, strict=True)) for row in connection.execute(query, (project,))]
     stages = connection.execute("SELECT run_id, stage, result FROM stages")
-    return _find_ends(runs, [{"run_id": run_id, "stage": stage, "result": result} for run_id, stage, result in stages])
+    return _find_last_runs(runs, [dict(zip(("run_id", "stage", "result"), row, strict=True)) for row in stages])
 
 
-def _find_ends(runs: Iterable[Row], stages: Iterable[Row]) -> Mapping[_Place, float]:
-    """As `_load_ends`. A stage that was stopped or skipped keeps the values of an earlier run."""
-    ends: dict[_Place, float] = defaultdict(float)
-    by_run = {run["run_id"]: (to_text(run["lane"]), to_number(run["ended_ts"])) for run in runs}
-    for lane, end in by_run.values():
-        ends[lane,] = max(ends[lane,], end)
+def _find_last_runs(runs: Iterable[Row], stages: Iterable[Row]) -> Mapping[_Place, _LastRun]:
+    """As `_load_last_runs`. A stage that was stopped or skipped keeps the values of an earlier run."""
+    found: dict[_Place, _LastRun] = {}
+    by_id: dict[object, tuple[str, _LastRun]] = {}
+    for row in runs:
+        run = _LastRun(to_number(row["ended_ts"]), to_text(row["run_id"]), to_text(row["split"]))
+        lane = to_text(row["lane"])
+        by_id[row["run_id"]] = (lane, run)
+        found[lane,] = max(found.get((lane,), _NO_RUN), run)
     for row in stages:
-        if row["run_id"] in by_run and row["result"] in _SETTLED:
-            lane, end = by_run[row["run_id"]]
+        if row["run_id"] in by_id and row["result"] in _SETTLED:
+            lane, run = by_id[row["run_id"]]
             place = (lane, to_text(row["stage"]))
-            ends[place] = max(ends[place], end)
-    return ends
+            run = run._replace(has_failed=row["result"] != Result.SUCCESS.value)
+            found[place] = max(found.get(place, _NO_RUN), run)
+    return found
 
 
 def _insert(connection: sqlite3.Connection, table: str, row: Row) -> None:
