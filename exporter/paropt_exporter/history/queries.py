@@ -109,8 +109,9 @@ def load_stage_cpu_totals(
 
 
 def load_shown_cpu(connection: sqlite3.Connection, project: str) -> Mapping[tuple[str, ...], float]:
-    """Return the CPU totals of running stages over all instances, by (lane, stage), with what pages have shown of
-    running attempts.
+    """Return the CPU totals of running stages over all instances, by (lane, stage).
+
+    Running attempts count as far as pages have shown them.
     """
     query = """
     SELECT instance, runs.lane, stages.stage, max(shown_cpu_total) FROM runs JOIN stages USING (run_id)
