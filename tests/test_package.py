@@ -144,6 +144,12 @@ def test_import_on_another_system_than_linux_says_so(monkeypatch: pytest.MonkeyP
         paropt_exporter.ThreadPool  # noqa: B018 -- loading the name is the test
 
 
+def test_import_without_the_gil_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    with pytest.raises(ImportError, match=r"^paropt_exporter needs the GIL, .*: set PYTHON_GIL=1$"):
+        paropt_exporter.ProcessPool  # noqa: B018 -- loading the name is the test
+
+
 def test_importing_the_package_loads_no_other_module() -> None:
     loaded = modules_after("import paropt_exporter")
     assert {name for name in loaded if name.startswith("paropt_exporter")} == {

@@ -88,7 +88,7 @@ if not TYPE_CHECKING:  # if a type checker saw this function, it would accept an
     def __getattr__(name):
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        if sys.platform != "linux":
+        if sys.platform != "linux" or (hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled()):
             from paropt_exporter.platform_check import find_unsuitable
 
             raise ImportError(f"paropt_exporter {find_unsuitable()}")

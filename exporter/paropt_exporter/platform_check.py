@@ -1,4 +1,7 @@
-"""Say in one sentence why this system is unsuitable: not Linux, a kernel without process descriptors, no /dev/null."""
+"""Say in one sentence why this system is unsuitable: not Linux, a kernel without process descriptors, no /dev/null.
+
+Or a Python that runs without the GIL, on which the pools rely.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ def find_unsuitable() -> str | None:
     """
     if sys.platform != "linux":
         return f"needs Linux, and this is {sys.platform}: use a container or a virtual machine, such as WSL 2"
+    if hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled():  # a free-threaded Python, since 3.13
+        return f"needs the GIL, and {sys.executable} runs without it: set PYTHON_GIL=1"
     if not hasattr(os, "pidfd_open"):
         return f"needs a Python that was built on Linux 5.3 or later, and {sys.executable} lacks os.pidfd_open"
     try:

@@ -43,6 +43,16 @@ def test_other_system_than_linux_is_refused_in_one_line(
     assert line.startswith(f"paropt-exporter: needs Linux, and this is {system}: ")
 
 
+def test_python_without_the_gil_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    assert main.main(["--once"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("paropt-exporter: needs the GIL, ")
+    assert line.endswith(": set PYTHON_GIL=1")
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
 def test_kernel_without_process_descriptors_is_refused_in_one_line(
     number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
