@@ -132,7 +132,7 @@ def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
     """Yield the reasons why a stage could not start here."""
     if stage.call is not None:
         yield from check_call(stage.call, config.root)
-    folder = config.root / stage.cwd if stage.cwd else config.root
+    folder = config.get_folder(stage)
     if not files.is_folder(folder):
         yield f"cwd: there is no folder {stage.cwd}: create it, or correct the path"
         return
@@ -162,11 +162,11 @@ def _check_glob(stage: Stage, folder: Path) -> Iterator[str]:
 def _iter_programs(stage: Stage) -> Iterator[str]:
     if stage.shell:
         yield "/bin/sh"  # only the shell knows the programs in its line
-    commands = [] if stage.shell else [stage.run, *(stage.steps or ())]
-    if stage.items is not None:
+    commands = [] if stage.shell else [*stage.commands]
+    if stage.items is not None and stage.items.command is not None:
         commands.append(stage.items.command)
     for command in commands:
-        words = shlex.split(command) if isinstance(command, str) else command or ()
+        words = shlex.split(command) if isinstance(command, str) else command
         if words and "{item" not in words[0]:
             yield words[0]
 

@@ -194,13 +194,12 @@ def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
     there = [pattern for pattern in _SOURCES + _SETTINGS_BELOW if _has_files(InputPatterns((pattern,)), root)]
     all_files = _ALL_FILES if find_top_folder(root) is not None else 'inputs: ["**"]'
     sources = "inputs: [" + ", ".join(f'"{pattern}"' for pattern in there or _SOURCES[:1]) + "]"
-    commands = {stage.name: (stage.run, *(stage.steps or ())) for stage in stages}
-    builders = {
-        name
-        for name, each in commands.items()
-        if any(isinstance(words, tuple) and words[0] in BUILD_TOOLS for words in each)
+    readers = {
+        stage.name: all_files
+        if any(isinstance(words, tuple) and words[0] in BUILD_TOOLS for words in stage.commands)
+        else sources
+        for stage in stages
     }
-    readers = {name: all_files if name in builders else sources for name in commands}
     own = {f"{kind}_{tool}" for kind in _SOURCE_READERS for tool in SLOW_TOOLS}
     return {name: readers[name] for name in readers.keys() & (_SOURCE_READERS | own)} | {"unit_tests": all_files}
 

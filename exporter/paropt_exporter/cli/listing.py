@@ -135,5 +135,4 @@ def _format_settings(lane: Lane) -> str:
 def _format_work(stage: Stage) -> str:
     if stage.call is not None:
         return stage.call
-    commands = (stage.run,) if stage.run is not None else stage.steps or ()
-    return " && ".join(command if isinstance(command, str) else shlex.join(command) for command in commands)
+    return " && ".join(command if isinstance(command, str) else shlex.join(command) for command in stage.commands)

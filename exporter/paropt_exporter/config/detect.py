@@ -271,7 +271,7 @@ def _runs_pytest_everywhere(project: Project, stage: Stage) -> bool:
 
 def _describe_unused_hooks(project: Project, stages: Iterable[Stage]) -> list[str]:
     """Return notes on commands of pre-commit hooks whose programs no stage runs, and no built-in stage knows."""
-    commands = (command for stage in stages for command in (stage.run, *(stage.steps or ())))
+    commands = (command for stage in stages for command in stage.commands)
     called = {command[0] for command in commands if isinstance(command, tuple)}  # such as make
     targets: dict[Words, set[str]] = {}
     for each in project.commands.commands:
