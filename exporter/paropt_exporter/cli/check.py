@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter import files
 from paropt_exporter.cli import init
 from paropt_exporter.cli.config_warnings import iter_warnings
-from paropt_exporter.cli.formatting import find_columns_of_terminal, format_faults, wrap_for_terminal
+from paropt_exporter.cli.formatting import format_faults, wrap_for_terminal
+from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.errors import ConfigError, UsageError, format_count
 from paropt_exporter.plan import describe_missing_stages, require_lane
 

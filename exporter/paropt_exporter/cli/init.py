@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
-from paropt_exporter.cli.formatting import find_columns_of_terminal, format_line, wrap_for_terminal
+from paropt_exporter.cli.formatting import format_line, wrap_for_terminal
+from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.errors import UsageError, format_count, join_names
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.formatting import (
-    find_columns_of_terminal,
     format_cut_table,
     format_line,
     join_lines,
     wrap_for_terminal,
 )
+from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES
