@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from paropt_exporter.cache.digests import hash_bytes
 from paropt_exporter.cache.keys import KeyLocks
 from paropt_exporter.cache.open_cache import CacheSetup
 from paropt_exporter.cache.result_keeper import ResultKeeper
@@ -179,15 +180,39 @@ def test_locks_exclude_other_processes_and_end_with_them(tmp_path: Path) -> None
     locks.close()
 
 
-def test_closed_locks_raise_an_os_error(tmp_path: Path) -> None:
+def test_closed_locks_lock_nothing(tmp_path: Path) -> None:
     """A thread that waits for another run tries once more if the run ends meanwhile: it ended with a traceback."""
-    locks = KeyLocks(tmp_path / "lock")
-    locks.close()
-    for lock in (locks.try_acquire, lambda keys: locks.acquire(keys, threading.Event(), 0.0)):
-        with pytest.raises(OSError, match="the locks are closed"):
-            lock(KEYS)
-    locks.release(KEYS)
-    locks.close()
+    closed, other = KeyLocks(tmp_path / "lock"), KeyLocks(tmp_path / "lock")
+    assert closed.try_acquire(KEYS[:1])
+    closed.close()
+    assert closed.acquire(KEYS, threading.Event(), 0.0)
+    assert other.try_acquire(KEYS)
+    closed.release(KEYS)
+    closed.close()
+    other.close()
+
+
+def test_run_that_has_waited_for_its_outputs_waits_for_its_key_too(tmp_path: Path) -> None:
+    """It ran beside the run of another checkout that had the key."""
+    project = CachedProject(tmp_path / "project", tmp_path / "store", work={"build": lambda *_: ""})
+    project.write_file("src/a.py", "one")
+    stage = project.build_stage("build", outputs=("dist",))
+    project.run(stage)
+    (kept,) = [path for path in (project.store.folder / "v1/ac").rglob("*") if path.is_file()]
+    kept.unlink()
+    outputs = hash_bytes(os.fsencode(f"outputs\0{os.path.realpath(project.root)}\0build"))
+    here, elsewhere = KeyLocks(project.store.lock_path), KeyLocks(project.store.lock_path)
+    assert here.try_acquire([outputs]) and elsewhere.try_acquire([kept.name])
+    lines, reported = queue.SimpleQueue[str](), threading.Event()
+    cache = build_cache(project, say=lines.put)
+    cache.begin_run()
+    cache.look_up(stage, lambda _: reported.set())
+    for other in (here, elsewhere):
+        assert lines.get(timeout=30) == "build: waits for another run of it"
+        other.close()
+    assert reported.wait(30)
+    cache.end_run()
+    cache.close()
 
 
 @pytest.mark.parametrize("reads", [True, False])

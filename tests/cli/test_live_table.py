@@ -134,15 +134,15 @@ def test_lines_and_logs_of_many_threads_are_above_the_table_which_is_cleared(
 
 
 @pytest.mark.usefixtures("logger_as_before")
-def test_line_wider_than_the_terminal_is_left_for_the_terminal_to_break(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = "/".join(["a_folder_of_a_long_path"] * 12) + "/a test.py"
+def test_word_wider_than_the_terminal_is_left_for_the_terminal_to_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/".join(["a_folder_of_a_long_path"] * 12) + "/test.py"
     with terminal(monkeypatch) as told:
         screen = ConsoleScreen(out=io.StringIO(), err=sys.stderr, verbose=False, json_output=False, refresh_seconds=0)
         screen.begin_run(plan(stage("lint")), tuple)
         screen.say(f"see {path}")
         screen.end_run(samples.run_ended(), metrics_url="")
         assert screen.close(60)
-        assert any(line.endswith(f"see {path}") for line in shown(told()))
+        assert any(line.endswith(f" {path}") for line in shown(told()))
 
 
 def draw(monkeypatch: pytest.MonkeyPatch, rows: tuple[LiveStage, ...], columns: int = 120) -> str:

@@ -13,7 +13,7 @@ import termios
 
 import pytest
 
-from paropt_exporter.cli.streams import LineStream, VisibleStream, prepare_streams
+from paropt_exporter.cli.streams import LineStream, VisibleStream, find_columns_of_terminal, prepare_streams
 
 
 class Broken(io.StringIO):
@@ -107,14 +107,19 @@ def test_closed_line_stream_is_a_fault_and_no_terminal() -> None:
     assert not sink.is_terminal
 
 
-def test_line_stream_knows_the_width_of_its_terminal() -> None:
+def test_width_is_that_of_the_streams_own_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of `check` on stderr were wrapped at 80 columns if stdout was a pipe."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     controller, terminal = pty.openpty()
     try:
         with open(terminal, "w", encoding="utf-8", closefd=False) as stream:
             fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 91, 0, 0))
-            assert LineStream(stream).columns == 91
+            assert find_columns_of_terminal(stream) == LineStream(stream).columns == 91
+            monkeypatch.setenv("COLUMNS", "60")
+            assert find_columns_of_terminal(stream) == 60
+            monkeypatch.delenv("COLUMNS")
             fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 0, 0, 0, 0))
-            assert LineStream(stream).columns is None
+            assert find_columns_of_terminal(stream) is None
     finally:
         os.close(terminal)
         os.close(controller)

@@ -1427,8 +1427,8 @@ def test_linter_that_the_project_calls_to_fix_files_checks_the_same_ones(project
     ("line", "command"),
     [
         ("bandit -r .", ("bandit", "-r", ".", "--exclude=./.tox,./.eggs,./.venv")),
-        ("bandit -r . -x ./tests -ll", ("bandit", "-r", ".", "--exclude=./tests,./.venv", "-ll")),
-        ("bandit --exclude=tests -r .", ("bandit", "--exclude=tests,./.venv", "-r", ".")),
+        ("bandit -r . -x ./tests -ll", ("bandit", "-r", ".", "-ll", "--exclude=./tests,./.venv")),
+        ("bandit --exclude=tests -r .", ("bandit", "-r", ".", "--exclude=tests,./.venv")),
         ("bandit -r src", ("bandit", "-r", "src")),
     ],
 )

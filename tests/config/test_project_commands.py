@@ -29,6 +29,12 @@ def _find_tests(name: str, text: str) -> tuple[tuple[str, ...], ...]:
     return tuple(each.words for each in _find({name: text}).find_tests())
 
 
+def test_files_at_the_top_are_parsed_once_for_all_projects_below() -> None:
+    files = {"tox.ini": "[testenv]\ncommands = pytest tests\n"}
+    (first,), (second,) = _find(files).commands, _find(files).commands
+    assert first is second
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

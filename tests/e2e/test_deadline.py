@@ -90,6 +90,16 @@ def test_plan_shows_the_chosen_stages(folder: Path) -> None:
     assert "leaves out slow: no time" in planned.stderr
 
 
+def test_plan_counts_on_cached_results_as_the_run_would(tmp_path: Path) -> None:
+    """With --no-cache it took their stages for skipped."""
+    projects.write(tmp_path, 'name: quick, run: "true"\nname: slow, run: sleep 0.5, inputs: [paropt.yml]')
+    assert run(tmp_path, "--once", projects.ANY_PORT).returncode == 0
+    flags = ("--dry-run", "--deadline", "200ms", "--output", "json")
+    for more, planned in ((), {"quick", "slow"}), (("--no-cache",), {"quick"}):
+        stages = json.loads(call_command(tmp_path, *flags, *more).stdout)["stages"]
+        assert {stage["name"] for stage in stages} == planned
+
+
 def test_deadline_without_a_known_duration_is_one_line(tmp_path: Path) -> None:
     projects.write(tmp_path, "name: a, run: 'true'")
     ran = run(tmp_path, "--once", projects.ANY_PORT, "--deadline", "60s")

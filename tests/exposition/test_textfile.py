@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 import tracemalloc
@@ -124,26 +123,3 @@ def test_a_file_of_endless_lines_is_read_in_bounded_memory(tmp_path: Path) -> No
     finally:
         tracemalloc.stop()
     assert path.read_bytes() == b"a 1\n" + SUCCESS
-
-
-def make_abandoned_file(folder: Path, name: str, *, age_seconds: float) -> Path:
-    path = folder / name
-    path.write_bytes(b"half")
-    moment = path.stat().st_mtime - age_seconds
-    os.utime(path, (moment, moment))
-    return path
-
-
-def test_files_of_a_killed_exporter_are_removed_by_the_next_write(tmp_path: Path) -> None:
-    abandoned = make_abandoned_file(tmp_path, ".paropt-abc.tmp", age_seconds=120)
-    others = [
-        make_abandoned_file(tmp_path, ".other-abc.tmp", age_seconds=120),
-        make_abandoned_file(tmp_path, ".paropt-new.tmp", age_seconds=0),
-        make_abandoned_file(tmp_path, ".paropt-written.tmp", age_seconds=120),
-    ]
-    pipe(tmp_path / ".paropt-pipe.tmp")
-    with others[-1].open("rb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        sinks.write_textfile(tmp_path / "a.prom", b"a 1\n")
-    assert not abandoned.exists()
-    assert all(other.exists() for other in others)

@@ -47,7 +47,7 @@ from support.serve_process import check_page, render_text, sum_series
 
 URL = "http://127.0.0.1:1/metrics"
 HELLO = (  # of a process id
-    b'{"type": "hello", "protocol": 1, "version": "1", "pid": %s, "lane": "fast", "process": "a",'
+    b'{"type": "hello", "protocol": 2, "version": "1", "pid": %s, "lane": "fast", "process": "a",'
     b' "registration": {"project": "shop", "root": "/srv", "history": "/srv/history.db"}}\n'
 )
 
@@ -162,7 +162,7 @@ def link(tmp_path: Path, served: Served) -> Iterator[Link]:
         b"[" * 100_000 + b"\n",
         b'{"type": "usage", "number": 1}\n',
         b'{"type": "bye"}\n',
-        b'{"type": "hello", "protocol": 1}\n',
+        b'{"type": "hello", "protocol": 2}\n',
         b'{"type": "state", "run_id": "", "samples": [["a", [], "b"]]}\n',
         HELLO % b"0",
         HELLO % b"-1",
@@ -650,7 +650,7 @@ def test_text_that_is_no_unicode_is_escaped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("decode", "line"),
     [
-        (messages.decode_from_run, b'{"type":"hello","protocol":1,"version":"\xff"}'),
+        (messages.decode_from_run, b'{"type":"hello","protocol":2,"version":"\xff"}'),
         (messages.decode_from_serve, b'{"type":"refusal","reason":"\xff"}'),
     ],
 )

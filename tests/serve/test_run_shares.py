@@ -78,16 +78,15 @@ def test_next_session_gets_nothing_once_the_run_is_alone() -> None:
     assert (shares.get_kept(), run.taken[-1]) == (None, None)
 
 
-def test_demand_names_no_grant_of_an_earlier_session() -> None:
+def test_run_confirms_a_grant_of_the_next_session_once_it_follows_that() -> None:
     shares, run, sent = make_shares()
     shares.apply(grant(17, cores=2.0))
-    shares.confirm(replace(USAGE, number=1))
-    shares.begin_session()
+    shares.confirm(replace(USAGE, number=17))
     shares.come_back()
-    assert sent[0].number == 17
-    assert sent[1] == Usage(number=0, cores_held=1.0, cores_wanted=3.0, memory_held_bytes=5, memory_wanted_bytes=7)
-    shares.apply(grant(17, cores=1.0))
-    assert run.taken[-1] == MachineShare(cores=1.0, memory_bytes=100.0, number=2)
+    shares.apply(grant(18, cores=1.0))
+    assert run.taken[-1] == MachineShare(cores=1.0, memory_bytes=100.0, number=18)
+    assert [each.number for each in sent] == [17, 17]
+    assert shares.last_number == 18
 
 
 def test_share_is_confirmed_at_once_between_two_runs() -> None:
@@ -95,13 +94,12 @@ def test_share_is_confirmed_at_once_between_two_runs() -> None:
     shares.end_run()
     shares.apply(grant(17, cores=2.0, memory_bytes=UNLIMITED))
     assert sent[-1] == Usage(number=17)
-    assert shares.current == MachineShare(cores=2.0, memory_bytes=math.inf, number=1)
+    assert shares.current == MachineShare(cores=2.0, memory_bytes=math.inf, number=17)
 
 
 def test_lone_run_waits_for_a_share_once_serve_is_back() -> None:
     shares, run, _ = make_shares()
     shares.leave()
-    shares.begin_session()
     shares.come_back()
     assert run.taken[-1] == MachineShare(cores=0.0, memory_bytes=0.0)
 
@@ -111,6 +109,5 @@ def test_idle_process_confirms_that_it_uses_nothing_once_serve_is_back() -> None
     assert shares.run_id == "run"
     shares.confirm(USAGE)
     shares.end_run()
-    shares.begin_session()
     shares.come_back()
     assert (shares.run_id, sent[-1]) == ("", Usage())

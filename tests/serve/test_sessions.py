@@ -33,12 +33,18 @@ class Runs:
         self.sent: dict[int, list[Grant]] = {}
 
     def add(
-        self, *, pid: int = 1, limited: bool = True, share: tuple[float, float] | None = None, held: float = 0.0
+        self,
+        *,
+        pid: int = 1,
+        limited: bool = True,
+        share: tuple[float, float] | None = None,
+        held: float = 0.0,
+        last_number: int = 0,
     ) -> Session:
         registration = Registration(project=f"p{len(self.sent)}", root="/r", history="/r/history.db")
         hello = Hello(
             protocol=PROTOCOL, version="1", pid=pid, lane="standard", registration=registration, limited=limited,
-            share=share, usage=Usage(cores_held=held, cores_wanted=held),
+            share=share, usage=Usage(cores_held=held, cores_wanted=held), last_number=last_number,
         )  # fmt: skip
         sent: list[Grant] = []
         session = self.sessions.add(hello, RegisteredProject(registration), sent.append, NOW)
@@ -189,6 +195,16 @@ def test_runs_that_have_just_ended_neither_wait_nor_hold() -> None:
     runs.sessions.remove(one)
     runs.sessions.remove(other)
     assert sum_shares(runs.sessions.list_open(), runs.sessions.waits) == {"p2": {}}
+
+
+def test_demand_under_a_share_of_an_earlier_session_confirms_no_grant() -> None:
+    runs = Runs()
+    one = runs.add(share=(2.0, 100.0), held=1.0, last_number=17)
+    assert [grant.number for grant in runs.sent[one.key]] == [18, 19]
+    one.follow(Usage(number=17, cores_held=1.0, cores_wanted=1.0), NOW)
+    assert one.demand_committed[0] == 2.0
+    one.follow(Usage(number=19, cores_held=1.0, cores_wanted=1.0), NOW)
+    assert one.demand_committed[0] == 1.0
 
 
 def test_repeated_grant_has_the_same_number() -> None:

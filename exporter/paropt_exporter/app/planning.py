@@ -16,7 +16,7 @@ from paropt_exporter.engine.pool_sizes import get_pool_names
 from paropt_exporter.errors import NothingFailed, UsageError, format_count, join_names
 from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.history import History
-from paropt_exporter.plan import EarlierRuns, Plan, PlannedStage, Retry, Selection
+from paropt_exporter.plan import EarlierRuns, Plan, PlannedStage, PlanOptions, Retry, Selection
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.feedback import PastRuns
@@ -85,10 +85,7 @@ class Planner:
                 options = replace(options, affected_by=self._build_change_finder())
             if request.failed_only:
                 failed = find_failures(self._history, self.config, self._lane, options.selection)
-                options = replace(options, retry=build_retry(failed, options.shard))
-        plan = plans.build_plan(self.config, self._lane, options, earlier=self._load_earlier_runs())
-        if failed is not None and _list_unknown(plan, failed):
-            plan = replace(plan, partial=True)  # its success would not be one of the lane: stages have never run
+        plan = plan_lane(self.config, self._lane, options, self._load_earlier_runs(), failed)
         if request.deadline_seconds is not None:
             plan = narrow_to_deadline(plan, request.deadline_seconds, self._history, reads_cache=not request.no_cache)
         for note in plan.notes:
@@ -157,7 +154,18 @@ def _drop_items(config: Config) -> Config:
     return replace(config, stages=tuple(replace(stage, items=None) for stage in config.stages))
 
 
-def build_retry(failed: Failures, shard: Shard | None) -> Retry:
+def plan_lane(config: Config, lane: str, options: PlanOptions, earlier: EarlierRuns, failed: Failures | None) -> Plan:
+    """Return the plan of a lane, or of only its failures. Raises UsageError and NothingAffected as `build_plan`."""
+    if failed is None:
+        return plans.build_plan(config, lane, options, earlier=earlier)
+    options = replace(options, retry=_build_retry(failed, options.shard))
+    plan = plans.build_plan(config, lane, options, earlier=earlier)
+    if not _list_unknown(plan, failed):
+        return plan
+    return replace(plan, partial=True)  # its success would not be one of the lane: stages have never run
+
+
+def _build_retry(failed: Failures, shard: Shard | None) -> Retry:
     """Return the failures that a run, or a shard of it, repeats: items and stages in the shard in which they failed.
 
     A shard whose history lacks the runs of the others comes to the same result for its own part. Failures of a lane
@@ -168,7 +176,7 @@ def build_retry(failed: Failures, shard: Shard | None) -> Retry:
     return Retry(stages=failed.stages, items=failed.items, pins=pins)
 
 
-def narrow_to_deadline(plan: Plan, deadline_seconds: float, history: History, *, reads_cache: bool = True) -> Plan:
+def narrow_to_deadline(plan: Plan, deadline_seconds: float, history: History, *, reads_cache: bool) -> Plan:
     """Return the plan with only the stages that end before a deadline. Raises UsageError if there are none."""
     from paropt_exporter.plan.deadline import apply_deadline  # here: few runs have a deadline
 

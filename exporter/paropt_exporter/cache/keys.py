@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import struct
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 from msgspec import Struct
@@ -21,6 +24,8 @@ from paropt_exporter import files, plain_json
 from paropt_exporter.cache.digests import Hash, begin_digest
 from paropt_exporter.cache.file_states import Snapshot, get_state
 from paropt_exporter.plan.structure import Commands, PlannedTask
+
+log = logging.getLogger(__name__)
 
 FORMAT = "2"  # of keys and entries: another format has other keys
 _POLL_SECONDS = 0.05  # file locks have no wait with a limit
@@ -115,73 +120,88 @@ def _hide(secret: bytes, name: str, value: str) -> str:
 
 
 class KeyLocks:
-    """The locks on keys that this process holds. All methods may be called from any thread.
+    """The locks of a run on keys, against other runs of this process and others. All methods are for any thread.
 
     If two runs have the same task, the second waits, and then skips it. All keys share one file, in which each has a
-    byte. The kernel releases the locks of a killed process.
+    byte. The kernel releases the locks of a killed process. Where the file system has no locks, and after `close`, all
+    keys are free: two runs may do the same work.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file of the locks. Raises OSError."""
-        self._descriptor = files.open_lock(path)
-        # guards: _descriptor, and _held, since locks of one open file description don't exclude each other
+        """`path`: the file of the locks, which the first lock opens."""
+        self._path = path
+        # guards: all below
         self._lock = threading.Lock()
-        self._held: set[int] = set()
+        self._descriptor: int | None = None
+        self._held: set[int] = set()  # locks of one open file description don't exclude each other
+        self._is_closed = False
 
     def try_acquire(self, keys: Iterable[str]) -> bool:
-        """Lock all keys, or none of them and return False. Raises OSError on a file system without locks."""
+        """Lock all keys, or none of them and return False."""
         places = sorted({_find_place(key) for key in keys})
+        acquired: list[int] = []
         with self._lock:
             if not self._held.isdisjoint(places):
                 return False
-            acquired: list[int] = []
-            for place in places:
-                if not self._lock_byte(place):
-                    for each in acquired:
-                        self._set(each, fcntl.F_UNLCK)
+            try:
+                acquired.extend(takewhile(self._lock_byte, places))  # in one order: of two runs one gets all
+            except OSError as error:
+                log.debug("no locks in the cache", extra={"err": str(error)})
+            else:
+                if len(acquired) < len(places):
+                    self._unlock(acquired)
                     return False
-                acquired.append(place)
-            self._held.update(places)
+            self._held.update(acquired)
         return True
 
-    def acquire(self, keys: Iterable[str], given_up: threading.Event, limit_seconds: float) -> bool:
+    def acquire(self, keys: Sequence[str], given_up: threading.Event, limit_seconds: float) -> bool:
         """Wait until all keys are locked. Return False if they still are not, or if the wait was given up."""
-        wanted = tuple(keys)
         waited = 0.0
-        while not self.try_acquire(wanted):
+        while not self.try_acquire(keys):
             if waited >= limit_seconds or given_up.wait(_POLL_SECONDS):
                 return False
             waited += _POLL_SECONDS
         return True
 
     def release(self, keys: Iterable[str]) -> None:
-        """Unlock keys that this process holds."""
+        """Unlock those of the keys that this run holds."""
         with self._lock:
-            for place in {_find_place(key) for key in keys} & self._held:
-                self._set(place, fcntl.F_UNLCK)
-                self._held.discard(place)
+            places = {_find_place(key) for key in keys} & self._held
+            self._held -= places
+            self._unlock(places)
 
     def close(self) -> None:
-        """Unlock all keys. Later calls of other methods raise OSError."""
+        """Unlock all keys; later calls lock nothing."""
         with self._lock:
-            descriptor, self._descriptor = self._descriptor, -1
+            self._is_closed = True
             self._held.clear()
-            if descriptor >= 0:
-                os.close(descriptor)
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
 
     def _lock_byte(self, place: int) -> bool:
+        """Lock a byte, or return False if another process has. Raises OSError, also once all keys are free."""
+        if self._is_closed:
+            raise OSError(errno.EBADF, "the locks are closed")
+        if self._descriptor is None:
+            self._descriptor = files.open_lock(self._path)
         try:
-            self._set(place, fcntl.F_WRLCK)
+            _set_lock(self._descriptor, place, fcntl.F_WRLCK)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
             raise
         return True
 
-    def _set(self, place: int, kind: int) -> None:
-        if self._descriptor < 0:  # fcntl itself would raise a ValueError
-            raise OSError(errno.EBADF, "the locks are closed")
-        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, place, 1, 0))
+    def _unlock(self, places: Iterable[int]) -> None:
+        for place in places:
+            assert self._descriptor is not None  # they were locked
+            with suppress(OSError):
+                _set_lock(self._descriptor, place, fcntl.F_UNLCK)
+
+
+def _set_lock(descriptor: int, place: int, kind: int) -> None:
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, place, 1, 0))
 
 
 def _find_place(key: str) -> int:

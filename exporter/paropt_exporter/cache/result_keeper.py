@@ -47,7 +47,8 @@ class PendingResult(Struct, frozen=True):
 class LookedUpStage(Struct):
     """A stage at the moment before it ran, and the results that wait to be kept, some of them before its end.
 
-    `outputs`: the files that were in the places of the outputs of the tasks that run.
+    `outputs`: the files that were in the places of the outputs of the tasks that run. `locks`: the locked keys and
+    outputs.
     """
 
     reading: StageReading
@@ -56,6 +57,7 @@ class LookedUpStage(Struct):
     parts: Mapping[int, Sequence[StagePart]]  # by the index of their task
     pending: list[PendingResult] = field(default_factory=list)
     reads: set[str] = field(default_factory=set)  # the files of the project that its traced tasks read
+    locks: set[str] = field(default_factory=set)
 
 
 class ResultKeeper:

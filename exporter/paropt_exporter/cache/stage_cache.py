@@ -6,8 +6,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -18,7 +16,7 @@ from paropt_exporter.cache.misses import Miss
 from paropt_exporter.cache.open_cache import CacheSetup, OpenCache, Tracing, open_cache
 from paropt_exporter.cache.result_loader import ResultLoader, StageResults
 from paropt_exporter.cache.result_store import StoreUnusable
-from paropt_exporter.cache.stage_keys import miss_all, sum_up
+from paropt_exporter.cache.stage_keys import StagePart, StageReading, miss_all, sum_up
 from paropt_exporter.engine.inbox import SimpleQueue
 from paropt_exporter.engine.interfaces import KeptResult, StageLookup
 from paropt_exporter.events import CacheReason
@@ -131,43 +129,6 @@ class _JobThread:
             del job  # it would keep an ended run in memory
 
 
-class _Locks:
-    """The locks of a run on keys and outputs. From any thread.
-
-    Where the file system has no locks all are free: two runs may do the same work.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._locks: KeyLocks | None = None
-
-    def try_acquire(self, digests: Sequence[str]) -> bool:
-        """Lock all, or none and return False."""
-        try:
-            if self._locks is None:
-                self._locks = KeyLocks(self._path)
-            return self._locks.try_acquire(digests)
-        except OSError as error:
-            log.debug("no locks in the cache", extra={"err": str(error)})
-            return True
-
-    def acquire(self, digests: Sequence[str], given_up: threading.Event) -> None:
-        """Wait until all are locked, for WAIT_SECONDS at most, or until the wait is given up."""
-        with suppress(OSError):
-            if self._locks is not None:
-                self._locks.acquire(digests, given_up, WAIT_SECONDS)
-
-    def release(self, digests: Iterable[str]) -> None:
-        if self._locks is not None:
-            with suppress(OSError):
-                self._locks.release(digests)
-
-    def close(self) -> None:
-        """Unlock all; from now on all are free."""
-        if self._locks is not None:
-            self._locks.close()
-
-
 class _OpenParts(Struct, frozen=True):
     cache: OpenCache
     loader: ResultLoader
@@ -183,7 +144,7 @@ class _RunCache:
     def __init__(self, setup: CacheSetup, tracing: Tracing, put: Callable[[Callable[[], None]], None]) -> None:
         """`put` hands a job to the run's thread."""
         self._setup = setup
-        self._locks = _Locks(setup.store.lock_path)
+        self._locks = KeyLocks(setup.store.lock_path)
         self._tracing = tracing
         self._put = put
         self.given_up = threading.Event()
@@ -192,9 +153,23 @@ class _RunCache:
         self._opened: _OpenParts | Miss | None = None  # a Miss: why this run does not use the store
         self._keeper: ResultKeeper | None = None  # until a task runs
 
-    def look_up(self, stage: PlannedStage, report: Report) -> None:
-        """Look up a stage, once no other run works on it."""
-        self._report(stage, report, lambda: self._find_results(stage, report))
+    def look_up(
+        self, stage: PlannedStage, report: Report, locked: Iterable[str] = (), *, may_wait: bool = True
+    ) -> None:
+        """Report the results of a stage, once no other run works on it. `locked`: the digests that it has locked."""
+        held = {*locked}
+        if self.given_up.is_set():
+            self._locks.release(held)
+            return
+        self.is_looking_up = True
+        try:
+            found = self._find_results(stage, report, held, may_wait=may_wait)
+        except Exception as error:  # a fault of the cache must not end the run, nor hang it
+            log.exception("the cache failed: the stage runs", extra={"stage": stage.name})
+            found = miss_all(stage, Miss(CacheReason.STORE, f"the cache failed: {error}"))
+        self.is_looking_up = False
+        if found is not None and not self.given_up.is_set():
+            report(found)
 
     def keep(self, stage: PlannedStage, task: PlannedTask, result: KeptResult) -> None:
         """Add the result of a task, which is kept when its stage has ended, or earlier."""
@@ -203,11 +178,11 @@ class _RunCache:
             return
         try:
             failed = self._keeper.add(looked_up, task, result)
-            self._locks.release(looked_up.reading.keys[part].digest for part in failed)
+            self._release(looked_up, _list_keys(looked_up.reading, failed))
         except Exception:  # without the thread no stage would end
             log.exception(_KEPT_NOTHING, extra={"stage": stage.name})
             self._stages.pop(stage.name, None)
-            self._release_all(looked_up)
+            self._release(looked_up, looked_up.locks)
 
     def flush(self, name: str, done: Callable[[], None]) -> None:
         """Keep the results of a stage that has ended."""
@@ -217,7 +192,7 @@ class _RunCache:
                 self._keeper.end_stage(looked_up)
             except Exception:  # the stage's result must not wait for the cache without a limit
                 log.exception(_KEPT_NOTHING, extra={"stage": name})
-            self._release_all(looked_up)
+            self._release(looked_up, looked_up.locks)
         done()
 
     def end(self, done: Callable[[], None]) -> None:
@@ -239,51 +214,50 @@ class _RunCache:
         self._stages = {}
         self._locks.close()
 
-    def _report(self, stage: PlannedStage, report: Report, find: Callable[[], StageLookup | None]) -> None:
-        """Report what `find` returns; None: it is reported later."""
-        if self.given_up.is_set():
-            return
-        self.is_looking_up = True
-        try:
-            found = find()
-        except Exception as error:  # a fault of the cache must not end the run, nor hang it
-            log.exception("the cache failed: the stage runs", extra={"stage": stage.name})
-            found = miss_all(stage, Miss(CacheReason.STORE, f"the cache failed: {error}"))
-        self.is_looking_up = False
-        if found is not None and not self.given_up.is_set():
-            report(found)
+    def _find_results(
+        self, stage: PlannedStage, report: Report, held: set[str], *, may_wait: bool
+    ) -> StageLookup | None:
+        """Return the stage's results and misses, or None if it waits for another run. Unlock all that it does not need.
 
-    def _find_results(self, stage: PlannedStage, report: Report) -> StageLookup | None:
-        """Return the stage's results and misses, or None if another run works on it."""
-        opened = self._open()
-        if isinstance(opened, Miss):
-            return miss_all(stage, opened)
-        stage = self._tracing.choose_inputs(stage)
-        outputs = self._list_output_locks(stage)
-        if outputs and not self._locks.try_acquire(outputs):
-            self._wait(stage, outputs, report)
-            return None
-        looked_up: LookedUpStage | None = None
+        `held`: its locks, on its outputs first, so that no two runs wait for each other, then on its missed parts.
+        """
+        needed: set[str] = set()
         try:
+            opened = self._open()
+            if isinstance(opened, Miss):
+                return miss_all(stage, opened)
+            stage = self._tracing.choose_inputs(stage)
+            outputs = self._list_output_locks(stage)
+            if not self._lock(outputs, held) and may_wait:
+                self._wait(stage, report, outputs)
+                return None
             results = opened.loader.find(stage)
             if isinstance(results, Miss):
                 return miss_all(stage, results)
-            if self.given_up.is_set():
+            missed = results.list_missed()
+            if not missed or self.given_up.is_set():
+                return sum_up(results.reading, results.found)
+            looked_up = self._begin_stage(opened.cache, results)
+            if not self._lock(missed, held) and may_wait:
+                kept = held.intersection(outputs)
+                self._wait(stage, report, missed, kept)
+                needed = kept
                 return None
-            if missed := results.list_missed():
-                looked_up = self._begin_stage(opened.cache, results)
+            more = opened.loader.find_kept_meanwhile(results)  # now under their locks
+            needed = held.intersection((*outputs, *missed)).difference(_list_keys(results.reading, more))
+            looked_up.locks |= needed
+            self._stages[stage.name] = looked_up
+            return sum_up(results.reading, {**results.found, **more})
         finally:
-            if looked_up is None:
-                self._locks.release(outputs)
-        if looked_up is None:
-            return sum_up(results.reading, results.found)
-        if not self._locks.try_acquire(missed):
-            self._wait(stage, missed, report, held=outputs)
-            return None
-        self._stages[stage.name] = looked_up
-        more = opened.loader.find_kept_meanwhile(results)  # now under their locks
-        self._locks.release(results.reading.keys[part].digest for part in more)
-        return sum_up(results.reading, {**results.found, **more})
+            self._locks.release(held - needed)
+
+    def _lock(self, wanted: Sequence[str], held: set[str]) -> bool:
+        """Lock those that are not held yet, and add them to `held`; or return False if another run has one."""
+        new = [digest for digest in wanted if digest not in held]
+        if not self._locks.try_acquire(new):
+            return False
+        held.update(new)
+        return True
 
     def _open(self) -> _OpenParts | Miss:
         """Open the store at the first lookup. Return why it can't be used, if so."""
@@ -304,44 +278,16 @@ class _RunCache:
             self._keeper = ResultKeeper(self._setup, cache)
         return self._keeper.begin_stage(results.reading, results.outputs)
 
-    def _wait(self, stage: PlannedStage, wanted: Sequence[str], report: Report, held: Sequence[str] = ()) -> None:
-        """Look the stage up again once another run has ended it; `held`: the locks that it has already."""
+    def _wait(self, stage: PlannedStage, report: Report, wanted: Sequence[str], held: Iterable[str] = ()) -> None:
+        """Look the stage up again once another run has ended it; `held`: the locks that it keeps meanwhile."""
         self._setup.say(f"{stage.name}: waits for another run of it")
-        if self.given_up.is_set():
-            self._locks.release(held)
-            return
 
         def wait() -> None:
-            self._locks.acquire(wanted, self.given_up)
-            if self.given_up.is_set():
-                self._locks.release((*wanted, *held))  # the next run of this process would wait for them
-            else:
-                self._put(lambda: self._look_up_locked(stage, (*wanted, *held), report))
+            acquired = self._locks.acquire(wanted, self.given_up, WAIT_SECONDS)
+            locked = (*held, *(wanted if acquired else ()))
+            self._put(lambda: self.look_up(stage, report, locked, may_wait=acquired))
 
         threading.Thread(target=wait, name="paropt-cache-wait", daemon=True).start()
-
-    def _look_up_locked(self, stage: PlannedStage, locked: Sequence[str], report: Report) -> None:
-        """Look up a stage whose keys or outputs are locked."""
-        if self.given_up.is_set():
-            self._locks.release(locked)
-        else:
-            self._report(stage, report, lambda: self._find_locked_results(stage, locked))
-
-    def _find_locked_results(self, stage: PlannedStage, locked: Sequence[str]) -> StageLookup:
-        """Return the results of a stage whose inputs may have changed during the wait."""
-        opened = self._open()
-        assert isinstance(opened, _OpenParts)
-        needed: set[str] = set()
-        try:
-            results = opened.loader.find(stage)
-            if isinstance(results, Miss):
-                return miss_all(stage, results)
-            if missed := results.list_missed():
-                self._stages[stage.name] = self._begin_stage(opened.cache, results)
-                needed = {*missed, *self._list_output_locks(stage)}
-        finally:
-            self._locks.release(digest for digest in locked if digest not in needed)
-        return sum_up(results.reading, results.found)
 
     def _list_output_locks(self, stage: PlannedStage) -> tuple[str, ...]:
         """Return the lock on the outputs of a stage in this checkout, if it has some.
@@ -353,6 +299,12 @@ class _RunCache:
             return ()
         return (hash_bytes(os.fsencode(f"outputs\0{os.path.realpath(self._setup.root)}\0{stage.name}")),)
 
-    def _release_all(self, stage: LookedUpStage) -> None:
-        """Unlock the keys and the outputs of a stage that has ended."""
-        self._locks.release((*stage.reading.list_digests(), *self._list_output_locks(stage.reading.stage)))
+    def _release(self, stage: LookedUpStage, digests: Iterable[str]) -> None:
+        """Unlock those of the digests that a stage has locked."""
+        released = stage.locks.intersection(digests)
+        stage.locks -= released
+        self._locks.release(released)
+
+
+def _list_keys(reading: StageReading, parts: Iterable[StagePart]) -> list[str]:
+    return [reading.keys[part].digest for part in parts]

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter import files
 from paropt_exporter.cli import init
 from paropt_exporter.cli.config_warnings import iter_warnings
-from paropt_exporter.cli.formatting import find_columns_of_terminal, format_faults, wrap_for_terminal
+from paropt_exporter.cli.formatting import format_faults, wrap_for_terminal
+from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.errors import ConfigError, UsageError, format_count
 from paropt_exporter.plan import describe_missing_stages, require_lane
 
@@ -132,7 +133,7 @@ def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
     """Yield the reasons why a stage could not start here."""
     if stage.call is not None:
         yield from check_call(stage.call, config.root)
-    folder = config.root / stage.cwd if stage.cwd else config.root
+    folder = config.get_folder(stage)
     if not files.is_folder(folder):
         yield f"cwd: there is no folder {stage.cwd}: create it, or correct the path"
         return
@@ -162,11 +163,11 @@ def _check_glob(stage: Stage, folder: Path) -> Iterator[str]:
 def _iter_programs(stage: Stage) -> Iterator[str]:
     if stage.shell:
         yield "/bin/sh"  # only the shell knows the programs in its line
-    commands = [] if stage.shell else [stage.run, *(stage.steps or ())]
-    if stage.items is not None:
+    commands = [] if stage.shell else [*stage.commands]
+    if stage.items is not None and stage.items.command is not None:
         commands.append(stage.items.command)
     for command in commands:
-        words = shlex.split(command) if isinstance(command, str) else command or ()
+        words = shlex.split(command) if isinstance(command, str) else command
         if words and "{item" not in words[0]:
             yield words[0]
 

@@ -21,7 +21,6 @@ from paropt_exporter.cli.build_requests import (
     get_lane,
     list_config_flags,
     parse_duration_flag,
-    parse_shard_flag,
     resolve_path,
 )
 from paropt_exporter.cli.project import find_config, is_found_above, load_config, open_history
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from paropt_exporter.changes import ChangeFinder
     from paropt_exporter.cli.plain_flags import Flags
     from paropt_exporter.config import Config, Stage
-    from paropt_exporter.plan import EarlierRuns, Plan, Retry
+    from paropt_exporter.plan import EarlierRuns, Plan
 
 _COMPLETED_RUNS = 20  # as many as `history` lists
 # Words that no shell expands. Bash expands words that it completes, and would run a `$(...)` in them.
@@ -142,22 +141,20 @@ def _run_cache(flags: Flags) -> int:
 
 def _build_plan(flags: Flags, loaded: Config) -> Plan:
     """Build the plan that the flags select, from the config and the history."""
-    from paropt_exporter import plan as plans
+    from paropt_exporter.app import planning
 
     lane = _choose_lane(flags, loaded.root)
-    options = replace(
-        build_plan_options(flags),
-        affected_by=_build_change_finder(flags, loaded),
-        retry=_load_retry(flags, loaded, lane) if flags.failed else None,
-    )
-    planned = plans.build_plan(loaded, lane, options, earlier=_load_earlier_runs(loaded, lane))
+    options = replace(build_plan_options(flags), affected_by=_build_change_finder(flags, loaded))
+    failed = None
+    if flags.failed:
+        with closing(open_history(loaded)) as history:
+            failed = planning.find_failures(history, loaded, lane, options.selection)
+    planned = planning.plan_lane(loaded, lane, options, _load_earlier_runs(loaded, lane), failed)
     deadline_seconds = parse_duration_flag("--deadline", flags.deadline)
     if deadline_seconds is None:
         return planned
-    from paropt_exporter.app.planning import narrow_to_deadline
-
     with closing(open_history(loaded)) as history:
-        return narrow_to_deadline(planned, deadline_seconds, history)
+        return planning.narrow_to_deadline(planned, deadline_seconds, history, reads_cache=not flags.no_cache)
 
 
 def _run_list(flags: Flags) -> int:
@@ -244,13 +241,6 @@ def _choose_lane(flags: Flags, root: Path) -> str:
         lane, why = choose_lane(root, flags.affected or None)
         print_message(f"lane {lane}: {why}")
     return lane
-
-
-def _load_retry(flags: Flags, loaded: Config, lane: str) -> Retry:
-    from paropt_exporter.app.planning import build_retry, find_failures
-
-    with closing(open_history(loaded)) as history:
-        return build_retry(find_failures(history, loaded, lane, build_selection(flags)), parse_shard_flag(flags))
 
 
 def _load_earlier_runs(loaded: Config, lane: str) -> EarlierRuns:

@@ -127,8 +127,7 @@ def _warn_repeated_starts(stages: list[Stage]) -> Iterator[str]:
 def _warn_unused_items(stages: list[Stage]) -> Iterator[str]:
     """Yield a warning for each stage that runs the same commands for each of its items."""
     for stage in stages:
-        commands = [stage.run, *(stage.steps or ())]
-        words = [word for command in commands for word in ([command] if isinstance(command, str) else command or ())]
+        words = [word for each in stage.commands for word in ([each] if isinstance(each, str) else each)]
         if stage.items is None or not words or any(name in word for name in (ITEM, ITEMS) for word in words):
             continue
         if not any(likely != ARGS for _, likely in _iter_unknown_placeholders(stage)):
@@ -144,8 +143,8 @@ def _warn_unknown_placeholders(stages: list[Stage]) -> Iterator[str]:
 
 def _iter_unknown_placeholders(stage: Stage) -> Iterator[tuple[str, str]]:
     """Yield each such placeholder with the one of ours that is probably meant."""
-    for command in (stage.run, *(stage.steps or ())):
-        for found in _BRACED.finditer(_drop_programs(command or ())):
+    for command in stage.commands:
+        for found in _BRACED.finditer(_drop_programs(command)):
             likely = _find_likely_placeholder(found[0], str(found[found.lastgroup or 0]).lower())
             if likely is not None:
                 yield found[0], likely
@@ -190,9 +189,9 @@ def _warn_shared_options(config: Config, stages: list[Stage]) -> Iterator[str]:
         "--basetemp": "empty the folder of --basetemp when they start: leave it out of pytest's options",
     }
     for stage in stages:
-        folders = dict.fromkeys((config.root / (stage.cwd or "."), config.root))
-        for command in (stage.run, *(stage.steps or ())) if stage.items is not None else ():
-            line = command if isinstance(command, str) else " ".join(command or ())
+        folders = dict.fromkeys((config.get_folder(stage), config.root))
+        for command in stage.commands if stage.items is not None else ():
+            line = command if isinstance(command, str) else " ".join(command)
             if ITEM in line or ITEMS in line:
                 for option in find_shared_options(line, folders, stage.env):
                     yield f"stage {stage.name!r}: several pytests run at once, and all {faults[option]}"
@@ -223,7 +222,7 @@ def _describe_shared_by_items(config: Config, stage: Stage) -> str:
     from paropt_exporter.plan.items import ItemsError, find_items
 
     items = stage.items if stage.items.changed is None else Items(glob=stage.items.changed)
-    folder = config.root / stage.cwd if stage.cwd else config.root
+    folder = config.get_folder(stage)
     with suppress(ItemsError):  # reported as a fault
         return describe_shared_outputs(stage.outputs, find_items(items, cwd=folder, env={}))
     return ""
@@ -233,8 +232,8 @@ def _warn_unexpanded_words(config: Config, stages: list[Stage]) -> Iterator[str]
     """Yield a warning for each stage with a glob, or a variable reference in `env`, that no shell expands."""
     search = GlobSearch()
     for stage in stages:
-        folder = config.root / stage.cwd if stage.cwd else config.root
-        commands = [] if stage.shell else [stage.run, *(stage.steps or ())]
+        folder = config.get_folder(stage)
+        commands = () if stage.shell else stage.commands
         lines = [drop_quoted(command) for command in commands if isinstance(command, str)]
         found = [word for line in lines for word in line.split() if _is_glob_with_files(word, folder, search)]
         if found:
@@ -262,7 +261,7 @@ def _is_glob_with_files(word: str, folder: Path, search: GlobSearch) -> bool:
 def _warn_ignored_failures(stages: list[Stage]) -> Iterator[str]:
     """Yield a warning for each script that hides a failure in a pipe, or reads `$?` where a failure has ended it."""
     for stage in stages:
-        for script in (stage.run, *(stage.steps or ())) if stage.shell else ():
+        for script in stage.commands if stage.shell else ():
             if not isinstance(script, str):
                 continue
             bare = drop_quoted(script.replace('"$?"', "$?")).replace("\\\n", " ")
@@ -305,7 +304,7 @@ def _warn_unknown_syntax(stages: list[Stage]) -> Iterator[str]:
     from paropt_exporter.config.shell_syntax import find_unknown_syntax
 
     for stage in stages:
-        for script in (stage.run, *(stage.steps or ())) if stage.shell else ():
+        for script in stage.commands if stage.shell else ():
             if isinstance(script, str) and (found := find_unknown_syntax(script)) is not None:
                 syntax, remedy = found
                 yield f"stage {stage.name!r}: {SHELL[0]} does not know `{syntax}` on this machine: {remedy}"
@@ -315,8 +314,8 @@ def _warn_unknown_syntax(stages: list[Stage]) -> Iterator[str]:
 def _warn_own_jobs(stages: list[Stage]) -> Iterator[str]:
     """Yield a warning for each command with -j, which ignores the jobserver."""
     for stage in stages:
-        for command in (stage.run, *(stage.steps or ())):
-            words = (command.split() if isinstance(command, str) else command) or ()
+        for command in stage.commands:
+            words = command.split() if isinstance(command, str) else command
             clients = [word for word in words if Path(word).name in _COUNTING_CLIENTS]
             if clients and any(_JOBS_FLAG.fullmatch(word) for word in words):
                 yield (
@@ -337,7 +336,7 @@ def _warn_unmatched_inputs(config: Config, stages: list[Stage]) -> Iterator[str]
     written: OutputIndex | None = None
     for stage in stages:
         patterns = [pattern for pattern in stage.declared_inputs or () if ITEM not in pattern]
-        folder = config.root / stage.cwd if stage.cwd else config.root
+        folder = config.get_folder(stage)
         try:
             missing = InputPatterns(patterns).list_missing_paths(os.fspath(folder))
         except OSError as error:

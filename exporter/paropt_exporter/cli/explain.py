@@ -14,7 +14,8 @@ from paropt_exporter.autoscaling.decisions import (
     describe_decision,
     replay,
 )
-from paropt_exporter.cli.formatting import find_columns_of_terminal, format_time, wrap_for_terminal
+from paropt_exporter.cli.formatting import format_time, wrap_for_terminal
+from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.errors import INVALID_VALUE_ERRORS, UsageError, format_count
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from itertools import accumulate, takewhile
-from typing import TextIO
 
 from paropt_exporter.errors import format_count
 from paropt_exporter.lazy_patterns import compile_later
@@ -98,15 +97,6 @@ def format_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> l
     lines = [headers, *(tuple(map(format_line, row)) for row in rows)]
     widths = [max(count_columns(line[column]) for line in lines) for column in range(len(headers) - 1)]
     return ["  ".join((*map(pad_text, line[:-1], widths), line[-1])).rstrip() for line in lines]
-
-
-def find_columns_of_terminal(stream: TextIO) -> int | None:
-    """Return the width of the terminal; None if the stream is not a terminal."""
-    if not stream.isatty():
-        return None
-    import shutil  # here: for terminals only
-
-    return shutil.get_terminal_size().columns
 
 
 def format_fitting_table(

@@ -14,7 +14,6 @@ from msgspec import to_builtins
 
 from paropt_exporter.cli import PROGRAM
 from paropt_exporter.cli.formatting import (
-    find_columns_of_terminal,
     format_bytes,
     format_cut_table,
     format_fitting_table,
@@ -23,6 +22,7 @@ from paropt_exporter.cli.formatting import (
     format_time,
     wrap_for_terminal,
 )
+from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.errors import (
     EXIT_FAILED,
     EXIT_INTERNAL,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter import files
-from paropt_exporter.cli.formatting import find_columns_of_terminal, format_line, wrap_for_terminal
+from paropt_exporter.cli.formatting import format_line, wrap_for_terminal
+from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.errors import UsageError, format_count, join_names
 
 if TYPE_CHECKING:
@@ -194,13 +195,12 @@ def _propose_caching(stages: Iterable[Stage], root: Path) -> dict[str, str]:
     there = [pattern for pattern in _SOURCES + _SETTINGS_BELOW if _has_files(InputPatterns((pattern,)), root)]
     all_files = _ALL_FILES if find_top_folder(root) is not None else 'inputs: ["**"]'
     sources = "inputs: [" + ", ".join(f'"{pattern}"' for pattern in there or _SOURCES[:1]) + "]"
-    commands = {stage.name: (stage.run, *(stage.steps or ())) for stage in stages}
-    builders = {
-        name
-        for name, each in commands.items()
-        if any(isinstance(words, tuple) and words[0] in BUILD_TOOLS for words in each)
+    readers = {
+        stage.name: all_files
+        if any(isinstance(words, tuple) and words[0] in BUILD_TOOLS for words in stage.commands)
+        else sources
+        for stage in stages
     }
-    readers = {name: all_files if name in builders else sources for name in commands}
     own = {f"{kind}_{tool}" for kind in _SOURCE_READERS for tool in SLOW_TOOLS}
     return {name: readers[name] for name in readers.keys() & (_SOURCE_READERS | own)} | {"unit_tests": all_files}
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from paropt_exporter.cli.formatting import (
-    find_columns_of_terminal,
     format_cut_table,
     format_line,
     join_lines,
     wrap_for_terminal,
 )
+from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES
@@ -135,5 +135,4 @@ def _format_settings(lane: Lane) -> str:
 def _format_work(stage: Stage) -> str:
     if stage.call is not None:
         return stage.call
-    commands = (stage.run,) if stage.run is not None else stage.steps or ()
-    return " && ".join(command if isinstance(command, str) else shlex.join(command) for command in commands)
+    return " && ".join(command if isinstance(command, str) else shlex.join(command) for command in stage.commands)

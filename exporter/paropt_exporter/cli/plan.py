@@ -12,12 +12,12 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from paropt_exporter.cli.formatting import (
-    find_columns_of_terminal,
     format_cut_table,
     format_line,
     format_seconds,
     wrap_for_terminal,
 )
+from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.config.credentials import HIDDEN
 from paropt_exporter.config.placeholders import SHELL
 from paropt_exporter.errors import format_count, join_names

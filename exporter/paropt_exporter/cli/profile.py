@@ -13,7 +13,8 @@ from paropt_exporter import plan as plans
 from paropt_exporter.autoscaling import stage_profiler
 from paropt_exporter.autoscaling.stage_profiler import Point, Recommendation
 from paropt_exporter.cli.config_edit import edit_config, write_config
-from paropt_exporter.cli.formatting import find_columns_of_terminal, wrap_for_terminal
+from paropt_exporter.cli.formatting import wrap_for_terminal
+from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.config.editing import format_flow
 from paropt_exporter.errors import EXIT_SIGNAL_BASE, UsageError, format_count
 from paropt_exporter.events import RunRecord, Strategy

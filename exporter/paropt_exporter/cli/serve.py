@@ -18,11 +18,11 @@ from paropt_exporter import logs
 from paropt_exporter.app import READER_SECONDS
 from paropt_exporter.app.serving import ServeRequest, find_folder, serve_projects
 from paropt_exporter.cli.formatting import (
-    find_columns_of_terminal,
     format_cut_table,
     format_line,
     wrap_for_terminal,
 )
+from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.cli.writer import BackgroundWriter
 from paropt_exporter.errors import UsageError, format_count, join_names
 from paropt_exporter.serve.messages import (

@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from paropt_exporter.cli.config_edit import write_config
 from paropt_exporter.cli.formatting import (
-    find_columns_of_terminal,
     format_fitting_table,
     format_seconds,
     wrap_for_terminal,
 )
+from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.config.editing import Replacement
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES, Sla

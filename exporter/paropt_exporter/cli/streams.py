@@ -92,6 +92,17 @@ def is_same_file(first: TextIO, second: TextIO) -> bool:
         return False
 
 
+def find_columns_of_terminal(stream: TextIO) -> int | None:
+    """Return $COLUMNS or the width of the terminal; None for another kind of stream, or if it does not report one."""
+    try:
+        if not stream.isatty():
+            return None
+        given = os.environ.get("COLUMNS", "")
+        return int(given if given.isdecimal() else os.get_terminal_size(stream.fileno()).columns) or None
+    except (OSError, ValueError):  # a closed stream
+        return None
+
+
 class LineStream:
     """A stream for lines that goes silent after an error, so that output never fails the work.
 
@@ -109,11 +120,8 @@ class LineStream:
 
     @property
     def columns(self) -> int | None:
-        """The width of the terminal; None for another kind of stream, or if the terminal does not report one."""
-        try:
-            return (os.get_terminal_size(self._stream.fileno()).columns or None) if self.is_terminal else None
-        except (OSError, ValueError):  # a closed stream
-            return None
+        """The width of the terminal, as `find_columns_of_terminal` finds it."""
+        return find_columns_of_terminal(self._stream) if self._open else None
 
     def resume(self) -> None:
         """Print again after a fault that may be over by now, such as a full disk."""

@@ -514,7 +514,7 @@ def parse_workflow(text: str) -> Iterator[CommandLine]:
 
 def _parse_gitlab_ci(text: str) -> Iterator[CommandLine]:
     """Yield the lines of each job, which one shell runs after those of `before_script`."""
-    config = raw_yaml.as_mapping(Document(_TAG_OF_GITLAB.sub("", text)).value if text else None)
+    config = raw_yaml.as_mapping(Document(_TAG_OF_GITLAB.sub("", text)).value)
     for name in config:
         bases = _list_bases(config, name)
         keys = ChainMap(*(dict(each) for each in (*bases, raw_yaml.as_mapping(config.get("default")), config)))

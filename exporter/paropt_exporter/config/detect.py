@@ -20,20 +20,16 @@ from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.npm_scripts import find_by_words, split_name
 from paropt_exporter.config.project_commands import ProjectCommand, read_xdist_options
 from paropt_exporter.config.project_files import SHELL_WORDS, Project
-from paropt_exporter.config.pytest_arguments import selects_tests
 from paropt_exporter.config.recipe_files import JUSTFILES, MAKEFILES
+from paropt_exporter.config.tool_arguments import drop_mypy_reports, drop_options, names_mypy_targets, selects_tests
 from paropt_exporter.config.values import Stage
 from paropt_exporter.errors import join_names
 
 _MOST_CALLS = 8  # of one tool in a stage
 _CHANGES_FILES = frozenset({"--fix", "--fix-only", "--unsafe-fixes", "--watch", "-w", "--add-noqa"})
 _INSTALLS = frozenset({"--install-types", "--non-interactive"})  # options with which mypy downloads packages
-_REPORTS_OF_MYPY = re.compile(r"--(?:[a-z]+(?:-[a-z]+)?-report|junit-xml)(?==|$)")  # such as --html-report DIR
+_OUTPUT_FORMAT = re.compile("--output-format")
 _ONLY_CHECKS = frozenset({"--check", "--check-only", "--diff"})
-_VALUES_OF_MYPY = frozenset(
-    {"--config-file", "--cache-dir", "--python-version", "--python-executable", "--platform", "--exclude"}
-    | {"--enable-error-code", "--disable-error-code", "--follow-imports"}
-)
 _RECURSIVE = frozenset({"-r", "--recursive"})
 TEST_STAGES = frozenset({"unit_tests", "integration_tests"})
 BUILD_TOOLS = frozenset({"npm", "pnpm", "yarn", "bun", "make", "just", "task", "go", "cargo"})  # they may read any file
@@ -271,7 +267,7 @@ def _runs_pytest_everywhere(project: Project, stage: Stage) -> bool:
 
 def _describe_unused_hooks(project: Project, stages: Iterable[Stage]) -> list[str]:
     """Return notes on commands of pre-commit hooks whose programs no stage runs, and no built-in stage knows."""
-    commands = (command for stage in stages for command in (stage.run, *(stage.steps or ())))
+    commands = (command for stage in stages for command in stage.commands)
     called = {command[0] for command in commands if isinstance(command, tuple)}  # such as make
     targets: dict[Words, set[str]] = {}
     for each in project.commands.commands:
@@ -620,12 +616,12 @@ def _search_folders(project: Project, arguments: Words) -> Words:
 def _choose_mypy_calls(project: Project, files: list[list[Words]]) -> list[Words]:
     """Return the calls of one file: those that name what to check, beside others if mypy's configuration lists that."""
     first = next(filter(None, files), [])
-    if project.mypy_has_targets and not all(map(_names_targets_of_mypy, first)):
+    if project.mypy_has_targets and not all(map(names_mypy_targets, first)):
         return first[:_MOST_CALLS]
-    calls = _find_first(files, _names_targets_of_mypy)
+    calls = _find_first(files, names_mypy_targets)
     if calls and not (project.mypy_has_targets and any(() in each for each in files)):
         return calls
-    plain = _find_first(files, lambda words: not _names_targets_of_mypy(words))[:1]
+    plain = _find_first(files, lambda words: not names_mypy_targets(words))[:1]
     return [(*words, *project.mypy_targets) for words in plain]
 
 
@@ -634,17 +630,11 @@ def _keep_checks_of_mypy(calls: Iterable[Words]) -> list[Words]:
 
     A call that writes a report is left out beside others, since it checks the same.
     """
-    kept = [tuple(word for word in words if word not in _INSTALLS) for words in calls]
-    plain = [words for words in kept if not any(map(_REPORTS_OF_MYPY.match, words))]
-    return plain or [*dict.fromkeys(map(_drop_reports_of_mypy, kept))]
-
-
-def _drop_reports_of_mypy(arguments: Words) -> Words:
-    pairs = zip(("", *arguments), arguments, strict=False)
-    return tuple(
-        word for before, word in pairs
-        if not _REPORTS_OF_MYPY.match(word) and not _REPORTS_OF_MYPY.fullmatch(before)
-    )  # fmt: skip
+    kept = {
+        words: drop_mypy_reports(words) for words in (tuple(w for w in each if w not in _INSTALLS) for each in calls)
+    }
+    plain = [words for words, without in kept.items() if words == without]
+    return plain or [*dict.fromkeys(kept.values())]
 
 
 def _choose_ruff_calls(project: Project, files: list[list[Words]]) -> list[Words]:
@@ -655,14 +645,8 @@ def _choose_ruff_calls(project: Project, files: list[list[Words]]) -> list[Words
     if formats and not chosen:
         chosen = [()]
     calls = [("check", *project.ruff_checks_only, *(words or (".",))) for words in chosen] + formats[:1]
-    return list(map(_drop_output_format, calls))
-
-
-def _drop_output_format(arguments: Words) -> Words:
-    """Return ruff's arguments without a format for CI servers, which people and the summary can't read as well."""
-    option = "--output-format"
-    pairs = zip(("", *arguments), arguments, strict=False)
-    return tuple(word for before, word in pairs if option not in (before, word.partition("=")[0]))
+    # People and the summary can't read a format for CI servers as well.
+    return [drop_options(words, _OUTPUT_FORMAT, _OUTPUT_FORMAT) for words in calls]
 
 
 def _find_first(files: list[list[Words]], accept: Callable[[Words], bool]) -> list[Words]:
@@ -672,12 +656,6 @@ def _find_first(files: list[list[Words]], accept: Callable[[Words], bool]) -> li
 
 def _has_targets(arguments: Words) -> bool:
     return any(not word.startswith("-") for word in arguments)
-
-
-def _names_targets_of_mypy(arguments: Words) -> bool:
-    """Return whether a word is neither an option nor an option's value, as in `--config-file mypy.ini`."""
-    pairs = zip(("", *arguments), arguments, strict=False)
-    return any(not word.startswith("-") and before not in _VALUES_OF_MYPY for before, word in pairs)
 
 
 def _mentions_word(text: str, word: str) -> bool:

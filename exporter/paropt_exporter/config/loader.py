@@ -55,6 +55,10 @@ class Config(Struct, frozen=True, kw_only=True):
     def history_path(self) -> Path:
         return self.root / self.history.path
 
+    def get_folder(self, stage: Stage) -> Path:
+        """Return the folder in which a stage's commands run."""
+        return self.root / (stage.cwd or "")
+
 
 def read_config(path: Path | None, *, root: Path) -> Config:
     """Read the file at `path`, or detect the built-in stages of the project in `root` if it is None.

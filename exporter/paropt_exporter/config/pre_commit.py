@@ -44,7 +44,7 @@ def parse_hooks(text: str) -> Iterator[CommandLine]:
     Of a hook whose files a command line can't name there is a note, and one of all other hooks.
     """
     others: list[str] = []
-    config = raw_yaml.as_mapping(_read(text))
+    config = raw_yaml.as_mapping(Document(text).value)
     if pattern := config.get("exclude"):
         yield CommandLine(note=f"its hooks skip {_shorten(pattern)} (exclude); the stages check these files, too")
     for repository in map(raw_yaml.as_mapping, raw_yaml.as_list(config.get("repos"))):
@@ -63,10 +63,6 @@ def parse_hooks(text: str) -> Iterator[CommandLine]:
         more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
         named = ", ".join(map(_shorten, dict.fromkeys(others[:_MOST_NAMED])))
         yield CommandLine(note=f"no stage runs its hooks {named}{more}: `pre-commit run --all-files` does")
-
-
-def _read(text: str) -> object:
-    return Document(text).value if text else None
 
 
 def _build_command(name: str, hook: Mapping[str, object]) -> CommandLine:

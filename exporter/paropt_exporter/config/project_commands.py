@@ -6,6 +6,9 @@ import configparser
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from itertools import chain
 
 from msgspec import Struct
 
@@ -84,8 +87,8 @@ class ProjectCommand(Struct, frozen=True, kw_only=True):
 class ProjectCommands(Struct, frozen=True, kw_only=True):
     """Commands in the order of the files; notes name unreadable files, and hooks that are left out."""
 
-    commands: tuple[ProjectCommand, ...]
-    notes: tuple[str, ...]
+    commands: tuple[ProjectCommand, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def find(self, tool: str) -> tuple[Words, ...]:
         """Return the arguments of each distinct call of a tool."""
@@ -136,20 +139,25 @@ def read_project_commands(read: Callable[[str], str], workflows: Sequence[str]) 
 
     `read` returns a file's text, or "" if it does not exist.
     """
-    commands: dict[ProjectCommand, None] = {}
-    notes: list[str] = []
     parsers = [*command_files.FILES, *((path, command_files.parse_workflow) for path in workflows)]
-    for name, parse in (*parsers, (pre_commit.FILE, pre_commit.parse_hooks)):
-        try:
-            lines = [*_take_lines(parse(read(name)))]
-        except (ValueError, SyntaxError, configparser.Error, RecursionError, MemoryError) as error:
-            notes.append(f"{name} can't be parsed, and is not used: {describe_error(error)}")
-        except Unreadable as error:
-            notes.append(f"{name} can't be parsed, and is not used: {error.faults[0].message}")
-        else:
-            commands.update(dict.fromkeys(found for line in lines for found in _normalize(line, name)))
-            notes += [f"{name}: {line.note}" for line in lines if line.note]
-    return ProjectCommands(commands=tuple(commands), notes=tuple(notes))
+    parsers.append((pre_commit.FILE, pre_commit.parse_hooks))
+    files = [_read_file(name, text, parse) for name, parse in parsers if (text := read(name))]
+    return ProjectCommands(
+        commands=tuple(chain.from_iterable(each.commands for each in files)),
+        notes=tuple(chain.from_iterable(each.notes for each in files)),
+    )
+
+
+@lru_cache(maxsize=100)  # the projects of a repository share the files at its top
+def _read_file(name: str, text: str, parse: Callable[[str], Iterable[CommandLine]]) -> ProjectCommands:
+    try:
+        lines = [*_take_lines(parse(text))]
+    except (ValueError, SyntaxError, configparser.Error, RecursionError, MemoryError) as error:
+        return ProjectCommands(notes=(f"{name} can't be parsed, and is not used: {describe_error(error)}",))
+    except Unreadable as error:
+        return ProjectCommands(notes=(f"{name} can't be parsed, and is not used: {error.faults[0].message}",))
+    commands = dict.fromkeys(found for line in lines for found in _normalize(line, name))
+    return ProjectCommands(commands=tuple(commands), notes=tuple(f"{name}: {line.note}" for line in lines if line.note))
 
 
 def _take_lines(lines: Iterable[CommandLine]) -> Iterator[CommandLine]:
@@ -200,12 +208,11 @@ def _normalize(line: CommandLine, file: str) -> Iterator[ProjectCommand]:
     folder = line.folder
     if isinstance(line.text, str) and len(line.text) > command_files.LONGEST_LINE:
         return
-    for text in _split_commands(_ADVICE.sub("", line.text)) if isinstance(line.text, str) else (line.text,):
-        words = _split(text) if isinstance(text, str) else text
-        if words[:1] == ("cd",):
-            folder = command_files.enter_folder(folder, "".join(words[1:2]))
+    for call in _split_commands(_ADVICE.sub("", line.text)) if isinstance(line.text, str) else (line.text,):
+        if call[:1] == ("cd",):
+            folder = command_files.enter_folder(folder, "".join(call[1:2]))
             continue
-        words, env = _take_variables(words, line.env)
+        words, env = _take_variables(call, line.env)
         words = tuple(word for word in words if not (word.startswith("-") and _SUBSTITUTION.search(word)))
         words, python = _drop_python(_drop_runner(words))
         if not words or words[0].startswith(("-", "#")) or any(map(_SUBSTITUTION.search, words)):
@@ -237,22 +244,12 @@ def _take_variables(words: Words, given: Mapping[str, str]) -> tuple[Words, dict
     return words, env
 
 
-def _split_commands(line: str) -> Sequence[str]:
-    """Return the commands of a line, or the line itself if one of its separators is in quotes, as after `sh -c`."""
-    parts = _SEPARATOR.split(line)
-    try:
-        for part in parts:
-            shlex.split(part, comments=True)
-    except ValueError:
-        return (line,)
-    return parts
-
-
-def _split(line: str) -> Words:
-    try:
-        return tuple(shlex.split(line, comments=True))
-    except ValueError:
-        return ()
+def _split_commands(line: str) -> Sequence[Words]:
+    """Return the commands of a line, or the whole line as one if a separator is in quotes, as after `sh -c`."""
+    for parts in (_SEPARATOR.split(line), [line]):
+        with suppress(ValueError):
+            return [tuple(shlex.split(part, comments=True)) for part in parts]
+    return ()
 
 
 def _drop_runner(words: Words) -> Words:

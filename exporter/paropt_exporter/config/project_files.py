@@ -30,8 +30,8 @@ from paropt_exporter.config.project_commands import (
     read_project_commands,
     read_xdist_options,
 )
-from paropt_exporter.config.pytest_arguments import drop_reports
 from paropt_exporter.config.recipe_files import JUSTFILES, MAKEFILES, TASKFILES
+from paropt_exporter.config.tool_arguments import drop_options, drop_pytest_reports, find_option
 from paropt_exporter.config.tool_options import read_tool_options
 from paropt_exporter.config.virtual_environment import VARIABLE, build_environment, find_virtual_environment_in
 from paropt_exporter.files import exists, find_home, is_file, is_folder, read_start
@@ -224,17 +224,17 @@ class Project:
 
     def _leave_out_of_isort(self, arguments: Words, folder: str) -> Words:
         options = read_tool_options("isort", self._read_text)
-        skipped = _find_option(arguments, "--skip", "-s") or options.get("skip")
+        skipped = find_option(arguments, "--skip", "-s") or options.get("skip")
         if skipped is None or folder in _split_list(skipped):
             return arguments
-        extends = _find_option(arguments, "--extend-skip") is not None  # replaces the list in the configuration
+        extends = find_option(arguments, "--extend-skip") is not None  # replaces the list in the configuration
         others = () if extends else _split_list(options.get("extend_skip", ""))
         return (*arguments, *(f"--extend-skip={each}" for each in (*others, folder)))
 
     def _leave_out_of_black(self, arguments: Words, folder: str) -> Words:
         options = read_tool_options("black", self._read_text)
-        pattern = _find_option(arguments, "--exclude") or options.get("exclude")
-        forced = _find_option(arguments, "--force-exclude") or options.get("force-exclude")
+        pattern = find_option(arguments, "--exclude") or options.get("exclude")
+        forced = find_option(arguments, "--force-exclude") or options.get("force-exclude")
         if pattern is None or forced is not None or _excludes(pattern, f"/{folder}/"):
             return arguments
         return (*arguments, f"--force-exclude=/{folder}/")
@@ -449,7 +449,7 @@ class Project:
 
     def drop_reports(self, arguments: Words) -> Words:
         """Return pytest's arguments without those that only change its output."""
-        return drop_reports(arguments, keep_coverage=self._limits_coverage)
+        return drop_pytest_reports(arguments, keep_coverage=self._limits_coverage)
 
     @cached_property
     def _limits_coverage(self) -> bool:
@@ -607,21 +607,10 @@ def _list_scripts(package: Mapping[str, object]) -> dict[str, str]:
 
 def _add_folder(arguments: Words, folder: str, options: tuple[str, ...], usual: str) -> Words:
     """Return arguments with one more folder to leave out. An option replaces the usual exclusions, and earlier ones."""
-    for at, word in enumerate(arguments):
-        name, equals, value = word.partition("=")
-        if name in options:
-            given = value if equals else "".join(arguments[at + 1 : at + 2])
-            return (*arguments[:at], f"{options[0]}={given},{folder}", *arguments[at + (1 if equals else 2) :])
-    return (*arguments, f"{options[0]}={','.join(filter(None, (usual, folder)))}")
-
-
-def _find_option(arguments: Words, *names: str) -> str | None:
-    """Return the value of the first option with one of the names."""
-    for word, after in zip(arguments, (*arguments[1:], ""), strict=True):
-        name, equals, value = word.partition("=")
-        if name in names:
-            return value if equals else after
-    return None
+    given = find_option(arguments, *options)
+    named = ",".join(filter(None, (usual if given is None else given, folder)))
+    any_option = re.compile("|".join(options))
+    return (*drop_options(arguments, any_option, any_option), f"{options[0]}={named}")
 
 
 def _excludes(pattern: str, path: str) -> bool:

@@ -86,6 +86,6 @@ def _find_kind(stage: Stage) -> str:
 
 
 def _list_programs(stages: Iterable[Stage]) -> set[str]:
-    commands = (command for stage in stages for command in (stage.run, *(stage.steps or ())))
+    commands = (command for stage in stages for command in stage.commands)
     words = (command.split() if isinstance(command, str) else command for command in commands)
     return {each[0] for each in words if each}

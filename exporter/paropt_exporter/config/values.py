@@ -207,6 +207,11 @@ class Stage(Struct, frozen=True, kw_only=True):
     """Whether it stays on this host in a lane of strategy dask. Other lanes ignore it."""
 
     @property
+    def commands(self) -> tuple[str | tuple[str, ...], ...]:
+        """The commands of `run` or `steps`, each a line or words; none for a call."""
+        return (self.run,) if self.run is not None else self.steps or ()
+
+    @property
     def traces_inputs(self) -> bool:
         """Whether its inputs are the files that its commands are seen to read (`inputs: auto`)."""
         return AUTO_INPUTS in (self.inputs or ())

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import logging
-import os
 import re
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from itertools import islice
@@ -48,11 +45,9 @@ _LAST_SUCCESS = families.RUN_LAST_SUCCESS.name.encode()
 
 # Textfiles:
 _MODE = 0o644  # node_exporter runs as another user; it must be able to read the file under a umask of 077 too
-_PREFIX, _SUFFIX = ".paropt-", ".tmp"
 _EXTENSION = ".prom"  # other files are not read
-_LONGEST_NAME = 255  # bytes of a file's name; each letter that is not ASCII takes 6 to 12
+_LONGEST_NAME = 245  # bytes, of the 255 of a file's name; it is written under a name of 10 more
 _DIGEST_CHARACTERS = 16
-_ABANDONED_SECONDS = 60.0  # writing a page takes far less
 _LARGEST_FILE_BYTES = 256 << 20  # twice a page of 10,000 stages
 _LONGEST_LINE_BYTES = 1 << 16
 _MOST_KNOWN_LINES = 10  # TYPE and one sample: each lane has its own file
@@ -101,47 +96,11 @@ def write_textfile(path: Path, page: bytes) -> None:
     """
     try:
         known = page if _LAST_SUCCESS in page else page + _read_known_success(path)
-        _replace_file(path, _HELP.sub(b"", known))
+        files.replace_file(path, _HELP.sub(b"", known), mode=_MODE, sync=True)
     except OSError as error:
         raise DeliveryError(
             f"cannot write {path}: {error.strerror}: check the folder's space and permissions"
         ) from None
-
-
-def _replace_file(path: Path, page: bytes) -> None:
-    # In the same folder, since a rename can't cross file systems; not *.prom, or node_exporter would read half a page.
-    with tempfile.NamedTemporaryFile(prefix=_PREFIX, suffix=_SUFFIX, dir=path.parent, delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            with suppress(OSError):  # a file system without locks: there, abandoned files are not removed
-                _lock_file(file.fileno())  # marks the file as being written
-            _remove_abandoned(path.parent, before_seconds=os.fstat(file.fileno()).st_mtime - _ABANDONED_SECONDS)
-            file.write(page)
-            file.flush()
-            os.fchmod(file.fileno(), _MODE)
-            os.fsync(file.fileno())  # otherwise a power failure can leave the new name with no content
-            temporary.replace(path)
-        except BaseException:  # remove the temporary file whatever happened, then raise again
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-
-
-def _remove_abandoned(folder: Path, *, before_seconds: float) -> None:
-    """Remove temporary files of exporters that were killed while writing.
-
-    These belong to this user, were last written before `before_seconds` of the file system's clock, and are unlocked.
-    """
-    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-        with suppress(OSError), files.open_for_reading(path, follow_links=False) as file:
-            status = os.fstat(file.fileno())
-            if status.st_uid == os.geteuid() and status.st_mtime < before_seconds:
-                _lock_file(file.fileno())
-                path.unlink()
-
-
-def _lock_file(descriptor: int) -> None:
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _read_known_success(path: Path) -> bytes:

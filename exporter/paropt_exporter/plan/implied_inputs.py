@@ -120,8 +120,8 @@ def _get_cwd(stage: Stage) -> str:
 
 def _iter_commands(stage: Stage) -> Iterator[Sequence[str]]:
     """Yield the commands of a stage, and the values of its variables."""
-    for command in (stage.run, *(stage.steps or ())):
-        yield (command,) if isinstance(command, str) else command or ()
+    for command in stage.commands:
+        yield (command,) if isinstance(command, str) else command
     yield tuple(stage.env.values())
 
 

@@ -81,7 +81,7 @@ class StageBuilder:
 
     def build(self, stage: Stage, arguments: tuple[str, ...]) -> PlannedStage:
         """Return the stage, with `arguments` in place of `{args}`. Runs the command of its items."""
-        folder = self._root / stage.cwd if stage.cwd else self._root
+        folder = self._config.get_folder(stage)
         env = {**self._find_environment(folder), **stage.env}
         template = _build_template(stage, arguments)
         tasks, skip, fault = self._build_tasks(stage, template, arguments, folder, env)
@@ -176,7 +176,7 @@ class StageBuilder:
     def _build_remote_options(self, stage: Stage) -> RemoteTaskOptions:
         """Return the options of tasks on other hosts, which receive only named variables of this process."""
         passed = {name: os.environ[name] for name in self._config.dask.pass_env if name in os.environ}
-        folder = self._root / stage.cwd if stage.cwd else self._root
+        folder = self._config.get_folder(stage)
         programs = self._find_environment(folder).get("PATH", "").partition(os.pathsep)[0]
         root = os.path.abspath(self._root)  # noqa: PTH100 -- a link stays as it is named
         return RemoteTaskOptions(
@@ -283,13 +283,9 @@ def _build_template(stage: Stage, arguments: tuple[str, ...]) -> Commands | None
 def _contains(stage: Stage, placeholder: str) -> bool:
     return any(
         placeholder in part
-        for command in _list_commands(stage)
+        for command in stage.commands
         for part in ((command,) if isinstance(command, str) else command)
     )
-
-
-def _list_commands(stage: Stage) -> Sequence[str | tuple[str, ...]]:
-    return (stage.run,) if stage.run is not None else stage.steps or ()
 
 
 def _build_work(stage: Stage, item: str | None, arguments: tuple[str, ...]) -> Work:
@@ -300,7 +296,7 @@ def _build_work(stage: Stage, item: str | None, arguments: tuple[str, ...]) -> W
 
 def _build_commands(stage: Stage, item: str | None, arguments: tuple[str, ...]) -> Commands:
     return Commands(
-        steps=tuple(_build_words(command, item, arguments, shell=stage.shell) for command in _list_commands(stage))
+        steps=tuple(_build_words(command, item, arguments, shell=stage.shell) for command in stage.commands)
     )
 
 

@@ -238,8 +238,13 @@ class Link:
             raise ConnectionAbortedError("this process ends")
         try:
             with self._lock:
-                kept, usage = self._shares.get_kept(), replace(self._shares.build_usage(), number=0)
-                hello = replace(self._hello, share=kept, usage=usage)
+                shares = self._shares
+                hello = replace(
+                    self._hello,
+                    share=shares.get_kept(),
+                    usage=shares.build_usage(),
+                    last_number=shares.last_number,
+                )
             connection.sendall(encode(hello))
             received, lines = LineBuffer(), list[bytes]()
             while not lines:
@@ -265,7 +270,6 @@ class Link:
         with self._lock:
             self._connection, self._received, self._heard_seconds = connection, received, self._clock.monotonic()
             self._unsent.clear()
-            self._shares.begin_session()
             self._sent = {}
             for message in others:
                 self._apply(message)

@@ -23,13 +23,14 @@ from paropt_exporter.terminal import to_unicode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PROTOCOL = 1
+PROTOCOL = 2
 LONGEST_LINE_BYTES = 64 * 1024 * 1024  # the state of a lane with 10,000 stages has 5 MB
 UNLIMITED = -1.0  # JSON has no infinity
 
 # Larger than any machine; the bounds keep sums over all runs finite.
 Cores = Annotated[float, Meta(ge=0.0, le=1e6)]
 Bytes = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+GrantNumber = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 ProcessId = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 
 
@@ -69,6 +70,7 @@ class Usage(Struct, frozen=True, kw_only=True, tag="usage"):
 class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     """The start of a session. `share`: the cores and bytes of an earlier session whose `serve` died; None: a new run.
 
+    `last_number`: that of the last grant of an earlier session; the first one of this session has the next number.
     `limited`: whether its tasks run on this machine and follow its share. `process`: an id that is the same in all
     sessions of a process, whose counters continue; "" from versions that send none.
     """
@@ -81,6 +83,7 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
     limited: bool = True
     share: tuple[Cores, float] | None = None
     usage: Usage = Usage()
+    last_number: GrantNumber = 0
     process: str = ""
 
 

@@ -26,8 +26,8 @@ class RunShares:
 
         Grant --apply--> current share --set_share--> run --confirm (by its number)--> Usage
 
-    Shares are numbered through all sessions, grants in each session. A grant is confirmed only once the run follows its
-    share; between two runs at once, since nothing is used then. `current` is None while the run is alone.
+    A share has the number of its grant; numbers grow through all sessions. A grant is confirmed only once the run
+    follows its share; between two runs at once, since nothing is used then. `current` is None while the run is alone.
     """
 
     def __init__(self, *, limited: bool, send: Callable[[Usage], None]) -> None:
@@ -37,10 +37,8 @@ class RunShares:
         self._run: ShareTaker | None = None
         self._usage = _build_idle_usage(0)
         self.current: MachineShare | None = _NO_SHARE if limited else None
-        self._last_number = 0
+        self.last_number = 0  # of the last grant
         self._unconfirmed: dict[int, MachineShare] = {}  # shares that the run may act on, by number
-        self._grants: dict[int, int] = {}  # the numbers of this session's grants, by those of the shares
-        self._received_number = 0  # of this session's last grant
 
     @property
     def run_id(self) -> str:
@@ -57,11 +55,6 @@ class RunShares:
         self._run = None
         self._confirm_idle()
 
-    def begin_session(self) -> None:
-        """Forget the numbers of the grants of an earlier session."""
-        self._grants.clear()
-        self._received_number = 0
-
     def come_back(self) -> None:
         """Follow shares again after an earlier session."""
         if self._limited and self.current is None:
@@ -77,13 +70,11 @@ class RunShares:
 
     def apply(self, grant: Grant) -> None:
         """Follow a grant."""
-        if not self._limited or grant.number == self._received_number:
+        if not self._limited or grant.number <= self.last_number:
             return  # a repeated grant only shows that `serve` lives
-        self._last_number += 1
-        self._received_number = self._grants[self._last_number] = grant.number
-        self._grants.pop(self._last_number - _MOST_UNCONFIRMED, None)
+        self.last_number = grant.number
         memory_bytes = math.inf if grant.memory_bytes < 0 else grant.memory_bytes
-        self._set(MachineShare(cores=grant.cores, memory_bytes=memory_bytes, number=self._last_number))
+        self._set(MachineShare(cores=grant.cores, memory_bytes=memory_bytes, number=grant.number))
 
     def confirm(self, usage: MachineUsage) -> None:
         """Send a demand, and forget shares older than the one that it follows."""
@@ -93,10 +84,10 @@ class RunShares:
         self._send(self.build_usage())
 
     def build_usage(self) -> Usage:
-        """Return the last demand with the number of the grant that it follows; 0: a grant of an earlier session."""
+        """Return the last demand."""
         usage = self._usage
         return Usage(
-            number=self._grants.get(usage.number, 0),
+            number=usage.number,
             cores_held=usage.cores_held,
             cores_wanted=usage.cores_wanted,
             memory_held_bytes=usage.memory_held_bytes,
@@ -108,7 +99,7 @@ class RunShares:
 
         None: there were no shares, or the run is alone by now.
         """
-        if not self._last_number or self.current is None:
+        if not self.last_number or self.current is None:
             return None
         shares = self._unconfirmed.values()
         memory_bytes = max((share.memory_bytes for share in shares), default=0.0)
@@ -116,7 +107,7 @@ class RunShares:
         return cores, UNLIMITED if math.isinf(memory_bytes) else memory_bytes
 
     def _confirm_idle(self) -> None:
-        self.confirm(_build_idle_usage(self._last_number))
+        self.confirm(_build_idle_usage(self.last_number))
 
     def _set(self, share: MachineShare | None) -> None:
         self.current = share

@@ -74,7 +74,7 @@ class Session:
         memory = UNLIMITED if math.isinf(share.memory_bytes) else share.memory_bytes
         last = self._grants[-1] if self._grants else None
         if last is None or (last.cores, last.memory_bytes) != (share.cores, memory):
-            number = 1 if last is None else last.number + 1
+            number = 1 + (self.hello.last_number if last is None else last.number)
             self._grants.append(Grant(number=number, cores=share.cores, memory_bytes=memory))
             self._send(self._grants[-1])
 
