@@ -32,7 +32,8 @@ _HEAD = """\
 
 # project: NAME                  # the label `project` of every metric; default: this folder's name
 
-# A lane is a way of running the stages. docs, standard and heavy exist even without this section.
+# A lane is a way of running the stages: all of them, or those in `stages: [NAME]` and the ones that they need. docs,
+# standard and heavy exist even without this section.
 lanes:
   # strategy: where Python functions run: thread, process, hybrid, adaptive or sequential.
   # workers: how many tasks run at once: auto, a number, or {{min: 1, max: 16, start: 4}}.

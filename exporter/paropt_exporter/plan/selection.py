@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from paropt_exporter.config.lanes import STANDARD
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.errors import UsageError
-from paropt_exporter.plan.stage_graph import find_reachable
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Stage
@@ -88,6 +88,11 @@ def select_stages(
         raise UsageError(f"no stage is left to run in lane {lane}: --skip leaves out all that were selected")
     named = kept & wanted if selection.patterns else kept
     return Selected(stages=tuple(stage for stage in stages if stage.name in kept), named=frozenset(named))
+
+
+def has_all(patterns: Iterable[str], stages: Sequence[Stage]) -> bool:
+    """Return whether each pattern selects at least one of the stages."""
+    return all(_find_matches(pattern, stages) for pattern in patterns)
 
 
 def _find_matches(pattern: str, stages: Sequence[Stage]) -> list[str]:
