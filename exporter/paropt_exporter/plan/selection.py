@@ -29,6 +29,12 @@ _WORDS_OF_OTHERS = {
     "status": "did you mean the command 'history'?", "graph": "did you mean the command 'plan'?",
     "validate": "did you mean the command 'check'?", "clean": "did you mean the command 'cache prune'?",
 }  # fmt: skip
+# Names that others give to the built-in stages, which `init` writes.
+_BUILT_IN = {
+    "lint": "quality_gates", "style": "quality_gates", "format": "quality_gates", "fmt": "quality_gates",
+    "types": "type_checking", "typecheck": "type_checking", "typing": "type_checking", "mypy": "type_checking",
+    "pytest": "unit_tests", "e2e": "integration_tests", "audit": "security_scan",
+}  # fmt: skip
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
@@ -133,6 +139,10 @@ def _suggest_name(
     known = [*names, *(command for command in commands if command[0] == pattern[:1])]  # `lint` is no misspelled `init`
     from difflib import get_close_matches  # here: for errors only
 
+    if (stage := pattern.partition("[")[0]) in names and pattern.endswith("]"):
+        return f" (a run of {stage!r} has all of its items)"
+    if _BUILT_IN.get(pattern) in names:
+        return f" (did you mean {_BUILT_IN[pattern]!r}?)"
     if sum(name.startswith(f"{pattern}_") for name in names) > 1:  # such as a stage for each project below
         return f" (did you mean '{pattern}_*'?)"
     parts = [name for name in names if name.startswith(pattern)]
