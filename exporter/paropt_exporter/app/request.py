@@ -14,6 +14,7 @@ from paropt_exporter.events import LiveStage, RunRecord
 from paropt_exporter.plan import Plan, PlanOptions
 
 if TYPE_CHECKING:
+    from paropt_exporter.engine.workers import OutputLogs
     from paropt_exporter.reports import ReportOption
 
 READER_SECONDS = 2.0  # for a stalled reader of the screen, once the exporter has to end
@@ -73,6 +74,9 @@ class Screen(Observer, Protocol):
 
     def notify_when_shown(self, tell: Callable[[], None]) -> None:
         """Call `tell`, from another thread, each time that all output is written."""
+
+    def add_live_output(self, logs: OutputLogs | None) -> OutputLogs | None:
+        """Return the logs, or some that also show output while a task runs."""
 
     def say(self, sentence: str) -> None:
         """Show one line."""

@@ -225,7 +225,10 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     )
     shown = run.add_mutually_exclusive_group()
     shown.add_argument(
-        "-v", "--verbose", action="store_true", help="show the output of every task, not only of failed ones"
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="show the output of every task, not only of failed ones, and line by line if it runs alone",
     )
     shown.add_argument(
         "-q",
