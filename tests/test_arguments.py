@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paropt_exporter import plan
+from paropt_exporter.config.values import Sla
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Scope
 from paropt_exporter.plan import Commands, Plan
@@ -131,6 +132,13 @@ def test_lane_with_a_number_that_no_stage_has_is_a_fault(tmp_path: Path) -> None
     assert "lanes.quick.stages[1]: unknown stage '9'" in fault
 
 
-def test_number_in_a_lane_needs_what_its_stage_needs(tmp_path: Path) -> None:
-    (fault,) = configs.faults(tmp_path, "lanes: {quick: {stages: [2]}}" + STAGES)
-    assert "'unit' needs 'lint', which is not in this lane: add it" in fault
+def test_lane_has_the_stages_that_its_stages_need(tmp_path: Path) -> None:
+    more = "- {number: 9, name: deploy, run: x, needs: [unit]}\n"
+    for word in ("9", "deploy"):
+        config = configs.read(tmp_path, f"lanes: {{release: {{stages: [{word}]}}}}" + STAGES + more)
+        assert config.lanes["release"].stages == ("lint", "unit", "deploy")
+
+
+def test_lane_may_limit_a_stage_that_it_has_as_a_need(tmp_path: Path) -> None:
+    config = configs.read(tmp_path, "lanes: {quick: {stages: [unit], sla: {lint: 5s}}}" + STAGES)
+    assert config.lanes["quick"].sla == {"lint": Sla(max=5)}

@@ -23,14 +23,26 @@ from support.repositories import Repository
 
 PAGE = (Path(__file__).parent.parent / "docs" / "coming-from.md").read_text()
 TOOLS = {
-    *("tox", "nox", "just", "go-task", "make", "doit", "moon", "Turborepo and Nx", "Bazel", "pytest-xdist"),
+    *(
+        "tox",
+        "nox",
+        "just",
+        "go-task",
+        "pre-commit",
+        "make",
+        "doit",
+        "moon",
+        "Turborepo and Nx",
+        "Bazel",
+        "pytest-xdist",
+    ),
     "GNU parallel and xargs",
 }
-OTHER_SECTIONS = {"What differs from all of them", "In a git hook"}
+OTHER_SECTIONS = {"What differs from all of them", "In a git hook", "Jobs of CI"}
 STAGES = ("lint", "build", "unit_tests", "e2e_tests")
 START_NO_LANE = {"check", "--list", "--dry-run"}
 # Flags whose effect is that of a run. The others select stages, and their selection is in the plan.
-ACT_ON_RUNS = {"-q", "--keep-going", "--fail-fast", "--failed"}
+ACT_ON_RUNS = {"-q", "-v", "--keep-going", "--fail-fast", "--failed"}
 
 
 def _rows() -> Iterator[tuple[str, str, str]]:

@@ -110,6 +110,18 @@ def test_word_of_another_runner_names_its_equivalent() -> None:
     assert "no stage 'heavy' (it is a lane: --lane heavy)" in message
 
 
+def test_usual_name_of_a_built_in_stage_suggests_that_stage() -> None:
+    stages = [Stage(number=1, name="quality_gates", run="true"), Stage(number=2, name="unit_tests", run="true")]
+    with pytest.raises(
+        UsageError, match=r"no stage 'lint' \(did you mean 'quality_gates'\?\), no stage 'mypy'; it has"
+    ):
+        select_stages(stages, Selection(patterns=("lint", "mypy")), lane="x", known=stages, lanes_of={})
+
+
+def test_single_item_cannot_be_selected() -> None:
+    assert "no stage 'unit_tests[a.py]' (a run of 'unit_tests' has all of its items)" in refusal("unit_tests[a.py]")
+
+
 def test_unknown_name_to_skip_is_rejected() -> None:
     assert "no stage 'lnit' (did you mean 'lint'?)" in refusal(skip=("lnit",))
 

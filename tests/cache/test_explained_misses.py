@@ -87,7 +87,7 @@ def test_turbo_4036_stage_whose_outputs_differ_from_run_to_run_is_named(project:
     stage = project.build_stage("build", outputs=("dist",))
     project.run(stage)
     assert project.run(stage, no_cache=True).said == [
-        "build: wrote another dist/out than before, though nothing that it names has changed"
+        "build: dist/out differs from the kept result, although no known input has changed"
     ]
 
 

@@ -342,7 +342,7 @@ def test_other_outputs_with_equal_inputs_take_the_proofs_back(project: TracedPro
     line = "cat src/a.py; date +%N > out"
     ran = [project.run(line, outputs=("out",)) for _ in range(3 + PROOFS)]
     assert not any(each.is_cached("lint") for each in ran)
-    why = "with the same inputs it wrote another out than before"
+    why = "with the same inputs it wrote a different out"
     assert ran[1].said == [f"lint: not cached: {why}"] and get_note(ran[2]) == why
 
 

@@ -374,7 +374,7 @@ def test_one_config_runs_the_projects_below(project: Path) -> None:
     assert [(stage.name, stage.run, stage.cwd) for stage in read.stages] == [
         ("quality_gates_apps_backend", "ruff check .", "apps/backend"),
         ("quality_gates_backend", "ruff check .", "backend"),
-        ("unit_tests_backend", "pytest -q tests", "backend"),
+        ("unit_tests_backend", "pytest -q tests {args}", "backend"),
     ]
     assert read.lanes["docs"].stages == ("quality_gates_apps_backend", "quality_gates_backend")
     assert "integration_tests" not in out  # a line for each stage that a project does not need would be too much

@@ -37,7 +37,22 @@ def _write(project: Path, **files: str) -> None:
 
 
 def _commands(detected: DetectedStages) -> dict[str, object]:
-    return {stage.name: stage.run or stage.steps for stage in detected.stages}
+    return {stage.name: _drop_arguments(stage.run) or stage.steps for stage in detected.stages}
+
+
+def _drop_arguments(command: object) -> object:
+    """Return a command without its last word if that is `{args}`, about which one test is."""
+    return command[:-1] if isinstance(command, tuple) and command[-1] == "{args}" else command
+
+
+def test_pytest_takes_arguments(project: Path) -> None:
+    _install(project.parent / "bin", "ruff", "pytest")
+    _write(project, ruff_dot_toml="", tests__test_one_dot_py="", tests__e2e__test_two_dot_py="")
+    assert [stage.run for stage in detect_stages(project).stages] == [
+        ("ruff", "check", "."),
+        ("pytest", "-q", "tests", "--ignore=tests/e2e", "{args}"),
+        ("pytest", "-q", "tests/e2e", "{args}"),
+    ]
 
 
 def test_python_project_gets_five_stages_for_its_own_tools(project: Path) -> None:
@@ -652,7 +667,7 @@ def test_file_without_stages_keeps_its_lanes_and_gets_the_detected_stages(projec
 
 
 def _unit_tests(project: Path) -> object:
-    return next(stage for stage in detect_stages(project).stages if stage.name == "unit_tests").run
+    return _drop_arguments(next(stage for stage in detect_stages(project).stages if stage.name == "unit_tests").run)
 
 
 def _write_suite_under_xdist(project: Path, size: int = 200_000) -> None:
@@ -1253,7 +1268,7 @@ def test_tests_get_the_variables_and_the_folder_of_the_project(project: Path) ->
         "commands = pytest\n"
     )
     (stage,) = detect_stages(project).stages
-    assert (stage.run, dict(stage.env), stage.cwd) == (("pytest", "-q"), {"DEBUG": "1"}, "tests")
+    assert (_drop_arguments(stage.run), dict(stage.env), stage.cwd) == (("pytest", "-q"), {"DEBUG": "1"}, "tests")
 
 
 def test_tests_that_also_run_with_coverage_run_once(project: Path) -> None:

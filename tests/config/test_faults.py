@@ -449,13 +449,6 @@ def test_checks_across_stages_run_beside_wrong_single_values(tmp_path: Path) -> 
     assert len(told) == 2, told
 
 
-def test_lane_must_contain_the_needs_of_its_stages(tmp_path: Path) -> None:
-    content = configs.stage() + "- {number: 2, name: two, run: x, needs: [one]}\nlanes: {short: {stages: [two]}}\n"
-    assert configs.faults(tmp_path, content) == [
-        "paropt.yml:4:26: lanes.short.stages[0]: 'two' needs 'one', which is not in this lane: add it"
-    ]
-
-
 def test_slots_and_memory_beyond_lane_and_machine_are_faults() -> None:
     value = {
         "lanes": {"a": {"workers": 2}, "b": {"workers": 2, "stages": ["small"]}, "c": {"strategy": "sequential"}},

@@ -272,6 +272,27 @@ def test_variables_that_a_script_exports_count_unless_it_only_uses_them_itself()
     assert (found.words, found.env) == (("pytest", "tests"), (("WIDTH", "3000"),))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Makefile", "export PYTHONPATH := src  # ours\nexport PY ?= python3\ntest:\n\t$(PY) -m pytest tests\n"),
+        ("Makefile", "DIR = src\nPYTHONPATH = $(DIR)\nexport PYTHONPATH OTHER\ntest:\n\tpython -m pytest tests\n"),
+        ("justfile", "export PYTHONPATH := 'src'\ntest:\n    python -m pytest tests\n"),
+    ],
+)
+def test_variables_that_recipes_export_count_unless_they_only_use_them_themselves(name: str, text: str) -> None:
+    (found,) = _find({name: text}).find_tests()
+    assert (found.words, found.python, found.env) == (
+        ("pytest", "tests"), ("python", "-m"), (("PYTHONPATH", "src"),)
+    )  # fmt: skip
+
+
+def test_exported_value_that_make_computes_does_not_count() -> None:
+    text = "export A = $(shell pwd)\nexport B\nexport C =\nunexport D\ntest:\n\tpytest\n"
+    (found,) = _find({"Makefile": text}).find_tests()
+    assert found.env == (("C", ""),)
+
+
 def test_workflows_for_pushes_and_pull_requests_count() -> None:
     job = "jobs: {test: {steps: [{run: 'pip install .'}, {run: pytest -m slow}]}}"
     files = {"ci.yml": f"on: [push]\n{job}", "release.yml": "on: release\njobs: {a: {steps: [{run: mypy src}]}}"}

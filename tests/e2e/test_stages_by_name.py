@@ -52,6 +52,18 @@ def test_run_has_the_stages_that_the_command_line_names(project: Path, words: li
     assert stages_of_last_run(project) == stages
 
 
+def test_named_stage_runs_in_the_first_lane_that_chooses_it_if_standard_does_not(tmp_path: Path) -> None:
+    lanes = "lanes: {standard: {stages: [lint]}, tools: {stages: [unit, plan]}, later: {stages: [plan]}}"
+    folder = projects.write(tmp_path, STAGES, lanes=lanes)
+    ran(folder, "unit")
+    ran(folder, "--stage", "plan")
+    ran(folder, "lint")
+    assert [(one["lane"], *sorted(projects.stages(one))) for one in projects.runs(folder)] == [
+        ("tools", "lint", "unit"), ("tools", "plan"), ("standard", "lint"),
+    ]  # fmt: skip
+    assert "lane tools of" in call_command(folder, "--dry-run", "plan*").stdout
+
+
 def test_arguments_reach_the_command(project: Path) -> None:
     ran(project, "unit", "--", "-k", "a b")
     assert lines(project / "ran.txt") == ["unit -k a b"]

@@ -89,7 +89,7 @@ class Exporter:
         self._logs = parts.open_task_logs(config, history, clock)
         self._workers = PoolWorkers(
             config.history_path.with_name(PROFILES_NAME),
-            logs=self._logs,
+            logs=setup.screen.add_live_output(self._logs),
             open_cluster=parts.build_cluster_opener(config, lambda: setup.signals.number),
         )
         self._jobserver = parts.build_jobserver(config)

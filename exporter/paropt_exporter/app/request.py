@@ -14,6 +14,7 @@ from paropt_exporter.events import LiveStage, RunRecord
 from paropt_exporter.plan import Plan, PlanOptions
 
 if TYPE_CHECKING:
+    from paropt_exporter.engine.workers import OutputLogs
     from paropt_exporter.reports import ReportOption
 
 READER_SECONDS = 2.0  # for a stalled reader of the screen, once the exporter has to end
@@ -22,16 +23,16 @@ READER_SECONDS = 2.0  # for a stalled reader of the screen, once the exporter ha
 class Request(Struct, frozen=True, kw_only=True):
     """The settings of the command line; None leaves a setting to the config.
 
-    `options`: those of each plan, without `affected_by` and `retry`, which are found when a run is planned.
-    `root` is the folder of a project without a config. `enter_root`: the config is in a folder above; run there.
-    `affected`: run only the stages that the changes since `affected_ref` affect (None: since where the branch left its
-    target). `watch`: run stages again when their inputs change. `no_cache`: run cached stages too, and replace their
-    results.
+    `lane` may be `auto`; None: the one that has the selected stages. `options`: those of each plan, without
+    `affected_by` and `retry`, which are found when a run is planned. `root`: the folder of a project without a config.
+    `enter_root`: the config is in a folder above; run there. `affected`: run only the stages that the changes since
+    `affected_ref` affect (None: since where the branch left its target). `watch`: run stages again when their inputs
+    change. `no_cache`: run cached stages too, and replace their results.
     """
 
     config_path: Path | None
     root: Path
-    lane: str
+    lane: str | None
     once: bool
     watch: bool = False
     enter_root: bool = False
@@ -73,6 +74,9 @@ class Screen(Observer, Protocol):
 
     def notify_when_shown(self, tell: Callable[[], None]) -> None:
         """Call `tell`, from another thread, each time that all output is written."""
+
+    def add_live_output(self, logs: OutputLogs | None) -> OutputLogs | None:
+        """Return the logs, or some that also show output while a task runs."""
 
     def say(self, sentence: str) -> None:
         """Show one line."""

@@ -21,10 +21,9 @@ from paropt_exporter.signals import Signals, has_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from paropt_exporter.app.request import Request, Screen
-    from paropt_exporter.config import Stage
+    from paropt_exporter.config import Config, Stage
     from paropt_exporter.events import Strategy
 
 
@@ -42,7 +41,7 @@ def run_lane(request: Request, screen: Screen) -> int:
     config = apply_host_config(as_read, host, push_url=request.push_url)
     if request.enter_root:
         os.chdir(config.root)
-    lane = _choose_lane(request, config.root, screen)
+    lane = _choose_lane(request, config, screen)
     # Here already, so that a misspelled stage leaves no history.
     stages, _ = plans.choose_stages(config, lane, request.options.selection, request.options.arguments)
     with ExitStack() as stack:
@@ -78,9 +77,11 @@ def is_sure_to_run_commands(request: Request, strategy: Strategy, stages: Iterab
     return any(choose_pool(each, chosen) == COMMANDS and (request.no_cache or not is_cached(each)) for each in stages)
 
 
-def _choose_lane(request: Request, root: Path, screen: Screen) -> str:
+def _choose_lane(request: Request, config: Config, screen: Screen) -> str:
+    if request.lane is None:
+        return plans.find_lane(config, request.options.selection)
     if request.lane != AUTO:
         return request.lane
-    lane, why = choose_lane(root, request.affected_ref)
+    lane, why = choose_lane(config.root, request.affected_ref)
     screen.inform(f"lane {lane}: {why}")
     return lane

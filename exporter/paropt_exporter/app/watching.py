@@ -17,11 +17,12 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from paropt_exporter.app.input_changes import InputChanges
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.errors import format_count, join_names
 from paropt_exporter.events import Result, RunRecord, StageRecord
 from paropt_exporter.git import find_git_folder, find_top_folder
 from paropt_exporter.plan import Selection, choose_stages
-from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
+from paropt_exporter.plan.stage_graph import map_dependents
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config

@@ -178,7 +178,7 @@ class ResultKeeper:
             if expected is not None and expected.files != kept.files:
                 self._disprove(reading, part)
                 other = min(file.path for file in {*expected.files} ^ {*kept.files})
-                why = Miss(CacheReason.UNCACHEABLE, f"with the same inputs it wrote another {other} than before")
+                why = Miss(CacheReason.UNCACHEABLE, f"with the same inputs it wrote a different {other}")
                 self._note_unkept(reading, part, why)
                 return why
             proofs = traced.find_candidates(weak).manifest.proofs
@@ -265,7 +265,7 @@ class ResultKeeper:
             if before is not None and before.files != entry.files:
                 paths = {file.path for file in {*before.files} ^ {*entry.files}}
                 named = f"{entry.stage} {entry.item}" if entry.item is not None else entry.stage
-                line = f"{named}: wrote another {min(paths)} than before, though nothing that it names has changed"
+                line = f"{named}: {min(paths)} differs from the kept result, although no known input has changed"
                 self._setup.say(line)
 
     def _send(self, entry: Entry) -> None:

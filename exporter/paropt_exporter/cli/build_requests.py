@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paropt_exporter.cli.project import is_found_above
-from paropt_exporter.config.lanes import STANDARD
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Strategy
 
@@ -33,7 +32,7 @@ def build_request(flags: Flags, *, once: bool) -> Request:
         config_path=path,
         root=Path.cwd(),
         enter_root=enter_root,
-        lane=get_lane(flags),
+        lane=flags.lane,
         once=once,
         watch=flags.watch,
         every_seconds=parse_duration_flag("--every", flags.every),
@@ -142,11 +141,6 @@ def parse_shard_flag(flags: Flags) -> Shard | None:
     from paropt_exporter.plan.sharding import parse_shard
 
     return parse_shard(flags.shard)
-
-
-def get_lane(flags: Flags) -> str:
-    """Return the lane of the flags, which may be `auto`."""
-    return STANDARD if flags.lane is None else str(flags.lane)
 
 
 def format_again(flags: Flags) -> str:

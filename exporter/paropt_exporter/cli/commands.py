@@ -18,7 +18,6 @@ from paropt_exporter.cli.build_requests import (
     build_selection,
     build_serve_request,
     format_again,
-    get_lane,
     list_config_flags,
     parse_duration_flag,
     resolve_path,
@@ -143,7 +142,7 @@ def _build_plan(flags: Flags, loaded: Config) -> Plan:
     """Build the plan that the flags select, from the config and the history."""
     from paropt_exporter.app import planning
 
-    lane = _choose_lane(flags, loaded.root)
+    lane = _choose_lane(flags, loaded)
     options = replace(build_plan_options(flags), affected_by=_build_change_finder(flags, loaded))
     failed = None
     if flags.failed:
@@ -193,7 +192,7 @@ def _choose_listed(flags: Flags, loaded: Config) -> tuple[str | None, Sequence[S
         return None, loaded.stages
     from paropt_exporter import plan as plans
 
-    lane = _choose_lane(flags, loaded.root)
+    lane = _choose_lane(flags, loaded)
     plans.require_lane(loaded, lane)
     if not selects:
         return lane, loaded.stages
@@ -233,12 +232,16 @@ def _keep_affected(loaded: Config, stages: Sequence[Stage], changes: ChangeFinde
     return [stage for stage in stages if stage.name in affected.reasons]
 
 
-def _choose_lane(flags: Flags, root: Path) -> str:
-    from paropt_exporter.config.lanes import choose_lane
+def _choose_lane(flags: Flags, loaded: Config) -> str:
+    if flags.lane is None:
+        from paropt_exporter import plan as plans
 
-    lane = get_lane(flags)
+        return plans.find_lane(loaded, build_selection(flags))
+    lane = str(flags.lane)
     if lane == AUTO:
-        lane, why = choose_lane(root, flags.affected or None)
+        from paropt_exporter.config.lanes import choose_lane
+
+        lane, why = choose_lane(loaded.root, flags.affected or None)
         print_message(f"lane {lane}: {why}")
     return lane
 
@@ -350,22 +353,23 @@ def _run_decisions(flags: Flags) -> int:
 
 def _run_profile(flags: Flags) -> int:
     from paropt_exporter import config
+    from paropt_exporter import plan as plans
     from paropt_exporter.cli import profile
     from paropt_exporter.cli.exit_guard import ExitGuard
     from paropt_exporter.clock import SystemClock
 
-    wanted = profile.ProfileRequest(
-        stage=flags.stage,
-        lane=get_lane(flags),
-        runs=flags.runs,
-        sizes=flags.sizes,
-        strategies=tuple(Strategy(name) for name in flags.strategies),
-    )
     path = find_config(flags)
     loaded = config.load_config(path, root=Path.cwd(), environ=os.environ)
     if path is not None and is_found_above(flags, path):
         loaded = replace(loaded, path=loaded.root / path.name)
         os.chdir(loaded.root)
+    wanted = profile.ProfileRequest(
+        stage=flags.stage,
+        lane=flags.lane or plans.find_lane(loaded, plans.Selection(patterns=(flags.stage,))),
+        runs=flags.runs,
+        sizes=flags.sizes,
+        strategies=tuple(Strategy(name) for name in flags.strategies),
+    )
     with ExitGuard():
         return profile.run(
             loaded,

@@ -359,9 +359,10 @@ def _warn_missing_needs(config: Config, lanes: Mapping[str, Lane], stages: list[
     writers = [stage for stage in stages if stage.outputs]
     if not writers:
         return
+    from paropt_exporter.config.needs import find_reachable
     from paropt_exporter.input_files import InputPatterns
     from paropt_exporter.plan.shared_outputs import OutputIndex
-    from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
+    from paropt_exporter.plan.stage_graph import map_dependents
     from paropt_exporter.plan.stage_patterns import list_input_patterns, list_output_patterns
 
     index = OutputIndex({stage.name: list_output_patterns(stage) for stage in writers})

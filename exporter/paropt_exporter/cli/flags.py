@@ -141,7 +141,7 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--lane",
         help="which lane to run: docs, standard, heavy, one of your own, or auto to choose from the git diff "
-        "(default: standard)",
+        "(default: standard, or the first lane that lists the named stages if standard leaves them out)",
     )
     run.add_argument(
         "-s",
@@ -225,7 +225,10 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
     )
     shown = run.add_mutually_exclusive_group()
     shown.add_argument(
-        "-v", "--verbose", action="store_true", help="show the output of every task, not only of failed ones"
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="show the output of every task, not only of failed ones, and line by line if it runs alone",
     )
     shown.add_argument(
         "-q",
@@ -519,7 +522,9 @@ def _add_profile_flags(profile: Parser) -> None:
         "stage", metavar="STAGE", help="the stage's name; it runs without its needs, and the history is not changed"
     )
     profile.add_argument(
-        "--lane", default=argparse.SUPPRESS, help="the lane to recommend settings for (default: standard)"
+        "--lane",
+        default=argparse.SUPPRESS,
+        help="the lane to recommend settings for (default: as for a run of the stage)",
     )
     profile.add_argument(
         "--runs",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 from paropt_exporter import files
 from paropt_exporter.cli.formatting import format_line, wrap_for_terminal
 from paropt_exporter.cli.streams import find_columns_of_terminal
+from paropt_exporter.config.placeholders import ARGS
 from paropt_exporter.errors import UsageError, format_count, join_names
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ _HEAD = """\
 
 # project: NAME                  # the label `project` of every metric; default: this folder's name
 
-# A lane is a way of running the stages. docs, standard and heavy exist even without this section.
+# A lane is a way of running the stages: all of them, or those in `stages: [NAME]` and the ones that they need. docs,
+# standard and heavy exist even without this section.
 lanes:
   # strategy: where Python functions run: thread, process, hybrid, adaptive or sequential.
   # workers: how many tasks run at once: auto, a number, or {{min: 1, max: 16, start: 4}}.
@@ -44,9 +46,10 @@ lanes:
 
 # A stage has a name, and one of run (a command), steps (commands, one after another) and call (module:function).
 # It starts at once, or after the stages in `needs: [NAME]`. Write plain names of programs: PATH begins with the active
-# virtual environment, or with the nearest .venv or venv, here or above. More keys: items (a task for each file of a
-# glob, line of a command's output, or entry of a list), retries, timeout, env, cwd, shell, file, sla, locks, exclusive,
-# memory, slots, inputs, outputs, cache, pass_env.
+# virtual environment, or with the nearest .venv or venv, here or above. {{args}} stands for the words after `--`, as in
+# `paropt-exporter unit_tests -- -k login`. More keys: items (a task for each file of a glob, line of a command's
+# output, or entry of a list), retries, timeout, env, cwd, shell, file, sla, locks, exclusive, memory, slots, inputs,
+# outputs, cache, pass_env.
 stages:
 """
 _LINTING = "quality_gates"  # changes of documents can't break other stages
@@ -237,7 +240,7 @@ def _format_command(command: str | tuple[str, ...]) -> str:
         return _quote(command)
     words = command
     is_text = not words[0][:1].isdigit() and (len(words) > 1 or words[0].lower() not in _BOOLEANS)
-    if is_text and all(map(_PLAIN_WORD.fullmatch, words)):
+    if is_text and all(_PLAIN_WORD.fullmatch(word) or word == ARGS for word in words):
         return " ".join(words)
     return f"[{', '.join(map(_quote, words))}]"
 

@@ -19,11 +19,11 @@ from paropt_exporter.cli.formatting import (
 )
 from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.config.credentials import HIDDEN
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.config.placeholders import SHELL
 from paropt_exporter.errors import format_count, join_names
 from paropt_exporter.events import CacheReason, SlaLimit
 from paropt_exporter.plan import Call, start_up
-from paropt_exporter.plan.stage_graph import find_reachable
 
 if TYPE_CHECKING:
     from paropt_exporter.cache.preview import Preview

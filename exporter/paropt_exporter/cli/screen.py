@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from paropt_exporter import logs
 from paropt_exporter.cli import summary
 from paropt_exporter.cli.formatting import format_line, format_seconds, wrap_for_terminal
+from paropt_exporter.cli.live_output import LiveOutput
 from paropt_exporter.cli.streams import LineStream, get_raw_stream, is_same_file
 from paropt_exporter.cli.writer import BackgroundWriter
 from paropt_exporter.clock import Clock, SystemClock
@@ -36,6 +37,8 @@ from paropt_exporter.terminal import GREEN, RED, YELLOW, paint, paint_summary, v
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
+
+    from paropt_exporter.engine.workers import OutputLogs
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +95,7 @@ class ConsoleScreen:
         self._flakiness: dict[str, Flakiness] = {}
         self._clock = SystemClock()
         self._refresh_seconds = refresh_seconds
+        self._live_output: LiveOutput | None = None
         self._table: _LiveTable | None = None  # only the thread that writes to `err` uses it
         self._tell_shown: Callable[[], None] | None = None
         self._err_writer = BackgroundWriter("paropt-stderr", say=self._write_line, tell_idle=self._on_idle)
@@ -123,6 +127,13 @@ class ConsoleScreen:
         shown = self._err_writer.wait(timeout_seconds)
         return self._out_writer.wait(timeout_seconds) and shown
 
+    def add_live_output(self, logs: OutputLogs | None) -> OutputLogs | None:
+        """Return the logs, or some that also show the output of a task that runs alone, if all output is shown."""
+        if not self._verbose or self._json_logs:
+            return logs
+        self._live_output = LiveOutput(logs, show=self.show, begin=lambda name: self._show_line(f"--- {name}"))
+        return self._live_output
+
     def say(self, sentence: str) -> None:
         columns = None if self._json_logs else self._err.columns
         lines = wrap_for_terminal(f"{'':{_TIME_COLUMNS}}{sentence}", columns, _TIME_COLUMNS)
@@ -146,6 +157,8 @@ class ConsoleScreen:
             writer.put(stream.resume)
         self._failed = {}
         self._output_cut = False
+        if self._live_output is not None and self._format_group is None:
+            self._live_output.begin_run(plan)
         with suppress(OSError):  # it was deleted
             self._folder = os.getcwd()  # noqa: PTH109 -- a text
         self._default_limits = plan.default_limits
@@ -243,6 +256,9 @@ class ConsoleScreen:
                 f"{name}: {message}, attempt {record.attempt + 1} follows",
                 fields=_describe_task(record),
             )
+        live = self._live_output
+        if live is not None and live.has_shown(record.stage, record.attempt):
+            return
         if self._verbose or (record.result.bad and record.final):
             self._show_output(record)
 

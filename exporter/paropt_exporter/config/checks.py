@@ -16,6 +16,7 @@ from paropt_exporter.config import model, raw_yaml
 from paropt_exporter.config.defaults import build_default_lanes, resolve_workers
 from paropt_exporter.config.faults import Fault, Location, suggest_name
 from paropt_exporter.config.lanes import AUTO
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.config.raw_yaml import RawStage
 from paropt_exporter.config.server_urls import LOOPBACK
 from paropt_exporter.config.stage_checks import check_stage
@@ -110,7 +111,6 @@ def _check_memory(place: Location, stage: dict[str, object], machine: Machine) -
 
 def _check_lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) -> Iterator[Fault]:
     names = raw_yaml.list_names(stages)
-    wanted = {raw_yaml.get_name(stage): raw_yaml.list_words(stage.get("needs")) for _, stage in stages}
     for lane, keys in lanes.items():
         if lane == AUTO:
             yield Fault(
@@ -122,15 +122,10 @@ def _check_lanes(lanes: dict[str, dict[str, object]], stages: list[RawStage]) ->
                 location=("lanes", lane, "workers"), message="sequential runs one task at a time: leave workers out"
             )
         yield from _check_limits(lane, keys, stages)
-        listed = _list_members(keys, stages)
-        for index, name in enumerate(listed if stages else []):
-            where = ("lanes", lane, "stages", index)
+        for index, name in enumerate(_list_chosen(keys, stages) if stages else []):
             if name not in names:
-                yield Fault(location=where, message=f"unknown stage {format_value(name)}{suggest_name(name, names)}")
-            for need in wanted.get(name, ()):
-                if need in names and need not in listed:
-                    message = f"{format_value(name)} needs {format_value(need)}, which is not in this lane: add it"
-                    yield Fault(location=where, message=message)
+                message = f"unknown stage {format_value(name)}{suggest_name(name, names)}"
+                yield Fault(location=("lanes", lane, "stages", index), message=message)
 
 
 def _check_limits(lane: str, keys: dict[str, object], stages: list[RawStage]) -> Iterator[Fault]:
@@ -138,15 +133,24 @@ def _check_limits(lane: str, keys: dict[str, object], stages: list[RawStage]) ->
     sla = raw_yaml.as_mapping(keys.get("sla"))
     if not stages or sla.keys() & {*Sla.__struct_fields__}:
         return
-    members = dict.fromkeys(_list_members(keys, stages)) if keys.get("stages") else raw_yaml.list_names(stages)
+    members = raw_yaml.list_names(stages)
+    if keys.get("stages"):
+        found = _find_members(keys, stages)
+        members = {name: None for name in members if name in found}
     for name in sla:
         if name != ALL_STAGES and name not in members:
             message = f"lane {lane} has no stage {format_value(name)}{suggest_name(name, members)}"
             yield Fault(location=("lanes", lane, "sla", name), message=message, on_key=True)
 
 
-def _list_members(lane: dict[str, object], stages: list[RawStage]) -> list[str]:
-    """Return the names of a lane's stages. A number means the stage with that number, unless it is a stage's name."""
+def _find_members(lane: dict[str, object], stages: list[RawStage]) -> set[str]:
+    """Return the names of the stages under a lane's `stages`, and of those that they need."""
+    needs = {raw_yaml.get_name(stage): raw_yaml.list_words(stage.get("needs")) for _, stage in stages}
+    return find_reachable(_list_chosen(lane, stages), lambda name: needs.get(name, ()))
+
+
+def _list_chosen(lane: dict[str, object], stages: list[RawStage]) -> list[str]:
+    """Return the names under a lane's `stages`. A number means the stage with that number, unless that is a name."""
     names = {str(stage.get("number")): raw_yaml.get_name(stage) for _, stage in stages if raw_yaml.get_name(stage)}
     names |= {name: name for name in raw_yaml.list_names(stages)}
     return [names.get(word, word) for word in raw_yaml.list_words(lane.get("stages"))]
@@ -155,7 +159,7 @@ def _list_members(lane: dict[str, object], stages: list[RawStage]) -> list[str]:
 def _check_slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], machine: Machine) -> Iterator[Fault]:
     """Yield a fault for each stage that a lane of this file could never start. Default lanes don't count."""
     most = {name: _find_max_workers(name, lane, machine) for name, lane in lanes.items()}
-    members = {name: set(_list_members(lane, stages)) for name, lane in lanes.items() if lane.get("stages")}
+    members = {name: _find_members(lane, stages) for name, lane in lanes.items() if lane.get("stages")}
     for place, stage in stages:
         slots = stage.get("slots")
         if not isinstance(slots, int) or isinstance(slots, bool) or slots > MOST_WORKERS:

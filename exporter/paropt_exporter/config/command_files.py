@@ -56,6 +56,10 @@ _COMPUTED_OPTION = re.compile(
     r"(?<!\S)--[\w-]{1,99}[ =][\"']?\$\{\{[^{}]*\}\}[\"']?(?!\S)"
 )  # in a workflow, such as values of its matrix
 _EXPORT = re.compile(r"""export +([A-Za-z_]\w*)=("[^"]*"|'[^']*'|[^\s"']*)\s*(?:#.*)?""")
+# In a makefile or justfile: a variable with its value, or names of variables that have their values elsewhere.
+_EXPORT_LINE = re.compile(
+    r"^export +([A-Za-z_]\w*(?= *[:?]{0,2}=)|\w[\w ]*$) *(?:[:?]{0,2}=[ \t]*(.*))?$", re.MULTILINE
+)
 _DEEPEST_VARIABLE = 5
 _MOST_BASES = 11  # levels of `extends`, the limit of GitLab
 _LONGEST_FOLDER = 500  # characters; a script could enter folders without end
@@ -142,13 +146,25 @@ def _fill_parameters(line: str, parameters: Mapping[str, str]) -> str:
 
 def _parse_recipe_lines(text: str, runner: str) -> Iterator[CommandLine]:
     variables = dict(_ASSIGNMENT.findall(text))
+    env = _find_exported(text, variables)
     recipes = parse_recipes(text)
     needs = {name: needed.split() for name, needed in _PREREQUISITES.findall(text)}
     for name, lines in recipes.items():
         built = (each for each in needs.get(name, ()) if recipes.get(each) and not _NO_PREPARATION.fullmatch(each))
         before = "; ".join(f"{runner} {each}" for each in built)
         for line in lines:
-            yield CommandLine(text=_fill_variables(_CONDITION.sub("", line), variables), group=name, before=before)
+            filled = _fill_variables(_CONDITION.sub("", line), variables)
+            yield CommandLine(text=filled, group=name, env=env, before=before)
+
+
+def _find_exported(text: str, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that a makefile or justfile exports at its top level and does not use itself."""
+    own = {name for names in _VARIABLE.findall(text) for name in names}
+    values: dict[str, str] = {}
+    for names, value in _EXPORT_LINE.findall(text):
+        given = {names: value} if value else {name: variables[name] for name in names.split() if name in variables}
+        values |= {name: _fill_variables(each, variables) for name, each in given.items() if name not in own}
+    return {name: value.partition(" #")[0].strip().strip("\"'") for name, value in values.items()}
 
 
 def _parse_script(text: str, group: str) -> Iterator[CommandLine]:

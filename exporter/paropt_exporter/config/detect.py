@@ -18,6 +18,7 @@ from paropt_exporter.config import npm_scripts, pre_commit
 from paropt_exporter.config.command_files import Words
 from paropt_exporter.config.locate import find_projects_below, has_config
 from paropt_exporter.config.npm_scripts import find_by_words, split_name
+from paropt_exporter.config.placeholders import ARGS
 from paropt_exporter.config.project_commands import ProjectCommand, read_xdist_options
 from paropt_exporter.config.project_files import SHELL_WORDS, Project
 from paropt_exporter.config.recipe_files import JUSTFILES, MAKEFILES
@@ -311,7 +312,13 @@ def _build_stage(project: Project, number: int, name: str, commands: list[Words]
         return Stage(number=number, name=name, run=lines[0], env=env, shell=True)
     if len(commands) > 1:
         return Stage(number=number, name=name, steps=tuple(commands), env=env, cwd=cwd)
-    return Stage(number=number, name=name, run=_run_tests_in_parallel(project, commands[0]), env=env, cwd=cwd)
+    command = _run_tests_in_parallel(project, commands[0])
+    takes_any = name in TEST_STAGES and (_count_start(command) or command[:2] in _TAKE_OPTIONS_LAST)
+    arguments = (ARGS,) if takes_any else ()
+    return Stage(number=number, name=name, run=(*command, *arguments), env=env, cwd=cwd)
+
+
+_TAKE_OPTIONS_LAST = (("go", "test"), ("cargo", "test"))  # as pytest does
 
 
 def _make_shell_line(project: Project, command: Words) -> str:

@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from paropt_exporter import host
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.config.parsed_configs import ParsedConfigs
 from paropt_exporter.config.units import LARGEST_FILE_BYTES, LONGEST_NAME, NAME_PATTERN, format_value
 from paropt_exporter.config.values import CheckedFile, Dask, Feedback, History, Lane, Push, Stage, Web
@@ -223,7 +224,7 @@ def _build_config(file: CheckedFile, *, path: Path | None, root: Path) -> Config
         notes = (*misnamed, *detected.notes, *describe_projects(root, detected.projects))
     return Config(
         project=file.project or _choose_project_name(root),
-        lanes=MappingProxyType(_resolve_stage_numbers(file.lanes, stages)),
+        lanes=MappingProxyType(_resolve_members(file.lanes, stages)),
         stages=stages,
         feedback=file.feedback,
         web=file.web,
@@ -237,15 +238,17 @@ def _build_config(file: CheckedFile, *, path: Path | None, root: Path) -> Config
     )
 
 
-def _resolve_stage_numbers(lanes: Mapping[str, Lane], stages: tuple[Stage, ...]) -> dict[str, Lane]:
-    """Replace the stage numbers in the lanes with names."""
+def _resolve_members(lanes: Mapping[str, Lane], stages: tuple[Stage, ...]) -> dict[str, Lane]:
+    """Replace the stages under the lanes' `stages`, by name or number, by the names of these and of their needs."""
     names = {str(stage.number): stage.name for stage in stages} | {stage.name: stage.name for stage in stages}
-    return {
-        name: replace(lane, stages=tuple(names.get(word, word) for word in lane.stages))
-        if lane.stages is not None
-        else lane
-        for name, lane in lanes.items()
-    }
+    needs = {stage.name: stage.needs for stage in stages}
+    resolved: dict[str, Lane] = {}
+    for name, lane in lanes.items():
+        if lane.stages is not None:
+            members = find_reachable([names.get(word, word) for word in lane.stages], lambda each: needs.get(each, ()))
+            lane = replace(lane, stages=tuple(each for each in needs if each in members))  # noqa: PLW2901
+        resolved[name] = lane
+    return resolved
 
 
 def _choose_project_name(root: Path) -> str:

@@ -240,7 +240,7 @@ class Lane(Struct, frozen=True, kw_only=True):
     fail_fast: Boolean = False
     """Whether the first failed stage ends the lane."""
     stages: StageSelection | None = None
-    """Only these stages, by name or number. Default: all."""
+    """Only these stages, by name or number, and those that they need. Default: all."""
 
     def includes(self, stage: Stage) -> bool:
         return self.stages is None or stage.name in self.stages

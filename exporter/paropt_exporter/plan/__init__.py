@@ -11,6 +11,7 @@ from paropt_exporter.plan.building import Retry as Retry
 from paropt_exporter.plan.building import build_plan as build_plan
 from paropt_exporter.plan.building import choose_stages as choose_stages
 from paropt_exporter.plan.building import describe_missing_stages as describe_missing_stages
+from paropt_exporter.plan.building import find_lane as find_lane
 from paropt_exporter.plan.building import parse_bounds as parse_bounds
 from paropt_exporter.plan.building import require_lane as require_lane
 from paropt_exporter.plan.flakiness import Flakiness as Flakiness

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from paropt_exporter.changes import ChangeFinder, Changes, UnknownChange
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.files import is_file
 from paropt_exporter.input_files import InputPatterns, join_pattern
 from paropt_exporter.plan.implied_inputs import find_implied_change
-from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
+from paropt_exporter.plan.stage_graph import map_dependents
 from paropt_exporter.plan.stage_patterns import list_input_patterns
 
 if TYPE_CHECKING:

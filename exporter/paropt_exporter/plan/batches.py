@@ -23,10 +23,11 @@ from types import MappingProxyType
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.config.placeholders import ITEMS, SHELL
 from paropt_exporter.cpu_demand import CORE_SLACK, WAITING_DEMAND, count_task_cores
 from paropt_exporter.environment import copy_environment
-from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
+from paropt_exporter.plan.stage_graph import map_dependents
 from paropt_exporter.plan.structure import Commands, KnownItems, PlannedStage, PlannedTask
 
 # For commands without a measurement: pytest with its plugins takes 0.3 to 0.5 s to start.

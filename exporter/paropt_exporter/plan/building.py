@@ -10,13 +10,15 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from paropt_exporter import host
+from paropt_exporter.config.lanes import DOCS, STANDARD
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS
 from paropt_exporter.errors import NothingAffected, UsageError
 from paropt_exporter.events import Scope, Shard, Strategy
 from paropt_exporter.plan.flakiness import Flakiness, OpenFailures
-from paropt_exporter.plan.selection import Selection, select_stages
+from paropt_exporter.plan.selection import Selection, has_all, select_stages
 from paropt_exporter.plan.stage_builder import StageBuilder, takes_arguments
-from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, order_stages
+from paropt_exporter.plan.stage_graph import map_dependents, order_stages
 from paropt_exporter.plan.structure import Bounds, KnownItems, Plan, PlannedStage, Split
 
 if TYPE_CHECKING:
@@ -210,6 +212,15 @@ def _add_earlier_runs(
     ]
 
 
+def find_lane(config: Config, selection: Selection) -> str:
+    """Return the lane for a selection without one: `standard`, or else the first with `stages` that has all of them."""
+    if selection.patterns and not has_all(selection.patterns, _filter_members(config, STANDARD)):
+        choosing = (name for name, lane in config.lanes.items() if lane.stages is not None)
+        fitting = (name for name in choosing if has_all(selection.patterns, _filter_members(config, name)))
+        return next(fitting, STANDARD)
+    return STANDARD
+
+
 def choose_stages(
     config: Config, lane: str, selection: Selection, arguments: tuple[str, ...] = ()
 ) -> tuple[list[Stage], Mapping[str, tuple[str, ...]]]:
@@ -238,8 +249,9 @@ def choose_stages(
 
 
 def _map_stages_to_lanes(config: Config) -> dict[str, list[str]]:
+    """Return the lanes that have each stage: first those that choose it, last `docs`, whose limits are short."""
     found: dict[str, list[str]] = {stage.name: [] for stage in config.stages}
-    for name, lane in config.lanes.items():
+    for name, lane in sorted(config.lanes.items(), key=lambda each: (each[1].stages is None, each[0] == DOCS)):
         for stage in found if lane.stages is None else found.keys() & set(lane.stages):
             found[stage].append(name)
     return found
@@ -356,13 +368,17 @@ def describe_missing_stages(config: Config) -> str:
 
 
 def _list_members(config: Config, lane: str) -> list[Stage]:
-    listed = config.lanes[lane].stages
-    wanted = None if listed is None else frozenset(listed)
-    members = [stage for stage in config.stages if wanted is None or stage.name in wanted]
+    members = _filter_members(config, lane)
     if not members:
         message = f"lane {lane} has {describe_missing_stages(config)}"
         raise UsageError("\n".join([message, *(f"  {note}" for note in config.notes)]))
     return members
+
+
+def _filter_members(config: Config, lane: str) -> list[Stage]:
+    listed = config.lanes[lane].stages
+    wanted = None if listed is None else frozenset(listed)
+    return [stage for stage in config.stages if wanted is None or stage.name in wanted]
 
 
 def _keep_failed_and_dependents(stages: list[Stage], only: Collection[str]) -> list[Stage]:

@@ -19,9 +19,10 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.events import Scope
-from paropt_exporter.plan.stage_graph import find_reachable, map_dependents, measure_chain
+from paropt_exporter.plan.stage_graph import map_dependents, measure_chain
 from paropt_exporter.plan.stage_load import count_usable_workers, sum_up_stage
 from paropt_exporter.plan.structure import Deadline, Plan, PlannedStage, compute_median, compute_quantile
 

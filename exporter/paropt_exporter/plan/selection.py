@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from paropt_exporter.config.lanes import STANDARD
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.errors import UsageError
-from paropt_exporter.plan.stage_graph import find_reachable
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Stage
@@ -28,6 +28,12 @@ _WORDS_OF_OTHERS = {
     "rerun": "did you mean --failed?",
     "status": "did you mean the command 'history'?", "graph": "did you mean the command 'plan'?",
     "validate": "did you mean the command 'check'?", "clean": "did you mean the command 'cache prune'?",
+}  # fmt: skip
+# Names that others give to the built-in stages, which `init` writes.
+_BUILT_IN = {
+    "lint": "quality_gates", "style": "quality_gates", "format": "quality_gates", "fmt": "quality_gates",
+    "types": "type_checking", "typecheck": "type_checking", "typing": "type_checking", "mypy": "type_checking",
+    "pytest": "unit_tests", "e2e": "integration_tests", "audit": "security_scan",
 }  # fmt: skip
 _GLOB_CHARACTERS = frozenset("*?[")
 
@@ -90,6 +96,11 @@ def select_stages(
     return Selected(stages=tuple(stage for stage in stages if stage.name in kept), named=frozenset(named))
 
 
+def has_all(patterns: Iterable[str], stages: Sequence[Stage]) -> bool:
+    """Return whether each pattern selects at least one of the stages."""
+    return all(_find_matches(pattern, stages) for pattern in patterns)
+
+
 def _find_matches(pattern: str, stages: Sequence[Stage]) -> list[str]:
     """Return the names that a pattern selects: an equal name, otherwise an equal number, otherwise a glob's matches."""
     named = [stage.name for stage in stages if stage.name == pattern]
@@ -128,6 +139,10 @@ def _suggest_name(
     known = [*names, *(command for command in commands if command[0] == pattern[:1])]  # `lint` is no misspelled `init`
     from difflib import get_close_matches  # here: for errors only
 
+    if (stage := pattern.partition("[")[0]) in names and pattern.endswith("]"):
+        return f" (a run of {stage!r} has all of its items)"
+    if _BUILT_IN.get(pattern) in names:
+        return f" (did you mean {_BUILT_IN[pattern]!r}?)"
     if sum(name.startswith(f"{pattern}_") for name in names) > 1:  # such as a stage for each project below
         return f" (did you mean '{pattern}_*'?)"
     parts = [name for name in names if name.startswith(pattern)]

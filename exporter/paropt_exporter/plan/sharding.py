@@ -23,10 +23,11 @@ from types import MappingProxyType
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.errors import UsageError, join_names
 from paropt_exporter.events import Scope, Shard
 from paropt_exporter.plan import batches
-from paropt_exporter.plan.stage_graph import find_reachable, map_dependents
+from paropt_exporter.plan.stage_graph import map_dependents
 from paropt_exporter.plan.structure import Commands, KnownItems, PlannedStage, PlannedTask, Split, compute_median
 from paropt_exporter.terminal import to_unicode
 

@@ -11,9 +11,9 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.input_files import InputPatterns
 from paropt_exporter.lazy_patterns import compile_later
-from paropt_exporter.plan.stage_graph import find_reachable
 from paropt_exporter.plan.stage_patterns import list_written
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, assert_never
 
+from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL, split_line
 from paropt_exporter.config.virtual_environment import build_environment
 from paropt_exporter.events import Scope, Strategy
 from paropt_exporter.executors.base import COMMANDS, DASK, PROCESSES, THREADS, RemoteTaskOptions
 from paropt_exporter.lazy_patterns import compile_later
-from paropt_exporter.plan.stage_graph import find_reachable
 from paropt_exporter.plan.structure import Call, Commands, PlannedStage, PlannedTask, Work
 
 if TYPE_CHECKING:

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
 from paropt_exporter.plan.structure import PlannedStage, compute_median
 
 UNKNOWN_SECONDS = 1.0  # of each stage, if no duration is known, so that only the graph decides the order
-
-
-def find_reachable(starts: Iterable[str], get_next: Callable[[str], Iterable[str]]) -> set[str]:
-    """Return all stages that can be reached from `starts` by `get_next`, including `starts`."""
-    found: set[str] = set()
-    waiting = [*starts]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += get_next(name)
-    return found
 
 
 def map_dependents(needs: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
