@@ -148,7 +148,7 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
         links=[_LANE_LINK],
     )
     by = "by (project, lane)"
-    longest = f"topk({MOST_LINES}, max {by} ({scope.over_range('max_over_time', names.RUN_LAST_DURATION)}))"
+    longest = f"topk({MOST_LINES}, {scope.rank_runs(f' {by} ')})"
     yield build_time_series(
         "How long does a run take, against its limit?",
         "The last whole run of each lane, or the present one once it takes a minute longer, on the slowest host, of "
