@@ -225,6 +225,7 @@ def _stuck() -> Iterator[Story]:
             **stage("computes", running="1x40", cpu="100+0.7x40", progress="0.5x40"),
             **stage("advances", running="1x40", cpu="100x40", progress="0x3 0.1x3 0.2x3 0.3x3 0.4x3 0.5x3 0.6x3 0.7x3"),
             **stage("rests", running="0x40", cpu="100x40", progress="1x40"),
+            **stage("not_known_to_run", running="1x9 stale", cpu="100x40", progress="0.5x40"),
         },
         then={"16m": (), "30m": ()},
     )
@@ -246,10 +247,17 @@ def _stuck() -> Iterator[Story]:
     )
     yield Story(
         alert=alert,
+        shows=Shows.FIRING,
+        # A busy host misses a scrape now and then.
+        given=stage("hangs", running="1x9 stale 1x30", cpu="100x9 stale 100x30", progress="0.5x9 stale 0.5x30"),
+        then={"15m": (), "16m": (firing("hangs"),)},
+    )
+    yield Story(
+        alert=alert,
         shows=Shows.RESTART,
         # The restart ends the stage that hung; the next run's hangs as well.
         given=stage("hangs", running="1x19 stale _ 1x40", cpu="100x19 stale _ 0x40", progress="0.5x19 stale _ 0x40"),
-        then={"16m": (firing("hangs"),), "21m": (), "39m": (), "40m": (firing("hangs"),)},
+        then={"16m": (firing("hangs"),), "21m": (firing("hangs"),), "22m": (), "39m": (), "40m": (firing("hangs"),)},
     )
 
 

@@ -183,7 +183,7 @@ def _build_idle_stage_query(series: SeriesSelector) -> str:
     stuck if runs end.
     """
     return (
-        f"{series.select_now(families.STAGE_RUNNING)} == 1\n"
+        f"{series.select_last(families.STAGE_RUNNING)} == 1\n"
         f"and\n{series.rate(families.STAGE_CPU)} < {_IDLE_CORES}\n"
         f"and\nchanges({series.select_now(families.STAGE_PROGRESS)}[{series.window}]) == 0\n"
         "unless on (job, instance, project, lane)\n"
