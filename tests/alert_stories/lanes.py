@@ -319,7 +319,13 @@ def _overdue() -> Iterator[Story]:
     alert = "ParoptLaneNotSucceeding"
 
     def lane(
-        name: str, *, success: str = "", failures: str = "0x60", stopped: str = "0x60", every: str = "600x60"
+        name: str,
+        *,
+        success: str = "",
+        failures: str = "0x60",
+        stopped: str = "0x60",
+        every: str = "600x60",
+        started: str = "",
     ) -> dict[str, str]:
         place = {**TARGET, "lane": name}
         return {
@@ -328,6 +334,7 @@ def _overdue() -> Iterator[Story]:
             series(families.RUNS, place, result="success"): "9x60",
             **({series(families.RUN_LAST_SUCCESS, place): success} if success else {}),
             **({series(families.RUN_INTERVAL, place): every} if every else {}),
+            **({series(families.RUN_STARTED, place): started} if started else {}),
         }
 
     def firing(name: str) -> Firing:
@@ -365,6 +372,20 @@ def _overdue() -> Iterator[Story]:
         given=lane("often", success="0x60", every="60x60"),
         then={"20m": (), "21m": (firing("often"),)},
     )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # The first run begins at 1m: overdue after 21m. One scrape fails.
+        given={
+            **lane("first_run_goes_on", started="60x28 stale 60x30"),
+            **lane("first_run_ended_without_success", started="60x26 stale", failures="0x26 1x30"),
+        },
+        then={
+            "36m": (),
+            "37m": (firing("first_run_goes_on"),),
+            "60m": (firing("first_run_goes_on"),),
+        },
+    )
     never_yet = tuple(map(firing, ("never_repeated_no_more", "never_and_gone")))
     late = tuple(map(firing, ("repeated_no_more", "success_unknown")))
     yield Story(
@@ -398,7 +419,8 @@ def _overdue() -> Iterator[Story]:
             **lane("failed_once", failures="1x60"),
             # Each evaluation comes 20 s after the end of a run.
             **lane("longer_than_its_interval", success="0 40+60x58", every="5x60"),
-            **lane("not_repeated", success="0x60", failures="5x60", every=""),
+            **lane("not_repeated", success="0x60", failures="5x60", started="0x60", every=""),
+            **lane("starts_after_a_success", success="1200x60", started="0x60"),
         },
         then={"30m": (), "40m": ()},
     )
