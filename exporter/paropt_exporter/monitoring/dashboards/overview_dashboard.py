@@ -346,13 +346,16 @@ def _build_place_columns(*labels: str) -> list[Column]:
 
 
 def _build_kept_ratio_query(scope: Scope, *by: str) -> str:
-    """Build the query for the ratio of stage checks that kept their limit in the time shown, from recorded series."""
+    """Build the query for the ratio of stage checks that kept their limit in the time shown, from recorded series.
+
+    A limit breaks before its stage is checked, so of a few runs there may be more broken limits than checks.
+    """
     grouped = f" by ({', '.join(by)}) " if by else ""
     broken, checks = (
         f"sum{grouped}(sum_over_time({scope.select_recorded(family)}[{DASHBOARD_RANGE}]))"
         for family in (names.SLA_VIOLATIONS, names.SLA_CHECKS)
     )
-    return f"(1 - {broken} / ({checks} > 0))"
+    return f"clamp_min(1 - {broken} / ({checks} > 0), 0)"
 
 
 def _compute_near_miss_ratio(target: float) -> float:
