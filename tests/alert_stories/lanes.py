@@ -225,6 +225,7 @@ def _stuck() -> Iterator[Story]:
             **stage("computes", running="1x40", cpu="100+0.7x40", progress="0.5x40"),
             **stage("advances", running="1x40", cpu="100x40", progress="0x3 0.1x3 0.2x3 0.3x3 0.4x3 0.5x3 0.6x3 0.7x3"),
             **stage("rests", running="0x40", cpu="100x40", progress="1x40"),
+            **stage("not_known_to_run", running="1x9 stale", cpu="100x40", progress="0.5x40"),
         },
         then={"16m": (), "30m": ()},
     )
@@ -246,10 +247,17 @@ def _stuck() -> Iterator[Story]:
     )
     yield Story(
         alert=alert,
+        shows=Shows.FIRING,
+        # A busy host misses a scrape now and then.
+        given=stage("hangs", running="1x9 stale 1x30", cpu="100x9 stale 100x30", progress="0.5x9 stale 0.5x30"),
+        then={"15m": (), "16m": (firing("hangs"),)},
+    )
+    yield Story(
+        alert=alert,
         shows=Shows.RESTART,
         # The restart ends the stage that hung; the next run's hangs as well.
         given=stage("hangs", running="1x19 stale _ 1x40", cpu="100x19 stale _ 0x40", progress="0.5x19 stale _ 0x40"),
-        then={"16m": (firing("hangs"),), "21m": (), "39m": (), "40m": (firing("hangs"),)},
+        then={"16m": (firing("hangs"),), "21m": (firing("hangs"),), "22m": (), "39m": (), "40m": (firing("hangs"),)},
     )
 
 
@@ -311,7 +319,13 @@ def _overdue() -> Iterator[Story]:
     alert = "ParoptLaneNotSucceeding"
 
     def lane(
-        name: str, *, success: str = "", failures: str = "0x60", stopped: str = "0x60", every: str = "600x60"
+        name: str,
+        *,
+        success: str = "",
+        failures: str = "0x60",
+        stopped: str = "0x60",
+        every: str = "600x60",
+        started: str = "",
     ) -> dict[str, str]:
         place = {**TARGET, "lane": name}
         return {
@@ -320,6 +334,7 @@ def _overdue() -> Iterator[Story]:
             series(families.RUNS, place, result="success"): "9x60",
             **({series(families.RUN_LAST_SUCCESS, place): success} if success else {}),
             **({series(families.RUN_INTERVAL, place): every} if every else {}),
+            **({series(families.RUN_STARTED, place): started} if started else {}),
         }
 
     def firing(name: str) -> Firing:
@@ -357,6 +372,20 @@ def _overdue() -> Iterator[Story]:
         given=lane("often", success="0x60", every="60x60"),
         then={"20m": (), "21m": (firing("often"),)},
     )
+    yield Story(
+        alert=alert,
+        shows=Shows.FIRING,
+        # The first run begins at 1m: overdue after 21m. One scrape fails.
+        given={
+            **lane("first_run_goes_on", started="60x28 stale 60x30"),
+            **lane("first_run_ended_without_success", started="60x26 stale", failures="0x26 1x30"),
+        },
+        then={
+            "36m": (),
+            "37m": (firing("first_run_goes_on"),),
+            "60m": (firing("first_run_goes_on"),),
+        },
+    )
     never_yet = tuple(map(firing, ("never_repeated_no_more", "never_and_gone")))
     late = tuple(map(firing, ("repeated_no_more", "success_unknown")))
     yield Story(
@@ -390,7 +419,8 @@ def _overdue() -> Iterator[Story]:
             **lane("failed_once", failures="1x60"),
             # Each evaluation comes 20 s after the end of a run.
             **lane("longer_than_its_interval", success="0 40+60x58", every="5x60"),
-            **lane("not_repeated", success="0x60", failures="5x60", every=""),
+            **lane("not_repeated", success="0x60", failures="5x60", started="0x60", every=""),
+            **lane("starts_after_a_success", success="1200x60", started="0x60"),
         },
         then={"30m": (), "40m": ()},
     )

@@ -15,6 +15,8 @@ from paropt_exporter.autoscaling.feedback import (
     Feedback,
     QuerySpec,
     SignalCollector,
+    build_past_durations_query,
+    build_past_size_query,
     build_pool_query,
 )
 from paropt_exporter.autoscaling.policy.query_size import PoolReading
@@ -27,6 +29,7 @@ from paropt_exporter.events import PoolStatistics
 from paropt_exporter.plan import Bounds
 from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock, Recorder
 from support import fake_prometheus as fakes
+from support.deployed import check_queries
 
 NOW = START_TIMESTAMP_SECONDS + 1000.0
 WINDOW = 60.0
@@ -221,6 +224,28 @@ def test_past_is_asked_for_again_after_an_hour(tmp_path: Path) -> None:
             clock.advance(3600.0)
             server.reply = answer("9")
             assert feedback.load_past_runs("standard").sizes == {"commands": 9.0}
+
+
+def test_past_durations_have_the_last_value_of_each_hour(tmp_path: Path) -> None:
+    """Also of runs that were scraped for minutes only, and of one in the present hour."""
+    stage = 'paropt_stage_last_duration_seconds{job="ci",instance="a",project="shop",lane="standard",stage="lint"}'
+    query = build_past_durations_query("shop", "standard")
+    given = {stage: "_x20 8 2 stale _x57 8 4 stale _x57 8x1 9 stale"}  # two values at 20m, at 80m and at 140m
+    lint = '{stage="lint"}'
+    check_queries(tmp_path, given, [(query, "30m", {lint: 2}), (query, "90m", {lint: 3}), (query, "150m", {lint: 4})])
+
+
+def test_past_sizes_are_of_hosts_that_ran_the_lane(tmp_path: Path) -> None:
+    def host(name: str, lane: str, size: str) -> dict[str, str]:
+        target = f'job="ci",instance="{name}",project="shop"'
+        return {
+            f'paropt_control_recommended_size{{{target},pool="commands"}}': size,
+            f'paropt_run_in_progress{{{target},lane="{lane}"}}': "1 0 stale",
+        }
+
+    given = {**host("a", "standard", "4x9"), **host("b", "standard", "6x9"), **host("c", "heavy", "9x9")}
+    sizes = {'{pool="commands"}': 6.0}
+    check_queries(tmp_path, given, [(build_past_size_query("shop", "standard"), "9m", sizes)])
 
 
 def test_queries_escape_labels_and_name_defined_metrics() -> None:

@@ -51,3 +51,28 @@ def test_limit_that_a_running_stage_has_broken_shows_how_long_it_runs(tmp_path: 
     breach = {f'paropt_sla_breached{{{_STAGE},severity="normal"}}': "0 0 1 1 1"}
     labels = '{project="demo",lane="standard",stage="lint",instance="a"}'
     check_queries(tmp_path, {**_LASTS, **_STARTS, **breach}, [(query, "1m", {}), (query, "4m", {labels: 240})])
+
+
+@pytest.mark.parametrize(
+    ("title", "labels", "limit"),
+    [
+        (_NEAREST, '{project="demo",lane="standard",stage="lint"}', 100),
+        (_SLOWEST, '{stage="lint"}', 1),
+        (_USED, "{}", 100),
+        ("How long does each stage take, against its limit?", '{stage="lint"}', 1),
+        ("How long does a run take, against its limit?", '{project="demo",lane="standard"}', 1),
+    ],
+)
+def test_first_run_counts_while_it_goes_on(tmp_path: Path, title: str, labels: str, limit: float) -> None:
+    """A stage that hung in its first run was in no panel of durations, even after it had broken its limit."""
+    query, _ = ask(title, Options(), "1m")
+    limits = {series: values for series, values in _LASTS.items() if "limit" in series}
+    check_queries(tmp_path, {**limits, **_STARTS}, [(query, "3m", {labels: 180 / limit}), (query, "5m", {})])
+
+
+def test_first_run_is_among_the_ten_lines_of_a_chart(tmp_path: Path) -> None:
+    """Other stages don't hide it, although ten of them have durations."""
+    query, _ = ask("How long does each stage take, against its limit?", Options(), "1m")
+    ended = {f'paropt_stage_last_duration_seconds{{{_LANE},stage="s{number}"}}': "9x9" for number in range(10)}
+    hangs = {f"paropt_stage_started_timestamp_seconds{{{_STAGE}}}": "_ 60x9"}
+    check_queries(tmp_path, {**ended, **hangs}, [(f"({query}) > 9", "3m", {'{stage="lint"}': 120})])

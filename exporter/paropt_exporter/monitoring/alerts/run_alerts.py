@@ -183,7 +183,7 @@ def _build_idle_stage_query(series: SeriesSelector) -> str:
     stuck if runs end.
     """
     return (
-        f"{series.select_now(families.STAGE_RUNNING)} == 1\n"
+        f"{series.select_last(families.STAGE_RUNNING)} == 1\n"
         f"and\n{series.rate(families.STAGE_CPU)} < {_IDLE_CORES}\n"
         f"and\nchanges({series.select_now(families.STAGE_PROGRESS)}[{series.window}]) == 0\n"
         "unless on (job, instance, project, lane)\n"
@@ -355,7 +355,8 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
         link=LANE.labels,
         meaning=(
             "The whole lane runs with `--every`. For a quarter of an hour its last success has been older than two "
-            "intervals and than five minutes, or at least two runs had ended and none had succeeded. While "
+            "intervals and than five minutes. A lane that has never succeeded counts if at least two runs have ended, "
+            "or if the present one began that long ago. While "
             "ParoptStageFailing, ParoptStageStuck or ParoptSlaCriticalViolation fires for one of its stages, the "
             "example configuration of Alertmanager does not send this one."
         ),
@@ -383,11 +384,15 @@ def _build_overdue_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_overdue_query(series: SeriesSelector) -> str:
-    """Build the query for lanes without success for two of their intervals, or with two runs and no success at all."""
+    """Build the query for lanes without success for two of their intervals, or with two runs and no success at all.
+
+    Without a success, the intervals count from the start of the present run: the first one may never end.
+    """
     succeeded, interval = series.select_last(families.RUN_LAST_SUCCESS), series.select_last(families.RUN_INTERVAL)
+    started = series.select_last(families.RUN_STARTED)
     unsuccessful = series.select_last(families.RUNS, result=Without((Result.SUCCESS.value,)))
     return (
-        f"time() - {succeeded} > clamp_min(2 * {interval}, {_SHORTEST_OVERDUE_SECONDS})\n"
+        f"time() - ({succeeded} or {started}) > clamp_min(2 * {interval}, {_SHORTEST_OVERDUE_SECONDS})\n"
         f"or\n(\n  sum without (result) ({unsuccessful}) >= 2\nand\n  {interval}\n)\n"
         f"unless\n{succeeded}"
     )

@@ -135,7 +135,7 @@ def _iter_recent_panels(scope: Scope) -> Iterator[Panel]:
 
 
 def _build_durations(scope: Scope) -> Panel:
-    longest = f"topk({MOST_LINES}, max {_BY} ({scope.over_range('max_over_time', names.STAGE_LAST_DURATION)}))"
+    longest = f"topk({MOST_LINES}, {scope.rank_stages(f' {_BY} ')})"
     return build_time_series(
         "How long does each stage take, against its limit?",
         "The last duration of each stage, or that of its present run once it takes a minute longer, on the slowest "

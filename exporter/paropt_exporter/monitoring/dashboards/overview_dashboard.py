@@ -148,7 +148,16 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
         links=[_LANE_LINK],
     )
     by = "by (project, lane)"
-    longest = f"topk({MOST_LINES}, max {by} ({scope.over_range('max_over_time', names.RUN_LAST_DURATION)}))"
+    yield build_bar_gauge(
+        "Which lanes succeeded longest ago?",
+        "Time since the last success of each lane, on any host; the ten longest. Much longer than its schedule: it "
+        "fails each time, or nothing starts it. Of a removed lane, delete the Pushgateway's group or the textfile.",
+        Query(expr=f"topk(10, time() - max {by} ({scope.select(names.RUN_LAST_SUCCESS)}))", legend=_LANE),
+        Scale(unit="s"),
+        no_value="no success",
+        links=[_LANE_LINK],
+    )
+    longest = f"topk({MOST_LINES}, {scope.rank_runs(f' {by} ')})"
     yield build_time_series(
         "How long does a run take, against its limit?",
         "The last whole run of each lane, or the present one once it takes a minute longer, on the slowest host, of "
@@ -346,13 +355,16 @@ def _build_place_columns(*labels: str) -> list[Column]:
 
 
 def _build_kept_ratio_query(scope: Scope, *by: str) -> str:
-    """Build the query for the ratio of stage checks that kept their limit in the time shown, from recorded series."""
+    """Build the query for the ratio of stage checks that kept their limit in the time shown, from recorded series.
+
+    A limit breaks before its stage is checked, so of a few runs there may be more broken limits than checks.
+    """
     grouped = f" by ({', '.join(by)}) " if by else ""
     broken, checks = (
         f"sum{grouped}(sum_over_time({scope.select_recorded(family)}[{DASHBOARD_RANGE}]))"
         for family in (names.SLA_VIOLATIONS, names.SLA_CHECKS)
     )
-    return f"(1 - {broken} / ({checks} > 0))"
+    return f"clamp_min(1 - {broken} / ({checks} > 0), 0)"
 
 
 def _compute_near_miss_ratio(target: float) -> float:

@@ -67,20 +67,38 @@ class Scope(Struct, frozen=True, kw_only=True):
         return f"{function}({self.select(family, over=DASHBOARD_RANGE)} @ end())"
 
     def longest_run(self, by: str = "") -> str:
-        """Return the duration of a lane's slowest last run, or of the present one once it takes a minute longer."""
+        """Return the duration of a lane's slowest last run, or of the present one once it takes a minute longer.
+
+        Of a lane that has never ended, it is that of the present run.
+        """
         return self._longest(names.RUN_STARTED, names.RUN_LAST_DURATION, by)
 
     def longest_stage(self, by: str) -> str:
         """Return the same for a stage."""
         return self._longest(names.STAGE_STARTED, names.STAGE_LAST_DURATION, by)
 
+    def rank_runs(self, by: str) -> str:
+        """Return the greatest last duration of each lane in the dashboard's time range, by which a chart chooses.
+
+        Lanes that have never ended come first: their value is the time of their start, greater than any duration.
+        """
+        return self._rank(names.RUN_STARTED, names.RUN_LAST_DURATION, by)
+
+    def rank_stages(self, by: str) -> str:
+        """Return the same for stages."""
+        return self._rank(names.STAGE_STARTED, names.STAGE_LAST_DURATION, by)
+
     def elapsed(self, started: Family, by: str = "") -> str:
         """Return how long the oldest has been running; until the next scrape, also of one that has just ended."""
         return f"time() - min{by}({self.select(started)})"
 
     def _longest(self, started: Family, last: Family, by: str) -> str:
-        before = f"max{by}({self.select(last)})"
-        return f"({self.elapsed(started, by)} > {before} + {_BETWEEN_SCRAPES_SECONDS} or {before})"
+        before, elapsed = f"max{by}({self.select(last)})", self.elapsed(started, by)
+        return f"({elapsed} > {before} + {_BETWEEN_SCRAPES_SECONDS} or {before} or {elapsed})"
+
+    def _rank(self, started: Family, last: Family, by: str) -> str:
+        ended, never_ended = self.over_range("max_over_time", last), self.over_range("last_over_time", started)
+        return f"max{by}({ended}) or max{by}({never_ended})"
 
     @property
     def recorded_window(self) -> str:
