@@ -16,9 +16,11 @@ from support.real_servers import SET_BY_CI
 
 pytest_plugins = ["support.bounds"]
 
-# A shell without job control starts background jobs with this signal ignored, and so would every command of the tests.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell without job control starts background jobs with SIGINT ignored, and `nohup` starts its command with SIGHUP
+# ignored, and so would every command of the tests.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")

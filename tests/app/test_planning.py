@@ -44,3 +44,10 @@ def test_flag_failed_reports_a_shard_without_failures(tmp_path: Path) -> None:
     whole = build_plan(configs.read(tmp_path, configs.stage()), "standard")
     line = format_failures(replace(whole, stages=()), Failures(stages=frozenset({"one"}), items={}, succeeded=()))
     assert line == "--failed runs nothing in this shard"
+
+
+def test_flag_failed_names_stages_that_have_not_run_yet(tmp_path: Path) -> None:
+    whole = build_plan(configs.read(tmp_path, "stages: [{name: one, run: a}, {name: two, run: b}]"), "standard")
+    failed = Failures(stages=frozenset({"one"}), items={}, succeeded=("three",), unknown=("two", "new"))
+    line = format_failures(whole, failed)
+    assert line == "--failed runs one, two; leaves out three, which succeeded; and new, not run yet"

@@ -171,6 +171,18 @@ def test_missing_content_is_a_miss(tmp_path: Path, server: str) -> None:
     assert (ran.called, ran.said) == (["build"], [])
 
 
+def test_content_that_the_server_has_is_not_uploaded_again(tmp_path: Path, server: str) -> None:
+    for name in ("one", "two"):
+        host = make_host(tmp_path, name)
+        host.run(host.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, access=WRITER, writes=True))
+        contents = {path: path.stat().st_mtime_ns for path in list_files(tmp_path, "cas")}
+        if name == "one":
+            first = contents
+            shutil.rmtree(tmp_path / "nginx/files/ac")
+    assert len(list_files(tmp_path, "ac")) == 1
+    assert contents.items() >= first.items()
+
+
 def test_result_under_a_foreign_key_is_refused(tmp_path: Path, server: str) -> None:
     first, second = make_host(tmp_path, "one"), make_host(tmp_path, "two")
     first.run(first.build_stage("build", outputs=("dist",)), remote=RemoteCache(server, access=WRITER, writes=True))

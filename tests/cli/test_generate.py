@@ -47,13 +47,25 @@ def test_file_that_is_no_text_is_replaced(tmp_path: Path, files: dict[str, str])
     assert schema.read_text() == files["docs/paropt.schema.json"]
 
 
-def test_empty_folder_is_an_error_that_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["docs", "--out", ""], "--out: the path is empty: correct it, or leave the flag out\n"),
+        ([], "generate: name what to write (alerts, "),
+    ],
+    ids=["empty folder", "no arguments"],
+)
+def test_files_are_written_to_the_current_folder_only_by_their_kind(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    fault: str,
 ) -> None:
     """`--out "$UNSET"` would replace the project's own docs/runbook.md."""
     monkeypatch.chdir(tmp_path)
-    assert main.main(["generate", "docs", "--out", ""]) == 2
-    assert capsys.readouterr().err == "paropt-exporter: --out: the path is empty: correct it, or leave the flag out\n"
+    assert main.main(["generate", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"paropt-exporter: {fault}")
     assert [*tmp_path.iterdir()] == []
 
 

@@ -1309,6 +1309,17 @@ def test_unittest_runs_tests_of_a_project_without_pytest(project: Path) -> None:
     assert _unit_tests(project) == ("python", "-m", "unittest", "discover", "-s", "tests", "-t", ".")
 
 
+def test_unittest_does_not_run_tests_of_a_project_that_uses_pytest(project: Path) -> None:
+    _install(project.parent / "bin", "python")
+    _write(project, tests__test_a_dot_py="import unittest\n", requirements_dot_txt="pytest\n")
+    detected = detect_stages(project)
+    assert detected.stages == ()
+    assert any(
+        note.startswith("unit_tests left out: the project uses pytest, but it is neither in its")
+        for note in detected.notes
+    )
+
+
 def test_python3_replaces_a_missing_python(project: Path) -> None:
     _install(project.parent / "bin", "python3")
     _write(project, tox_dot_ini="[testenv]\ncommands = python -m unittest\n")

@@ -116,8 +116,8 @@ def test_parts_of_a_url_are_hidden_as_written_and_decoded() -> None:
     assert shown.split() == ["***"] * 6
 
 
-def test_credentials_of_a_url_are_hidden_as_requests_sends_them() -> None:
-    url = "https://me%40org:p%C3%A4ss@host/x"
+@pytest.mark.parametrize("url", ["https://me%40org:p%C3%A4ss@host/x", "https://t0ken-value:@host/x"])
+def test_credentials_of_a_url_are_hidden_as_requests_sends_them(url: str) -> None:
     sent = requests.Session().prepare_request(requests.Request("GET", url)).headers["Authorization"]
     assert credentials.hide_secrets(f"moved to /{sent}", credentials.list_url_secrets(url)) == "moved to /Basic ***"
 

@@ -23,6 +23,8 @@ from paropt_exporter.errors import UsageError
         ([f"tests/test_{n}.py" for n in range(3)], "standard"),
         ([f"tests/test_{n}.py" for n in range(4)], "heavy"),
         ([f"src/a{n}.test.ts" for n in range(4)], "heavy"),
+        ([f"src/__tests__/a{n}.js" for n in range(4)], "heavy"),
+        ([*(f"a{n}.py" for n in range(5)), *(f"tests/test_{n}.py" for n in range(3))], "standard"),
         ([f"data{n}.csv" for n in range(50)], "standard"),
         (["pyproject.toml"], "heavy"),
         (["requirements-dev.txt"], "heavy"),

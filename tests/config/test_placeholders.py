@@ -23,7 +23,7 @@ GOOD = [
     "lint {item} # it's \"good\"", "echo ${#x} $# a#b {item}", "echo \"it's\" {item}", "(cd x; lint {items})",
     "((echo a); echo b); lint {item}", "echo $((1 + (2 * 3))) {item}", "echo ${x[1]} {item}", "(a)#b\nlint {item}",
     "echo \\\\{item}", "[ -f {item} ] && lint {item}",
-    "# it's\nlint {item}", "echo \"`date`\" {item}",
+    "# it's\nlint {item}", "echo \"`date`\" {item}", "echo \"(\" {item}",
 ]  # fmt: skip
 BAD = {
     "lint '{item}'": "quotes", 'lint "{item}"': "quotes", 'lint "$DIR/{items}"': "quotes",

@@ -28,6 +28,7 @@ def test_a_head_is_parsed_once_it_is_complete() -> None:
         (b"//metrics", "//metrics"),
         (b"/../etc/passwd", "/../etc/passwd"),
         (b"/metrics#x", "/metrics"),
+        (b"*", "*"),
     ],
 )
 def test_a_path_is_kept_as_sent(target: bytes, path: str) -> None:
@@ -48,6 +49,8 @@ def test_a_path_is_kept_as_sent(target: bytes, path: str) -> None:
         (b"GET / HTTP/9.9\r\n\r\n", HTTPStatus.BAD_REQUEST),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", HTTPStatus.BAD_REQUEST),
         (b"GET / HTTP/1.1\r\n folded: x\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (b"GET / HTTP/1.1\r\nA: b\rC: d\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (b"GET / HTTP/1.1\r\nA: b\0\r\n\r\n", HTTPStatus.BAD_REQUEST),
         (b"GET /" + b"a" * 9000, HTTPStatus.REQUEST_URI_TOO_LONG),
         (b"GET / HTTP/1.1\r\nA: " + b"a" * 20000, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
         (b"\r\n" * 10000, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),

@@ -164,6 +164,8 @@ def test_clients_take_turns_newest_request_first() -> None:
         assert first.wait(30)
         for number in range(4):
             ask(judge, "flood", number)
+        ask(judge, "closed", 0)
+        judge.cancel(client="closed", token=("closed", 0))
         ask(judge, "scraper", 0)
         judge.cancel(client="flood", token=("flood", 2))
         judge.cancel(client="unknown", token=None)

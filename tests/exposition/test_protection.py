@@ -160,6 +160,12 @@ HASH = hashed()
         (f"tls_server_config: {{{TLS}, min_version: TLS13}}", SECURE, "min_version"),
         (f"tls_server_config: {{{TLS}, cipher_suites: [TLS_AES_256_GCM_SHA384]}}", SECURE, "min_version"),
         (
+            f"tls_server_config: {{{TLS}, cipher_suites: [TLS_AES_256_GCM_SHA384]}}",
+            f"tls_server_config: {{{TLS}, cipher_suites: "
+            "[TLS_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]}",
+            "min_version",
+        ),
+        (
             f"tls_server_config: {{{TLS}, cipher_suites: [TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]}}",
             SECURE,
             "cipher_suites",

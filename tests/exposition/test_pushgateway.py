@@ -258,6 +258,15 @@ def test_headers_and_secret_headers_are_sent(
     assert (gateway.headers["X-Scope-OrgID"], gateway.headers["X-Key"]) == ("1", "k")
 
 
+def test_a_refusal_that_quotes_a_secret_header_is_shown_without_it(
+    gateway: RecordingGateway, push_once: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("s3cret-key\n")
+    gateway.statuses, gateway.body = [403], b"no tenant s3cret-key"
+    with pytest.raises(DeliveryError, match=r"answered 403 Forbidden: no tenant \*\*\*$"):
+        push_once(header_files={"X-Key": "key"})
+
+
 @pytest.mark.parametrize("content", [b"s3cret\nX-Other: 1", b"", b"s3cret\xff", b"s3cret\0"])
 def test_a_secret_that_is_not_one_line_of_text_is_refused_unshown(
     gateway: RecordingGateway, push_once: Callable[..., None], tmp_path: Path, content: bytes

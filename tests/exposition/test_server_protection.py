@@ -93,6 +93,14 @@ def users_config(**users: str) -> str:
     return f"basic_auth_users: {{{listed}}}"
 
 
+def test_client_that_leaves_during_its_handshake_is_gone_at_once(start: Callable[..., Endpoint]) -> None:
+    endpoint = start(clock=StillClock())
+    with endpoint.connect() as client:
+        client.sendall(b"\x16\x03\x01\x02\x00\x01\x00")  # the beginning of a handshake
+        client.shutdown(socket.SHUT_WR)
+        assert ended(client)
+
+
 def test_metrics_are_served_over_tls(start: Callable[..., Endpoint]) -> None:
     endpoint = start()
     response, body = endpoint.ask()

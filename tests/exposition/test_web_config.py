@@ -93,6 +93,24 @@ def test_unsupported_keys_are_refused_and_named(folder: Path, accepted_by_promto
         web_config.load_web_config(folder / f"{name}.yml")
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (f"tls_server_config: {{{TLS}, client_allowed_sans: [a]}}", "client_allowed_sans needs client_auth_type: "),
+        (
+            f"tls_server_config: {{{TLS}, {CA}, client_auth_type: VerifyClientCertIfGiven, client_allowed_sans: [a]}}",
+            "client_allowed_sans needs client_auth_type: RequireAndVerifyClientCert",
+        ),
+        (f"tls_server_config: {{{TLS}, min_version: TLS13, max_version: TLS12}}", "min_version is above max_version"),
+        ("http_server_config: {headers: {Content-Security-Policy: 'ä'}}", "expected one line of ASCII text"),
+    ],
+)
+def test_settings_that_can_not_have_an_effect_are_refused(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "web.yml").write_text(text)
+    with pytest.raises(ConfigError, match=fault):
+        web_config.load_web_config(tmp_path / "web.yml")
+
+
 def test_all_faults_are_reported_together_without_passwords(tmp_path: Path) -> None:
     path = tmp_path / "web.yml"
     path.write_text("tls_server_config: {key: x, min_version: 1}\nbasic_auth_users: {a: s3cret, b: [s3cret]}\nz: 1\n")

@@ -32,7 +32,9 @@ def test_eslint_findings_get_the_file_they_stand_under() -> None:
         "  2:10  warning  Unexpected any. Specify a type          @typescript-eslint/no-explicit-any\n"
         "\n/app/src/b.js\n"
         "  5:1  error  Parsing error: Unexpected token\n"
-        "\n✖ 3 problems (2 errors, 1 warning)\n  1 error and 0 warnings potentially fixable with the `--fix` option.\n"
+        "\n/app/src/c.js\n"
+        "  0:0  warning  File ignored by default\n"
+        "\n✖ 4 problems (2 errors, 2 warnings)\n  1 error and 0 warnings potentially fixable with the `--fix` option.\n"
     )
     assert find_findings(output) == (
         Finding(
@@ -51,6 +53,7 @@ def test_eslint_findings_get_the_file_they_stand_under() -> None:
             level=Level.WARNING,
         ),
         Finding(message="Parsing error: Unexpected token", path="/app/src/b.js", line=5, column=1),
+        Finding(message="File ignored by default", path="/app/src/c.js", level=Level.WARNING),
     )
 
 

@@ -30,6 +30,7 @@ from paropt_exporter.families import Family, Kind
 from paropt_exporter.metrics import LaneLabels, LastReload, Metrics, Snapshot, StageLabels, client
 from paropt_exporter.metrics.event_state import EventState
 from paropt_exporter.metrics.metrics import read_revision
+from paropt_exporter.metrics.page import Page
 from paropt_exporter.metrics.samples import SCRAPE_FAMILIES
 from support import golden, projects
 from support.event_samples import LIMIT, START, limit_reached, run_ended, run_started, stage_ended, stage_started, task
@@ -698,6 +699,13 @@ def test_another_config_begins_new_series_ends_old_ones_and_keeps_all_others() -
     assert "paropt_sla_" not in page.replace("# HELP paropt_sla_", "").replace("# TYPE paropt_sla_", "")
     assert [line for line in page.splitlines() if line.startswith("paropt_stage_info") and 'number="2"' in line] == []
     assert 'pool="threads"' not in page
+
+
+def test_series_that_ends_before_its_first_scrape_is_not_on_the_page() -> None:
+    page = Page("shop")
+    page.put(families.POOL_SIZE, ("commands",), 2.0)
+    page.drop(families.POOL_SIZE, ("commands",))
+    assert page.format_page((families.POOL_SIZE,), openmetrics=False) == [[]]
 
 
 def test_a_stage_that_comes_back_goes_on_from_history() -> None:

@@ -52,6 +52,7 @@ def test_each_stage_is_a_suite_and_each_item_a_case() -> None:
         ("unit", [("unit", "test_a.py", 2.0), ("unit", "test_b.py", 2.0)]),
     ]
     assert (report.tests, report.failures, report.errors, report.time) == (3, 0, 0, 8.0)
+    assert [suite.time for suite in report] == [2.0, 2.0]
 
 
 def test_a_failure_has_its_message_its_findings_and_its_output() -> None:
@@ -170,6 +171,12 @@ def test_failed_stage_does_not_hide_that_the_lane_reached_its_critical_total() -
     run = finished(stage("lint", 1, attempt("lint", result=Result.FAILURE, message="exit 1")), reason=why)
     run = replace(run, record=replace(run.record, total=LIMIT, broken=True, critical_sla=True))
     assert [(suite.name, suite.failures) for suite in read(run)] == [("lint", 1), ("standard", 1)]
+
+
+def test_lane_has_no_failure_of_its_own_if_one_of_its_stages_failed() -> None:
+    failed = stage("lint", 1, attempt("lint", result=Result.FAILURE, message="exit 1"))
+    report = read(finished(failed, stage("unit", 2, attempt("unit")), reason="lint failed"))
+    assert [suite.name for suite in report] == ["lint", "unit"]
 
 
 def test_suite_of_a_failed_lane_names_the_shard_like_the_others() -> None:

@@ -72,8 +72,9 @@ def test_each_worker_has_a_track_with_a_bar_for_each_attempt() -> None:
 
 
 def test_each_stage_that_ran_has_a_track() -> None:
-    run = finished(stage("lint", 1, attempt("lint")), stage("deploy", 2, result=Result.SKIP))
-    assert Trace(run).bars["stages/lint"] == [("lint", 1e6, 2e6)]
+    tasks = attempt("lint", began=3), attempt("lint", task=1, worker="commands-2", began=1)
+    run = finished(stage("lint", 1, *tasks), stage("deploy", 2, result=Result.SKIP))
+    assert Trace(run).bars["stages/lint"] == [("lint", 1e6, 4e6)]
     assert "stages/deploy" not in Trace(run).bars
 
 

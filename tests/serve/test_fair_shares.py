@@ -96,6 +96,7 @@ def test_memory_of_the_longest_waiting_run_is_reserved() -> None:
     small = RunDemand(run=3, wanted=1, used_seconds=1, memory_wanted_bytes=20)
     shares = decide_shares(Machine(4.0, 100.0), [holds, large, small])
     assert (shares[2], shares[3].cores) == (Share(0.0, 0.0), 0.0)
+    assert decide_shares(Machine(4.0, 100.0), [holds])[1] == Share(2.0, 80)
     ended = RunDemand(run=1, wanted=1, used_seconds=9, memory_wanted_bytes=20)
     shares = decide_shares(Machine(4.0, 100.0), [ended, large, small])
     assert {run: share.memory_bytes for run, share in shares.items()} == {1: 20, 2: 50, 3: 20}

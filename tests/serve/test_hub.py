@@ -645,6 +645,10 @@ def test_text_that_is_no_unicode_is_escaped(tmp_path: Path) -> None:
     decoded = messages.decode_from_run(encode(hello).strip())
     assert isinstance(decoded, Hello)
     assert decoded.registration.project == "a\\udcff"
+    sample = messages.build_sample(("paropt_pool_size", ("a\udcff",)), 1.0)
+    state = messages.decode_from_run(encode(messages.State(run_id="r1", samples=(sample,))).strip())
+    assert isinstance(state, messages.State)
+    assert state.samples[0].labels == ("a\\udcff",)
 
 
 @pytest.mark.parametrize(

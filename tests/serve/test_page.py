@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from paropt_exporter.clock import SystemClock
+from paropt_exporter.events import SlaLimit
 from paropt_exporter.exposition.protection import ProtectionFile, ProtectionSource
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels
@@ -62,6 +63,18 @@ def test_page_has_the_stages_of_a_changed_config(tmp_path: Path) -> None:
     assert sum_series(text, "paropt_stage_runs_total", stage="lint") == 1
     assert 'paropt_stage_runs_total{lane="standard",project="shop",result="success",stage="docs"} 0.0\n' in text
     assert 'stage="unit"' not in text
+
+
+def test_series_of_limits_exist_before_a_run_comes_near_one(tmp_path: Path) -> None:
+    checkout = record_checkout(tmp_path / "a", "lint", "unit")
+    lane = checkout.registration.lanes[0]
+    limit = SlaLimit(max_seconds=10.0, warn_seconds=8.0)
+    stages = tuple(replace(stage, sla=limit if stage.name == "unit" else None) for stage in lane.stages)
+    checkout.registration = replace(checkout.registration, lanes=(replace(lane, stages=stages),))
+    page = render(checkout)
+    for family in ("paropt_sla_near", "paropt_sla_predicted_breach"):
+        assert f'\n{family}{{lane="standard",project="shop",stage="unit"}} 0.0\n' in page
+        assert f'{family}{{lane="standard",project="shop",stage="lint"}}' not in page
 
 
 def test_interval_of_one_checkout_stays_beside_another(tmp_path: Path) -> None:

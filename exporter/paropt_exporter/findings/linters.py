@@ -140,13 +140,12 @@ def _read_bandit_issue(number: int, lines: Sequence[str]) -> Finding | None:
 
 
 def _make_finding(parts: dict[str, str | None]) -> Finding:
-    line, column = parts.get("line"), parts.get("column")
     rule = parts.get("rule") or parts.get("kind") or parts.get("code") or parts.get("rule_name")
     return Finding(
         message=parts.get("message") or parts.get("text") or "",
         path=parts.get("path"),
-        line=int(line) if line else None,
-        column=int(column) if column and int(column) else None,  # bandit counts columns from 0
+        line=int(parts.get("line") or 0) or None,  # 0 in eslint's and flake8's messages about a whole file
+        column=int(parts.get("column") or 0) or None,  # bandit counts from 0
         rule=rule,
         level=Level.WARNING if parts.get("level") == "warning" else Level.ERROR,
     )
