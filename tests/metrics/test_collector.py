@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from paropt_exporter import AdaptiveWorkerPool, PoolCollector, ThreadPool
+from support.processes import read_printed
 
 
 def test_a_pool_is_read_at_each_scrape() -> None:
@@ -60,3 +63,30 @@ def test_names_that_are_no_valid_unicode_leave_the_rest_of_the_page() -> None:
         registry.register(PoolCollector(pool, project="shop\udcff"))
         page = generate_latest(registry).decode()
     assert r'paropt_pool_size{pool="\\udcff.csv",project="shop\\udcff"} 1.0' in page
+
+
+MULTI_PROCESS_PROGRAM = """
+from paropt_exporter import PoolCollector, ProcessPool
+from prometheus_client import CollectorRegistry, Counter, generate_latest, multiprocess
+
+def count_jobs(number):
+    Counter("jobs", "Jobs done.").inc(number)
+
+registry = CollectorRegistry()
+multiprocess.MultiProcessCollector(registry)
+with ProcessPool(1) as pool:
+    registry.register(PoolCollector(pool, project="shop"))
+    pool.submit(count_jobs, 2).result()
+    count_jobs(1)
+    page = generate_latest(registry).decode()
+print(*(line for line in page.splitlines() if line.startswith(("jobs_total", "paropt_pool_size{"))), sep="\\n")
+"""
+
+
+def test_multi_process_mode_of_the_client_works_beside_a_collector(tmp_path: Path) -> None:
+    """Importing the collector removed the variable: values of other processes were lost, or `Counter` failed."""
+    printed = read_printed(MULTI_PROCESS_PROGRAM, env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)})
+    assert printed.splitlines() == [
+        "jobs_total 3.0",
+        'paropt_pool_size{pool="processes",project="shop"} 1.0',
+    ]

@@ -1,27 +1,22 @@
-"""Import prometheus_client after its multi-process mode is disabled."""
+"""The parts of prometheus_client that this package uses: none of them stores values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from paropt_exporter.metrics import multiprocess
-
-DROPPED = multiprocess.DROPPED
-
-# E402: `multiprocess` must be imported before these.
-from prometheus_client import CollectorRegistry  # noqa: E402
-from prometheus_client.exposition import generate_latest  # noqa: E402
-from prometheus_client.gc_collector import GCCollector  # noqa: E402
-from prometheus_client.metrics_core import (  # noqa: E402
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.openmetrics import exposition as openmetrics  # noqa: E402
-from prometheus_client.process_collector import ProcessCollector  # noqa: E402
-from prometheus_client.registry import Collector  # noqa: E402
-from prometheus_client.utils import floatToGoString  # noqa: E402
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 go_number: Callable[[float], str] = floatToGoString
 text_page: Callable[[Collector], bytes] = generate_latest
@@ -38,7 +33,6 @@ def create_registry(*, process_metrics: bool) -> CollectorRegistry:
 
 
 __all__ = [
-    "DROPPED",
     "Collector",
     "CollectorRegistry",
     "CounterMetricFamily",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
@@ -16,15 +15,12 @@ from paropt_exporter.aggregation import HistogramTotal, LastValues, Totals
 from paropt_exporter.events import Event, LiveStage
 from paropt_exporter.families import Family, Kind
 from paropt_exporter.git import find_git_folder
-from paropt_exporter.metrics import multiprocess
 from paropt_exporter.metrics.event_state import DeferredEventState, EventState, LabelSets, LaneLabels
 from paropt_exporter.metrics.page import Labels, Page, Value
 from paropt_exporter.metrics.samples import LIVE_FAMILIES, SCRAPE_FAMILIES, Snapshot, iter_samples
 
 if TYPE_CHECKING:
     from paropt_exporter.metrics.client import CollectorRegistry
-
-log = logging.getLogger(__name__)
 
 Series = tuple[Family, Labels]
 
@@ -87,11 +83,6 @@ class Metrics:
         if serves_on:  # takes a second for 10,000 stages: here rather than in the first scrape
             self._take_changes()
             self._page.write_changed()
-        if multiprocess.DROPPED:
-            log.warning(
-                "ignored: it would move all of prometheus_client's values into shared files; tasks report without it",
-                extra={"variable": multiprocess.DROPPED[0]},
-            )
 
     def observe(self, event: Event) -> None:
         """Apply an event to totals and last values; call it after the history has committed the event."""
