@@ -85,6 +85,11 @@ class Shard(Struct, frozen=True, kw_only=True):
         return f"{self.index}/{self.count}"
 
 
+def format_lane(lane: str, shard: Shard | None) -> str:
+    """Return the lane's name, with the shard if it is one."""
+    return lane if shard is None else f"{lane} shard {shard}"
+
+
 class Severity(StrEnum):
     """The severity of an SLA limit: breaking a critical one stops the lane."""
 

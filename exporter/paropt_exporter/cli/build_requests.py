@@ -116,7 +116,7 @@ def build_plan_options(flags: Flags) -> PlanOptions:
     return PlanOptions(
         selection=build_selection(flags),
         arguments=flags.arguments or (),
-        shard=parse_shard_flag(flags),
+        shard=_parse_shard(flags),
         strategy=Strategy(flags.strategy) if flags.strategy else None,
         workers=parse_bounds(flags.workers) if flags.workers is not None else None,
         fail_fast=True if flags.fail_fast else False if flags.keep_going else None,
@@ -135,7 +135,7 @@ def build_selection(flags: Flags) -> Selection:
     )
 
 
-def parse_shard_flag(flags: Flags) -> Shard | None:
+def _parse_shard(flags: Flags) -> Shard | None:
     if flags.shard is None:
         return None
     from paropt_exporter.plan.sharding import parse_shard

@@ -236,7 +236,9 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show only failures, warnings and the summary; with --list only names",
     )
-    run.add_argument("--output", choices=("text", "json"), help="print the summary as text or JSON (default: text)")
+    run.add_argument(
+        "--output", choices=("text", "json"), default="text", help="print the summary as text or JSON (default: text)"
+    )
     run.add_argument(
         "--report",
         action="append",

@@ -22,7 +22,7 @@ from paropt_exporter.config.credentials import HIDDEN
 from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.config.placeholders import SHELL
 from paropt_exporter.errors import format_count, join_names
-from paropt_exporter.events import CacheReason, SlaLimit
+from paropt_exporter.events import CacheReason, SlaLimit, format_lane
 from paropt_exporter.plan import Call, start_up
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _is_runnable(stage: PlannedStage) -> bool:
 def _format_heading(plan: Plan) -> str:
     limits = f", total {_format_limit(plan.total)}" if plan.total else ""
     ending = "the first failure ends it" if plan.fail_fast else "keeps going after a failure"
-    lane = plan.lane if plan.shard is None else f"{plan.lane} shard {plan.shard}"
+    lane = format_lane(plan.lane, plan.shard)
     return f"lane {lane} of {plan.project}: {plan.strategy.value}, {_format_workers(plan.workers)}{limits}, {ending}"
 
 
