@@ -67,6 +67,11 @@ def test_waiting_tasks_get_threads_before_the_first_one_ends() -> None:
         assert sorted(future.result() for future in futures) == list(range(12))
 
 
+def test_task_may_wait_for_the_first_task_of_another_function_in_a_pool_of_one_thread() -> None:
+    with AdaptivePool(start=1) as pool:
+        assert pool.submit(lambda: pool.submit(double, 2).result(HANG_SECONDS)).result(HANG_SECONDS) == 4
+
+
 def test_tasks_that_end_before_a_sample_shows_anything_get_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """480 sleeps of 1 ms, all submitted before the first one had ended, ran on 2 of 8 threads."""
     monkeypatch.setattr(ThreadPool, "sample_running", lambda _, **__: ())
