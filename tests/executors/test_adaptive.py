@@ -442,6 +442,28 @@ def test_map_of_a_process_strategy_takes_chunks() -> None:
             pool.map(double, [1], chunksize=0)
 
 
+def test_chunk_of_a_brief_function_that_computes_runs_in_a_process() -> None:
+    """The function alone stays in threads."""
+
+    def spin_briefly(_: int) -> int:
+        return spin(0.0002)
+
+    with AdaptivePool() as pool:
+        list(pool.map(spin_briefly, range(10)))
+
+        def run_elsewhere() -> bool:
+            return set(pool.map(spin_briefly, range(5000), chunksize=500)) != {os.getpid()}
+
+        assert eventually(run_elsewhere)  # a busy machine starts processes late
+
+
+def test_functions_that_stay_in_threads_need_no_chunks() -> None:
+    for function, strategy in ((double, Strategy.THREAD), (thread_only(lambda number: 2 * number), Strategy.ADAPTIVE)):
+        with AdaptivePool(strategy) as pool:
+            assert list(pool.map(function, range(10), chunksize=4)) == list(range(0, 20, 2))
+            assert [each.finished["success"] for each in pool.statistics()] == [10]
+
+
 def test_shutdown_leaves_no_thread() -> None:
     before = set(threading.enumerate())
     for _ in range(50):

@@ -13,7 +13,7 @@ from paropt_exporter.events import PoolStatistics, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.backlog import QueuedTask, get_function_key
 from paropt_exporter.executors.adaptive.pools import PoolBounds
-from paropt_exporter.executors.adaptive.routing import Router
+from paropt_exporter.executors.adaptive.routing import Router, is_thread_only
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, ThreadFallback
 from paropt_exporter.executors.base import check_arguments, check_size
 from paropt_exporter.executors.future import TaskFuture, get_label
@@ -64,7 +64,7 @@ class AdaptivePool(InterruptibleExecutor):
             if size is not None:
                 check_size(size, MOST_WORKERS, "workers")
         checked = _check_strategy(strategy)
-        self._takes_chunks = checked is Strategy.PROCESS
+        self._takes_chunks = checked not in (Strategy.THREAD, Strategy.SEQUENTIAL)
         cores = host.count_cpu_workers()
         bounds = PoolBounds(strategy=checked, cores=cores, max_workers=max_workers, start=start or cores)
         profiles_path = None if memory is None else Path(memory)
@@ -104,13 +104,14 @@ class AdaptivePool(InterruptibleExecutor):
     ) -> Iterator[T]:
         """Return results in order, as `Executor.map` does. For processes the function is pickled once.
 
-        `timeout`: in seconds from this call; after it, waiting for a result raises TimeoutError. `chunksize` has an
-        effect with PROCESS only: other strategies route items one by one. `buffersize`: the most tasks or chunks that
-        are submitted ahead of the consumer; None: all. RuntimeError after a shutdown.
+        `timeout`: in seconds from this call; after it, waiting for a result raises TimeoutError. `chunksize`: so many
+        items are one task, in a thread too, and are measured together; no effect with THREAD and SEQUENTIAL, and for
+        `thread_only` functions. `buffersize`: the most tasks that are submitted ahead of the consumer; None: all.
+        RuntimeError after a shutdown.
         """
         if has_own_submit(self, AdaptivePool):
             return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
-        if not self._takes_chunks:
+        if not self._takes_chunks or is_thread_only(fn):
             chunksize = 1
         mapped = MappedFunction(fn, get_label(fn), in_chunks=chunksize > 1)
         return map_in_order(
@@ -126,6 +127,8 @@ class AdaptivePool(InterruptibleExecutor):
     def _submit_mapped(self, mapped: MappedFunction, fn: Callable[..., T], /, *args: Any) -> TaskFuture[T]:
         future: TaskFuture[T] = TaskFuture()
         future.label = key = get_function_key(fn)
+        if mapped.in_chunks:  # a brief function may compute for long in a chunk
+            key += " in chunks"
         self._scheduler.submit(QueuedTask(future, key, fn, args, {}, mapped=mapped))
         return future
 
