@@ -49,6 +49,7 @@ class AdaptivePool(InterruptibleExecutor):
         *,
         start: int | None = None,
         memory: str | os.PathLike[str] | None = None,
+        name: str = "",
     ) -> None:
         """Make the pool.
 
@@ -56,7 +57,8 @@ class AdaptivePool(InterruptibleExecutor):
         By default there are as many processes as cores; ADAPTIVE has up to 64 threads, THREAD and HYBRID have 4 more
         than there are cores, at most 32. `start`: the initial number of threads of an ADAPTIVE pool (default: the
         cores). `memory`: a JSON file of function profiles, read now and written when this pool has ended (`shutdown`
-        that waits, `with`). ValueError or TypeError for other arguments.
+        that waits, `with`). `name`: with "orders" its pools are called "orders-threads" and "orders-processes", also in
+        the metrics. ValueError or TypeError for other arguments.
         """
         if max_workers is not None:
             check_arguments(max_workers, None)
@@ -66,7 +68,7 @@ class AdaptivePool(InterruptibleExecutor):
         checked = _check_strategy(strategy)
         self._takes_chunks = checked not in (Strategy.THREAD, Strategy.SEQUENTIAL)
         cores = host.count_cpu_workers()
-        bounds = PoolBounds(strategy=checked, cores=cores, max_workers=max_workers, start=start or cores)
+        bounds = PoolBounds(strategy=checked, cores=cores, max_workers=max_workers, start=start or cores, name=name)
         profiles_path = None if memory is None else Path(memory)
         self._scheduler = scheduler = AdaptiveScheduler(bounds, profiles_path=profiles_path)
         lifetime.close_when_dropped(self, scheduler)
