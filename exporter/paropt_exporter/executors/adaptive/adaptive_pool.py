@@ -39,7 +39,8 @@ class AdaptivePool(InterruptibleExecutor):
     ADAPTIVE runs one task of an unknown function first, usually in a thread. It moves CPU-bound functions to processes,
     and adds threads for waiting ones, up to `max_workers` (64 by default). HYBRID starts with any number of tasks in
     threads, and has fixed sizes; THREAD, PROCESS and SEQUENTIAL use one pool. A function that is `thread_only` or can't
-    be pickled stays in threads; `router.get_pin_reason` returns the reason. Any thread may call its methods.
+    be pickled stays in threads: `router.get_pin_reason("module.function")` has the reason. Any thread may call its
+    methods.
     """
 
     def __init__(
