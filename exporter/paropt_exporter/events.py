@@ -67,7 +67,7 @@ class Scope(StrEnum):
     ALL = "all"
     CACHED = "cached"  # some or all tasks were skipped, since earlier results still hold: a success completes the stage
     ITEMS = "items"  # some of its items: those that failed before, or those of a shard; a success completes the stage
-    # with arguments from the command line, which may select anything: it never completes the stage
+    # with arguments or items from the command line, which may select anything: it never completes the stage
     ARGUMENTS = "arguments"
 
 

@@ -144,14 +144,16 @@ def _parse_shard(flags: Flags) -> Shard | None:
 
 
 def format_again(flags: Flags) -> str:
-    """Return the flags that repeat the failed part of a run. Stages with arguments are repeated as they were."""
+    """Return the flags that repeat the failed part of a run. One with arguments or items is repeated as it was."""
+    from paropt_exporter.plan.selection import is_of_item
+
     words = [*(["--once"] if flags.once else []), *list_config_flags(flags)]
     words += [word for pattern in flags.stages for word in ("--stage", pattern)]
     words += ["--only"] if flags.only else []
     words += [word for pattern in flags.skip for word in ("--skip", pattern)]
     words += ["--shard", flags.shard] if flags.shard is not None else []
     words += [f"--affected={flags.affected}" if flags.affected else "--affected"] if flags.affected is not None else []
-    words += ["--", *flags.arguments] if flags.arguments else ["--failed"]
+    words += ["--", *flags.arguments] if flags.arguments else [] if any(map(is_of_item, flags.stages)) else ["--failed"]
     return shlex.join(words)
 
 
