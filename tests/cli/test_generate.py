@@ -39,12 +39,16 @@ def test_an_unknown_kind_is_an_error_with_the_known_ones() -> None:
         generate.render_files(["schema", "alert"], Options())
 
 
-def test_file_that_is_no_text_is_replaced(tmp_path: Path, files: dict[str, str]) -> None:
+def test_file_that_is_no_text_is_replaced_once(tmp_path: Path, files: dict[str, str]) -> None:
     schema = tmp_path / "docs/paropt.schema.json"
     schema.parent.mkdir()
     schema.write_bytes(b"\xe9")
     assert generate.run(["schema"], tmp_path, Options(), stdout=io.StringIO()) == 0
     assert schema.read_text() == files["docs/paropt.schema.json"]
+    written, printed = schema.stat(), io.StringIO()
+    assert generate.run(["schema"], tmp_path, Options(), stdout=printed) == 0
+    assert f"{schema} is up to date\n" in printed.getvalue()
+    assert schema.stat().st_mtime_ns == written.st_mtime_ns
 
 
 @pytest.mark.parametrize(
