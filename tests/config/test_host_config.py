@@ -209,10 +209,15 @@ def test_home_of_another_user_is_refused_with_the_remedy(user_file: Path, tmp_pa
 
 
 def test_link_is_followed_and_its_target_is_checked(environ: dict[str, str], user_file: Path, tmp_path: Path) -> None:
-    target = tmp_path / "dotfiles.yml"
+    target = tmp_path / "dotfiles/paropt.yml"
+    target.parent.mkdir(0o700)
     user_file.symlink_to(target)
     write(target, "only_known_urls: true")
     assert load_host_config(environ).file.only_known_urls
+    target.parent.chmod(0o777)
+    (fault,) = faults(environ)
+    assert "its folder: other users may write to it" in fault
+    target.parent.chmod(0o700)
     target.chmod(0o666)
     assert len(faults(environ)) == 1
 

@@ -23,7 +23,7 @@ from paropt_exporter.reports import Reports, parse, reporting
 from paropt_exporter.reports.model import FinishedRun, find_top_folder
 from paropt_exporter.reports.reporting import RunReport
 from support.event_samples import START, run_ended, run_started, stage_ended, task
-from support.finished_runs import attempt
+from support.finished_runs import attempt, finished, stage
 
 
 class Broken:
@@ -225,3 +225,12 @@ def test_what_cannot_be_meant_is_refused(texts: list[str], message: str) -> None
 )
 def test_paths_are_relative_to_the_checkout_of_the_ci(environment: dict[str, str], top: str) -> None:
     assert find_top_folder(Path("/repo/web"), environment) == Path(top)
+
+
+def test_outputs_of_failures_are_kept_up_to_a_size_and_those_of_successes_not() -> None:
+    output = "x" * 20_000
+    tasks = [attempt("unit", task=task, result=Result.FAILURE, output=output) for task in range(1, 520)]
+    good = attempt("unit", output=output)
+    sizes = [len(each.output) for each in finished(stage("unit", 1, good, *tasks)).attempts()]
+    assert sizes[0] == 0
+    assert (max(sizes), sum(sizes)) == (16 << 10, 8 << 20)
