@@ -102,6 +102,7 @@ def test_user_file_wins_over_the_systems_and_both_add_up(
     write(
         system,
         'servers: [{url: "https://a", bearer_token_file: /system}, {url: "https://b", bearer_token_file: /b}]\n'
+        'prometheus: {url: "https://a"}\ncache: {url: "https://b"}\n'
         'push: {url: "https://a"}\nallow: [{repository: /srv}]\nonly_known_urls: true\n',
     )
     write(
@@ -116,7 +117,8 @@ def test_user_file_wins_over_the_systems_and_both_add_up(
         "https://b": "/b",
         "https://c": None,
     }
-    assert host.file.push is not None and host.file.push.url == "https://c"
+    chosen = (host.file.prometheus, host.file.push, host.file.cache)
+    assert [each and each.url for each in chosen] == ["https://a", "https://c", "https://b"]
     assert [entry.repository for entry in host.file.allow] == ["/me", "/srv"]
     assert host.file.only_known_urls
 
