@@ -18,9 +18,7 @@ from support.real_servers import run
 # Safe in an untrusted checkout, as SECURITY.md says; --lane auto and `items: {command}` are not.
 SAFE = (
     ("check",),
-    ("check", "--lane", "standard"),
     ("plan",),
-    ("plan", "--output", "json"),
     ("history",),
     ("history", "--what-if", "2"),
     ("explain",),
@@ -36,7 +34,6 @@ SAFE = (
     ("cache", "info"),
     ("serve", "status"),
     ("--version",),
-    ("--help",),
 )
 HOSTILE = """
     name: command, run: [sh, run.sh]
