@@ -15,7 +15,7 @@ import pytest
 from paropt_exporter import host, plan
 from paropt_exporter.config.values import Items
 from paropt_exporter.errors import UsageError
-from paropt_exporter.events import Strategy
+from paropt_exporter.events import Scope, SlaLimit, Strategy
 from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.plan import Bounds, Call, Commands, KnownItems
 from paropt_exporter.plan.items import ItemsError, find_items
@@ -318,13 +318,68 @@ def test_limits_come_from_the_stage_or_its_lane(tmp_path: Path) -> None:
 
 
 def test_keys_of_a_stage_are_in_its_plan(tmp_path: Path) -> None:
-    stage = _only_stage(
-        tmp_path, retries="{count: 2, backoff: 5s}", timeout="1m", env="{A: b}", cwd="sub", file="out/log.txt",
-        locks="[db]", exclusive="true", memory="1MiB", slots="2",
+    (tmp_path / "sub").mkdir()
+    text = """
+stages:
+  - {name: made, run: x, inputs: ["*.in"], outputs: ["gen/**"]}
+  - {name: other, run: x, inputs: ["*.in"], outputs: [other.txt], exclusive: true}
+  - name: unit
+    number: 7
+    run: "pytest {args} {items}"
+    items: {list: [a, b]}
+    needs: [made]
+    retries: {count: 2, flaky: 1, backoff: 3s}
+    timeout: 5m
+    env: {A: "1"}
+    cwd: sub
+    file: out.txt
+    sla: {max: 10s, critical: true}
+    locks: [db]
+    memory: 1MB
+    slots: 2
+    inputs: ["*.py"]
+    outputs: [unit.xml]
+    pass_env: [TOKEN]
+    cache: true
+    quarantine: [{item: a, owner: anna, until: 2999-01-01}]
+"""
+    expected = {
+        "number": 7,
+        "needs": ("made",),
+        "pool": "commands",
+        "retries": 2,
+        "flaky_retries": 1,
+        "backoff_seconds": 3.0,
+        "timeout_seconds": 300.0,
+        "env": {"A": "1"},
+        "cwd": tmp_path / "sub",
+        "output_file": tmp_path / "out.txt",
+        "sla": SlaLimit(max_seconds=10.0, warn_seconds=8.0, critical=True),
+        "locks": {"db"},
+        "memory_bytes": 1_000_000,
+        "slots": 2,
+        "template": Commands(steps=(("pytest", "{items}"),)),
+        "inputs": ("sub/*.py",),
+        "outputs": ("sub/unit.xml",),
+        "cached": True,
+        "allows_servers": True,
+        "pass_env": ("TOKEN",),
+        "needed_outputs": ("gen/**",),
+        "other_outputs": ("other.txt",),
+        "scope": Scope.ALL,
+        "remote": None,
+    }
+    config = configs.read(tmp_path, text)
+    stages = {stage.name: stage for stage in plan.build_plan(config, "standard").stages}
+    assert {key: getattr(stages["unit"], key) for key in expected} == expected
+    assert [name for name, stage in stages.items() if stage.exclusive] == ["other"]
+    assert [name for name, stage in stages.items() if stage.allows_servers] == ["unit"]
+    assert [*stages["unit"].quarantine] == ["a"]
+    options = plan.PlanOptions(selection=plan.Selection(patterns=("unit",)), arguments=("-x",))
+    (unit,) = (stage for stage in plan.build_plan(config, "standard", options).stages if stage.name == "unit")
+    assert (unit.scope, unit.sla, unit.template) == (
+        Scope.ARGUMENTS, None, Commands(steps=(("pytest", "-x", "{items}"),)),
     )  # fmt: skip
-    assert (stage.retries, stage.backoff_seconds, stage.timeout_seconds) == (2, 5, 60)
-    assert (stage.env, stage.cwd, stage.output_file) == ({"A": "b"}, tmp_path / "sub", tmp_path / "out/log.txt")
-    assert (stage.locks, stage.exclusive, stage.memory_bytes, stage.slots) == (frozenset({"db"}), True, 1 << 20, 2)
 
 
 def test_lane_has_only_the_stages_that_it_lists(tmp_path: Path) -> None:

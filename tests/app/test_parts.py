@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import SlaLimit
 from paropt_exporter.executors import procfs
+from paropt_exporter.executors.cluster.settings import ClusterSettings, TlsFiles
 from paropt_exporter.exposition import listeners
 from paropt_exporter.metrics import LaneLabels, StageLabels
 from paropt_exporter.plan import PlanOptions, Selection, build_plan
@@ -94,6 +96,47 @@ def test_mode_and_source_of_the_feedback_are_those_of_the_config(
     config = configs.read(tmp_path, f"feedback: {feedback}\n{configs.stage()}")
     state = parts.build_control_state(config, build_plan(config, "standard"), None)
     assert (state.override.mode, state.source) == (mode, source)
+
+
+@pytest.mark.parametrize(
+    ("dask", "expected"),
+    [
+        ("{}", {}),
+        (
+            '{scheduler: "tls://sched:8786", tls: {ca: a.pem, cert: b.pem, key: c.pem}, shared: /mnt/shop, '
+            "upload: {include: [data.bin], max: 5MB}, partition_grace: 1m, start_timeout: 2m}",
+            {
+                "scheduler": "tls://sched:8786",
+                "tls": TlsFiles(ca=Path("a.pem"), cert=Path("b.pem"), key=Path("c.pem")),
+                "shared_root": "/mnt/shop",
+                "include": ("data.bin",),
+                "upload_max_bytes": 5_000_000,
+                "partition_grace_seconds": 60.0,
+                "start_timeout_seconds": 120.0,
+            },
+        ),
+        ('{scheduler: "tcp://sched:8786", insecure: true}', {"scheduler": "tcp://sched:8786", "insecure": True}),
+        ("{file: sched.json}", {"scheduler_file": Path("sched.json")}),
+        ('{cluster: "clusters:build"}', {"factory": "clusters:build"}),
+    ],
+)
+def test_cluster_is_that_of_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dask: str, expected: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = replace(configs.read(tmp_path, f"dask: {dask}\n{configs.stage()}"), root=Path())
+    assert parts.build_cluster_settings(config) == ClusterSettings(root=Path(), **expected)
+
+
+@pytest.mark.parametrize(
+    ("flag", "disabled", "shown"), [(None, "false", True), (None, "true", False), (False, "false", False)]
+)
+def test_metrics_of_the_process_are_left_out_by_the_flag_or_the_config(
+    tmp_path: Path, flag: bool | None, disabled: str, shown: bool
+) -> None:
+    config = configs.read(tmp_path, f"web: {{disable_exporter_metrics: {disabled}}}\n{configs.stage()}")
+    request = Request(config_path=None, root=tmp_path, lane="standard", once=True, exporter_metrics=flag)
+    assert parts.exports_process_metrics(request, config) is shown
 
 
 def test_lane_with_the_proc_of_another_pid_namespace_has_no_jobserver(

@@ -102,6 +102,7 @@ def test_user_file_wins_over_the_systems_and_both_add_up(
     write(
         system,
         'servers: [{url: "https://a", bearer_token_file: /system}, {url: "https://b", bearer_token_file: /b}]\n'
+        'prometheus: {url: "https://a"}\ncache: {url: "https://b"}\n'
         'push: {url: "https://a"}\nallow: [{repository: /srv}]\nonly_known_urls: true\n',
     )
     write(
@@ -116,7 +117,8 @@ def test_user_file_wins_over_the_systems_and_both_add_up(
         "https://b": "/b",
         "https://c": None,
     }
-    assert host.file.push is not None and host.file.push.url == "https://c"
+    chosen = (host.file.prometheus, host.file.push, host.file.cache)
+    assert [each and each.url for each in chosen] == ["https://a", "https://c", "https://b"]
     assert [entry.repository for entry in host.file.allow] == ["/me", "/srv"]
     assert host.file.only_known_urls
 
@@ -209,10 +211,15 @@ def test_home_of_another_user_is_refused_with_the_remedy(user_file: Path, tmp_pa
 
 
 def test_link_is_followed_and_its_target_is_checked(environ: dict[str, str], user_file: Path, tmp_path: Path) -> None:
-    target = tmp_path / "dotfiles.yml"
+    target = tmp_path / "dotfiles/paropt.yml"
+    target.parent.mkdir(0o700)
     user_file.symlink_to(target)
     write(target, "only_known_urls: true")
     assert load_host_config(environ).file.only_known_urls
+    target.parent.chmod(0o777)
+    (fault,) = faults(environ)
+    assert "its folder: other users may write to it" in fault
+    target.parent.chmod(0o700)
     target.chmod(0o666)
     assert len(faults(environ)) == 1
 

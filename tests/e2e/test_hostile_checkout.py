@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -17,9 +18,7 @@ from support.real_servers import run
 # Safe in an untrusted checkout, as SECURITY.md says; --lane auto and `items: {command}` are not.
 SAFE = (
     ("check",),
-    ("check", "--lane", "standard"),
     ("plan",),
-    ("plan", "--output", "json"),
     ("history",),
     ("history", "--what-if", "2"),
     ("explain",),
@@ -35,7 +34,6 @@ SAFE = (
     ("cache", "info"),
     ("serve", "status"),
     ("--version",),
-    ("--help",),
 )
 HOSTILE = """
     name: command, run: [sh, run.sh]
@@ -124,12 +122,27 @@ def hostile_code(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def hostile_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout of hostile code in which a lane has run, so that there is a history to look at."""
+    checkout = hostile_code(tmp_path_factory.mktemp("hostile") / "checkout")
+    run(checkout, "--once", projects.ANY_PORT)
+    left = [*checkout.rglob("ran")]
+    assert left, "the code leaves no file when it runs"
+    for path in left:
+        path.unlink()
+    return checkout
+
+
 @pytest.mark.parametrize("command", SAFE, ids=" ".join)
-def test_safe_command_runs_nothing_of_a_hostile_checkout(tmp_path: Path, command: tuple[str, ...]) -> None:
-    checkout = hostile_code(tmp_path / "checkout")
+def test_safe_command_runs_nothing_of_a_hostile_checkout(
+    tmp_path: Path, hostile_history: Path, command: tuple[str, ...]
+) -> None:
+    checkout = shutil.copytree(hostile_history, tmp_path / "checkout", symlinks=True)
     ended = run(checkout, *command)
     assert "internal error" not in ended.stderr
-    assert not [*tmp_path.rglob("ran")]
+    assert "no history yet" not in ended.stderr
+    assert not [*tmp_path.rglob("ran"), *hostile_history.rglob("ran")]
 
 
 def test_without_a_config_safe_commands_run_nothing_that_they_detect(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ STAGES = """
     name: lint, run: "printf 'one\\\\ntwo'; exit 1", shell: true
     name: unit, run: [./check, "{item}"], items: {list: [a, b]}, retries: {count: 1, backoff: 0.01}
     name: call, call: "calls:work"
-    name: long, run: "seq 1 200000", shell: true
+    name: long, run: "seq 1 200000; exit 1", shell: true
 """
 CHECK = "#!/bin/sh\necho $1 is tried\ntest $1 != b\n"
 _FULL = "paropt-exporter: cannot write to standard output: No space left on device\n"
@@ -33,7 +33,9 @@ def project(folder: Path, check: str = CHECK) -> Path:
 
 def test_whole_output_of_each_attempt_is_kept(tmp_path: Path) -> None:
     folder = project(tmp_path)
-    assert run(folder, "--once", projects.ANY_PORT).returncode == 1
+    ended = run(folder, "--once", projects.ANY_PORT)
+    assert ended.returncode == 1
+    assert "  output   paropt-exporter log --failed\n" in ended.stdout
     assert run(folder, "log", "lint").stdout == "one\ntwo\n"
     assert call_command(folder, "log", "long").stdout == "".join(f"{number}\n" for number in range(1, 200_001))
     tried = call_command(folder, "log", "unit[b]").stdout
@@ -105,8 +107,11 @@ def test_log_that_can_not_be_written_costs_one_line_and_no_result(tmp_path: Path
 
 
 def test_logs_can_be_turned_off(tmp_path: Path) -> None:
-    folder = projects.write(tmp_path, 'name: lint, run: "echo one", shell: true', lanes="history: {logs: false}")
-    assert run(folder, "--once", projects.ANY_PORT).returncode == 0
+    stage = 'name: long, run: "seq 1 1000; exit 1", shell: true'
+    folder = projects.write(tmp_path, stage, lanes="history: {logs: false}")
+    ended = run(folder, "--once", projects.ANY_PORT)
+    assert ended.returncode == 1
+    assert "paropt-exporter log" not in ended.stdout
     assert not (folder / ".paropt" / "logs").exists()
     asked = call_command(folder, "log")
     assert (asked.returncode, asked.stderr.count("\n")) == (2, 1)

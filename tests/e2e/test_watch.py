@@ -230,9 +230,11 @@ def test_changed_config_is_in_force_and_a_faulty_one_is_refused(folder: Path) ->
 
 
 def test_signal_ends_it_with_the_state_of_the_stages(folder: Path) -> None:
-    projects.write(folder, 'name: bad, run: "false", inputs: [src]')
+    projects.write(folder, 'name: bad, run: "false", inputs: [src]\nname: good, run: "true", inputs: [docs]')
     with serving(folder, projects.ANY_PORT, "--watch") as command:
-        assert "bad failed" in wait_for_state(folder, 1)
+        wait_for_state(folder, 1)
+        (folder / "docs/a.md").write_text("2")  # the last run succeeds
+        assert "bad failed" in wait_for_state(folder, 2)
         command.process.send_signal(signal.SIGINT)
         assert command.process.wait(HANG_SECONDS) == 1
 

@@ -117,6 +117,9 @@ def test_the_number_of_remembered_passwords_is_bounded(monkeypatch: pytest.Monke
     with open_checker() as judge:
         assert all(check_password(judge, each, users) for each in given)
         assert [judge.is_remembered(users, each) for each in given] == [False, True, True]
+        assert judge.is_remembered(users, given[1])
+        assert check_password(judge, given[0], users)  # in place of the one that was used least recently
+        assert [judge.is_remembered(users, each) for each in given] == [True, True, False]
 
 
 @pytest.mark.parametrize(

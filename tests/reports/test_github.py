@@ -93,6 +93,8 @@ def test_beyond_githubs_limit_each_stage_gets_one_error_and_the_rest_are_counted
     assert len(found) == github.MOST_ANNOTATIONS
     assert [each.properties.get("file") for each in found[:4]] == ["a.py", "b.py", "a.py", "b.py"]
     assert found[-1].data == "49 more errors: see the step's summary"
+    full = annotations_of(finished(failing("lint", 1, ruff(github.MOST_ANNOTATIONS))))
+    assert full[-1].data == f"`x{github.MOST_ANNOTATIONS}` imported but unused"
 
 
 def test_warnings_have_room_of_their_own() -> None:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from junitparser import xunit2
+from junitparser import Error, Failure, xunit2
 from msgspec.structs import replace
 
 from paropt_exporter.events import ItemRecord, Result, Shard
@@ -61,14 +61,16 @@ def test_a_failure_has_its_message_its_findings_and_its_output() -> None:
         finished(stage("lint", 1, attempt("lint", result=Result.FAILURE, message="exit 1", output=output)))
     )
     (failure,) = case.result
+    assert isinstance(failure, Failure)
     assert (failure.message, failure.type) == ("exit 1", "failure")
     assert failure.text == f"a.py:3:1: `os` imported but unused [F401]\n\n{output}"
 
 
 @pytest.mark.parametrize("result", [Result.ERROR, Result.TIMEOUT])
 def test_what_could_not_run_or_took_too_long_is_an_error(result: Result) -> None:
-    report = read(finished(stage("lint", 1, attempt("lint", result=result, message="timed out after 3 s"))))
-    assert (report.errors, report.failures) == (1, 0)
+    run = finished(stage("lint", 1, attempt("lint", result=result, message="timed out after 3 s")))
+    assert (read(run).errors, read(run).failures) == (1, 0)
+    assert [type(fault) for fault in only_case(run).result] == [Error]
 
 
 def test_a_retry_that_succeeds_is_flaky() -> None:

@@ -20,10 +20,10 @@ from paropt_exporter.events import Decision, ItemRecord, Result, Strategy
 from paropt_exporter.plan import Bounds, Commands, Plan, PlannedStage
 from paropt_exporter.plan.batches import build_task
 from paropt_exporter.reports import Reports, parse, reporting
-from paropt_exporter.reports.model import FinishedRun
+from paropt_exporter.reports.model import FinishedRun, find_top_folder
 from paropt_exporter.reports.reporting import RunReport
 from support.event_samples import START, run_ended, run_started, stage_ended, task
-from support.finished_runs import attempt
+from support.finished_runs import attempt, finished, stage
 
 
 class Broken:
@@ -212,3 +212,25 @@ def test_on_github_the_report_is_on_by_itself_and_can_be_turned_off() -> None:
 def test_what_cannot_be_meant_is_refused(texts: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse(texts, {})
+
+
+@pytest.mark.parametrize(
+    ("environment", "top"),
+    [
+        ({}, "/repo/web"),
+        ({"GITHUB_WORKSPACE": "/repo"}, "/repo"),
+        ({"GITHUB_WORKSPACE": "", "CI_PROJECT_DIR": "/repo"}, "/repo"),
+        ({"GITHUB_WORKSPACE": "/elsewhere"}, "/repo/web"),
+    ],
+)
+def test_paths_are_relative_to_the_checkout_of_the_ci(environment: dict[str, str], top: str) -> None:
+    assert find_top_folder(Path("/repo/web"), environment) == Path(top)
+
+
+def test_outputs_of_failures_are_kept_up_to_a_size_and_those_of_successes_not() -> None:
+    output = "x" * 20_000
+    tasks = [attempt("unit", task=task, result=Result.FAILURE, output=output) for task in range(1, 520)]
+    good = attempt("unit", output=output)
+    sizes = [len(each.output) for each in finished(stage("unit", 1, good, *tasks)).attempts()]
+    assert sizes[0] == 0
+    assert (max(sizes), sum(sizes)) == (16 << 10, 8 << 20)

@@ -94,6 +94,15 @@ def test_progress_of_a_stage_goes_with_the_stage(tmp_path: Path) -> None:
     assert 'stage="gone"' not in page
 
 
+def test_memory_peak_is_the_highest_of_the_last_run_and_the_one_in_progress(tmp_path: Path) -> None:
+    checkout = record_checkout(tmp_path / "a", "lint")
+    stored = sum_series(render(checkout), "paropt_stage_memory_peak_bytes", stage="lint")
+    for peak in (stored / 2, stored * 2):
+        live: LiveSeries = {("paropt_stage_memory_peak_bytes", ("standard", "lint")): peak}
+        page = render(checkout, live=(live,))
+        assert sum_series(page, "paropt_stage_memory_peak_bytes", stage="lint") == max(stored, peak) > 0
+
+
 def test_refused_web_config_is_on_the_page(tmp_path: Path) -> None:
     checkout = record_checkout(tmp_path / "a", "lint")
     assert "paropt_web_config_last_reload_successful" not in render(checkout)

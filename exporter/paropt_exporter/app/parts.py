@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from paropt_exporter.cache.remote import RemoteCache
     from paropt_exporter.cache.stage_cache import StageCache
     from paropt_exporter.executors.base import RemotePool
+    from paropt_exporter.executors.cluster.settings import ClusterSettings
     from paropt_exporter.exposition.renderer import PageSource
     from paropt_exporter.reports import Reports
     from paropt_exporter.reports.reporting import RunReport
@@ -213,34 +214,38 @@ def build_cluster_opener(config: Config, get_signal: Callable[[], int | None]) -
 
     def open_cluster(size: int) -> RemotePool:
         from paropt_exporter.executors.cluster.dask_client import require_distributed  # here: few lanes need it
-        from paropt_exporter.executors.cluster.settings import ClusterSettings, TlsFiles
 
         require_distributed()
         from paropt_exporter.executors.cluster.cluster_pool import ClusterPool
 
         if (number := get_signal()) is not None:
             raise Interrupted(number, f"interrupted by {name_signal(number)} before a run")
-        dask, root = config.dask, config.root
-        return ClusterPool(
-            ClusterSettings(
-                root=root,
-                scheduler=dask.scheduler or "",
-                scheduler_file=root / dask.file if dask.file else None,
-                factory=dask.cluster or "",
-                tls=TlsFiles(ca=root / dask.tls.ca, cert=root / dask.tls.cert, key=root / dask.tls.key)
-                if dask.tls
-                else None,
-                insecure=dask.insecure,
-                shared_root=dask.shared,
-                include=dask.upload.include,
-                upload_max_bytes=dask.upload.max,
-                partition_grace_seconds=dask.partition_grace,
-                start_timeout_seconds=dask.start_timeout,
-            ),
-            size,
-        )
+        return ClusterPool(build_cluster_settings(config), size)
 
     return open_cluster
+
+
+def build_cluster_settings(config: Config) -> ClusterSettings:
+    """Return where the config's cluster is, and what reaches its workers."""
+    from paropt_exporter.executors.cluster import settings  # here: few lanes need it
+
+    dask, root = config.dask, config.root
+    tls = None
+    if dask.tls is not None:
+        tls = settings.TlsFiles(ca=root / dask.tls.ca, cert=root / dask.tls.cert, key=root / dask.tls.key)
+    return settings.ClusterSettings(
+        root=root,
+        scheduler=dask.scheduler or "",
+        scheduler_file=root / dask.file if dask.file else None,
+        factory=dask.cluster or "",
+        tls=tls,
+        insecure=dask.insecure,
+        shared_root=dask.shared,
+        include=dask.upload.include,
+        upload_max_bytes=dask.upload.max,
+        partition_grace_seconds=dask.partition_grace,
+        start_timeout_seconds=dask.start_timeout,
+    )
 
 
 def register_with_serve(

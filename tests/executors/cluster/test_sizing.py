@@ -75,6 +75,7 @@ def test_draining_worker_takes_tasks_again_if_the_target_grows() -> None:
     workers = [build_worker("a", taken=1), build_worker("b", taken=1)]
     size.adjust(2, workers, 0.0)
     size.adjust(1, workers, 1.0)
+    assert sorted(worker.takes_tasks for worker in workers) == [False, True]
     size.adjust(2, workers, 2.0)
     assert all(worker.takes_tasks for worker in workers)
 
