@@ -29,6 +29,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -152,8 +153,10 @@ class Round:
     def read(self) -> None:
         self.pool.statistics()
         repr(self.pool)
+
+    def read_metrics(self) -> None:
         if isinstance(self.pool, AdaptiveWorkerPool):
-            self.pool.metrics.to_dict()
+            assert self.pool.metrics.total_tasks >= 0
 
     def list_running(self) -> None:
         if not isinstance(self.pool, AdaptiveWorkerPool):
@@ -253,9 +256,9 @@ class Handlers:
         self._on = True
         frequent = (round_.submit, round_.cancel, round_.resize, round_.read, round_.wait_shortly)
         rare = (round_.wait_for_all_shortly, round_.list_running, round_.stop, round_.collect, round_.use_another)
-        self._actions = (*frequent * 6, *rare)
+        self._actions = (*frequent * 6, *rare, round_.read_metrics)
         waits = (round_.wait_for_result, round_.wait_for_all, round_.wait_for_first, round_.wait_for_each)
-        others = (round_.map, round_.cancel, round_.resize, round_.read, round_.stop)
+        others = (round_.map, round_.cancel, round_.resize, round_.read, round_.read_metrics, round_.stop)
         self.operations: tuple[Callable[[], object], ...] = (*(round_.submit,) * 5, *waits, *others)
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
@@ -299,7 +302,7 @@ class Interrupts:
         self._armed = False
         # Not wait() and as_completed(): an interrupt in the library's own code leaves their futures locked.
         waits = (round_.wait_for_result, round_.wait_shortly, round_.map)
-        others = (round_.cancel, round_.cancel, round_.resize, round_.read, round_.stop)
+        others = (round_.cancel, round_.cancel, round_.resize, round_.read, round_.read_metrics, round_.stop)
         self.operations: tuple[Callable[[], object], ...] = (*(round_.submit,) * 5, *waits, *others)
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
@@ -450,10 +453,10 @@ def _use_beside(round_: Round, stop: threading.Event, chance: random.Random) -> 
 
 
 def _count_holdings() -> tuple[int, int]:
-    """Return the number of threads that have started, and of descriptors."""
-    running = sys._current_frames()  # an interrupted start may leave a thread that is none, or that never begins
-    started = [thread for thread in threading.enumerate() if thread._started.is_set()]  # type: ignore[attr-defined]
-    return sum(thread.ident in running for thread in started), psutil.Process().num_fds()
+    """Return the number of threads, except those that an interrupted start keeps from running, and of descriptors."""
+    run = threading.Thread.run.__code__
+    stacks = [[frame.f_code for frame, _ in traceback.walk_stack(top)] for top in sys._current_frames().values()]
+    return sum(run in codes for codes in stacks), psutil.Process().num_fds()
 
 
 def _list_leftovers(before: tuple[int, int], *, descriptors: bool) -> list[str]:
