@@ -19,9 +19,10 @@ import threading
 import time
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from types import FrameType, FunctionType
 from typing import Any, cast
@@ -32,7 +33,7 @@ import paropt_exporter
 from paropt_exporter import executors
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.executors import ProcessPool, TaskFuture, processes
-from paropt_exporter.executors.processes import process_handler
+from paropt_exporter.executors.processes import forkservers, manager, process_handler, transport
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.process_handler import ProcessHandler
 from paropt_exporter.executors.processes.scheduler import Scheduler
@@ -1336,6 +1337,60 @@ def test_tasks_of_a_signal_handler_during_a_stop_run_once(tmp_path: Path, monkey
         tasks: list[TaskFuture[Any]] = [running, *held, *later]
         assert wait(tasks, HANG_SECONDS).not_done == set()
     assert sorted(ran.read_text().split()) == sorted(["first", "last", *names])
+
+
+def test_signal_handler_may_close_a_pool_that_notifies_of_cancelled_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shutdown failed with `deque mutated during iteration`."""
+    fifo = make_fifo(tmp_path, "fifo")
+
+    def close_before(items: Iterable[Any], most: int) -> Iterator[Any]:
+        found = islice(items, most)
+        monkeypatch.undo()
+        processes_pool.shutdown(wait=False, cancel_futures=True)
+        return found
+
+    with ProcessPool(1) as processes_pool:
+        processes_pool.submit(Path.read_text, fifo)
+        queued = [processes_pool.submit(nothing) for _ in range(3)]
+        with open_fifo(fifo):
+            monkeypatch.setattr(manager, "islice", close_before)
+            processes_pool.shutdown(wait=False, cancel_futures=True)
+    assert [future.cancelled() for future in queued] == [True, True, True]
+
+
+def test_timeout_of_a_signal_handler_loses_no_order_to_end_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is an OSError, as if the fork server were gone: the task was never stopped, and its pool never shut down."""
+
+    def time_out(_: object) -> bytes:
+        monkeypatch.undo()
+        raise TimeoutError
+
+    fifo = make_fifo(tmp_path, "fifo")
+    with ProcessPool(1) as processes_pool:
+        running = processes_pool.submit(Path.read_text, fifo)
+        with open_fifo(fifo):
+            monkeypatch.setattr(forkservers, "marshal", types.SimpleNamespace(dumps=time_out))
+            with pytest.raises(TimeoutError):
+                processes_pool.stop(running, TaskStopped("stop"), grace_seconds=0)
+            assert isinstance(running.exception(HANG_SECONDS), TaskStopped)
+
+
+def test_timeout_of_a_signal_handler_while_a_worker_is_dismissed_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sockets:
+        @property
+        def SHUT_WR(self) -> int:  # noqa: N802 -- the library's name
+            monkeypatch.undo()
+            raise TimeoutError
+
+    with ProcessPool(1) as processes_pool:
+        processes_pool.submit(nothing).result(HANG_SECONDS)
+        monkeypatch.setattr(transport, "socket", Sockets())
+        with pytest.raises(TimeoutError):
+            processes_pool.shutdown(wait=False)
 
 
 def test_interrupted_stop_loses_no_task_that_is_not_sent_yet(monkeypatch: pytest.MonkeyPatch) -> None:

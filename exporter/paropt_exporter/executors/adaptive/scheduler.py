@@ -37,6 +37,7 @@ from paropt_exporter.executors.demand import (
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.executor import ProcessPool
+from paropt_exporter.executors.thread_group import start_thread
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 from paropt_exporter.executors.worker import run_chunk
 from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, measure_large
@@ -749,15 +750,15 @@ class Monitor:
             thread = self._thread = threading.Thread(target=self._run, name="paropt-adaptive-monitor", daemon=True)
         try:
             scheduler.prepare_samples()
-        except BaseException:  # an interrupt; raised again
-            self._thread = None
-            raise
-        try:
-            thread.start()
-        except RuntimeError as error:
+            start_thread(thread)
+        except BaseException as error:  # an interrupt or a refusal: retried when the next task is submitted or ends
+            if not thread.is_alive():
+                self._thread = None  # if it does start, it does nothing
+            if not isinstance(error, RuntimeError):
+                raise
             if not self._warned:
                 log.warning("the system starts no thread to sample running tasks", extra={"err": str(error)})
-            self._thread, self._warned = None, True  # retried when the next task is submitted or ends
+                self._warned = True
 
     def join(self) -> None:
         """Join the thread, which ends with its scheduler."""
@@ -767,6 +768,8 @@ class Monitor:
 
     def _run(self) -> None:
         scheduler, pause, last_busy = self._scheduler, _FIRST_SAMPLE_SECONDS, monotonic()
+        if self._thread is not threading.current_thread():
+            return
         while not scheduler.closed or scheduler.count_pending() or scheduler.runs_in_threads():
             with scheduler.lock:
                 is_idle = not (scheduler.count_pending() or scheduler.runs_in_threads())
