@@ -22,7 +22,7 @@ from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, Thr
 from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive import routing, scheduler
 from paropt_exporter.executors.adaptive.backlog import Backlog, QueuedTask, get_function_key
-from paropt_exporter.executors.adaptive.pools import PoolBounds
+from paropt_exporter.executors.adaptive.pools import PoolBounds, Pools
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, Router, load_profiles, save_profiles
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor, Placement
 from paropt_exporter.executors.processes import process_handler
@@ -802,6 +802,48 @@ def test_signal_handler_may_submit_while_a_task_is_chosen(monkeypatch: pytest.Mo
         monkeypatch.setattr(Placement, "choose_pool", submit_first)
         submitted.insert(0, pool.submit(abs, -1))
         assert [future.result(HANG_SECONDS) for future in submitted] == [1, 2]
+
+
+def test_timeout_of_a_signal_handler_is_no_refusal_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an OSError: the alarm was lost, and a task failed with it."""
+
+    def time_out(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        raise TimeoutError
+
+    with AdaptivePool(Strategy.HYBRID, 1) as pool:
+        monkeypatch.setattr(ThreadPool, "submit_future", time_out)
+        with pytest.raises(TimeoutError):
+            pool.submit(abs, -1)
+
+
+def test_timeout_of_a_signal_handler_is_no_refusal_of_a_process_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The alarm was lost, and tasks ran in threads."""
+
+    def time_out(*_: object) -> None:
+        raise TimeoutError
+
+    pools = Pools(PoolBounds(strategy=Strategy.HYBRID, cores=1, max_workers=1, start=1), threading.RLock(), nothing)
+    monkeypatch.setattr(ProcessPool, "__init__", time_out)
+    with pools.get("threads"), pytest.raises(TimeoutError):
+        pools.get_processes()
+
+
+def test_timeout_of_a_signal_handler_ends_the_wait_for_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def time_out(_: TaskFuture[Any]) -> None:
+        monkeypatch.undo()
+        raise TimeoutError
+
+    with AdaptivePool(max_workers=1) as pool:
+        pool.submit(go.wait)
+        monkeypatch.setattr(TaskFuture, "_get_condition", time_out)
+        try:
+            with pytest.raises(TimeoutError):
+                pool.submit(go.wait)
+        finally:
+            go.set()
 
 
 def test_task_whose_submission_a_signal_handler_interrupts_to_close_the_pool_is_refused() -> None:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.cpu_demand import CORE_SLACK
-from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.errors import UnpicklableError, is_from_signal_handler
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.routing import PoolName
@@ -162,7 +162,7 @@ class Pools:
         try:
             self.get(PROCESSES)
         except (RuntimeError, OSError) as error:
-            if self.threads is None:
+            if self.threads is None or is_from_signal_handler(error):
                 raise
             self._note_lack(error)
             return None

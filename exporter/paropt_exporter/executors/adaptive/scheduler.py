@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from paropt_exporter.cpu_demand import WAITING_DEMAND
-from paropt_exporter.errors import UnpicklableError, describe
+from paropt_exporter.errors import UnpicklableError, describe, is_from_signal_handler
 from paropt_exporter.events import RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.backlog import Backlog, QueuedTask
@@ -167,8 +165,7 @@ class AdaptiveScheduler:
             self._monitor.wake()  # enough also if an interrupt kept the task before it from being dispatched
             return
         if trial is not None:
-            with contextlib.suppress(TimeoutError, CancelledError):
-                trial.exception(_TRIAL_SECONDS)
+            trial.wait_for_end(_TRIAL_SECONDS)
         self.dispatch()
 
     def has_closed(self) -> bool:  # a call, after which mypy does not rely on the last value
@@ -216,6 +213,8 @@ class AdaptiveScheduler:
             try:
                 self._submit_to(pool_name, task)
             except (RuntimeError, OSError) as error:  # the pool has failed, or the system starts no thread
+                if is_from_signal_handler(error):
+                    raise
                 self._fail_task(task, error)
             with self.lock:
                 self._backlog.note_arrival(task)
