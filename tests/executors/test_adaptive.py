@@ -67,6 +67,11 @@ def test_waiting_tasks_get_threads_before_the_first_one_ends() -> None:
         assert sorted(future.result() for future in futures) == list(range(12))
 
 
+def test_task_may_wait_for_the_first_task_of_another_function_in_a_pool_of_one_thread() -> None:
+    with AdaptivePool(start=1) as pool:
+        assert pool.submit(lambda: pool.submit(double, 2).result(HANG_SECONDS)).result(HANG_SECONDS) == 4
+
+
 def test_tasks_that_end_before_a_sample_shows_anything_get_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """480 sleeps of 1 ms, all submitted before the first one had ended, ran on 2 of 8 threads."""
     monkeypatch.setattr(ThreadPool, "sample_running", lambda _, **__: ())
@@ -435,6 +440,28 @@ def test_map_of_a_process_strategy_takes_chunks() -> None:
         assert [each.finished["success"] for each in pool.statistics()] == [3, 3]
         with pytest.raises(ValueError, match="chunksize must be >= 1"):
             pool.map(double, [1], chunksize=0)
+
+
+def test_chunk_of_a_brief_function_that_computes_runs_in_a_process() -> None:
+    """The function alone stays in threads."""
+
+    def spin_briefly(_: int) -> int:
+        return spin(0.0002)
+
+    with AdaptivePool() as pool:
+        list(pool.map(spin_briefly, range(10)))
+
+        def run_elsewhere() -> bool:
+            return set(pool.map(spin_briefly, range(5000), chunksize=500)) != {os.getpid()}
+
+        assert eventually(run_elsewhere)  # a busy machine starts processes late
+
+
+def test_functions_that_stay_in_threads_need_no_chunks() -> None:
+    for function, strategy in ((double, Strategy.THREAD), (thread_only(lambda number: 2 * number), Strategy.ADAPTIVE)):
+        with AdaptivePool(strategy) as pool:
+            assert list(pool.map(function, range(10), chunksize=4)) == list(range(0, 20, 2))
+            assert [each.finished["success"] for each in pool.statistics()] == [10]
 
 
 def test_shutdown_leaves_no_thread() -> None:

@@ -663,6 +663,7 @@ class Placement:
         """
         before, submitted = self._pools.sizes[THREADS], self._backlog.counts[THREADS]
         startable = sum(self._count_startable(key, tasks) for key, tasks in self._iter_known_in_threads())
+        startable += self._may_try_another()
         size = compute_thread_count(demand, max(in_pool, submitted) + startable, self._pools.bounds.most_threads)
         if size < before and not self._children.parents.isdisjoint(self._backlog.queued):
             return max(size, submitted, min(before, self._pools.bounds.get_initial(THREADS)))
@@ -673,6 +674,18 @@ class Placement:
         for key, tasks in tuple(self._backlog.queued.items()):
             if self._router.get_cpu_demand(key) is not None and self._router.choose(key) == THREADS:
                 yield key, len(tasks)
+
+    def _may_try_another(self) -> bool:
+        """Return whether an unknown function may start beside the tasks in threads. These may wait without an end, even
+        for its result. They must all be measured, with their child processes: so one is tried at a time.
+        """
+        in_threads = [task.key for task in tuple(self._backlog.submitted.values()) if task.pool_name == THREADS]
+        if any(self._router.get_cpu_demand(key) is None or not self._children.is_known(key) for key in in_threads):
+            return False
+        if self._children.build_core_budget(self._pools.bounds.cores, in_threads).room(None) == 0:
+            return False
+        queued = tuple(self._backlog.queued.items())
+        return any(tasks and self._router.get_cpu_demand(key) is None for key, tasks in queued)
 
     def _count_startable(self, key: str, tasks: int) -> int:
         """Return for how many of a function's queued tasks there is room on the cores."""
