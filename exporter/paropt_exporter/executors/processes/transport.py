@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from paropt_exporter import descriptors
+from paropt_exporter.errors import is_from_signal_handler
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.worker import mp_context, payload, wire
 from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES
@@ -176,7 +177,9 @@ class WorkerConnection:
             sent = self._socket.sendmsg(parts)
         except BlockingIOError:
             sent = 0
-        except OSError:
+        except OSError as error:
+            if is_from_signal_handler(error):
+                raise
             self.dismiss()  # usually it has died; otherwise it exits without these tasks, and others get them
             return True
         # Not by the outbox: the worker may have replied by now, and its thread sent part of the next batch.
@@ -209,8 +212,11 @@ class WorkerConnection:
 
     def dismiss(self) -> None:
         """Make the worker exit after the batches that it was sent."""
-        with contextlib.suppress(OSError):
+        try:
             self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:  # it has exited
+            if is_from_signal_handler(error):
+                raise
 
     # In
 
