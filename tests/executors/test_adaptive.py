@@ -847,7 +847,7 @@ def test_timeout_of_a_signal_handler_is_no_refusal_of_a_task(monkeypatch: pytest
 def test_timeout_of_a_signal_handler_is_no_refusal_of_a_process_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """The alarm was lost, and tasks ran in threads."""
 
-    def time_out(*_: object) -> None:
+    def time_out(*_: object, **__: object) -> None:
         raise TimeoutError
 
     pools = Pools(PoolBounds(strategy=Strategy.HYBRID, cores=1, max_workers=1, start=1), threading.RLock(), nothing)
