@@ -385,6 +385,41 @@ def test_pool_retries_a_refused_monitor_thread(monkeypatch: pytest.MonkeyPatch) 
     assert refused
 
 
+def raise_interrupt(_: threading.Thread) -> None:
+    raise KeyboardInterrupt
+
+
+def raise_as_runtime_error(_: threading.Thread) -> None:
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise RuntimeError("release unlocked lock")
+
+
+@pytest.mark.parametrize("interrupt", [raise_interrupt, raise_as_runtime_error])
+def test_interrupt_of_the_start_of_the_monitor_is_raised_and_leaves_the_next_start_possible(
+    interrupt: Callable[[threading.Thread], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool took it for a refusal by the system, or never sampled again: tasks that wait got no threads."""
+    start = threading.Thread.start
+
+    def start_or_interrupt(thread: threading.Thread) -> None:
+        if "adaptive-monitor" in thread.name:
+            monkeypatch.undo()
+            interrupt(thread)
+        start(thread)
+
+    barrier = threading.Barrier(12)  # opens only when all tasks run at once
+    with AdaptivePool() as pool:
+        monkeypatch.setattr(threading.Thread, "start", start_or_interrupt)
+        futures = [pool.submit(barrier.wait, HANG_SECONDS)]
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(barrier.wait, HANG_SECONDS)
+        futures += [pool.submit(barrier.wait, HANG_SECONDS) for _ in range(10)]
+        assert wait(futures, HANG_SECONDS).not_done == set()
+        assert [future.exception() for future in futures] == [None] * 11
+
+
 @pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID])
 def test_tasks_run_in_threads_while_the_system_refuses_a_process_pool(
     strategy: Strategy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

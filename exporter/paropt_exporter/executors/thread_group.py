@@ -44,6 +44,22 @@ class PoolThread(threading.Thread):
         super().run()
 
 
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread. Raises RuntimeError if the system refuses it.
+
+    An interrupt of the library's `start` may end as a RuntimeError of the thread's event, or as a KeyError: here it is
+    raised itself.
+    """
+    handled = sys.exception()
+    try:
+        thread.start()
+    except (RuntimeError, KeyError) as error:
+        interrupt = error.__context__
+        if interrupt is None or interrupt is handled:
+            raise
+        raise interrupt  # noqa: B904 -- the library's error is only its consequence
+
+
 def list_pool_threads() -> tuple[int, ...]:
     """Return the native ids of the threads of all pools."""
     return tuple(
@@ -118,20 +134,15 @@ class ThreadGroup:
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Start an announced thread. Raises RuntimeError if the system refuses it."""
-        handled = sys.exception()
         thread = PoolThread(target=self._run, args=(work,), name=name, daemon=True)
         thread.worker_name = name
         try:
             self._threads.add(thread)
-            thread.start()
-        except BaseException as error:  # an interrupt or a refusal
+            start_thread(thread)
+        except BaseException:  # an interrupt or a refusal; raised again
             with self._lock:
                 if not thread.runs:
                     self._threads.discard(thread)  # if it does start, it does nothing
-            # The library's `start` may fail at an interrupt, with a RuntimeError of its event or a KeyError.
-            interrupt = error.__context__
-            if isinstance(error, (RuntimeError, KeyError)) and interrupt is not None and interrupt is not handled:
-                raise interrupt  # noqa: B904 -- the library's error is only its consequence
             raise
         finally:
             with self._lock:

@@ -37,6 +37,7 @@ from paropt_exporter.executors.demand import (
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.executor import ProcessPool
+from paropt_exporter.executors.thread_group import start_thread
 from paropt_exporter.executors.threads.thread_pool import ThreadPool
 from paropt_exporter.executors.worker import run_chunk
 from paropt_exporter.executors.worker.pickle_buffers import LARGE_BYTES, measure_large
@@ -721,6 +722,7 @@ class Monitor:
     def __init__(self, scheduler: AdaptiveScheduler) -> None:
         self._scheduler = scheduler
         self._thread: threading.Thread | None = None
+        self._has_begun = False  # whether this thread runs
         self._idle = False
         self._warned = False  # whether it has logged that the system refused a thread
 
@@ -747,17 +749,24 @@ class Monitor:
             if scheduler.runs_only_task():
                 return
             thread = self._thread = threading.Thread(target=self._run, name="paropt-adaptive-monitor", daemon=True)
+            self._has_begun = False
         try:
             scheduler.prepare_samples()
+            self._start(thread)
         except BaseException:  # an interrupt; raised again
-            self._thread = None
+            with scheduler.lock:
+                if not self._has_begun:
+                    self._thread = None  # if it does start, it ends at once
             raise
+
+    def _start(self, thread: threading.Thread) -> None:
         try:
-            thread.start()
+            start_thread(thread)
         except RuntimeError as error:
+            self._thread = None  # retried when the next task is submitted or ends
             if not self._warned:
                 log.warning("the system starts no thread to sample running tasks", extra={"err": str(error)})
-            self._thread, self._warned = None, True  # retried when the next task is submitted or ends
+            self._warned = True
 
     def join(self) -> None:
         """Join the thread, which ends with its scheduler."""
@@ -767,6 +776,10 @@ class Monitor:
 
     def _run(self) -> None:
         scheduler, pause, last_busy = self._scheduler, _FIRST_SAMPLE_SECONDS, monotonic()
+        with scheduler.lock:
+            if self._thread is not threading.current_thread():
+                return
+            self._has_begun = True
         while not scheduler.closed or scheduler.count_pending() or scheduler.runs_in_threads():
             with scheduler.lock:
                 is_idle = not (scheduler.count_pending() or scheduler.runs_in_threads())
