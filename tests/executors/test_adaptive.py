@@ -492,6 +492,21 @@ def test_chunk_of_a_brief_function_that_computes_runs_in_a_process() -> None:
         assert eventually(run_elsewhere)  # a busy machine starts processes late
 
 
+@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID])
+def test_chunks_are_measured_as_tasks_by_their_size(strategy: Strategy) -> None:
+    """After brief small chunks, large ones that compute went to threads, and counted as calls of the function alone."""
+    gate, key = threading.Event(), get_function_key(wait_for)
+    with AdaptivePool(strategy, 1) as pool:
+        results = pool.map(wait_for, [gate.wait] * 7, chunksize=3)
+        assert eventually(lambda: bool(pool.running()))
+        assert [task.label for task in pool.running()] == [f"{key} in chunks of up to 4"]
+        gate.set()
+        assert list(results) == [True] * 7
+        assert [each.finished["success"] for each in pool.statistics()] == [3]
+        assert pool.router.get_cpu_demand(f"{key} in chunks of up to 4") is not None
+        assert pool.router.get_cpu_demand(key) is None
+
+
 def test_functions_that_stay_in_threads_need_no_chunks() -> None:
     for function, strategy in ((double, Strategy.THREAD), (thread_only(lambda number: 2 * number), Strategy.ADAPTIVE)):
         with AdaptivePool(strategy) as pool:
