@@ -24,7 +24,7 @@ from paropt_exporter.errors import InitializerFailed, TaskStopped
 from paropt_exporter.executors import ThreadPool, procfs, thread_group, threads
 from paropt_exporter.executors.demand import measure_so_far
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.thread_group import ThreadGroup
+from paropt_exporter.executors.thread_group import PoolThread, ThreadGroup
 from paropt_exporter.executors.threads import worker as worker_module
 from paropt_exporter.executors.threads.pool_state import ThreadPoolState
 from paropt_exporter.executors.threads.worker import Worker
@@ -758,6 +758,25 @@ def test_task_retries_a_refused_thread_though_all_others_are_busy(monkeypatch: p
         assert pool.submit(double, 5).result(HANG_SECONDS / 2) == 10
         assert queued.result(HANG_SECONDS) == 8
         release.set()
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, TimeoutError])
+def test_task_of_another_thread_runs_after_an_interrupted_start_of_its_worker(
+    monkeypatch: pytest.MonkeyPatch, interrupt: type[BaseException]
+) -> None:
+    """It had relied on the worker that was on its way, and waited for the next task."""
+    with ThreadPool(1) as pool:
+        other = list[Future[int]]()
+
+        def submit_and_interrupt(_: PoolThread) -> None:
+            monkeypatch.undo()
+            other.append(pool.submit(double, 2))
+            raise interrupt
+
+        monkeypatch.setattr(PoolThread, "start", submit_and_interrupt)
+        with pytest.raises(interrupt):
+            pool.submit(double, 1)
+        assert other[0].result(HANG_SECONDS) == 4
 
 
 def test_shutdown_after_an_interrupted_one_ends_all_workers() -> None:

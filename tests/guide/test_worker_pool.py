@@ -15,7 +15,7 @@ from time import monotonic, process_time, thread_time
 import pytest
 
 from paropt_exporter import AdaptiveWorkerPool, ParallelizationStrategy, WorkerDied, WorkerPoolMetrics
-from paropt_exporter.executors import thread_only
+from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool, thread_only
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.guide.worker_pool import EndedTask
 from support.pool_tasks import burn_in_child, eventually
@@ -604,6 +604,30 @@ def test_measured_pool_costs_its_host_nothing_while_it_rests(make: Make) -> None
     before = process_time()
     threading.Event().wait(0.5)
     assert process_time() - before < 0.1
+
+
+def test_signal_handler_may_read_metrics_during_any_call_of_another_thread(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main thread had a lock of the pools, in which the handler came, and the other thread waited for it."""
+    pool, in_pools, read = make(ParallelizationStrategy.THREAD_POOL), threading.Event(), threading.Event()
+    list_pools, waited = AdaptivePool.pools, list[bool]()
+
+    def list_as_if_locked(inner: AdaptivePool) -> tuple[ThreadPool | ProcessPool, ...]:
+        if threading.current_thread() is not threading.main_thread():
+            in_pools.set()
+            waited.append(read.wait(HANG_SECONDS))
+        return list_pools(inner)
+
+    monkeypatch.setattr(AdaptivePool, "pools", list_as_if_locked)
+    submits = threading.Thread(target=pool.submit_stage, args=(4, "tests", abs, -1))
+    submits.start()
+    assert in_pools.wait(HANG_SECONDS)
+    assert pool.metrics.stage_metrics == []
+    read.set()
+    submits.join()
+    assert pool.wait_all() == (True, [])
+    assert all(waited)
 
 
 class SlowObserver:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
@@ -150,41 +150,42 @@ class WorkerTimeMeter(Struct):
     begin() ──> note_idle() after each task ──> end() ──> begin() ...
 
     So the threads of an ADAPTIVE pool don't count as available after the work has moved to processes. Not thread-safe:
-    the caller's lock must protect it.
+    the caller's lock must protect it. It takes the times of pools, by their names, and not the pools, so that their
+    locks are not needed inside the caller's.
     """
 
     total: WorkerTime = WorkerTime()
-    _at_start: dict[str, WorkerTime] | None = None  # None: between batches
+    _at_start: Mapping[str, WorkerTime] | None = None  # None: between batches
     _at_idle: dict[str, WorkerTime] = field(default_factory=dict)
 
-    def begin(self, pools: Sequence[TimedPool]) -> None:
-        """Start a batch."""
-        self._at_start = {pool.name: get_worker_time(pool) for pool in pools}
-        self._at_idle = {}
+    @property
+    def is_in_batch(self) -> bool:
+        return self._at_start is not None
 
-    def note_idle(self, pools: Sequence[TimedPool]) -> None:
-        """Note which pools are idle; call it when a task has ended."""
-        for pool in pools:
-            if pool.busy == 0:
-                self._at_idle[pool.name] = get_worker_time(pool)
+    def begin(self, times: Mapping[str, WorkerTime]) -> None:
+        """Start a batch, and end the one before."""
+        self.end(times)
+        self._at_start, self._at_idle = times, {}
 
-    def get_total(self, pools: Sequence[TimedPool]) -> WorkerTime:
+    def note_idle(self, times: Mapping[str, WorkerTime]) -> None:
+        """Note the times of the idle pools; call it when a task has ended."""
+        self._at_idle.update(times)
+
+    def get_total(self, times: Mapping[str, WorkerTime]) -> WorkerTime:
         """Return the worker time of all batches, including the current one so far."""
         total = self.total
         if self._at_start is None:
             return total
-        for pool in pools:
-            start, idle = self._at_start.get(pool.name, WorkerTime()), self._at_idle.get(pool.name)
-            now = get_worker_time(pool)
-            if idle is not None and now.busy_seconds <= idle.busy_seconds:
-                now = idle
+        for name, read in times.items():
+            start, idle = self._at_start.get(name, WorkerTime()), self._at_idle.get(name)
+            now = idle if idle is not None and read.busy_seconds <= idle.busy_seconds else read
             if now.busy_seconds > start.busy_seconds:
                 total += now - start
         return total
 
-    def end(self, pools: Sequence[TimedPool]) -> None:
-        """End the batch."""
-        self.total = self.get_total(pools)
+    def end(self, times: Mapping[str, WorkerTime]) -> None:
+        """End the batch, if there is one."""
+        self.total = self.get_total(times)
         self._at_start = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import threading
@@ -123,7 +124,11 @@ class ThreadGroup:
                 if refused:
                     self.note_shortage()
                 has_others = drop_unstarted()
-            if not refused or not has_others:
+            if not refused:  # an interrupt: other threads' tasks may wait for this one
+                with contextlib.suppress(RuntimeError, OSError):
+                    self.start_workers(add, run, drop_unstarted)
+                raise
+            if not has_others:
                 raise
             return error if self.take_shortage_news() else None
         return None

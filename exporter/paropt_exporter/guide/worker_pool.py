@@ -21,7 +21,7 @@ from paropt_exporter.errors import describe
 from paropt_exporter.events import Measurement, PoolStatistics, Strategy
 from paropt_exporter.executors import AdaptivePool, Router, TaskFuture, lifetime
 from paropt_exporter.executors.base import PROFILES_NAME
-from paropt_exporter.executors.counters import WorkerTime, WorkerTimeMeter
+from paropt_exporter.executors.counters import WorkerTime, WorkerTimeMeter, get_worker_time
 from paropt_exporter.executors.interruptible import InterruptibleExecutor
 from paropt_exporter.executors.mapping import has_own_submit, map_in_order
 from paropt_exporter.guide.measured_function import ChildCpuMeter, MeasuredFunction
@@ -117,7 +117,8 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         )
         self._children = ChildCpuMeter()
         self._gil = Router(Strategy.THREAD)
-        # guards: everything below; reentrant, since a callback may cancel. Not the condition, as in `ThreadGroup`
+        # guards: everything below; reentrant, since a callback may cancel. Not the condition, as in `ThreadGroup`. No
+        # thread takes a lock of the pool while it holds this one: a signal handler may take this one inside those.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._tasks: list[_Task] = []
@@ -144,7 +145,8 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
     def note_ended_tasks(self) -> None:
         """Tell the observers of each task whose future is settled, even if its callbacks have not run yet."""
         with self._lock:
-            self._settle_done_tasks()
+            done = self._list_done_tasks()
+        self._end_tasks(done)
 
     def submit_stage(
         self, stage_num: int, stage_name: str, task_func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
@@ -183,32 +185,34 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
             asked = frozenset(tasks)
             # two sets, so that only the smaller one is iterated
             self._changed.wait_for(lambda: asked.isdisjoint(self._open), timeout)
-            self._settle_done_tasks()
+        self.note_ended_tasks()
+        with self._lock:
             self._unreported = list(filter(lambda task: task.metrics is None or task not in asked, self._unreported))
             if ended := not self._unreported:
                 self._end_run()
+            errors = list(filter(None, map(partial(_format_failure, timeout), tasks)))
         self._flush_observers(ended=ended)
-        errors = [error for task in tasks if (error := _format_failure(task, timeout))]
         return not errors, errors
 
     @property
     def metrics(self) -> WorkerPoolMetrics:
         """A snapshot of the pool, also while tasks run."""
+        self.note_ended_tasks()
+        size, fallbacks, times = self.size, self._pool.fallbacks, self._read_times()
         with self._lock:
-            self._settle_done_tasks()
             ended = tuple(task.metrics for task in self._tasks if task.metrics is not None)
             until = monotonic() if self._open else self._last_seconds
             return summarize(
                 ended,
                 strategy=self.strategy,
-                pool_size=self.size,
+                pool_size=size,
                 submitted=len(self._tasks),
                 wall_seconds=max(0.0, until - self._first_seconds),
-                busy_ratio=self._slots.get_total(self._pool.pools()).ratio,
+                busy_ratio=self._slots.get_total(times).ratio,
                 queued=self._queued,
                 gil_bound=frozenset(self._gil_bound),
                 in_processes=self._in_processes,
-                fallbacks=self._pool.fallbacks,
+                fallbacks=fallbacks,
                 now=datetime.fromtimestamp(SystemClock().wall(), UTC),
             )
 
@@ -257,7 +261,8 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
         with self._lock:
             self._is_shut_down = True
-            self._settle_done_tasks()
+        self.note_ended_tasks()
+        with self._lock:
             if ended := not self._open:
                 self._end_run()
         self._flush_observers(ended=ended)
@@ -276,41 +281,76 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
     def _end_run(self) -> None:
         """Note the end of a run; under the lock."""
         for observer, _ in self._observers:
-            observer.note_run_end(self._slots.get_total(self._pool.pools()))
+            observer.note_run_end(self._slots.total)
 
     def _flush_observers(self, *, ended: bool) -> None:
         for _, on_run_end in self._observers if ended else ():
             on_run_end()
 
+    def _read_times(self) -> dict[str, WorkerTime]:
+        """Read the worker times of the pools; without the lock."""
+        return {pool.name: get_worker_time(pool) for pool in self._pool.pools()}
+
     def _open_task(self, task: _Task) -> None:
+        while not self._try_to_open_task(task, None if self._open else self._read_times()):
+            pass  # the last task has just ended
+
+    def _try_to_open_task(self, task: _Task, times: dict[str, WorkerTime] | None) -> bool:
+        """Open a task. The first one of a batch needs the `times`; without them, return False."""
         with self._lock:
             now = monotonic()
+            if not self._open:
+                if times is None:
+                    return False
+                self._batch = next(_batches)
+                self._slots.begin(times)
             if not self._tasks:
                 self._first_seconds = now
-            if not self._open:
-                self._batch = next(_batches)
-                self._slots.begin(self._pool.pools())
             task.batch, task.submitted_seconds = self._batch, now
             for tasks in (self._tasks, self._unreported):
                 tasks.append(task)
             self._open.add(task)
+            return True
 
     def _withdraw_task(self, task: _Task) -> None:
         with self._lock:
             self._tasks.remove(task)
             self._unreported.remove(task)
             self._close_task(task)
+        self._end_batch()
 
     def _on_settled(self, task: _Task, _: object) -> None:
+        self._end_tasks([task])
+
+    def _list_done_tasks(self) -> list[_Task]:
+        """Return the tasks whose futures are settled but have not run their callbacks yet."""
+        return [task for task in self._open if task.future is not None and task.future.done()]
+
+    def _end_tasks(self, tasks: list[_Task]) -> None:
+        """Add the measurements of tasks whose futures are settled; without the lock."""
+        if tasks:
+            pools = self._pool.pools()
+            idle = {pool.name: get_worker_time(pool) for pool in pools if pool.busy == 0}
+            beside = 1 + sum(pool.busy for pool in pools if pool.name == THREADS)
+            with self._lock:
+                self._slots.note_idle(idle)
+                for task in tasks:
+                    self._end_task(task, beside)
+        self._end_batch()
+
+    def _end_batch(self) -> None:
+        """End the batch of work if no task is open; without the lock."""
+        if self._open or not self._slots.is_in_batch:
+            return
+        times = self._read_times()
         with self._lock:
-            self._end_task(task)
+            if not self._open and self._slots.is_in_batch:
+                self._slots.end(times)
+                if self._is_shut_down:  # by shutdown(wait=False)
+                    self._end_run()
 
-    def _settle_done_tasks(self) -> None:
-        """End the tasks whose futures are settled but have not run their callbacks yet."""
-        for task in [task for task in self._open if task.future is not None and task.future.done()]:
-            self._end_task(task)
-
-    def _end_task(self, task: _Task) -> None:
+    def _end_task(self, task: _Task, beside: int) -> None:
+        """`beside`: how many tasks ran in threads, including this one."""
         future, watched = task.future, task.watched
         if task.metrics is not None or future is None or watched is None:
             return
@@ -319,8 +359,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         task.future = task.watched = None
         self._last_seconds = max(self._last_seconds, measured.ended_seconds)
         self._queued |= measured.started_seconds - task.submitted_seconds > _WAITED_SECONDS
-        self._learn_core_use(task.number, measured, watched)
-        self._slots.note_idle(self._pool.pools())
+        self._learn_core_use(task.number, measured, watched, beside)
         ran_in_process = watched.own_cpu_seconds is None and bool(measured.worker)
         self._note_ended(task, future, measured, PROCESSES if ran_in_process else THREADS)
         self._close_task(task)
@@ -341,13 +380,9 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
 
     def _close_task(self, task: _Task) -> None:
         self._open.discard(task)
-        if not self._open:
-            self._slots.end(self._pool.pools())
-            if self._is_shut_down:  # by shutdown(wait=False)
-                self._end_run()
         self._changed.notify_all()
 
-    def _learn_core_use(self, number: int, measured: Measurement, watched: MeasuredFunction) -> None:
+    def _learn_core_use(self, number: int, measured: Measurement, watched: MeasuredFunction, beside: int) -> None:
         """Record the core use of a task in a process, or learn whether a stage computes in concurrent threads."""
         if watched.own_cpu_seconds is None:
             self._in_processes.setdefault(number, CoreUse()).add(measured)
@@ -357,7 +392,6 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         key = f"{watched.__module__}.{watched.__qualname__}"
         if self._pool.router.choose(key) != THREADS:
             return
-        beside = sum(pool.busy for pool in self._pool.pools() if pool.name == THREADS) + 1
         self._gil.learn(key, replace(measured, cpu_seconds=watched.own_cpu_seconds), concurrent=beside)
         (self._gil_bound.add if self._gil.is_gil_bound(key) else self._gil_bound.discard)(number)
 
@@ -413,7 +447,7 @@ def _describe_error(future: TaskFuture[Any]) -> str | None:
     return None if error is None else describe(error)
 
 
-def _format_failure(task: _Task, timeout: float | None) -> str:
+def _format_failure(timeout: float | None, task: _Task) -> str:
     if task.metrics is None:
         return f"{task.label}: not ended after {timeout:g} s"
     return "" if task.metrics.success else f"{task.label}: {task.metrics.error_message}"
