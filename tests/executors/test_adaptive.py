@@ -267,17 +267,20 @@ def test_first_tasks_are_prepared_for_samples(monkeypatch: pytest.MonkeyPatch) -
     assert seen[:3] == [False, True, "prepare"]
 
 
-def test_interrupt_before_the_monitor_starts_does_not_prevent_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", [(AdaptiveScheduler, "prepare_samples"), (threading.Thread, "start")])
+def test_interrupt_before_the_monitor_starts_does_not_prevent_its_start(
+    monkeypatch: pytest.MonkeyPatch, place: tuple[type, str]
+) -> None:
     """The pool took the thread for running, and never again added threads for waiting functions."""
     gate = threading.Event()
 
-    def interrupt(_: AdaptiveScheduler) -> None:
+    def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
     with AdaptivePool() as pool:
         pool.submit(gate.wait, HANG_SECONDS)
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(AdaptiveScheduler, "prepare_samples", interrupt)
+            patch.setattr(*place, interrupt)
             pool.submit(gate.wait, HANG_SECONDS)
         pool.submit(gate.wait, HANG_SECONDS)
         assert len(list_monitors()) == 1

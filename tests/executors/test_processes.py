@@ -19,9 +19,10 @@ import threading
 import time
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from types import FrameType, FunctionType
 from typing import Any, cast
@@ -32,7 +33,7 @@ import paropt_exporter
 from paropt_exporter import executors
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.executors import ProcessPool, TaskFuture, processes
-from paropt_exporter.executors.processes import process_handler
+from paropt_exporter.executors.processes import manager, process_handler
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.process_handler import ProcessHandler
 from paropt_exporter.executors.processes.scheduler import Scheduler
@@ -1336,6 +1337,27 @@ def test_tasks_of_a_signal_handler_during_a_stop_run_once(tmp_path: Path, monkey
         tasks: list[TaskFuture[Any]] = [running, *held, *later]
         assert wait(tasks, HANG_SECONDS).not_done == set()
     assert sorted(ran.read_text().split()) == sorted(["first", "last", *names])
+
+
+def test_signal_handler_may_close_a_pool_that_notifies_of_cancelled_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shutdown failed with `deque mutated during iteration`."""
+    fifo = make_fifo(tmp_path, "fifo")
+
+    def close_before(items: Iterable[Any], most: int) -> Iterator[Any]:
+        found = islice(items, most)
+        monkeypatch.undo()
+        processes_pool.shutdown(wait=False, cancel_futures=True)
+        return found
+
+    with ProcessPool(1) as processes_pool:
+        processes_pool.submit(Path.read_text, fifo)
+        queued = [processes_pool.submit(nothing) for _ in range(3)]
+        with open_fifo(fifo):
+            monkeypatch.setattr(manager, "islice", close_before)
+            processes_pool.shutdown(wait=False, cancel_futures=True)
+    assert [future.cancelled() for future in queued] == [True, True, True]
 
 
 def test_interrupted_stop_loses_no_task_that_is_not_sent_yet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import sys
 import threading
@@ -48,17 +47,17 @@ class PoolThread(threading.Thread):
 def start_thread(thread: threading.Thread) -> None:
     """Start a thread. Raises RuntimeError if the system refuses it.
 
-    An interrupt of the library's `start` may end as a RuntimeError of the thread's event, or as a KeyError: here it is
-    raised itself.
+    At an interrupt the library's `start` may fail with a RuntimeError of its event, or with a KeyError: this function
+    raises the interrupt.
     """
     handled = sys.exception()
     try:
         thread.start()
     except (RuntimeError, KeyError) as error:
         interrupt = error.__context__
-        if interrupt is None or interrupt is handled:
-            raise
-        raise interrupt  # noqa: B904 -- the library's error is only its consequence
+        if interrupt is not None and interrupt is not handled:
+            raise interrupt  # noqa: B904 -- the library's error is only its consequence
+        raise
 
 
 def list_pool_threads() -> tuple[int, ...]:
@@ -116,22 +115,30 @@ class ThreadGroup:
         of signal handlers, such as TimeoutError, are raised. The pool's lock is held for `add` and `drop_unstarted`.
         """
         try:
-            while (worker := self._add(add)) is not None:
-                self.start(worker.name, partial(run, worker))
+            self._start_added(add, run)
         except BaseException as error:
-            refused = isinstance(error, RuntimeError) or (isinstance(error, OSError) and explain_shortage(error) != "")
-            with self._lock:
-                if refused:
-                    self.note_shortage()
-                has_others = drop_unstarted()
-            if not refused:  # an interrupt: other threads' tasks may wait for this one
-                with contextlib.suppress(RuntimeError, OSError):
-                    self.start_workers(add, run, drop_unstarted)
-                raise
-            if not has_others:
-                raise
-            return error if self.take_shortage_news() else None
+            refused, has_others = self._drop_unstarted(drop_unstarted, error)
+            if refused and has_others:
+                return error if self.take_shortage_news() else None
+            if not refused:  # an interrupt: other threads' tasks may wait for the worker
+                try:
+                    self._start_added(add, run)
+                except BaseException as another:  # noqa: BLE001 -- the first one is raised
+                    self._drop_unstarted(drop_unstarted, another)
+            raise
         return None
+
+    def _start_added(self, add: Callable[[], W | None], run: Callable[[W], None]) -> None:
+        while (worker := self._add(add)) is not None:
+            self.start(worker.name, partial(run, worker))
+
+    def _drop_unstarted(self, drop_unstarted: Callable[[], bool], error: BaseException) -> tuple[bool, bool]:
+        """Return whether the system has refused a thread, which an interrupt has not, and whether there are others."""
+        refused = isinstance(error, RuntimeError) or (isinstance(error, OSError) and explain_shortage(error) != "")
+        with self._lock:
+            if refused:
+                self.note_shortage()
+            return refused, drop_unstarted()
 
     def _add(self, add: Callable[[], W | None]) -> W | None:
         with self._lock:
@@ -144,7 +151,7 @@ class ThreadGroup:
         try:
             self._threads.add(thread)
             start_thread(thread)
-        except BaseException:  # an interrupt or a refusal; raised again
+        except BaseException:  # an interrupt or a refusal
             with self._lock:
                 if not thread.runs:
                     self._threads.discard(thread)  # if it does start, it does nothing

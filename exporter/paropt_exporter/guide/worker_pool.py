@@ -187,7 +187,9 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
             self._changed.wait_for(lambda: asked.isdisjoint(self._open), timeout)
         self.note_ended_tasks()
         with self._lock:
-            self._unreported = list(filter(lambda task: task.metrics is None or task not in asked, self._unreported))
+            known = len(self._unreported)  # a signal handler may add tasks meanwhile
+            left = filter(lambda task: task.metrics is None or task not in asked, self._unreported[:known])
+            self._unreported[:known] = left
             if ended := not self._unreported:
                 self._end_run()
             accepted = (task for task in tasks if task.metrics is not None or task in self._open)
@@ -325,7 +327,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
 
     def _list_done_tasks(self) -> list[_Task]:
         """Return the tasks whose futures are settled but have not run their callbacks yet."""
-        return [task for task in self._open if task.future is not None and task.future.done()]
+        return [task for task in tuple(self._open) if task.future is not None and task.future.done()]
 
     def _end_tasks(self, tasks: list[_Task]) -> None:
         """Add the measurements of tasks whose futures are settled; without the lock."""

@@ -112,12 +112,12 @@ class ProcessManager:
     def _notify_dropped(self) -> None:
         """Notify waiting threads of the dropped tasks' cancellation. If an interrupt comes, the next event does."""
         while self.scheduler.dropped:
-            with self.scheduler.lock:
-                items = list(islice(self.scheduler.dropped, _MOST_NOTIFIED))
-            for item in items:
-                item.future.notify_cancelled()
-            with self.scheduler.lock:
-                self.scheduler.note_notified(items)
+            dropped = iter(self.scheduler.dropped.copy())  # a signal handler may change it at any point
+            while items := list(islice(dropped, _MOST_NOTIFIED)):
+                for item in items:
+                    item.future.notify_cancelled()
+                with self.scheduler.lock:
+                    self.scheduler.note_notified(items)
 
     def _send(self, batch: Send) -> list[Action]:
         """Send a batch; return the actions that follow."""
