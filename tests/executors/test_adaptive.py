@@ -388,28 +388,31 @@ def test_pool_retries_a_refused_monitor_thread(monkeypatch: pytest.MonkeyPatch) 
     assert refused
 
 
-def raise_interrupt(_: threading.Thread) -> None:
-    raise KeyboardInterrupt
-
-
-def raise_as_runtime_error(_: threading.Thread) -> None:
+def fail_as_runtime_error(*_: object) -> None:
     try:
         raise KeyboardInterrupt
     finally:
         raise RuntimeError("release unlocked lock")
 
 
-@pytest.mark.parametrize("interrupt", [raise_interrupt, raise_as_runtime_error])
+def end_the_thread(thread: threading.Thread, ends: threading.Event) -> None:
+    """As the library does after a TimeoutError in `start`: the thread is alive, but ends before it runs."""
+    thread.run = ends.wait  # type: ignore[assignment,method-assign]
+    thread.start()
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("interrupt", [fail_as_runtime_error, end_the_thread])
 def test_interrupt_of_the_start_of_the_monitor_is_raised_and_leaves_the_next_start_possible(
-    interrupt: Callable[[threading.Thread], None], monkeypatch: pytest.MonkeyPatch
+    interrupt: Callable[[threading.Thread, threading.Event], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pool took it for a refusal by the system, or never sampled again: tasks that wait got no threads."""
-    start = threading.Thread.start
+    start, ends = threading.Thread.start, threading.Event()
 
     def start_or_interrupt(thread: threading.Thread) -> None:
         if "adaptive-monitor" in thread.name:
             monkeypatch.undo()
-            interrupt(thread)
+            interrupt(thread, ends)
         start(thread)
 
     barrier = threading.Barrier(12)  # opens only when all tasks run at once
@@ -418,6 +421,7 @@ def test_interrupt_of_the_start_of_the_monitor_is_raised_and_leaves_the_next_sta
         futures = [pool.submit(barrier.wait, HANG_SECONDS)]
         with pytest.raises(KeyboardInterrupt):
             pool.submit(barrier.wait, HANG_SECONDS)
+        ends.set()
         futures += [pool.submit(barrier.wait, HANG_SECONDS) for _ in range(10)]
         assert wait(futures, HANG_SECONDS).not_done == set()
         assert [future.exception() for future in futures] == [None] * 11
