@@ -1,14 +1,16 @@
 """Pools under a storm of signals: handlers that use the pool, and interrupts, at every moment of the main thread.
 
-Usage: python benchmarks/soak_signals.py [SECONDS] [SEED] [--pools threads processes adaptive]
-                                         [--storms handlers interrupts]
+Usage: python benchmarks/soak_signals.py [SECONDS] [SEED] [--pools threads broken processes adaptive stages]
+                                         [--storms handlers interrupts timeouts]
 
 Each round makes a pool, and uses it in the main thread and in a second one while a timer sends signals. With
-`handlers`, their handler submits, waits, resizes, cancels, stops or shuts down; with `interrupts`, it raises
-KeyboardInterrupt. Then the pool is shut down. Each future that was returned must have settled once, each of its tasks
-run once if it succeeded and never if it was cancelled, and no thread or descriptor may be left. The seed is printed and
-gives the same operations, but not the same moments. Exits with 1 and says what is wrong otherwise. If a round has not
-ended after 60 s, it prints the stacks of all threads.
+`handlers`, their handler submits, waits, resizes, cancels, stops, reads metrics or shuts down; with `interrupts`, it
+raises KeyboardInterrupt, with `timeouts` TimeoutError, which is an OSError. Half of the rounds switch threads after a
+few instructions. The initializer of a `broken` pool fails often. `stages` is an AdaptiveWorkerPool. Then the pool is
+shut down. Each future that was returned must have settled once, each of its tasks run once if it succeeded and never
+if it was cancelled, and no thread or descriptor may be left. The seed is printed and gives the same operations, but
+not the same moments. Exits with 1 and says what is wrong otherwise. If a round has not ended after 60 s, it prints the
+stacks of all threads. Python 3.13 and 3.14 without the fix of gh-148820 may hang: a thread misses its wake-up.
 """
 
 from __future__ import annotations
@@ -37,14 +39,17 @@ from types import FrameType
 
 import psutil
 
-from paropt_exporter.errors import TaskStopped
+from paropt_exporter import AdaptiveWorkerPool
+from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError
 from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool
 
-Pool = ThreadPool | ProcessPool | AdaptivePool
+Pool = ThreadPool | ProcessPool | AdaptivePool | AdaptiveWorkerPool
 POOLS: dict[str, Callable[[], Pool]] = {
     "threads": lambda: ThreadPool(2),
+    "broken": lambda: ThreadPool(2, initializer=fail_often),
     "processes": lambda: ProcessPool(2),
     "adaptive": lambda: AdaptivePool(max_workers=3),
+    "stages": lambda: AdaptiveWorkerPool(initial_size=2),
 }
 SECONDS = 300.0
 HANG_SECONDS = 60.0
@@ -53,6 +58,8 @@ _MEAN_DELAY_SECONDS = 2e-4  # between signals: an operation takes a tenth of tha
 _SHORT_SECONDS = 0.001  # of waits in handlers: their thread may hold a lock of the pool
 _MOST_NESTED = 3  # handlers that interrupt each other
 _CLOSING_RATIO = 0.0005  # of the handlers
+_SHORT_SWITCH_SECONDS = 1e-6
+_FAILURE_RATIO = 0.8  # of a broken pool's initializer: a worker gives up after three failures
 _MOST_NEW_DESCRIPTORS = 4  # of the fork server, and of files that are opened once
 
 
@@ -60,7 +67,20 @@ class PlannedError(Exception):
     """What a task raises on purpose."""
 
 
-def run_task(path: str, number: int) -> int:
+class PlannedTimeout(TimeoutError):
+    """What a signal handler raises. While the main thread pickles a task, it becomes the cause of the task's error."""
+
+
+class Argument:
+    """An instance of a class of this script, which travels to a process by value."""
+
+
+def fail_often() -> None:
+    if random.random() < _FAILURE_RATIO:
+        raise PlannedError("initializer")
+
+
+def run_task(path: str, number: int, _: Argument) -> int:
     """Note that the task runs, here or in a worker process; it may sleep or fail."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
@@ -90,7 +110,9 @@ class Round:
     def submit(self) -> None:
         number = next(self._numbers)
         try:
-            future = self.pool.submit(run_task, self._path, number)
+            future = self._submit(number)
+        except InitializerFailed:
+            return
         except RuntimeError as error:
             if "after shutdown" not in str(error):
                 raise
@@ -98,6 +120,11 @@ class Round:
         self.futures[number] = future
         future.add_done_callback(partial(self._settle, number))
         self.observed.add(number)
+
+    def _submit(self, number: int) -> TaskFuture[int]:
+        if isinstance(self.pool, AdaptiveWorkerPool):
+            return self.pool.submit_stage(number % 3, "stage", run_task, self._path, number, Argument())
+        return self.pool.submit(run_task, self._path, number, Argument())
 
     def _settle(self, number: int, _: object) -> None:
         self.settled[number] += 1
@@ -116,7 +143,7 @@ class Round:
             future.cancel()
 
     def stop(self) -> None:
-        if (future := self.pick()) is not None:
+        if (future := self.pick()) is not None and not isinstance(self.pool, AdaptiveWorkerPool):
             self.pool.stop(future, TaskStopped("stopped by the soak"), grace_seconds=0)
 
     def resize(self) -> None:
@@ -125,15 +152,18 @@ class Round:
     def read(self) -> None:
         self.pool.statistics()
         repr(self.pool)
+        if isinstance(self.pool, AdaptiveWorkerPool):
+            self.pool.metrics.to_dict()
 
     def list_running(self) -> None:
-        self.pool.running()
+        if not isinstance(self.pool, AdaptiveWorkerPool):
+            self.pool.running()
 
     def map(self) -> None:
         try:
             for number in self.pool.map(abs, range(5)):
                 assert number < 5
-        except CancelledError:
+        except (CancelledError, InitializerFailed):
             pass
         except RuntimeError as error:
             if "after shutdown" not in str(error):
@@ -141,12 +171,16 @@ class Round:
 
     def wait_for_result(self, timeout: float | None = None) -> None:
         if (future := self.pick()) is not None:
-            with contextlib.suppress(CancelledError, PlannedError, TaskStopped):
+            with contextlib.suppress(CancelledError, PlannedError, TaskStopped, InitializerFailed, UnpicklableError):
                 future.result(timeout)
 
     def wait_shortly(self) -> None:
-        with contextlib.suppress(TimeoutError):
+        try:
             self.wait_for_result(_SHORT_SECONDS)
+        except PlannedTimeout:
+            raise
+        except TimeoutError:
+            pass
 
     def wait_for_all(self, timeout: float | None = None) -> None:
         concurrent.futures.wait(self.pick_some(), timeout)
@@ -167,7 +201,7 @@ class Round:
 
     def use_another(self) -> None:
         """Make a pool, use it, and drop it without a shutdown."""
-        ThreadPool(1).submit(run_task, self._path, 0)
+        ThreadPool(1).submit(run_task, self._path, 0, Argument())
 
     def collect(self) -> None:
         gc.collect()
@@ -193,12 +227,19 @@ def _get_outcome(number: int, future: TaskFuture[int]) -> str:
     error = future.exception()
     if isinstance(error, TaskStopped):
         return "stopped"
+    if isinstance(error, InitializerFailed) or isinstance(error and error.__cause__, PlannedTimeout):
+        return "not begun"
     is_planned = isinstance(error, PlannedError) and error.args == (number,)
     is_right = is_planned if number % 11 == 0 else error is None and future.result() == number
     return "as planned" if is_right else "wrong"
 
 
-_ALLOWED_RUNS = {"as planned": (1,), "cancelled": (0,), "stopped": (0, 1)}  # of a task, by its outcome
+_ALLOWED_RUNS = {
+    "as planned": (1,),
+    "cancelled": (0,),
+    "stopped": (0, 1),
+    "not begun": (0,),
+}  # of a task, by its outcome
 
 
 class Handlers:
@@ -245,11 +286,12 @@ class Handlers:
 
 
 class Interrupts:
-    """A storm whose signal handler raises KeyboardInterrupt once in most operations of the main thread.
+    """A storm whose signal handler raises an error once in most operations of the main thread.
 
     It may end a callback, lose a descriptor that is being opened, and a thread that the library is starting.
     """
 
+    error: type[BaseException] = KeyboardInterrupt
     keeps_callbacks = leaves_nothing = False
 
     def __init__(self, round_: Round) -> None:
@@ -263,7 +305,7 @@ class Interrupts:
     def handle(self, _number: int, _frame: FrameType | None) -> None:
         if self._armed:
             self._armed = False
-            raise KeyboardInterrupt
+            raise self.error
 
     def run(self, operation: Callable[[], object]) -> None:
         try:
@@ -273,7 +315,7 @@ class Interrupts:
                 operation()
             finally:
                 self._armed = False
-        except KeyboardInterrupt:
+        except self.error:
             pass
         except RuntimeError as error:  # an interrupt in the library's `Condition.wait`, as it releases its lock
             if "un-acquired lock" not in str(error) and "unlocked lock" not in str(error):
@@ -284,12 +326,16 @@ class Interrupts:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+class Timeouts(Interrupts):
+    error = PlannedTimeout
+
+
 def _send_later(chance: random.Random) -> None:
     signal.setitimer(signal.ITIMER_REAL, max(1e-6, chance.expovariate(1 / _MEAN_DELAY_SECONDS)))
 
 
 Storm = Handlers | Interrupts
-STORMS: dict[str, type[Storm]] = {"handlers": Handlers, "interrupts": Interrupts}
+STORMS: dict[str, type[Storm]] = {"handlers": Handlers, "interrupts": Interrupts, "timeouts": Timeouts}
 
 
 class Watch:
@@ -326,13 +372,13 @@ def main() -> None:
     parser.add_argument("--storms", nargs="+", choices=STORMS, default=[*STORMS])
     options = parser.parse_args()
     print(f"signals to pools, {options.seconds:.0f} s, seed {options.seed}", flush=True)
-    sys.unraisablehook = lambda raised: None if raised.exc_type is KeyboardInterrupt else sys.__unraisablehook__(raised)
+    sys.unraisablehook = _report_unraisable
     logging.disable()  # interrupts of callbacks
     for make in POOLS.values():  # imports: an interrupt of one may leave the library's import lock locked
-        with make() as pool:
-            pool.submit(run_task, os.devnull, 1).result()
-            pool.submit(run_task, os.devnull, 11).exception()
-    watch = Watch()
+        with contextlib.suppress(InitializerFailed), make() as pool:
+            pool.submit(run_task, os.devnull, 1, Argument()).result()
+            pool.submit(run_task, os.devnull, 11, Argument()).exception()
+    watch, switch_seconds = Watch(), sys.getswitchinterval()
     kinds = [*itertools.product(options.pools, options.storms)]
     end, rounds, tasks = time.monotonic() + options.seconds, 0, 0
     while time.monotonic() < end:
@@ -341,12 +387,19 @@ def main() -> None:
         name = f"round {rounds}, {pool_name}, {storm_name}"
         watch.begin(name)
         chance = random.Random(f"{options.seed}-{rounds}")
+        sys.setswitchinterval(chance.choice((_SHORT_SWITCH_SECONDS, switch_seconds)))
         submitted, faults = run_round(POOLS[pool_name], STORMS[storm_name], chance, watch)
         tasks += submitted
         if faults:
             print(f"{name}:", *faults[:20], sep="\n  ")
             sys.exit(1)
     print(f"{rounds} rounds, {tasks} tasks: nothing lost, nothing left behind")
+
+
+def _report_unraisable(raised: sys.UnraisableHookArgs) -> None:
+    """Report an exception that was lost, unless a handler raised it, or it ended a thread that was just starting."""
+    if not issubclass(raised.exc_type, (KeyboardInterrupt, PlannedTimeout, KeyError)):
+        sys.__unraisablehook__(raised)
 
 
 def run_round(
@@ -398,8 +451,9 @@ def _use_beside(round_: Round, stop: threading.Event, chance: random.Random) -> 
 
 def _count_holdings() -> tuple[int, int]:
     """Return the number of threads that have started, and of descriptors."""
-    threads = [thread for thread in threading.enumerate() if thread._started.is_set()]  # type: ignore[attr-defined]
-    return len(threads), psutil.Process().num_fds()
+    running = sys._current_frames()  # an interrupted start may leave a thread that is none, or that never begins
+    started = [thread for thread in threading.enumerate() if thread._started.is_set()]  # type: ignore[attr-defined]
+    return sum(thread.ident in running for thread in started), psutil.Process().num_fds()
 
 
 def _list_leftovers(before: tuple[int, int], *, descriptors: bool) -> list[str]:

@@ -33,7 +33,7 @@ import paropt_exporter
 from paropt_exporter import executors
 from paropt_exporter.errors import InitializerFailed, TaskStopped, UnpicklableError, WorkerDied
 from paropt_exporter.executors import ProcessPool, TaskFuture, processes
-from paropt_exporter.executors.processes import manager, process_handler
+from paropt_exporter.executors.processes import forkservers, manager, process_handler, transport
 from paropt_exporter.executors.processes.forkservers import ForkServers
 from paropt_exporter.executors.processes.process_handler import ProcessHandler
 from paropt_exporter.executors.processes.scheduler import Scheduler
@@ -1358,6 +1358,39 @@ def test_signal_handler_may_close_a_pool_that_notifies_of_cancelled_tasks(
             monkeypatch.setattr(manager, "islice", close_before)
             processes_pool.shutdown(wait=False, cancel_futures=True)
     assert [future.cancelled() for future in queued] == [True, True, True]
+
+
+def test_timeout_of_a_signal_handler_loses_no_order_to_end_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is an OSError, as if the fork server were gone: the task was never stopped, and its pool never shut down."""
+
+    def time_out(_: object) -> bytes:
+        monkeypatch.undo()
+        raise TimeoutError
+
+    fifo = make_fifo(tmp_path, "fifo")
+    with ProcessPool(1) as processes_pool:
+        running = processes_pool.submit(Path.read_text, fifo)
+        with open_fifo(fifo):
+            monkeypatch.setattr(forkservers, "marshal", types.SimpleNamespace(dumps=time_out))
+            with pytest.raises(TimeoutError):
+                processes_pool.stop(running, TaskStopped("stop"), grace_seconds=0)
+            assert isinstance(running.exception(HANG_SECONDS), TaskStopped)
+
+
+def test_timeout_of_a_signal_handler_while_a_worker_is_dismissed_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sockets:
+        @property
+        def SHUT_WR(self) -> int:  # noqa: N802 -- the library's name
+            monkeypatch.undo()
+            raise TimeoutError
+
+    with ProcessPool(1) as processes_pool:
+        processes_pool.submit(nothing).result(HANG_SECONDS)
+        monkeypatch.setattr(transport, "socket", Sockets())
+        with pytest.raises(TimeoutError):
+            processes_pool.shutdown(wait=False)
 
 
 def test_interrupted_stop_loses_no_task_that_is_not_sent_yet(monkeypatch: pytest.MonkeyPatch) -> None:

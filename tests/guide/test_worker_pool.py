@@ -15,7 +15,7 @@ from time import monotonic, process_time, thread_time
 import pytest
 
 from paropt_exporter import AdaptiveWorkerPool, ParallelizationStrategy, WorkerDied, WorkerPoolMetrics
-from paropt_exporter.executors import AdaptivePool, ProcessPool, ThreadPool, thread_only
+from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, ThreadPool, thread_only
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.guide.worker_pool import EndedTask
 from support.pool_tasks import burn_in_child, eventually
@@ -653,6 +653,23 @@ def test_rejected_task_is_no_failure_of_a_wait_that_had_begun(make: Make, monkey
         pool.submit_stage(4, "tests", abs, -1)
     waiting.join(HANG_SECONDS)
     assert found == [(True, [])]
+
+
+def test_signal_handler_may_submit_a_stage_while_metrics_are_read(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Set changed size during iteration`."""
+    pool, gate, done = make(ParallelizationStrategy.THREAD_POOL, 1), threading.Event(), TaskFuture.done
+
+    def submit_before(future: TaskFuture[object]) -> bool:
+        monkeypatch.undo()
+        pool.submit_stage(2, "late", abs, -1)
+        return done(future)
+
+    pool.submit_stage(1, "waits", gate.wait)
+    monkeypatch.setattr(TaskFuture, "done", submit_before)
+    assert pool.metrics.stage_metrics == []
+    gate.set()
+    assert pool.wait_all() == (True, [])
+    assert len(pool.metrics.stage_metrics) == 2
 
 
 class SlowObserver:

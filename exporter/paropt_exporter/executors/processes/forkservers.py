@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter import descriptors
 from paropt_exporter.environment import copy_environment
+from paropt_exporter.errors import is_from_signal_handler
 from paropt_exporter.executors import procfs
 from paropt_exporter.executors.frames import count_unread_bytes
 from paropt_exporter.executors.worker import ABORT, BYE, CONTROL, END, SPAWN
@@ -88,8 +89,11 @@ class ForkServers:
     def _send(self, order: tuple[str, int, float]) -> None:
         control = self._control
         if control is not None:
-            with contextlib.suppress(OSError):
+            try:
                 control.send(marshal.dumps(order))
+            except OSError as error:  # it is gone
+                if is_from_signal_handler(error):
+                    raise
         self.resume()
         self._watch()
 
