@@ -388,6 +388,45 @@ def test_pool_retries_a_refused_monitor_thread(monkeypatch: pytest.MonkeyPatch) 
     assert refused
 
 
+def fail_as_runtime_error(*_: object) -> None:
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise RuntimeError("release unlocked lock")
+
+
+def end_the_thread(thread: threading.Thread, ends: threading.Event) -> None:
+    """As the library does after a TimeoutError in `start`: the thread is alive, but ends before it runs."""
+    thread.run = ends.wait  # type: ignore[assignment,method-assign]
+    thread.start()
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("interrupt", [fail_as_runtime_error, end_the_thread])
+def test_interrupt_of_the_start_of_the_monitor_is_raised_and_leaves_the_next_start_possible(
+    interrupt: Callable[[threading.Thread, threading.Event], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool took it for a refusal by the system, or never sampled again: tasks that wait got no threads."""
+    start, ends = threading.Thread.start, threading.Event()
+
+    def start_or_interrupt(thread: threading.Thread) -> None:
+        if "adaptive-monitor" in thread.name:
+            monkeypatch.undo()
+            interrupt(thread, ends)
+        start(thread)
+
+    barrier = threading.Barrier(12)  # opens only when all tasks run at once
+    with AdaptivePool() as pool:
+        monkeypatch.setattr(threading.Thread, "start", start_or_interrupt)
+        futures = [pool.submit(barrier.wait, HANG_SECONDS)]
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(barrier.wait, HANG_SECONDS)
+        ends.set()
+        futures += [pool.submit(barrier.wait, HANG_SECONDS) for _ in range(10)]
+        assert wait(futures, HANG_SECONDS).not_done == set()
+        assert [future.exception() for future in futures] == [None] * 11
+
+
 @pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID])
 def test_tasks_run_in_threads_while_the_system_refuses_a_process_pool(
     strategy: Strategy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -458,6 +497,21 @@ def test_chunk_of_a_brief_function_that_computes_runs_in_a_process() -> None:
             return set(pool.map(spin_briefly, range(5000), chunksize=500)) != {os.getpid()}
 
         assert eventually(run_elsewhere)  # a busy machine starts processes late
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ADAPTIVE, Strategy.HYBRID])
+def test_chunks_are_measured_as_tasks_by_their_size(strategy: Strategy) -> None:
+    """After brief small chunks, large ones that compute went to threads, and counted as calls of the function alone."""
+    gate, key = threading.Event(), get_function_key(wait_for)
+    with AdaptivePool(strategy, 1) as pool:
+        results = pool.map(wait_for, [gate.wait] * 7, chunksize=3)
+        assert eventually(lambda: bool(pool.running()))
+        assert [task.label for task in pool.running()] == [f"{key} in chunks of up to 4"]
+        gate.set()
+        assert list(results) == [True] * 7
+        assert [each.finished["success"] for each in pool.statistics()] == [3]
+        assert pool.router.get_cpu_demand(f"{key} in chunks of up to 4") is not None
+        assert pool.router.get_cpu_demand(key) is None
 
 
 def test_functions_that_stay_in_threads_need_no_chunks() -> None:
@@ -850,7 +904,7 @@ def test_timeout_of_a_signal_handler_is_no_refusal_of_a_task(monkeypatch: pytest
 def test_timeout_of_a_signal_handler_is_no_refusal_of_a_process_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """The alarm was lost, and tasks ran in threads."""
 
-    def time_out(*_: object) -> None:
+    def time_out(*_: object, **__: object) -> None:
         raise TimeoutError
 
     pools = Pools(PoolBounds(strategy=Strategy.HYBRID, cores=1, max_workers=1, start=1), threading.RLock(), nothing)

@@ -17,6 +17,7 @@ from paropt_exporter.history import History
 from paropt_exporter.history.summaries import RunSummary
 from support import real_servers
 from support.in_process import call_command
+from support.processes import run_in_forked_child
 
 HANG_SECONDS = 60.0
 LANE = {"project": "shop", "lane": "nightly"}
@@ -203,6 +204,44 @@ def test_task_from_before_the_collector_does_not_count_in_a_run_of_its_stage(poo
     assert pool.wait_all(HANG_SECONDS) == (True, [])
     assert registry.get_sample_value("paropt_stage_progress_ratio", place("load")) == 1
     assert registry.get_sample_value("paropt_task_attempts_total", place("load", result="success")) == 1
+
+
+def test_scrape_in_a_forked_child_leaves_the_history_to_the_parent(
+    tmp_path: Path, pool: AdaptiveWorkerPool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It wrote the waiting events, so the parent could not, and its run was missing from the history. If a thread of the
+    parent was in a scrape at the fork, the child waited for its lock.
+    """
+    path, goes_on, in_scrape, scraped = tmp_path / "history.db", *(threading.Event() for _ in range(3))
+    _, collector = export(pool, path)
+    pool.submit_stage(2, "load", abs, -1).result(HANG_SECONDS)
+    pool.submit_stage(2, "load", goes_on.wait)
+    scrape = threading.Thread(target=lambda: list(collector.collect()))
+    note_ended_tasks = pool.note_ended_tasks
+
+    def hold_the_scrape() -> None:
+        if threading.current_thread() is scrape:
+            in_scrape.set()
+            scraped.wait(HANG_SECONDS)
+        note_ended_tasks()
+
+    def scrape_in_child() -> None:
+        list(collector.collect())
+        collector.close()
+
+    monkeypatch.setattr(pool, "note_ended_tasks", hold_the_scrape)
+    scrape.start()
+    assert in_scrape.wait(HANG_SECONDS)
+    try:
+        assert run_in_forked_child(scrape_in_child) == 0
+    finally:
+        scraped.set()
+        goes_on.set()
+        scrape.join()
+    assert pool.wait_all() == (True, [])
+    collector.close()
+    assert [run.result for run in read_runs(path)] == [Result.SUCCESS]
+    assert "history" not in caplog.text
 
 
 def test_command_lists_the_runs_of_a_program(tmp_path: Path, pool: AdaptiveWorkerPool) -> None:

@@ -631,6 +631,30 @@ def test_signal_handler_may_read_metrics_during_any_call_of_another_thread(
     assert all(waited)
 
 
+def test_rejected_task_is_no_failure_of_a_wait_that_had_begun(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait failed: unsupported format string passed to NoneType.__format__."""
+    pool, waits, found = make(ParallelizationStrategy.THREAD_POOL), threading.Event(), list[tuple[bool, list[str]]]()
+    waiting = threading.Thread(target=lambda: found.append(pool.wait_all()))
+
+    wait_for = threading.Condition.wait_for
+
+    def note_and_wait(condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None) -> bool:
+        waits.set()
+        return wait_for(condition, predicate, timeout)
+
+    def reject(*_: object) -> None:
+        waiting.start()
+        assert waits.wait(HANG_SECONDS)
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr(threading.Condition, "wait_for", note_and_wait)
+    monkeypatch.setattr(AdaptivePool, "submit_named", reject)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit_stage(4, "tests", abs, -1)
+    waiting.join(HANG_SECONDS)
+    assert found == [(True, [])]
+
+
 def test_signal_handler_may_submit_a_stage_while_metrics_are_read(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """`Set changed size during iteration`."""
     pool, gate, done = make(ParallelizationStrategy.THREAD_POOL, 1), threading.Event(), TaskFuture.done

@@ -18,6 +18,7 @@ from paropt_exporter.clock import SystemClock
 from paropt_exporter.engine.stage import Finals, find_worst_result
 from paropt_exporter.errors import shorten
 from paropt_exporter.events import Event, Result, RunRecord, RunStarted, StageRecord, StageStarted, Strategy, TaskRecord
+from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.base import PROCESSES, THREADS, check_label
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.guide.worker_pool import AdaptiveWorkerPool, EndedTask
@@ -66,6 +67,7 @@ class StageCollector(Collector):
     Guarantees:
       * Tasks do no I/O for it: their ends only add events to a queue.
       * The history has an event before the page shows it, so no total is lower after a restart.
+      * A forked child has a page of its own, and writes nothing to the history.
     """
 
     def __init__(
@@ -77,17 +79,23 @@ class StageCollector(Collector):
         check_label("project", project)
         check_label("lane", lane)
         self._history = None if history is None else _open_history(Path(history), project)
+        self._inherited: History | None = None  # the parent's, in a forked child
         if self._history is not None:
             self._history.mark_interrupted_runs()
         self._totals = self._history.load_totals() if self._history is not None else Totals()
         self._last = self._history.load_last_values() if self._history is not None else LastValues()
         self._recorder = _RunRecorder(lane, pool.strategy.pool_strategy)
+        self._project = project
+        self._start_page()
+        self._pool = pool
+        pool.observe_stages(self._recorder, self.flush)
+        lifetime.register_lock_owner(self)
+
+    def _start_page(self) -> None:
         self._lock = RLock()  # guards: the order of events; _state, _page, _stages
         self._stages: tuple[StageLabels, ...] = ()
         self._state = EventState([self._build_labels()], self._totals, self._last)
-        self._page = Page(project)
-        self._pool = pool
-        pool.observe_stages(self._recorder, self.flush)
+        self._page = Page(self._project)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the current families; from the scraping thread."""
@@ -127,6 +135,13 @@ class StageCollector(Collector):
             if self._history is not None:
                 self._history.close()
                 self._history = None
+
+    def reset_after_fork(self) -> None:
+        """Reset in a forked child, where locks may still be held. The history and the waiting events are the parent's."""
+        # Kept, since a thread of the parent may be in SQLite: closing the connection would wait for it.
+        self._inherited, self._history = self._inherited or self._history, None
+        self._recorder.clear()
+        self._start_page()
 
     def _add_stage(self, started: StageStarted) -> None:
         """Create the series of a stage, at 0 or the history's values, before it changes them."""
@@ -198,6 +213,10 @@ class _RunRecorder:
         self.lane = lane
         self._strategy = strategy
         self._pool = PROCESSES if strategy is Strategy.PROCESS else THREADS
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the run and its events."""
         self._events: deque[Event] = deque()  # appending and popping are atomic
         self._names: dict[int, str] = {}
         self._stages: dict[int, _StageOfRun] = {}

@@ -192,7 +192,8 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
             self._unreported[:known] = left
             if ended := not self._unreported:
                 self._end_run()
-            errors = list(filter(None, map(partial(_format_failure, timeout), tasks)))
+            accepted = (task for task in tasks if task.metrics is not None or task in self._open)
+            errors = list(filter(None, map(partial(_format_failure, timeout), accepted)))
         self._flush_observers(ended=ended)
         return not errors, errors
 

@@ -117,8 +117,10 @@ class AdaptivePool(InterruptibleExecutor):
         if not self._takes_chunks or is_thread_only(fn):
             chunksize = 1
         mapped = MappedFunction(fn, get_label(fn), in_chunks=chunksize > 1)
+        # A brief function may compute for long in a chunk, and in a large chunk for far longer than in a small one.
+        suffix = f" in chunks of up to {1 << int(chunksize - 1).bit_length()}" if chunksize > 1 else ""
         return map_in_order(
-            partial(self._submit_mapped, mapped),
+            partial(self._submit_mapped, mapped, suffix),
             fn,
             iterables,
             timeout=timeout,
@@ -127,11 +129,9 @@ class AdaptivePool(InterruptibleExecutor):
             takes_chunks=True,
         )
 
-    def _submit_mapped(self, mapped: MappedFunction, fn: Callable[..., T], /, *args: Any) -> TaskFuture[T]:
+    def _submit_mapped(self, mapped: MappedFunction, suffix: str, fn: Callable[..., T], /, *args: Any) -> TaskFuture[T]:
         future: TaskFuture[T] = TaskFuture()
-        future.label = key = get_function_key(fn)
-        if mapped.in_chunks:  # a brief function may compute for long in a chunk
-            key += " in chunks"
+        future.label = key = get_function_key(fn) + suffix
         self._scheduler.submit(QueuedTask(future, key, fn, args, {}, mapped=mapped))
         return future
 

@@ -722,6 +722,7 @@ class Monitor:
     def __init__(self, scheduler: AdaptiveScheduler) -> None:
         self._scheduler = scheduler
         self._thread: threading.Thread | None = None
+        self._has_begun = False  # whether this thread runs
         self._idle = False
         self._warned = False  # whether it has logged that the system refused a thread
 
@@ -748,17 +749,24 @@ class Monitor:
             if scheduler.runs_only_task():
                 return
             thread = self._thread = threading.Thread(target=self._run, name="paropt-adaptive-monitor", daemon=True)
+            self._has_begun = False
         try:
             scheduler.prepare_samples()
+            self._start(thread)
+        except BaseException:  # an interrupt; raised again
+            with scheduler.lock:
+                if not self._has_begun:
+                    self._thread = None  # if it does start, it ends at once
+            raise
+
+    def _start(self, thread: threading.Thread) -> None:
+        try:
             start_thread(thread)
-        except BaseException as error:  # an interrupt or a refusal: retried when the next task is submitted or ends
-            if not thread.is_alive():
-                self._thread = None  # if it does start, it does nothing
-            if not isinstance(error, RuntimeError):
-                raise
+        except RuntimeError as error:
+            self._thread = None  # retried when the next task is submitted or ends
             if not self._warned:
                 log.warning("the system starts no thread to sample running tasks", extra={"err": str(error)})
-                self._warned = True
+            self._warned = True
 
     def join(self) -> None:
         """Join the thread, which ends with its scheduler."""
@@ -768,8 +776,10 @@ class Monitor:
 
     def _run(self) -> None:
         scheduler, pause, last_busy = self._scheduler, _FIRST_SAMPLE_SECONDS, monotonic()
-        if self._thread is not threading.current_thread():
-            return
+        with scheduler.lock:
+            if self._thread is not threading.current_thread():
+                return
+            self._has_begun = True
         while not scheduler.closed or scheduler.count_pending() or scheduler.runs_in_threads():
             with scheduler.lock:
                 is_idle = not (scheduler.count_pending() or scheduler.runs_in_threads())
