@@ -122,6 +122,55 @@ def test_place_where_arguments_cannot_stand_is_a_fault(tmp_path: Path, keys: dic
     assert said in fault
 
 
+ITEMS = """
+stages:
+- {number: 1, name: one, run: "lint {item} {args}", items: {list: [a, b, "3.10"]}, sla: 30s}
+- {number: 2, name: many, run: "pytest {items}", items: {list: [a.py, b.py, c.py]}}
+- {number: 3, name: none, run: x}
+"""
+
+
+@pytest.mark.parametrize(
+    ("patterns", "commands"),
+    [
+        (("one[b]",), [("lint", "b")]),
+        (("one[3.10]", "one[a]"), [("lint", "a"), ("lint", "3.10")]),
+        (("one[?]",), [("lint", "a"), ("lint", "b")]),
+        (("many[b.py]",), [("pytest", "b.py")]),
+        (("many[[ac].py]",), [("pytest", "a.py"), ("pytest", "c.py")]),
+    ],
+)
+def test_items_of_a_stage_are_selected_by_name_or_glob(
+    tmp_path: Path, patterns: tuple[str, ...], commands: list[tuple[str, ...]]
+) -> None:
+    made = planned(tmp_path, ITEMS, *patterns)
+    (only,) = made.stages
+    assert steps(made, only.name) == commands
+    assert (only.scope, only.sla, made.partial) == (Scope.ARGUMENTS, None, True)
+
+
+def test_selected_items_take_arguments(tmp_path: Path) -> None:
+    assert steps(planned(tmp_path, ITEMS, "one[b]", arguments=("-k", "x")), "one") == [("lint", "b", "-k", "x")]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("one[3.1]", "there is no item '3.1': did you mean '3.10'?"),
+        ("many[z]", "there is no item 'z': choose from a.py, b.py, c.py"),
+    ],
+)
+def test_unknown_item_fails_its_stage(tmp_path: Path, pattern: str, said: str) -> None:
+    """It is no error of the command line: with --every, the items may be others in each run."""
+    (only,) = planned(tmp_path, ITEMS, pattern, pattern.partition("[")[0] + "[?]").stages
+    assert (only.fault, only.tasks, only.scope) == (said, (), Scope.ARGUMENTS)
+
+
+def test_item_of_a_stage_without_items_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^stage none has no items: leave out \[a\]$"):
+        planned(tmp_path, ITEMS, "none[a]")
+
+
 def test_lane_lists_stages_by_name_or_number(tmp_path: Path) -> None:
     config = configs.read(tmp_path, "lanes: {quick: {stages: [1, scan]}}" + STAGES)
     assert config.lanes["quick"].stages == ("lint", "scan")

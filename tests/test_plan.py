@@ -16,6 +16,7 @@ from paropt_exporter import host, plan
 from paropt_exporter.config.values import Items
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Strategy
+from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.plan import Bounds, Call, Commands, KnownItems
 from paropt_exporter.plan.items import ItemsError, find_items
 from support import configs
@@ -491,3 +492,20 @@ def test_items_command_may_print_any_name_of_a_file(tmp_path: Path, name: bytes)
 def test_items_command_that_does_not_end_is_ended_at_the_limit(tmp_path: Path) -> None:
     with pytest.raises(ItemsError, match=r"the command `sleep 30` did not end within 0\.1 s"):
         find_items(Items(command="sleep 30"), cwd=tmp_path, env={}, limit_seconds=0.1)
+
+
+def test_task_on_another_host_has_the_settings_of_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("sub", ".venv/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setenv("PASSED", "1")
+    stage = 'name: a, run: x, cwd: sub, env: {OWN: "2"}, slots: 2, memory: 3MB, inputs: ["*.py"], outputs: ["*.xml"]'
+    dask = 'dask: {scheduler: "tcp://127.0.0.1:1", pass_env: [PASSED, UNSET]}\nlanes: {far: {strategy: dask}}\n'
+    (built,) = plan.build_plan(configs.read(tmp_path, f"{dask}stages: [{{{stage}}}]"), "far").stages
+    assert built.remote == RemoteTaskOptions(
+        folder="sub",
+        env={"PASSED": "1", "OWN": "2"},
+        slots=2,
+        memory_bytes=3_000_000,
+        outputs=("sub/*.xml",),
+        programs=".venv/bin",
+    )

@@ -118,8 +118,39 @@ def test_usual_name_of_a_built_in_stage_suggests_that_stage() -> None:
         select_stages(stages, Selection(patterns=("lint", "mypy")), lane="x", known=stages, lanes_of={})
 
 
-def test_single_item_cannot_be_selected() -> None:
-    assert "no stage 'unit_tests[a.py]' (a run of 'unit_tests' has all of its items)" in refusal("unit_tests[a.py]")
+@pytest.mark.parametrize(
+    ("patterns", "items"),
+    [
+        (("scan[a]", "scan[b*]", "unit_tests"), {"scan": ["a", "b*"]}),
+        (("scan[a]", "scan"), {}),
+        (("s*", "scan[a]"), {}),
+        (("scan[n]", "build[[x]]"), {"scan": ["n"], "build": ["[x]"]}),
+        (("sca[n]", "scan[]", "[s]can"), {}),
+    ],
+)
+def test_items_are_selected_of_stages_that_no_pattern_selects_whole(
+    patterns: tuple[str, ...], items: dict[str, list[str]]
+) -> None:
+    assert Selection(patterns=patterns).find_items(STAGES) == items
+
+
+def test_item_selects_its_stage_and_the_needs() -> None:
+    assert selected("unit_tests[a.py]") == ["lint", "build", "unit_tests"]
+    assert "no stage 'unit[a.py]'" in refusal("unit[a.py]")
+
+
+def test_glob_wins_over_an_item() -> None:
+    stages = [Stage(number=number, name=name, run="true") for number, name in enumerate(("t", "t1"))]
+    chosen = select_stages(stages, Selection(patterns=("t[12]",)), lane="x", known=stages, lanes_of={})
+    assert [stage.name for stage in chosen.stages] == ["t1"]
+    assert Selection(patterns=("t[12]",)).find_items(stages) == {}
+
+
+def test_later_runs_of_some_stages_keep_the_selected_items() -> None:
+    selection = Selection(patterns=("unit_tests[a.py]", "scan"), skipped=("lint",))
+    kept = selection.keep_stages(("unit_tests", "scan"), STAGES)
+    assert kept == Selection(patterns=("unit_tests[a.py]", "scan"), with_needs=False)
+    assert selection.drop_items(STAGES).patterns == ("unit_tests", "scan")
 
 
 def test_unknown_name_to_skip_is_rejected() -> None:

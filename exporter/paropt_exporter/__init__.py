@@ -3,10 +3,10 @@
 Executors: `ThreadPool` and `ProcessPool`, which `steer` sizes by their load, and `AdaptivePool`, which sizes itself.
 Stages: `AdaptiveWorkerPool`, with `ParallelizationSLAManager`, `ParallelizationProfiler` and others.
 Metrics: `PoolCollector` and `StageCollector`, for prometheus_client's registry.
-
-Names are loaded when they are first used (PEP 562): a worker process imports only
-`paropt_exporter.executors.worker`, and nothing else may add to its start-up time.
 """
+
+# Names are loaded when they are first used (PEP 562): a worker process imports only
+# `paropt_exporter.executors.worker`, and nothing else may add to its start-up time.
 
 from __future__ import annotations
 

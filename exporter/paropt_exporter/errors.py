@@ -166,6 +166,11 @@ def explain_shortage(error: BaseException) -> str:
     return _NO_THREAD if isinstance(error, RuntimeError) and str(error) == "can't start new thread" else ""
 
 
+def is_from_signal_handler(error: BaseException) -> bool:
+    """Return whether a signal handler has raised an OSError, such as a TimeoutError: the system's have a number."""
+    return isinstance(error, OSError) and error.errno is None
+
+
 def shorten(text: str, longest: int = LONGEST_MESSAGE_CHARACTERS) -> str:
     """Return the text, cut to `longest` characters; a cut text ends with the number of missing characters."""
     if len(text) <= longest:

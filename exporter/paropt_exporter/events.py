@@ -67,7 +67,7 @@ class Scope(StrEnum):
     ALL = "all"
     CACHED = "cached"  # some or all tasks were skipped, since earlier results still hold: a success completes the stage
     ITEMS = "items"  # some of its items: those that failed before, or those of a shard; a success completes the stage
-    # with arguments from the command line, which may select anything: it never completes the stage
+    # with arguments or items from the command line, which may select anything: it never completes the stage
     ARGUMENTS = "arguments"
 
 
@@ -83,6 +83,11 @@ class Shard(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
+
+
+def format_lane(lane: str, shard: Shard | None) -> str:
+    """Return the lane's name, with the shard if it is one."""
+    return lane if shard is None else f"{lane} shard {shard}"
 
 
 class Severity(StrEnum):

@@ -13,8 +13,10 @@ import pytest
 from paropt_exporter.app import parts
 from paropt_exporter.app.request import Request
 from paropt_exporter.errors import UsageError
+from paropt_exporter.events import SlaLimit
 from paropt_exporter.executors import procfs
 from paropt_exporter.exposition import listeners
+from paropt_exporter.metrics import LaneLabels, StageLabels
 from paropt_exporter.plan import PlanOptions, Selection, build_plan
 from support import configs
 
@@ -55,6 +57,50 @@ def test_instance_that_is_not_valid_unicode_gets_its_bytes_as_escapes(tmp_path: 
     config = configs.read(tmp_path, configs.stage())
     request = Request(config_path=None, root=tmp_path, lane="standard", once=True, push_instance="caf\udce9")
     assert parts.find_pushed_instance(request, config) == r"caf\udce9"
+
+
+def test_labels_of_a_lane_are_those_of_all_its_stages(tmp_path: Path) -> None:
+    text = """
+lanes: {docs: {strategy: thread, stages: [lint, call], total: 5m, sla: null}}
+stages:
+  - {name: lint, run: x, inputs: ["*.py"], sla: {max: 10s, critical: true}}
+  - {name: call, call: "a:b"}
+  - {name: other, run: x}
+"""
+    config = configs.read(tmp_path, text)
+    options = PlanOptions(selection=Selection(patterns=("lint",)))
+    request = Request(config_path=None, root=tmp_path, lane="docs", once=True, options=options)
+    assert parts.build_lane_labels(request, config, build_plan(config, "docs", options)) == LaneLabels(
+        lane="docs",
+        total=SlaLimit(max_seconds=300.0, warn_seconds=240.0),
+        stages=(
+            StageLabels(
+                name="lint",
+                number=1,
+                pool="commands",
+                sla=SlaLimit(max_seconds=10.0, warn_seconds=8.0, critical=True),
+                cached=True,
+            ),
+            StageLabels(name="call", number=2, pool="threads"),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("feedback", "mode", "source"),
+    [
+        ("{}", "act", "local"),
+        ("{mode: advise}", "advise", "local"),
+        ('{prometheus: {url: "http://127.0.0.1:1"}}', "act", "both"),
+        ('{prometheus: {url: "http://127.0.0.1:1"}, source: prometheus}', "act", "prometheus"),
+    ],
+)
+def test_mode_and_source_of_the_feedback_are_those_of_the_config(
+    tmp_path: Path, feedback: str, mode: str, source: str
+) -> None:
+    config = configs.read(tmp_path, f"feedback: {feedback}\n{configs.stage()}")
+    state = parts.build_control_state(config, build_plan(config, "standard"), None)
+    assert (state.override.mode, state.source) == (mode, source)
 
 
 def test_lane_with_the_proc_of_another_pid_namespace_has_no_jobserver(

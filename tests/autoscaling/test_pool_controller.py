@@ -169,6 +169,11 @@ def test_real_pool_grows_with_its_queue() -> None:
         assert all(future.result(60.0) for future in futures)
 
 
+def test_repr_names_the_pools_and_their_bounds() -> None:
+    with ThreadPool(1, name="orders") as pool:
+        assert repr(steer(pool, maximum=8)) == f"<PoolController: {pool!r} from 1 to 8>"
+
+
 def test_impossible_bounds_are_refused() -> None:
     with ThreadPool(1) as pool, pytest.raises(ValueError, match="expected 1 <= minimum <= maximum"):
         steer(pool, minimum=5, maximum=2)

@@ -207,7 +207,8 @@ def test_items_with_outputs_in_common_are_not_cached(project: CachedProject) -> 
     stage = project.build_stage("tests", items=("t/a.py", "t/b.py"), inputs=("{item}",), outputs=("t/*.report",))
     project.run(stage)
     project.write_file("t/b.py", "new")
-    for part in (stage, replace(stage, tasks=stage.tasks[:1], scope=Scope.ITEMS), stage):
+    parts = [replace(stage, tasks=stage.tasks[:1], scope=scope) for scope in (Scope.ITEMS, Scope.ARGUMENTS)]
+    for part in (stage, *parts, stage):
         ran = project.run(part)
         assert list_items(ran.tasks) == [task.item for task in part.tasks]
         assert (project.root / "t/b.py.report").read_text() == "new"

@@ -40,11 +40,13 @@ from paropt_exporter.autoscaling.policy.stage_concurrency import (
     StageLimitState,
     StageMeasurement,
 )
-from paropt_exporter.cli import explain
+from paropt_exporter.cli import explain, main
+from paropt_exporter.clock import SystemClock
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Decision
 from paropt_exporter.history import History
 from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
+from support.projects import write
 
 if TYPE_CHECKING:
     from paropt_exporter.autoscaling.decisions import Observation, PolicyDecision
@@ -433,3 +435,17 @@ def test_times_are_local_as_in_history_and_utc_in_json(history: History, monkeyp
 def test_every_reason_has_its_sentence() -> None:
     known = {action: frozenset(clauses) for action, clauses in explanation.BY_ACTION.items()}
     assert known == {action: frozenset(reasons) for action, reasons in families.DECISION_REASONS.items()}
+
+
+def test_flag_since_replays_older_decisions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, 'name: a, run: "true"')
+    monkeypatch.chdir(tmp_path)
+    made = replace(decision(RUN, decide_lane_size(RUN)), at_timestamp_seconds=time.time() - 2 * 3600)
+    with closing(History(tmp_path / ".paropt/history.db", project="demo", clock=SystemClock())) as history:
+        history.observe(made)
+    assert main.main(["replay"]) == 2
+    assert "no decision to replay: none was recorded in that time (--since)" in capsys.readouterr().err
+    assert main.main(["replay", "--since", "3h"]) == 0
+    assert "1 decision" in capsys.readouterr().out

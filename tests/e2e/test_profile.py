@@ -14,10 +14,11 @@ from support.real_servers import eventually, run, serving
 def test_next_run_starts_with_the_written_profile(tmp_path: Path) -> None:
     stages = """name: waits, run: "sleep {item}", items: {list: [0.41, 0.42, 0.43, 0.44]}"""
     write(tmp_path, stages, lanes="lanes:\n  standard: {workers: {max: 8}}  # as it comes")
-    profiled = run(tmp_path, "profile", "waits", "--runs", "1", "--workers", "1,4", "--write")
+    profiled = run(tmp_path, "profile", "waits", "--runs", "1", "--workers", "1,4", "--strategy", "thread", "--write")
     assert profiled.returncode == 0, profiled.stderr
+    assert "round 1 of 1: thread, 4 workers" in profiled.stderr
     text = (tmp_path / "paropt.yml").read_text()
-    assert "standard: {workers: {max: 8, min: 1, start: 4}}  # as it comes" in text
+    assert "standard: {workers: {max: 8, min: 1, start: 4}, strategy: thread}  # as it comes" in text
     assert call_command(tmp_path, "check").returncode == 0
     assert "pools    commands 4 ·" in run(tmp_path, "--once").stdout
 

@@ -119,6 +119,16 @@ def test_stage_that_passed_with_arguments_is_still_failed(project: Path) -> None
     assert "--failed runs unit" in ran(project, "--failed")
 
 
+def test_run_of_an_item_changes_no_result_of_its_stage(project: Path) -> None:
+    (project / "bad_b").touch()
+    ran(project, code=1)
+    (project / "items.txt").unlink()
+    assert "again    paropt-exporter --lane standard --once --stage 'items[b]'\n" in ran(project, "items[b]", code=1)
+    ran(project, "items[a]")
+    assert lines(project / "items.txt") == ["b", "a"]
+    assert "--failed runs items (1 failed item only)" in ran(project, "--failed", code=1)
+
+
 def test_summary_repeats_a_narrowed_run(project: Path) -> None:
     (project / "broken").touch()
     assert "again    paropt-exporter --lane standard --once --stage unit --failed" in ran(project, "unit", code=1)

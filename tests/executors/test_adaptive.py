@@ -22,7 +22,7 @@ from paropt_exporter.executors import AdaptivePool, ProcessPool, TaskFuture, Thr
 from paropt_exporter.executors import adaptive as package
 from paropt_exporter.executors.adaptive import routing, scheduler
 from paropt_exporter.executors.adaptive.backlog import Backlog, QueuedTask, get_function_key
-from paropt_exporter.executors.adaptive.pools import PoolBounds
+from paropt_exporter.executors.adaptive.pools import PoolBounds, Pools
 from paropt_exporter.executors.adaptive.routing import FunctionProfile, Router, load_profiles, save_profiles
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, Monitor, Placement
 from paropt_exporter.executors.processes import process_handler
@@ -65,6 +65,11 @@ def test_waiting_tasks_get_threads_before_the_first_one_ends() -> None:
         futures = [pool.submit(barrier.wait, HANG_SECONDS) for _ in range(12)]
         assert wait(futures, HANG_SECONDS).not_done == set()
         assert sorted(future.result() for future in futures) == list(range(12))
+
+
+def test_task_may_wait_for_the_first_task_of_another_function_in_a_pool_of_one_thread() -> None:
+    with AdaptivePool(start=1) as pool:
+        assert pool.submit(lambda: pool.submit(double, 2).result(HANG_SECONDS)).result(HANG_SECONDS) == 4
 
 
 def test_tasks_that_end_before_a_sample_shows_anything_get_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,6 +442,28 @@ def test_map_of_a_process_strategy_takes_chunks() -> None:
             pool.map(double, [1], chunksize=0)
 
 
+def test_chunk_of_a_brief_function_that_computes_runs_in_a_process() -> None:
+    """The function alone stays in threads."""
+
+    def spin_briefly(_: int) -> int:
+        return spin(0.0002)
+
+    with AdaptivePool() as pool:
+        list(pool.map(spin_briefly, range(10)))
+
+        def run_elsewhere() -> bool:
+            return set(pool.map(spin_briefly, range(5000), chunksize=500)) != {os.getpid()}
+
+        assert eventually(run_elsewhere)  # a busy machine starts processes late
+
+
+def test_functions_that_stay_in_threads_need_no_chunks() -> None:
+    for function, strategy in ((double, Strategy.THREAD), (thread_only(lambda number: 2 * number), Strategy.ADAPTIVE)):
+        with AdaptivePool(strategy) as pool:
+            assert list(pool.map(function, range(10), chunksize=4)) == list(range(0, 20, 2))
+            assert [each.finished["success"] for each in pool.statistics()] == [10]
+
+
 def test_shutdown_leaves_no_thread() -> None:
     before = set(threading.enumerate())
     for _ in range(50):
@@ -802,6 +829,48 @@ def test_signal_handler_may_submit_while_a_task_is_chosen(monkeypatch: pytest.Mo
         monkeypatch.setattr(Placement, "choose_pool", submit_first)
         submitted.insert(0, pool.submit(abs, -1))
         assert [future.result(HANG_SECONDS) for future in submitted] == [1, 2]
+
+
+def test_timeout_of_a_signal_handler_is_no_refusal_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an OSError: the alarm was lost, and a task failed with it."""
+
+    def time_out(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        raise TimeoutError
+
+    with AdaptivePool(Strategy.HYBRID, 1) as pool:
+        monkeypatch.setattr(ThreadPool, "submit_future", time_out)
+        with pytest.raises(TimeoutError):
+            pool.submit(abs, -1)
+
+
+def test_timeout_of_a_signal_handler_is_no_refusal_of_a_process_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The alarm was lost, and tasks ran in threads."""
+
+    def time_out(*_: object) -> None:
+        raise TimeoutError
+
+    pools = Pools(PoolBounds(strategy=Strategy.HYBRID, cores=1, max_workers=1, start=1), threading.RLock(), nothing)
+    monkeypatch.setattr(ProcessPool, "__init__", time_out)
+    with pools.get("threads"), pytest.raises(TimeoutError):
+        pools.get_processes()
+
+
+def test_timeout_of_a_signal_handler_ends_the_wait_for_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def time_out(_: TaskFuture[Any]) -> None:
+        monkeypatch.undo()
+        raise TimeoutError
+
+    with AdaptivePool(max_workers=1) as pool:
+        pool.submit(go.wait)
+        monkeypatch.setattr(TaskFuture, "_get_condition", time_out)
+        try:
+            with pytest.raises(TimeoutError):
+                pool.submit(go.wait)
+        finally:
+            go.set()
 
 
 def test_task_whose_submission_a_signal_handler_interrupts_to_close_the_pool_is_refused() -> None:

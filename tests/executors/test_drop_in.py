@@ -810,6 +810,25 @@ def test_dead_worker_and_failed_initializer_are_caught_as_the_standard_errors() 
                 failing.submit(nothing)
 
 
+@pytest.mark.parametrize("pool_type", [ThreadPool, ProcessPool])
+def test_pool_whose_initializer_failed_can_be_dropped(pool_type: Callable[..., Executor]) -> None:
+    """It kept the error that its tasks raised, and with it the frames that caught the error, where the pool was."""
+
+    def use() -> weakref.ref[Executor]:
+        broken: Any = partial(raise_it, ValueError("no"))
+        with pool_type(1, initializer=broken) as pool, pytest.raises(InitializerFailed):
+            pool.submit(nothing).result(HANG_SECONDS)
+        return weakref.ref(pool)
+
+    dropped = use()
+
+    def is_gone() -> bool:
+        gc.collect()
+        return dropped() is None
+
+    assert eventually(is_gone)
+
+
 @pytest.mark.parametrize("pool_type", [ThreadPool, ProcessPool, AdaptivePool, AdaptiveWorkerPool])
 def test_map_calls_a_submit_that_was_replaced(pool_type: Callable[[], Executor]) -> None:
     seen: list[int] = []

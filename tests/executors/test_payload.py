@@ -17,6 +17,7 @@ import pytest
 
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes.batches import WorkItem
+from paropt_exporter.executors.worker import by_value
 from paropt_exporter.executors.worker.payload import (
     Packer,
     UnpickledArguments,
@@ -367,6 +368,48 @@ def test_child_that_was_forked_while_another_thread_pickled_can_pickle() -> None
         assert run_in_forked_child(lambda: Packer().pack(defined("task = lambda: 7"), (), {})) == 0
     finally:
         value.goes_on.set()
+        thread.join(HANG_SECONDS)
+
+
+def pack_class(at_hash: Callable[[], object]) -> bytes:
+    """Pickle a new class by value, and call a function while cloudpickle looks the class up under its lock."""
+    source = """
+class Meta(type):
+    def __hash__(cls):
+        at_hash()
+        return type.__hash__(cls)
+at_hash = int
+class task(metaclass=Meta):
+    pass
+names = globals()
+"""
+    names: Any = defined(source, "names")
+    names["at_hash"] = at_hash
+    try:
+        return by_value.dumps(names["task"], pickle.HIGHEST_PROTOCOL)
+    finally:
+        names["at_hash"] = int
+
+
+def test_class_can_be_pickled_while_the_same_thread_pickles_one() -> None:
+    """A signal handler or finalizer that submitted a task with one stopped its thread in cloudpickle's lock."""
+    packed: list[bytes] = []
+    thread = threading.Thread(target=pack_class, args=(lambda: packed.append(pack_class(int)),), daemon=True)
+    thread.start()
+    thread.join(HANG_SECONDS)
+    assert not thread.is_alive()
+    assert packed
+
+
+def test_child_that_was_forked_while_another_thread_pickled_a_class_can_pickle_one() -> None:
+    pausing = Pausing()
+    thread = threading.Thread(target=pack_class, args=(pausing.__reduce__,), daemon=True)
+    thread.start()
+    assert pausing.begun.wait(HANG_SECONDS)
+    try:
+        assert run_in_forked_child(lambda: pack_class(int)) == 0
+    finally:
+        pausing.goes_on.set()
         thread.join(HANG_SECONDS)
 
 

@@ -140,10 +140,44 @@ def test_queued_tasks_that_wait_get_threads_and_no_others_do() -> None:
     setting.know(waits=0.05, burns=1.0)
     setting.queue("waits", 12)
     setting.queue("burns", 50)
+    assert setting.placement.choose_thread_count(0.05, in_pool=0) == 12
     setting.queue("unknown", 50)
     assert setting.placement.get_queued_thread_demand() == pytest.approx(0.05)
-    assert setting.placement.choose_thread_count(0.05, in_pool=0) == 12
+    assert setting.placement.choose_thread_count(0.05, in_pool=0) == 13  # one of the unknown function
     assert setting.placement.choose_thread_count(0.5, in_pool=2) == 2  # busy threads are not taken away
+
+
+def test_unknown_functions_get_a_thread_one_at_a_time_beside_measured_tasks() -> None:
+    """A function waited until one of two others had ended, and so forever if these waited for its result."""
+    setting = Setting()
+    futures = [setting.run("a", THREADS), setting.run("b", THREADS)]
+    setting.queue("c")
+    setting.queue("d")
+    assert setting.placement.choose_thread_count(0.0, in_pool=2) == 2
+    setting.know(a=0.0, b=0.0)
+    assert setting.placement.choose_thread_count(0.0, in_pool=2) == 2  # their child processes may be about to start
+    for at in (9.03, 9.06, 9.11, 9.2):
+        setting.children.sample(
+            [(future, key, parent(at, -1.0)) for future, key in zip(futures, "ab", strict=True)], at
+        )
+    assert setting.placement.choose_thread_count(0.0, in_pool=2) == 3
+    assert setting.placement.choose_thread_count(0.5, in_pool=2) == 2  # others compute: it would wait for the GIL
+    setting.pools.sizes[THREADS] = 3
+    setting.run("c", THREADS)
+    assert setting.placement.choose_thread_count(0.0, in_pool=3) == 3
+
+
+def test_one_unknown_function_starts_beside_child_processes_that_take_the_cores() -> None:
+    setting = Setting()
+    setting.know(a=0.0, b=0.0, c=0.0)
+    futures = {key: setting.run(key, THREADS) for key in "abc"}
+    setting.queue("d")
+    setting.pools.sizes[THREADS] = 3
+    for at in (10.0, 10.2):
+        setting.children.sample([(future, key, parent(at, at - 10.0)) for key, future in futures.items()], at)
+    assert setting.placement.choose_thread_count(0.0, in_pool=3) == 3
+    setting.backlog.end(futures["c"])
+    assert setting.placement.choose_thread_count(0.0, in_pool=2) == 3
 
 
 def test_waiting_for_child_processes_needs_no_threads_beyond_the_cores() -> None:

@@ -344,8 +344,17 @@ def test_error_of_arguments_that_cannot_be_pickled_names_the_task(pool: ProcessP
         ("named", pool.submit_named("named", nothing, Unpicklable())),
     ):
         error = future.exception(HANG_SECONDS)
-        assert str(error).startswith(f"{name}: (")
+        assert str(error).startswith(f"{name}: argument 1: <")
         assert error is not None and isinstance(error.__cause__, TypeError)
+
+
+def test_error_names_the_argument_that_cannot_be_pickled(pool: ProcessPool) -> None:
+    """With a table before it, the message showed the table's rows, and neither the connection nor its place."""
+    lock, table = threading.Lock(), ["row"] * 1000
+    for name, future in (("2", pool.submit(print, table, lock)), ("'file'", pool.submit(print, table, file=lock))):  # type: ignore[arg-type]
+        assert f"print: argument {name}: <unlocked _thread.lock" in str(future.exception(HANG_SECONDS))
+    with pytest.raises(UnpicklableError, match=r"initializer print: argument 2: <unlocked _thread.lock"):
+        ProcessPool(1, initializer=print, initargs=(table, lock))
 
 
 @pytest.mark.parametrize(

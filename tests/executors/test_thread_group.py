@@ -204,6 +204,36 @@ def test_thread_whose_start_became_a_runtime_error_counts_as_started(monkeypatch
     group.join()
 
 
+@pytest.mark.parametrize("consequence", [RuntimeError("release unlocked lock"), KeyError("in limbo")])
+def test_interrupt_that_the_start_of_a_thread_turns_into_another_error_is_raised(
+    monkeypatch: pytest.MonkeyPatch, consequence: Exception
+) -> None:
+    """A RuntimeError counted as a refusal by the system: a Ctrl-C was lost if the pool had another worker."""
+    group = ThreadGroup(threading.RLock())
+
+    def start_and_raise(_: PoolThread) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise consequence
+
+    workers = [PoolThread(name="worker")]
+    monkeypatch.setattr(PoolThread, "start", start_and_raise)
+    with pytest.raises(KeyboardInterrupt):
+        group.start_workers(lambda: workers.pop() if workers else None, print, lambda: True)
+    assert not group.has_shortage
+
+
+def test_refused_thread_is_no_interrupt_while_the_caller_handles_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = ThreadGroup(threading.RLock())
+    monkeypatch.setattr(PoolThread, "start", _refuse)
+    with pytest.raises(RuntimeError, match="can't start"):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            group.start("worker", print)
+
+
 def test_join_skips_forgotten_threads() -> None:
     group, go = ThreadGroup(threading.RLock()), threading.Event()
 

@@ -169,3 +169,9 @@ def test_limit_as_paropt_yml_writes_it_is_refused() -> None:
 def test_list_of_targets_is_refused_with_the_form() -> None:
     with pytest.raises(TypeError, match=r"slas is a list: expected a mapping such as \{2: SLATarget\(2\)\}"):
         ParallelizationSLAManager([SLATarget(2, 30)])  # type: ignore[arg-type]
+
+
+def test_seconds_in_place_of_a_target_are_refused() -> None:
+    """The guide's configurations of lanes have seconds by stage. The first check failed with an AttributeError."""
+    with pytest.raises(TypeError, match=r"slas\[2\] is 30: expected a target such as SLATarget\(2, 30\)"):
+        ParallelizationSLAManager({2: 30})  # type: ignore[dict-item]

@@ -16,7 +16,10 @@ import pytest
 
 from paropt_exporter import AdaptiveWorkerPool, ParallelizationStrategy, WorkerDied, WorkerPoolMetrics
 from paropt_exporter.executors import thread_only
+from paropt_exporter.executors.counters import WorkerTime
+from paropt_exporter.guide.worker_pool import EndedTask
 from support.pool_tasks import burn_in_child, eventually
+from support.processes import run_in_forked_child
 
 HANG_SECONDS = 60.0
 EVERY_STRATEGY = tuple(ParallelizationStrategy)
@@ -601,3 +604,43 @@ def test_measured_pool_costs_its_host_nothing_while_it_rests(make: Make) -> None
     before = process_time()
     threading.Event().wait(0.5)
     assert process_time() - before < 0.1
+
+
+class SlowObserver:
+    """An observer of stages that holds the pool's lock until the test goes on."""
+
+    def __init__(self) -> None:
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+        self.ended_runs = 0
+
+    def note_submitted(self, _number: int, _name: str, _submitted_seconds: float) -> None:
+        self.begun.set()
+        assert self.goes_on.wait(HANG_SECONDS)
+
+    def note_ended(self, _task: EndedTask) -> None:
+        pass
+
+    def note_run_end(self, _worker_time: WorkerTime) -> None:
+        self.ended_runs += 1
+
+
+def test_forked_child_neither_waits_for_tasks_nor_ends_the_run(make: Make) -> None:
+    """It waited for the pool's lock, which a thread of the parent held."""
+    pool, observer = make(ParallelizationStrategy.THREAD_POOL), SlowObserver()
+    pool.observe_stages(observer, lambda: None)
+    submits = threading.Thread(target=pool.submit_stage, args=(4, "tests", abs, -1))
+    submits.start()
+    assert observer.begun.wait(HANG_SECONDS)
+
+    def use_in_child() -> None:
+        assert pool.wait_all() == (True, [])
+        pool.shutdown()
+        assert not observer.ended_runs
+
+    try:
+        assert run_in_forked_child(use_in_child) == 0
+    finally:
+        observer.goes_on.set()
+        submits.join()
+    assert pool.wait_all() == (True, [])
+    assert observer.ended_runs == 1

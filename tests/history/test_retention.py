@@ -84,11 +84,16 @@ def test_runs_beyond_the_size_are_removed_oldest_first_and_totals_stay(path: Pat
     assert path.stat().st_size < 2 * 500_000  # up to 1 MiB of free pages wait for the next runs
 
 
-def test_limits_are_those_of_the_config(tmp_path: Path, clock: StillClock) -> None:
-    config = configs.read(tmp_path, f"project: shop\n{configs.stage()}history: {{keep: {{size: 1}}}}\n")
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [("size: 1", ["r3"]), ("runs: 2", ["r2", "r3"]), ("age: 1h", ["r1", "r2", "r3"])],
+)
+def test_limits_are_those_of_the_config(tmp_path: Path, clock: StillClock, limit: str, kept: list[str]) -> None:
+    config = configs.read(tmp_path, f"project: shop\n{configs.stage()}history: {{keep: {{{limit}}}}}\n")
     with closing(parts.open_history(config, clock)) as history:
-        keep_runs(history, 3)
-        assert list_run_ids(history) == ["r2"]
+        keep_runs(history, 1, at=START - 7200.0)
+        keep_runs(history, 3, first=1)
+        assert list_run_ids(history) == kept
 
 
 def test_last_run_of_each_lane_stays_whatever_its_size(path: Path, clock: StillClock) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from paropt_exporter import AdaptiveWorkerPool, PoolCollector, ThreadPool
+from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, PoolCollector, ThreadPool
 from support.processes import read_printed
 
 
@@ -36,6 +36,16 @@ def test_the_pools_of_an_adaptive_pool_are_exported() -> None:
         assert pool.submit(abs, -1).result() == 1
         names = {sample.labels["pool"] for family in registry.collect() for sample in family.samples}
         assert "threads" in names
+
+
+def test_adaptive_pools_with_names_have_series_of_their_own() -> None:
+    registry = CollectorRegistry()
+    with AdaptivePool(name="orders") as orders, AdaptivePool("process", 1, name="images") as images:
+        registry.register(PoolCollector(orders, images, project="shop"))
+        assert (orders.submit(abs, -1).result(), images.submit(abs, -2).result()) == (1, 2)
+        for pool in ("orders-threads", "images-processes"):
+            labels = {"project": "shop", "pool": pool}
+            assert registry.get_sample_value("paropt_pool_tasks_submitted_total", labels) == 1
 
 
 def test_executor_without_statistics_is_refused() -> None:

@@ -71,10 +71,12 @@ def test_the_same_finding_twice_has_two_fingerprints_that_do_not_depend_on_lines
     assert [entry["fingerprint"] for entry in before] == [entry["fingerprint"] for entry in after]
 
 
-@pytest.mark.parametrize("output", ["Would reformat: a.py\n", "a.py:0:1: E902 FileNotFoundError\n"])
-def test_a_finding_about_a_whole_file_is_at_its_first_line(output: str) -> None:
+@pytest.mark.parametrize(
+    ("output", "check"), [("Would reformat: a.py\n", "lint"), ("a.py:0:1: E902 FileNotFoundError\n", "E902")]
+)
+def test_a_finding_about_a_whole_file_is_at_its_first_line(output: str, check: str) -> None:
     (entry,) = read(finished(failing(output)))
-    assert entry["location"] == {"path": "a.py", "lines": {"begin": 1}}
+    assert (entry["check_name"], entry["location"]) == (check, {"path": "a.py", "lines": {"begin": 1}})
 
 
 def test_a_failure_without_findings_is_shown_at_the_config() -> None:

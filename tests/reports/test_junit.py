@@ -92,7 +92,7 @@ def test_retries_that_all_fail_are_reruns_of_one_failure() -> None:
 
 def test_items_of_a_batch_are_cases_of_their_own_and_only_the_failed_one_is_retried() -> None:
     output = (
-        "=== FAILURES ===\n___ test_sum ___\nE       assert 1 == 2\n\nb.py:7: AssertionError\n"
+        "=== FAILURES ===\n___ test_sum ___\nE       assert 1 == 2\n\nhelpers.py:7: AssertionError\n"
         "=== short test summary info ===\nFAILED b.py::test_sum - assert 1 == 2\n"
     )
     first = attempt(

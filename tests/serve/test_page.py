@@ -77,10 +77,14 @@ def test_series_of_limits_exist_before_a_run_comes_near_one(tmp_path: Path) -> N
         assert f'{family}{{lane="standard",project="shop",stage="lint"}}' not in page
 
 
-def test_interval_of_one_checkout_stays_beside_another(tmp_path: Path) -> None:
+def test_interval_and_limit_of_one_checkout_stay_beside_another(tmp_path: Path) -> None:
     repeating = record_checkout(tmp_path / "a", "lint", interval_seconds=60.0)
+    (lane,) = repeating.registration.lanes
+    limited = replace(lane, total=SlaLimit(max_seconds=10.0, warn_seconds=8.0))
+    repeating.registration = replace(repeating.registration, lanes=(limited,))
     page = render(repeating, record_checkout(tmp_path / "b", "lint"))
     assert sum_series(page, "paropt_run_interval_seconds") == 60.0
+    assert sum_series(page, "paropt_lane_sla_limit_seconds") == 10.0
 
 
 def test_progress_of_a_stage_goes_with_the_stage(tmp_path: Path) -> None:

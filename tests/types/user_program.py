@@ -76,7 +76,7 @@ def processes() -> None:
 
 
 def adaptive() -> None:
-    with AdaptivePool(max_workers=8, memory="functions.json") as pool:
+    with AdaptivePool(max_workers=8, memory="functions.json", name="orders") as pool:
         assert_type(pool, AdaptivePool)
         assert_type(pool.submit(measure, "a"), TaskFuture[float])
         assert_type(pool.map(measure, ["a"], timeout=1.0), Iterator[float])

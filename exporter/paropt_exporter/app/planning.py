@@ -68,7 +68,8 @@ class Planner:
         config = replace(self.config, lanes=read.lanes, stages=read.stages, places=read.places, notes=read.notes)
         options = self._request.options
         plans.choose_stages(config, self._lane, options.selection, options.arguments)
-        shape = plans.build_plan(_drop_items(config), self._lane, options)
+        whole = replace(options, selection=options.selection.drop_items(config.stages))
+        shape = plans.build_plan(_drop_items(config), self._lane, whole)
         self.config, self._prepared = config, None
         return shape
 
@@ -79,7 +80,7 @@ class Planner:
         """
         request, options, failed = self._request, self._request.options, None
         if stages is not None:  # of a watched lane, whose flags chose the first run only
-            options = replace(options, selection=Selection(patterns=tuple(stages), with_needs=False))
+            options = replace(options, selection=options.selection.keep_stages(stages, self.config.stages))
         else:
             if request.affected:
                 options = replace(options, affected_by=self._build_change_finder())

@@ -179,6 +179,11 @@ class PoolController:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run_steps, name="paropt-steering", daemon=True)
 
+    def __repr__(self) -> str:
+        settings = (managed.settings for managed in self._pools)
+        pools = (f"{each.pool!r} from {each.floor} to {each.ceiling}" for each in settings)
+        return f"<PoolController: {', '.join(pools)}>"
+
     def __enter__(self) -> PoolController:
         self._thread.start()
         return self

@@ -134,7 +134,8 @@ class StageReader:
         """
         if stage.shared_output:
             raise UnusableFile(f"another stage may write {stage.shared_output}, too: give each its own outputs")
-        is_split = len(stage.tasks) > 1 or stage.scope is Scope.ITEMS
+        has_items = any(task.items or task.item is not None for task in stage.tasks)
+        is_split = len(stage.tasks) > 1 or stage.scope is Scope.ITEMS or (stage.scope is Scope.ARGUMENTS and has_items)
         shared = [pattern for pattern in stage.outputs if ITEM not in pattern and not pattern.startswith("!")]
         if is_split and shared:
             raise UnusableFile(f"its tasks share the outputs {shared[0]}: put {ITEM} into them")

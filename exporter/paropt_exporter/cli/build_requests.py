@@ -116,7 +116,7 @@ def build_plan_options(flags: Flags) -> PlanOptions:
     return PlanOptions(
         selection=build_selection(flags),
         arguments=flags.arguments or (),
-        shard=parse_shard_flag(flags),
+        shard=_parse_shard(flags),
         strategy=Strategy(flags.strategy) if flags.strategy else None,
         workers=parse_bounds(flags.workers) if flags.workers is not None else None,
         fail_fast=True if flags.fail_fast else False if flags.keep_going else None,
@@ -135,7 +135,7 @@ def build_selection(flags: Flags) -> Selection:
     )
 
 
-def parse_shard_flag(flags: Flags) -> Shard | None:
+def _parse_shard(flags: Flags) -> Shard | None:
     if flags.shard is None:
         return None
     from paropt_exporter.plan.sharding import parse_shard
@@ -144,14 +144,16 @@ def parse_shard_flag(flags: Flags) -> Shard | None:
 
 
 def format_again(flags: Flags) -> str:
-    """Return the flags that repeat the failed part of a run. Stages with arguments are repeated as they were."""
+    """Return the flags that repeat the failed part of a run. One with arguments or items is repeated as it was."""
+    from paropt_exporter.plan.selection import is_of_item
+
     words = [*(["--once"] if flags.once else []), *list_config_flags(flags)]
     words += [word for pattern in flags.stages for word in ("--stage", pattern)]
     words += ["--only"] if flags.only else []
     words += [word for pattern in flags.skip for word in ("--skip", pattern)]
     words += ["--shard", flags.shard] if flags.shard is not None else []
     words += [f"--affected={flags.affected}" if flags.affected else "--affected"] if flags.affected is not None else []
-    words += ["--", *flags.arguments] if flags.arguments else ["--failed"]
+    words += ["--", *flags.arguments] if flags.arguments else [] if any(map(is_of_item, flags.stages)) else ["--failed"]
     return shlex.join(words)
 
 

@@ -105,7 +105,7 @@ def _run_plan(flags: Flags) -> int:
     if planned.choice:
         print_message(planned.choice)
     previews = _preview_cache(planned) if getattr(flags, "why", False) else None
-    return plan.run(planned, output=flags.output or "text", stdout=sys.stdout, previews=previews)
+    return plan.run(planned, output=flags.output, stdout=sys.stdout, previews=previews)
 
 
 def _preview_cache(planned: Plan) -> list[Preview]:
@@ -126,16 +126,15 @@ def _run_cache(flags: Flags) -> int:
         raise UsageError(f"cannot read the cache {store.folder}: {denied}")
     if flags.action != "prune" and (flags.size is not None or flags.all):
         raise UsageError(f"cache {flags.action}: --size and --all are for prune")
-    output = flags.output or "text"
     if flags.action == "info":
-        return cache.run_info(store, output=output, stdout=sys.stdout)
+        return cache.run_info(store, output=flags.output, stdout=sys.stdout)
     if flags.action == "verify":
-        return cache.run_verify(store, output=output, stdout=sys.stdout)
+        return cache.run_verify(store, output=flags.output, stdout=sys.stdout)
     try:
         limit_bytes = 0 if flags.all else None if flags.size is None else parse_size(flags.size)
     except ValueError as error:
         raise UsageError(f"--size: {error}") from None
-    return cache.run_prune(store, limit_bytes=limit_bytes, output=output, stdout=sys.stdout)
+    return cache.run_prune(store, limit_bytes=limit_bytes, output=flags.output, stdout=sys.stdout)
 
 
 def _build_plan(flags: Flags, loaded: Config) -> Plan:
@@ -178,7 +177,7 @@ def _run_list(flags: Flags) -> int:
         loaded,
         lane=lane,
         items=items,
-        output=flags.output or "text",
+        output=flags.output,
         names_only=flags.quiet,
         stdout=sys.stdout,
     )
@@ -288,18 +287,18 @@ def _run_history(flags: Flags) -> int:
                 workers=flags.what_if,
                 cores=host.count_cpus(),
                 memory_bytes=host.read_available_memory_bytes(),
-                output=flags.output or "text",
+                output=flags.output,
                 stdout=sys.stdout,
             )
         if flags.flaky:
-            return command.run_flaky(history, loaded, lane=flags.lane, output=flags.output or "text", stdout=sys.stdout)
+            return command.run_flaky(history, loaded, lane=flags.lane, output=flags.output, stdout=sys.stdout)
         return command.run(
             history,
             lane=flags.lane,
             limit=flags.limit,
             run_id=flags.run,
             compare=tuple(flags.compare) if flags.compare else None,
-            output=flags.output or "text",
+            output=flags.output,
             stdout=sys.stdout,
         )
 
@@ -342,13 +341,12 @@ def _run_decisions(flags: Flags) -> int:
     from paropt_exporter.cli import explain
     from paropt_exporter.clock import SystemClock
 
-    output = flags.output or "text"
     loaded = load_config(flags)
     with closing(open_history(loaded)) as history:
         if flags.command == "explain":
-            return explain.run_explain(history, pool=flags.pool, output=output, stdout=sys.stdout)
+            return explain.run_explain(history, pool=flags.pool, output=flags.output, stdout=sys.stdout)
         since = SystemClock().wall() - (parse_duration_flag("--since", flags.since) or 0.0)
-        return explain.run_replay(history, pool=flags.pool, since_seconds=since, output=output, stdout=sys.stdout)
+        return explain.run_replay(history, pool=flags.pool, since_seconds=since, output=flags.output, stdout=sys.stdout)
 
 
 def _run_profile(flags: Flags) -> int:
@@ -375,7 +373,7 @@ def _run_profile(flags: Flags) -> int:
             loaded,
             wanted,
             write=flags.write,
-            output=flags.output or "text",
+            output=flags.output,
             clock=SystemClock(),
             stdout=sys.stdout,
             stderr=sys.stderr,
@@ -396,7 +394,7 @@ def _run_sla(flags: Flags) -> int:
             lane=flags.lane,
             rule=sla.Rule(quantile=flags.quantile, margin=flags.margin),
             write=flags.write,
-            output=flags.output or "text",
+            output=flags.output,
             stdout=sys.stdout,
             stderr=sys.stderr,
         )
@@ -417,7 +415,7 @@ def _run_serve(flags: Flags) -> int:
     from paropt_exporter.cli import serve
 
     if flags.serve_action == "status":
-        return serve.run_status(os.environ, output=flags.output or "text", stdout=sys.stdout)
+        return serve.run_status(os.environ, output=flags.output, stdout=sys.stdout)
     return serve.run_serve(build_serve_request(flags), os.environ)
 
 

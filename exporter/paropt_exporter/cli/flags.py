@@ -21,10 +21,10 @@ _DESCRIPTION = """\
 Run a lane's stages in parallel on pools that size themselves, and export
 them to Prometheus.
 
-STAGE is a stage's name or number, or a glob ('*_tests'). The stages that it
-needs run too. Without STAGE the whole lane runs. Use --stage for a stage that
-is named like a command. Arguments after -- replace {args} in the commands of
-the stages.
+STAGE is a stage's name or number, a glob ('*_tests'), or a stage with some of
+its items ('unit_tests[tests/test_a*.py]'). The stages that it needs run too.
+Without STAGE the whole lane runs. Use --stage for a stage that is named like a
+command. Arguments after -- replace {args} in the commands of the stages.
 
 Start with: paropt-exporter init"""
 _EPILOG = """\
@@ -236,7 +236,9 @@ def _add_run_flags(top: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show only failures, warnings and the summary; with --list only names",
     )
-    run.add_argument("--output", choices=("text", "json"), help="print the summary as text or JSON (default: text)")
+    run.add_argument(
+        "--output", choices=("text", "json"), default="text", help="print the summary as text or JSON (default: text)"
+    )
     run.add_argument(
         "--report",
         action="append",

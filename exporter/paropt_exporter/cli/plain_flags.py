@@ -39,7 +39,7 @@ DEFAULTS: dict[str, object] = {
     "log_level": "info",
     "once": None,
     "only": False,
-    "output": None,
+    "output": "text",
     "push_fail": False,
     "push_instance": None,
     "push_url": None,

@@ -22,7 +22,7 @@ from paropt_exporter.config.credentials import HIDDEN
 from paropt_exporter.config.needs import find_reachable
 from paropt_exporter.config.placeholders import SHELL
 from paropt_exporter.errors import format_count, join_names
-from paropt_exporter.events import CacheReason, SlaLimit
+from paropt_exporter.events import CacheReason, SlaLimit, format_lane
 from paropt_exporter.plan import Call, start_up
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _is_runnable(stage: PlannedStage) -> bool:
 def _format_heading(plan: Plan) -> str:
     limits = f", total {_format_limit(plan.total)}" if plan.total else ""
     ending = "the first failure ends it" if plan.fail_fast else "keeps going after a failure"
-    lane = plan.lane if plan.shard is None else f"{plan.lane} shard {plan.shard}"
+    lane = format_lane(plan.lane, plan.shard)
     return f"lane {lane} of {plan.project}: {plan.strategy.value}, {_format_workers(plan.workers)}{limits}, {ending}"
 
 
@@ -268,16 +268,16 @@ def _iter_shard_lines(plan: Plan) -> Iterator[str]:
     """Yield a line for each shard of the lane, with its predicted duration and work; then the notes on the split."""
     if plan.split is None:
         return
-    yield f"split      {plan.split.digest}, by durations from the history; each shard must show the same"
+    yield f"split      {plan.split.digest}, by durations from the history; all shards must show this one"
     names = {stage.name for stages in plan.split.shards for stage in stages}
     for index, stages in enumerate(plan.split.shards, start=1):
         seconds = _estimate_makespan(plan, _order(stages))
-        predicted = "unknown" if seconds is None else format_seconds(seconds)
         work = format_seconds(plan.split.loads_seconds[index - 1])
+        predicted = "unknown duration" if seconds is None else f"{format_seconds(seconds)}, work of {work}"
         mark = ">" if plan.shard is not None and index == plan.shard.index else " "
         shown = ", ".join(_format_part(stage) for stage in stages[:_MOST_STAGES]) or "nothing"
         more = f" and {len(stages) - _MOST_STAGES} more of {len(names)} stages" if len(stages) > _MOST_STAGES else ""
-        yield f"  {mark} {index}/{len(plan.split.shards)}  {predicted}, work of {work}: {shown}{more}"
+        yield f"  {mark} {index}/{len(plan.split.shards)}  {predicted}: {shown}{more}"
     for note in plan.split.notes:
         yield f"note       {note}"
 

@@ -15,7 +15,7 @@ from paropt_exporter.cli.formatting import (
     wrap_for_terminal,
 )
 from paropt_exporter.errors import format_count
-from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord
+from paropt_exporter.events import Bottleneck, Result, RunRecord, StageRecord, TaskRecord, format_lane
 from paropt_exporter.plan import Flakiness
 
 _ORDER = (Result.ERROR, Result.FAILURE, Result.TIMEOUT, Result.CANCELLATION)
@@ -131,12 +131,7 @@ def format_headline(run: RunRecord) -> str:
     counts = f"{format_count(ran, 'stage')}{skipped}, {format_count(tasks, 'task')}"
     if run.shard is not None and not run.stages:
         counts = "nothing to run in this shard"
-    return f"{format_lane(run)} {word}{why} · {counts} in {format_seconds(run.duration_seconds)}{pace}"
-
-
-def format_lane(run: RunRecord) -> str:
-    """Return the lane's name, with the shard if the run is one."""
-    return run.lane if run.shard is None else f"{run.lane} shard {run.shard}"
+    return f"{format_lane(run.lane, run.shard)} {word}{why} · {counts} in {format_seconds(run.duration_seconds)}{pace}"
 
 
 def _sort_key(stage: StageRecord) -> tuple[int, float]:

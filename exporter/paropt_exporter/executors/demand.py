@@ -265,6 +265,13 @@ class ChildDemand:
         """Return whether a function's tasks start child processes of unknown demand."""
         return key in self.parents and self.get(key) is None
 
+    def is_known(self, key: str) -> bool:
+        """Return whether the child processes of a function's tasks are measured, or its tasks seem to have none."""
+        if key in self.parents:
+            return self.get(key) is not None
+        childless_seconds, _ = self._childless.get(key, (0.0, 0.0))
+        return childless_seconds >= _FIRST_CHILD_SECONDS
+
     def build_core_budget(self, cores: int, running: Iterable[str]) -> CoreBudget:
         """Return the core budget less the child processes of running tasks, given by their functions."""
         budget = CoreBudget(float(cores))

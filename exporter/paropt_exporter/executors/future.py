@@ -433,7 +433,8 @@ class TaskFuture(Future[T]):
         except BaseException:  # SystemExit or KeyboardInterrupt of a user's callback must not end the worker
             log.critical("exception calling callback", exc_info=True, extra={"task": self.label})
 
-    def _wait(self, timeout: float | None) -> None:
+    def wait_for_end(self, timeout: float | None) -> None:
+        """Wait until the task has ended, but not longer than `timeout`."""
         # Not by `Condition.wait`. In a signal handler that has interrupted the library's `wait`, it would unlock the
         # future for others. And it unlocks it just before its `try`: an interrupt there becomes a RuntimeError.
         condition = self._get_condition()
@@ -446,6 +447,9 @@ class TaskFuture(Future[T]):
         if waits and not waiter.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             with condition, contextlib.suppress(ValueError):  # it has just been woken
                 condition._waiters.remove(waiter)  # type: ignore[attr-defined]  # in a `notify_all`, it would raise there
+
+    def _wait(self, timeout: float | None) -> None:
+        self.wait_for_end(timeout)
         if self.cancelled():
             raise CancelledError
         if self._state != FINISHED:

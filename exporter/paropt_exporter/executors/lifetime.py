@@ -13,7 +13,13 @@ from typing import Protocol
 from paropt_exporter.executors.processes.forkservers import ForkServers
 
 
-class PoolState(Protocol):
+class LockOwner(Protocol):
+    """An object with a lock that another thread may hold at a fork."""
+
+    def reset_after_fork(self) -> None: ...
+
+
+class PoolState(LockOwner, Protocol):
     """The part of a pool that outlives the user's executor object: its workers and their queue."""
 
     finalizer: weakref.finalize[..., object] | None
@@ -22,13 +28,12 @@ class PoolState(Protocol):
 
     def join(self) -> object: ...
 
-    def reset_after_fork(self) -> None: ...
-
 
 # Module state, since the interpreter has one exit hook and one fork hook.
 _pools: weakref.WeakSet[PoolState] = weakref.WeakSet()
 # Pools that pass their tasks on to other pools, and so close first.
 _schedulers: weakref.WeakSet[PoolState] = weakref.WeakSet()
+_lock_owners: weakref.WeakSet[LockOwner] = weakref.WeakSet()  # others, which use pools
 
 _exiting = threading.Event()  # set after the main thread has ended
 _closed = threading.Event()  # set after all pools have then been closed
@@ -47,6 +52,11 @@ def register(pool: PoolState, *, schedules: bool = False) -> None:
     (_schedulers if schedules else _pools).add(pool)
     if _closed.is_set():
         pool.close(refusal=AFTER_EXIT_MESSAGE)
+
+
+def register_lock_owner(owner: LockOwner) -> None:
+    """Reset an object that uses pools in a forked child, after these."""
+    _lock_owners.add(owner)
 
 
 def close_when_dropped(executor: object, pool: PoolState) -> None:
@@ -98,8 +108,8 @@ def _list_pools(pools: weakref.WeakSet[PoolState]) -> list[PoolState]:
 
 
 def _reset_after_fork() -> None:
-    for pool in (*_schedulers, *_pools):
-        pool.reset_after_fork()
+    for owner in (*_schedulers, *_pools, *_lock_owners):
+        owner.reset_after_fork()
     FORK_SERVERS.reset_after_fork()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -117,15 +118,20 @@ class ThreadGroup:
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Start an announced thread. Raises RuntimeError if the system refuses it."""
+        handled = sys.exception()
         thread = PoolThread(target=self._run, args=(work,), name=name, daemon=True)
         thread.worker_name = name
         try:
             self._threads.add(thread)
             thread.start()
-        except BaseException:  # an interrupt, which the library's `start` may turn into a RuntimeError, or a refusal
+        except BaseException as error:  # an interrupt or a refusal
             with self._lock:
                 if not thread.runs:
                     self._threads.discard(thread)  # if it does start, it does nothing
+            # The library's `start` may fail at an interrupt, with a RuntimeError of its event or a KeyError.
+            interrupt = error.__context__
+            if isinstance(error, (RuntimeError, KeyError)) and interrupt is not None and interrupt is not handled:
+                raise interrupt  # noqa: B904 -- the library's error is only its consequence
             raise
         finally:
             with self._lock:

@@ -62,11 +62,14 @@ class ParallelizationSLAManager:
     """
 
     def __init__(self, slas: Mapping[int, SLATarget] | None = None) -> None:
-        """`slas` has targets by stage number. Raises TypeError for another kind of collection."""
+        """`slas` has targets by stage number. Raises TypeError for anything else."""
         if slas is None:
             slas = {number: SLATarget(stage_number=number) for number in STAGES}
         if not isinstance(slas, Mapping):
             raise TypeError(f"slas is a {type(slas).__name__}: expected a mapping such as {{2: SLATarget(2)}}")
+        for number, target in slas.items():
+            if not isinstance(target, SLATarget):  # such as the seconds of the guide's `sla_targets`
+                raise TypeError(f"slas[{number!r}] is {target!r}: expected a target such as SLATarget({number!r}, 30)")
         self.slas: dict[int, SLATarget] = dict(slas)
         self.violations: list[str] = []
         self.warnings: list[str] = []

@@ -19,7 +19,7 @@ from paropt_exporter.clock import SystemClock
 from paropt_exporter.engine.outcome import Outcome, read_future
 from paropt_exporter.errors import describe
 from paropt_exporter.events import Measurement, PoolStatistics, Strategy
-from paropt_exporter.executors import AdaptivePool, Router, TaskFuture
+from paropt_exporter.executors import AdaptivePool, Router, TaskFuture, lifetime
 from paropt_exporter.executors.base import PROFILES_NAME
 from paropt_exporter.executors.counters import WorkerTime, WorkerTimeMeter
 from paropt_exporter.executors.interruptible import InterruptibleExecutor
@@ -131,6 +131,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         self._in_processes: dict[int, CoreUse] = {}
         self._observers: tuple[tuple[StageObserver, Callable[[], object]], ...] = ()
         self._is_shut_down = False
+        lifetime.register_lock_owner(self)
 
     def observe_stages(self, observer: StageObserver, on_run_end: Callable[[], object]) -> None:
         """Add an observer of the stages from now on, such as a `StageCollector`.
@@ -264,6 +265,13 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
     def terminate_workers(self) -> None:
         """Shut down, cancel the queued tasks, and end the worker processes; threads finish their tasks."""
         self._pool.terminate_workers()
+
+    def reset_after_fork(self) -> None:
+        """Reset in a forked child, where the lock may still be held. The child neither ends nor reports the tasks."""
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        if self._tasks:  # otherwise the pool becomes the child's
+            self._open, self._unreported, self._observers = set(), [], ()
 
     def _end_run(self) -> None:
         """Note the end of a run; under the lock."""

@@ -18,7 +18,7 @@ _HIGHEST = (families.POOL_OLDEST_AGE, families.POOL_EPOCH)
 
 @runtime_checkable
 class MeasuredPool(Protocol):
-    """A pool with statistics: ThreadPool, ProcessPool or AdaptiveWorkerPool."""
+    """A pool with statistics: any of this package."""
 
     def statistics(self) -> PoolStatistics | tuple[PoolStatistics, ...]: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -19,7 +20,7 @@ from paropt_exporter.plan.flakiness import Flakiness, OpenFailures
 from paropt_exporter.plan.selection import Selection, has_all, select_stages
 from paropt_exporter.plan.stage_builder import StageBuilder, takes_arguments
 from paropt_exporter.plan.stage_graph import map_dependents, order_stages
-from paropt_exporter.plan.structure import Bounds, KnownItems, Plan, PlannedStage, Split
+from paropt_exporter.plan.structure import Bounds, KnownItems, Plan, PlannedStage, PlannedTask, Split
 
 if TYPE_CHECKING:
     from paropt_exporter.changes import ChangeFinder
@@ -100,7 +101,8 @@ def build_plan(
     names = frozenset(stage.name for stage in members.stages)
     builder = StageBuilder(config, definition, strategy, names=names, changes=options.affected_by, today=today)
     whole = [builder.build(stage, members.arguments.get(stage.name, ())) for stage in members.stages]
-    stages = whole if retry is None else [_keep_items(stage, retry.items) for stage in whole]
+    chosen = [_choose_items(stage, members.items.get(stage.name, ())) for stage in whole]
+    stages = chosen if retry is None else [_keep_items(stage, retry.items) for stage in chosen]
     is_whole = not (members.partial or options.shard or (retry is not None and retry.items))
     notes = _list_quarantine_notes(config, stages, today, whole=is_whole)
     known = _add_earlier_runs(whole, stages, earlier)
@@ -134,12 +136,14 @@ def build_plan(
 class _Members(Struct, frozen=True, kw_only=True):
     """The stages of a plan, and the arguments of those that take some, by name.
 
-    `partial`: a selection, arguments or the change leave out a part of the lane's work. `leaves_out`: the change or the
-    failures leave out selected stages. `choice` says which stages the change affects; "" if that was not asked.
+    `items`: those to run, names or globs, of the stages that run only some. `partial`: a selection, arguments or the
+    change leave out a part of the lane's work. `leaves_out`: the change or the failures leave out selected stages.
+    `choice` says which stages the change affects; "" if that was not asked.
     """
 
     stages: Sequence[Stage]
     arguments: Mapping[str, tuple[str, ...]]
+    items: Mapping[str, Sequence[str]]
     partial: bool
     leaves_out: bool
     choice: str
@@ -152,6 +156,7 @@ def _choose_members(config: Config, lane: str, options: PlanOptions) -> _Members
     return _Members(
         stages=stages,
         arguments=arguments,
+        items=options.selection.find_items(selected),
         partial=bool(options.selection or arguments or (affected and affected.left_out)),
         leaves_out=len(stages) < len(selected),
         choice="" if affected is None else affected.describe(),
@@ -235,6 +240,9 @@ def choose_stages(
         lanes_of = _map_stages_to_lanes(config)
         selected = select_stages(members, selection, lane=lane, known=config.stages, lanes_of=lanes_of)
         members, named = [*selected.stages], selected.named
+        chosen = selection.find_items(members)
+        if without := next((stage.name for stage in members if stage.name in chosen and stage.items is None), None):
+            raise UsageError(f"stage {without} has no items: leave out [{chosen[without][0]}]")
     if not arguments:
         return members, {}
     takers = [stage for stage in members if stage.name in named and takes_arguments(stage)]
@@ -309,16 +317,38 @@ def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> Pl
         wanted = frozenset(item if item in there else item.partition("::")[0] for item in wanted)
     if not wanted or not wanted <= there:
         return stage
-    if template is None:
-        kept = (task for task in stage.tasks if task.item in wanted)
-        tasks = tuple(replace(task, index=index) for index, task in enumerate(kept))
-    else:
-        from paropt_exporter.plan import batches
-
-        tasks = (batches.build_task(template, 0, [item for item in stage.tasks[0].items if item in wanted]),)
+    tasks = _take_tasks(stage, wanted)
     if wanted == there or stage.scope is not Scope.ALL:
         return replace(stage, tasks=tasks)
     return replace(stage, tasks=tasks, scope=Scope.ITEMS, sla=None)
+
+
+def _take_tasks(stage: PlannedStage, wanted: Collection[str]) -> tuple[PlannedTask, ...]:
+    """Return the tasks for the wanted items, in the order of the items."""
+    if stage.template is None:
+        kept = (task for task in stage.tasks if task.item in wanted)
+        return tuple(replace(task, index=index) for index, task in enumerate(kept))
+    from paropt_exporter.plan import batches
+
+    return (batches.build_task(stage.template, 0, [item for item in stage.tasks[0].items if item in wanted]),)
+
+
+def _choose_items(stage: PlannedStage, patterns: Sequence[str]) -> PlannedStage:
+    """Keep the items that the command line selects by name or glob. Like with arguments, the run completes no stage.
+
+    A pattern without an item is a fault of the stage, since its items may be others in each run.
+    """
+    if not patterns or not stage.tasks:
+        return stage
+    there = [item for task in stage.tasks for item in (task.items or (task.item or "",))]
+    found = [{each}.intersection(there) or {item for item in there if fnmatchcase(item, each)} for each in patterns]
+    part = replace(stage, scope=Scope.ARGUMENTS, sla=None)
+    if all(found):
+        return replace(part, tasks=_take_tasks(stage, frozenset().union(*found)))
+    from paropt_exporter.config.faults import suggest_name
+
+    unknown = patterns[found.index(set())]
+    return replace(part, tasks=(), fault=f"there is no item {unknown!r}{suggest_name(unknown, there)}")
 
 
 def _predict_parts(

@@ -1,13 +1,14 @@
-"""Select stages of a lane by name, number or glob, with or without the stages that they need."""
+"""Select stages of a lane, or some of their items, with or without the stages that they need."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paropt_exporter.config.lanes import STANDARD
 from paropt_exporter.config.needs import find_reachable
@@ -39,7 +40,7 @@ _GLOB_CHARACTERS = frozenset("*?[")
 
 
 class Selection(Struct, frozen=True, kw_only=True):
-    """The stages to run. A pattern is a name, a number or a glob; without `patterns` the whole lane is selected.
+    """The stages to run. A pattern is a name, a number, a glob or `NAME[ITEM]`; without `patterns` the whole lane runs.
 
     `skipped` overrides `patterns`. Needed stages are left out if they are skipped, and all of them with
     `with_needs=False`. Errors also suggest `commands`, since a pattern may be a misspelled command.
@@ -52,6 +53,34 @@ class Selection(Struct, frozen=True, kw_only=True):
 
     def __bool__(self) -> bool:
         return bool(self.patterns or self.skipped)
+
+    def keep_stages(self, names: Iterable[str], stages: Sequence[Stage]) -> Selection:
+        """Return the selection of the named stages alone, with the items that this one selects of them."""
+        items = self.find_items(stages)
+        patterns = [[f"{name}[{item}]" for item in items.get(name, ())] or [name] for name in names]
+        return Selection(patterns=tuple(chain.from_iterable(patterns)), with_needs=False)
+
+    def drop_items(self, stages: Sequence[Stage]) -> Selection:
+        """Return the selection of the same stages with all of their items."""
+        whole = (next(iter(_find_matches(each, stages)), each) if is_of_item(each) else each for each in self.patterns)
+        return replace(self, patterns=tuple(whole))
+
+    def find_items(self, stages: Sequence[Stage]) -> dict[str, list[str]]:
+        """Return the selected items, names or globs, of the stages of which not all items are selected."""
+        items: dict[str, list[str]] = {}
+        if not any(map(is_of_item, self.patterns)):
+            return items
+        whole = {name for pattern in self.patterns for name in _find_whole(pattern, stages)}
+        for pattern in self.patterns:
+            name, _, item = pattern[:-1].partition("[")
+            if is_of_item(pattern) and name not in whole and not _find_whole(pattern, stages):
+                items.setdefault(name, []).append(item)
+        return items
+
+
+def is_of_item(pattern: str) -> bool:
+    """Return whether a pattern has the form of one for an item: `NAME[ITEM]`. A glob may have it too."""
+    return pattern.endswith("]") and 0 < pattern.find("[") < len(pattern) - 2
 
 
 class Selected(Struct, frozen=True, kw_only=True):
@@ -102,6 +131,14 @@ def has_all(patterns: Iterable[str], stages: Sequence[Stage]) -> bool:
 
 
 def _find_matches(pattern: str, stages: Sequence[Stage]) -> list[str]:
+    """Return the names that a pattern selects, or that of the stage of which it selects an item."""
+    named = _find_whole(pattern, stages)
+    if not named and is_of_item(pattern):
+        named = [stage.name for stage in stages if stage.name == pattern.partition("[")[0]]
+    return named
+
+
+def _find_whole(pattern: str, stages: Sequence[Stage]) -> list[str]:
     """Return the names that a pattern selects: an equal name, otherwise an equal number, otherwise a glob's matches."""
     named = [stage.name for stage in stages if stage.name == pattern]
     if not named and pattern.isdecimal():
@@ -139,8 +176,6 @@ def _suggest_name(
     known = [*names, *(command for command in commands if command[0] == pattern[:1])]  # `lint` is no misspelled `init`
     from difflib import get_close_matches  # here: for errors only
 
-    if (stage := pattern.partition("[")[0]) in names and pattern.endswith("]"):
-        return f" (a run of {stage!r} has all of its items)"
     if _BUILT_IN.get(pattern) in names:
         return f" (did you mean {_BUILT_IN[pattern]!r}?)"
     if sum(name.startswith(f"{pattern}_") for name in names) > 1:  # such as a stage for each project below

@@ -16,7 +16,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from paropt_exporter.errors import format_count
-from paropt_exporter.events import Result
+from paropt_exporter.events import Result, format_lane
 from paropt_exporter.findings import Finding, Level
 from paropt_exporter.plan import Plan
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, find_repository_path
@@ -86,7 +86,7 @@ def summary(run: FinishedRun) -> str:
     bad = [stage for stage in run.stages if stage.record.result.bad]
     rest = [stage for stage in run.stages if not stage.record.result.bad]
     words = {Result.SUCCESS: "succeeded", Result.CANCELLATION: "was interrupted"}
-    lane = record.lane if record.shard is None else f"{record.lane} shard {record.shard}"
+    lane = format_lane(record.lane, record.shard)
     lines = [
         f"### {_MARKS.get(record.result, _BAD_MARK)} {_escape_cell(lane)} {words.get(record.result, 'failed')}"
         f" in {record.duration_seconds:.1f} s",

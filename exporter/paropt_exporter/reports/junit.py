@@ -14,7 +14,7 @@ from xml.etree import ElementTree  # nosec B405 # writes only
 from msgspec import Struct
 
 from paropt_exporter.errors import format_count
-from paropt_exporter.events import Result
+from paropt_exporter.events import Result, format_lane
 from paropt_exporter.findings import Finding
 from paropt_exporter.reports.model import Attempt, FinishedRun, ReportedStage, ReportedTask
 from paropt_exporter.terminal import visible
@@ -46,7 +46,7 @@ class _Case(Struct, frozen=True):
 def render(run: FinishedRun) -> bytes:
     """Return the report of a run."""
     shard = run.record.shard
-    name = run.record.lane if shard is None else f"{run.record.lane} shard {shard}"
+    name = format_lane(run.record.lane, shard)
     root = ElementTree.Element("testsuites", name=_escape_text(name), time=_format_seconds(run.record.duration_seconds))
     suites = [_make_stage_suite(stage) for stage in run.stages]
     if run.own_fault:  # otherwise a reader that only counts failures would take the run for a success

@@ -306,6 +306,15 @@ def test_too_many_outputs_fail_their_task_in_one_line(project: Path, monkeypatch
         host_files.find_outputs(str(project), ["?"], 0.0)
 
 
+def test_outputs_are_regular_files_that_changed_since_the_start(project: Path) -> None:
+    (project / "a").touch()
+    os.mkfifo(project / "b")
+    changed_seconds = (project / "a").stat().st_ctime
+    found = host_files.find_outputs(str(project), ["?"], changed_seconds)
+    assert [each.name for each in found] == ["a"]
+    assert host_files.find_outputs(str(project), ["?"], changed_seconds + 60.0) == ()
+
+
 def test_outputs_that_are_in_their_place_are_not_looked_for(shared_cluster: DaskCluster, project: Path) -> None:
     """Their number and size have no limit: nothing travels."""
     pool = open_pool(shared_cluster, project, size=1)

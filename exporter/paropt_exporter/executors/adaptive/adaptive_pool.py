@@ -13,7 +13,7 @@ from paropt_exporter.events import PoolStatistics, RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.backlog import QueuedTask, get_function_key
 from paropt_exporter.executors.adaptive.pools import PoolBounds
-from paropt_exporter.executors.adaptive.routing import Router
+from paropt_exporter.executors.adaptive.routing import Router, is_thread_only
 from paropt_exporter.executors.adaptive.scheduler import AdaptiveScheduler, ThreadFallback
 from paropt_exporter.executors.base import check_arguments, check_size
 from paropt_exporter.executors.future import TaskFuture, get_label
@@ -39,7 +39,8 @@ class AdaptivePool(InterruptibleExecutor):
     ADAPTIVE runs one task of an unknown function first, usually in a thread. It moves CPU-bound functions to processes,
     and adds threads for waiting ones, up to `max_workers` (64 by default). HYBRID starts with any number of tasks in
     threads, and has fixed sizes; THREAD, PROCESS and SEQUENTIAL use one pool. A function that is `thread_only` or can't
-    be pickled stays in threads; `router.get_pin_reason` returns the reason. Any thread may call its methods.
+    be pickled stays in threads: `router.get_pin_reason("module.function")` has the reason. Any thread may call its
+    methods.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class AdaptivePool(InterruptibleExecutor):
         *,
         start: int | None = None,
         memory: str | os.PathLike[str] | None = None,
+        name: str = "",
     ) -> None:
         """Make the pool.
 
@@ -56,7 +58,8 @@ class AdaptivePool(InterruptibleExecutor):
         By default there are as many processes as cores; ADAPTIVE has up to 64 threads, THREAD and HYBRID have 4 more
         than there are cores, at most 32. `start`: the initial number of threads of an ADAPTIVE pool (default: the
         cores). `memory`: a JSON file of function profiles, read now and written when this pool has ended (`shutdown`
-        that waits, `with`). ValueError or TypeError for other arguments.
+        that waits, `with`). `name`: with "orders" its pools are called "orders-threads" and "orders-processes", also in
+        the metrics. ValueError or TypeError for other arguments.
         """
         if max_workers is not None:
             check_arguments(max_workers, None)
@@ -64,9 +67,9 @@ class AdaptivePool(InterruptibleExecutor):
             if size is not None:
                 check_size(size, MOST_WORKERS, "workers")
         checked = _check_strategy(strategy)
-        self._takes_chunks = checked is Strategy.PROCESS
+        self._takes_chunks = checked not in (Strategy.THREAD, Strategy.SEQUENTIAL)
         cores = host.count_cpu_workers()
-        bounds = PoolBounds(strategy=checked, cores=cores, max_workers=max_workers, start=start or cores)
+        bounds = PoolBounds(strategy=checked, cores=cores, max_workers=max_workers, start=start or cores, name=name)
         profiles_path = None if memory is None else Path(memory)
         self._scheduler = scheduler = AdaptiveScheduler(bounds, profiles_path=profiles_path)
         lifetime.close_when_dropped(self, scheduler)
@@ -104,13 +107,14 @@ class AdaptivePool(InterruptibleExecutor):
     ) -> Iterator[T]:
         """Return results in order, as `Executor.map` does. For processes the function is pickled once.
 
-        `timeout`: in seconds from this call; after it, waiting for a result raises TimeoutError. `chunksize` has an
-        effect with PROCESS only: other strategies route items one by one. `buffersize`: the most tasks or chunks that
-        are submitted ahead of the consumer; None: all. RuntimeError after a shutdown.
+        `timeout`: in seconds from this call; after it, waiting for a result raises TimeoutError. `chunksize`: so many
+        items are one task, in a thread too, and are measured together; no effect with THREAD and SEQUENTIAL, and for
+        `thread_only` functions. `buffersize`: the most tasks that are submitted ahead of the consumer; None: all.
+        RuntimeError after a shutdown.
         """
         if has_own_submit(self, AdaptivePool):
             return map_in_order(self.submit, fn, iterables, timeout=timeout, chunksize=1, buffersize=buffersize)
-        if not self._takes_chunks:
+        if not self._takes_chunks or is_thread_only(fn):
             chunksize = 1
         mapped = MappedFunction(fn, get_label(fn), in_chunks=chunksize > 1)
         return map_in_order(
@@ -126,6 +130,8 @@ class AdaptivePool(InterruptibleExecutor):
     def _submit_mapped(self, mapped: MappedFunction, fn: Callable[..., T], /, *args: Any) -> TaskFuture[T]:
         future: TaskFuture[T] = TaskFuture()
         future.label = key = get_function_key(fn)
+        if mapped.in_chunks:  # a brief function may compute for long in a chunk
+            key += " in chunks"
         self._scheduler.submit(QueuedTask(future, key, fn, args, {}, mapped=mapped))
         return future
 

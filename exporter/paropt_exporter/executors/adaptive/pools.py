@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paropt_exporter.cpu_demand import CORE_SLACK
-from paropt_exporter.errors import UnpicklableError
+from paropt_exporter.errors import UnpicklableError, is_from_signal_handler
 from paropt_exporter.events import Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.routing import PoolName
@@ -28,12 +28,19 @@ _PROCESSES_RETRY_SECONDS = 1.0
 
 
 class PoolBounds(Struct, frozen=True, kw_only=True):
-    """The first and the largest sizes of the pools. `start`: the initial number of threads of an ADAPTIVE pool."""
+    """The first and the largest sizes of the pools. `start`: the initial number of threads of an ADAPTIVE pool.
+
+    `name` is the first part of the names of the pools.
+    """
 
     strategy: Strategy
     cores: int
     max_workers: int | None
     start: int
+    name: str = ""
+
+    def build_name(self, pool_name: PoolName) -> str:
+        return f"{self.name}-{pool_name}" if self.name else pool_name
 
     def get_initial(self, pool_name: PoolName) -> int:
         if self.strategy is Strategy.SEQUENTIAL:
@@ -135,7 +142,8 @@ class Pools:
             pool, size = self.made.get(pool_name), self.sizes[pool_name]
         if pool is not None:
             return pool
-        made = ThreadPool(size) if pool_name == THREADS else self._make_process_pool(size)
+        name = self.bounds.build_name(pool_name)
+        made = ThreadPool(size, name=name) if pool_name == THREADS else self._make_process_pool(size, name)
         with self.lock:
             pool, wanted = self.made.setdefault(pool_name, made), self.sizes[pool_name]
         if pool is not made:
@@ -144,8 +152,8 @@ class Pools:
             pool.resize(wanted, reason="caller")
         return pool
 
-    def _make_process_pool(self, size: int) -> ProcessPool:
-        pool = ProcessPool(size)
+    def _make_process_pool(self, size: int, name: str) -> ProcessPool:
+        pool = ProcessPool(size, name=name)
         if self.bounds.strategy is not Strategy.PROCESS:
             pool.observe_unsendable(self._observe_unsendable)
         return pool
@@ -162,7 +170,7 @@ class Pools:
         try:
             self.get(PROCESSES)
         except (RuntimeError, OSError) as error:
-            if self.threads is None:
+            if self.threads is None or is_from_signal_handler(error):
                 raise
             self._note_lack(error)
             return None

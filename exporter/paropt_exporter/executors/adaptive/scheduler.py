@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from paropt_exporter.cpu_demand import WAITING_DEMAND
-from paropt_exporter.errors import UnpicklableError, describe
+from paropt_exporter.errors import UnpicklableError, describe, is_from_signal_handler
 from paropt_exporter.events import RunningTask, Strategy
 from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.backlog import Backlog, QueuedTask
@@ -167,8 +165,7 @@ class AdaptiveScheduler:
             self._monitor.wake()  # enough also if an interrupt kept the task before it from being dispatched
             return
         if trial is not None:
-            with contextlib.suppress(TimeoutError, CancelledError):
-                trial.exception(_TRIAL_SECONDS)
+            trial.wait_for_end(_TRIAL_SECONDS)
         self.dispatch()
 
     def has_closed(self) -> bool:  # a call, after which mypy does not rely on the last value
@@ -216,6 +213,8 @@ class AdaptiveScheduler:
             try:
                 self._submit_to(pool_name, task)
             except (RuntimeError, OSError) as error:  # the pool has failed, or the system starts no thread
+                if is_from_signal_handler(error):
+                    raise
                 self._fail_task(task, error)
             with self.lock:
                 self._backlog.note_arrival(task)
@@ -664,6 +663,7 @@ class Placement:
         """
         before, submitted = self._pools.sizes[THREADS], self._backlog.counts[THREADS]
         startable = sum(self._count_startable(key, tasks) for key, tasks in self._iter_known_in_threads())
+        startable += self._may_try_another()
         size = compute_thread_count(demand, max(in_pool, submitted) + startable, self._pools.bounds.most_threads)
         if size < before and not self._children.parents.isdisjoint(self._backlog.queued):
             return max(size, submitted, min(before, self._pools.bounds.get_initial(THREADS)))
@@ -674,6 +674,18 @@ class Placement:
         for key, tasks in tuple(self._backlog.queued.items()):
             if self._router.get_cpu_demand(key) is not None and self._router.choose(key) == THREADS:
                 yield key, len(tasks)
+
+    def _may_try_another(self) -> bool:
+        """Return whether an unknown function may start beside the tasks in threads. These may wait without an end, even
+        for its result. They must all be measured, with their child processes: so one is tried at a time.
+        """
+        in_threads = [task.key for task in tuple(self._backlog.submitted.values()) if task.pool_name == THREADS]
+        if any(self._router.get_cpu_demand(key) is None or not self._children.is_known(key) for key in in_threads):
+            return False
+        if self._children.build_core_budget(self._pools.bounds.cores, in_threads).room(None) == 0:
+            return False
+        queued = tuple(self._backlog.queued.items())
+        return any(tasks and self._router.get_cpu_demand(key) is None for key, tasks in queued)
 
     def _count_startable(self, key: str, tasks: int) -> int:
         """Return for how many of a function's queued tasks there is room on the cores."""

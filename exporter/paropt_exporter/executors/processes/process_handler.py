@@ -13,8 +13,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from paropt_exporter.environment import copy_environment
-from paropt_exporter.errors import describe
+from paropt_exporter.errors import UnpicklableError, describe
 from paropt_exporter.executors import lifetime
+from paropt_exporter.executors.future import get_label
 from paropt_exporter.executors.pool_log import PoolLogger
 from paropt_exporter.executors.processes.results import ResultSettler, build_death_error, describe_exit, settle_lost
 from paropt_exporter.executors.processes.transport import Frame, WorkerConnection
@@ -65,7 +66,10 @@ class Preparation:
         """Pickle the initializer, each time again: a descriptor among its arguments can be fetched once."""
         if self._initializer is None:
             return b"", b""
-        function, arguments = self._packer.pack(self._initializer, self._initargs, {})
+        try:
+            function, arguments = self._packer.pack(self._initializer, self._initargs, {})
+        except UnpicklableError as error:
+            raise UnpicklableError(f"initializer {get_label(self._initializer)}: {error}") from error.__cause__
         return function, arguments.join() if isinstance(arguments, PickleBuffers) else arguments
 
 

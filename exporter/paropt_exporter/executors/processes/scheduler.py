@@ -51,6 +51,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from paropt_exporter.errors import renew
 from paropt_exporter.executors.base import check_size
 from paropt_exporter.executors.counters import PoolCounters
 from paropt_exporter.executors.future import TaskFuture
@@ -549,7 +550,7 @@ class Scheduler:
         if any(worker.is_ready for worker in self.workers):
             return []
         if self.closed is None:
-            self.closed = self.failure = error
+            self.closed = self.failure = renew(error)  # the tasks' error will have the frames of its callers
         self.needs_dispatch = True
         left = [self.queue.popleft() for _ in range(len(self.queue))]
         return [*self._release_all(), *(Fail(item, error) for item in left)]

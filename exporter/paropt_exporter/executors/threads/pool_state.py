@@ -231,9 +231,10 @@ class ThreadPoolState:
 
             failure = ThreadInitializerFailed(f"the pool's initializer failed {_INITIALIZER_ATTEMPTS} times: {error!r}")
             failure.__cause__ = error
-            self._refuse_tasks(failure)
+            self._refuse_tasks(renew(failure))  # the tasks' error will have the frames of its callers
             queued = self._take_queued()
         self._fail_items(queued, failure)
+        del queued, failure  # the pool keeps this frame: it called the one in which the initializer failed
         return False
 
     def _initialize(self, worker: Worker) -> BaseException | None:

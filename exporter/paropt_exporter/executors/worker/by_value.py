@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import sys
+import threading
 import typing
 from _thread import _local
 from abc import ABCMeta
@@ -24,6 +26,10 @@ _FILE_NAME = 10
 _CLOUDPICKLE_TABLE, _COPYREG_TABLE = cloudpickle.Pickler.dispatch_table.maps
 _CLOUDPICKLE_NAMES = vars(cloudpickle.cloudpickle)
 _own_classes: WeakSet[type] = WeakSet()  # that the program has sent to workers
+# A plain lock would stop a thread whose signal handler or finalizer pickles a class while the thread holds it.
+cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK = _class_lock = threading.RLock()
+# Another thread may hold it during the fork.
+os.register_at_fork(after_in_child=_class_lock._at_fork_reinit)  # type: ignore[attr-defined]  # as in the library
 
 
 def _reduce_code(code: CodeType) -> Any:

@@ -199,10 +199,21 @@ class Packer:
             try:
                 pieces = PickleBuffers((arguments, keywords))
             except Exception:  # noqa: BLE001 -- user code runs in here; the fallback takes more types, or raises the error
-                return share_large(self._dumps((arguments, keywords)))
+                return share_large(self._dump_arguments(arguments, keywords))
             if _MAIN not in pieces and not _has_connections(pieces):
                 return pieces if len(pieces) >= LARGE_BYTES else pieces.join()  # a list of numbers has a short pickle
-        return share_large(self._dumps((arguments, keywords)))
+        return share_large(self._dump_arguments(arguments, keywords))
+
+    def _dump_arguments(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes:
+        try:
+            return self._dumps((arguments, keywords))
+        except UnpicklableError:
+            for name, value in (*enumerate(arguments, 1), *keywords.items()):
+                try:
+                    self._dumps(value)
+                except UnpicklableError as error:
+                    raise UnpicklableError(f"argument {name!r}: {error}") from error.__cause__
+            raise
 
     def _pack_function(self, function: Callable[..., Any]) -> bytes:
         if module := main_module.find_importing(function):  # the pool's workers would import it again, and so on

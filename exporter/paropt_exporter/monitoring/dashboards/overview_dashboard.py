@@ -148,11 +148,13 @@ def _iter_run_panels(scope: Scope) -> Iterator[Panel]:
         links=[_LANE_LINK],
     )
     by = "by (project, lane)"
+    succeeded = f"max {by} (last_over_time({scope.select(names.RUN_LAST_SUCCESS, over=DASHBOARD_RANGE)}))"
     yield build_bar_gauge(
         "Which lanes succeeded longest ago?",
-        "Time since the last success of each lane, on any host; the ten longest. Much longer than its schedule: it "
-        "fails each time, or nothing starts it. Of a removed lane, delete the Pushgateway's group or the textfile.",
-        Query(expr=f"topk(10, time() - max {by} ({scope.select(names.RUN_LAST_SUCCESS)}))", legend=_LANE),
+        "Time since the last success of each lane with samples in the time shown, on any host; the ten longest. Much "
+        "longer than its schedule: it fails each time, or nothing starts it. Of a removed lane, delete the "
+        "Pushgateway's group or the textfile.",
+        Query(expr=f"topk(10, time() - {succeeded})", legend=_LANE),
         Scale(unit="s"),
         no_value="no success",
         links=[_LANE_LINK],
