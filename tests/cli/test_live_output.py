@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from paropt_exporter.cli.live_output import LiveOutput, find_lone_stage
 from paropt_exporter.cli.screen import ConsoleScreen
+from paropt_exporter.events import Decision
 from paropt_exporter.plan import PlannedStage
 from support import event_samples as samples
 from support import projects
@@ -91,6 +92,22 @@ def test_output_that_was_shown_is_not_shown_again() -> None:
     assert screen.close(HANG_SECONDS)
     assert err.getvalue().count("all is well") == 1
     assert err.getvalue().count("a cached result") == 1
+
+
+def test_decisions_do_not_stand_between_the_lines_of_the_last_task() -> None:
+    err = io.StringIO()
+    screen = _screen(err, verbose=True)
+    logs = screen.add_live_output(None)
+    assert logs is not None
+    decision = Decision(
+        pool="commands", action="up", reason="demand", old_size=2, new_size=4, at_timestamp_seconds=samples.START
+    )
+    screen.begin_run(plan(stage("lint")), tuple)
+    screen.observe(decision)
+    logs.open_sink("lint", 0, "lint", None, 1)
+    screen.observe(decision)
+    assert screen.close(HANG_SECONDS)
+    assert err.getvalue().count(" pool commands ") == 1
 
 
 def test_only_a_verbose_screen_for_people_shows_live_output() -> None:

@@ -32,6 +32,11 @@ class LiveOutput:
     def begin_run(self, plan: Plan) -> None:
         self._alone, self._shown = find_lone_stage(plan), set()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the last task of the run has begun."""
+        return bool(self._shown)
+
     def has_shown(self, stage: str, attempt: int) -> bool:
         return stage == self._alone and attempt in self._shown
 

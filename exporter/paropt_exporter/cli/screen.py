@@ -199,7 +199,7 @@ class ConsoleScreen:
                 self._show_line(f"{what} {word if event.broken else near}{origin}", YELLOW, _describe_limit(event))
             case StageRecord():
                 self._show_stage(event)
-            case Decision() if self._verbose:
+            case Decision() if self._verbose and not (self._live_output and self._live_output.has_begun):
                 moved = event.old_size != event.new_size
                 size = f"{event.old_size} -> {event.new_size}" if moved else f"stays at {event.new_size}"
                 self._show_line(f"pool {event.pool} {size} ({event.reason})", fields=_describe_decision(event))

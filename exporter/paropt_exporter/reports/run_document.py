@@ -132,7 +132,9 @@ class Stage(Struct, frozen=True, kw_only=True):
     memory_peak_bytes: int
     """The highest peak of one of its attempts."""
     scope: Scope
-    """Whether it ran all of its work, the part that was not cached, some of its items, or with arguments."""
+    """Whether it ran all of its work, the part that was not cached, failed items or those of a shard (`items`), or
+    items or arguments of the command line (`arguments`).
+    """
     task_count: int
     """How many tasks it has."""
     tasks_failed: int
