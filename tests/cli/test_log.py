@@ -276,3 +276,12 @@ def test_follow_ends_with_a_run_whose_process_was_killed(tmp_path: Path) -> None
 def test_follow_with_failed_prints_failures_at_the_end(kept: Kept) -> None:
     out = printed(kept.folder, failed=True, follow=True)[0]
     assert out == "unit[1] | fails\nunit[1] | fails again\n"
+
+
+@pytest.mark.parametrize(("item", "label"), [("1", "unit[0]"), ("2", "unit[2]")])
+def test_follow_with_failed_prints_the_same_item_as_without_follow(tmp_path: Path, item: str, label: str) -> None:
+    made = Kept(tmp_path / "logs")
+    made.begin()
+    for number, name in enumerate(("1", "p12", "p13")):
+        made.attempt(f"unit[{number}]", b"fails\n", item=name, number=number, result=Result.FAILURE)
+    assert printed(made.folder, f"unit[{item}]", failed=True, follow=True)[0] == f"{label} | fails\n"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TextIO
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from paropt_exporter import files
 from paropt_exporter.cli.formatting import format_line, format_seconds
@@ -36,15 +35,16 @@ class LogRequest(Struct, frozen=True, kw_only=True):
 
 
 class _Filter(Struct, frozen=True):
-    """Selects attempts of a run. `item` is an item's name, a part of it, or the item's number; "" for all."""
+    """Selects attempts of a run. `item` is an item's name, a part of it, or the item's number; "" for all.
+
+    `failed`: only those that failed, which `matches` leaves open, since it is known only at their end.
+    """
 
     stage: str
     item: str
     failed: bool
 
     def matches(self, attempt: LoggedAttempt) -> bool:
-        if self.failed and not attempt.failed:
-            return False
         return not self.stage or (attempt.stage == self.stage and self._matches_item(attempt))
 
     def _matches_item(self, attempt: LoggedAttempt) -> bool:
@@ -163,7 +163,7 @@ def _print(reader: LogReader, choice: _Filter, run_id: str, folder: Path, stdout
 
 def _choose_attempts(attempts: list[LoggedAttempt], choice: _Filter) -> list[LoggedAttempt]:
     """Return the attempts of the item with this name or number, or else of all items whose names contain the word."""
-    own = [attempt for attempt in attempts if replace(choice, failed=False).matches(attempt)]
+    own = [attempt for attempt in attempts if choice.matches(attempt)]
     named = [attempt for attempt in own if attempt.item == choice.item]
     meant = named or [attempt for attempt in own if str(attempt.task) == choice.item] or own
     return [attempt for attempt in meant if attempt.failed or not choice.failed]
@@ -180,7 +180,7 @@ def _explain_no_output(
         remedy = f"; the last one with it: log {earlier} {choice.stage}" if earlier else known
         raise UsageError(f"run {run_id} has no output of a stage {choice.stage!r}{remedy}")
     own = [attempt for attempt in attempts if attempt.stage == choice.stage]
-    if choice.item and not any(replace(choice, failed=False).matches(attempt) for attempt in own):
+    if choice.item and not any(choice.matches(attempt) for attempt in own):
         items = dict.fromkeys(attempt.item or str(attempt.task) for attempt in own)
         raise UsageError(
             f"run {run_id} has no output of an item {choice.item!r} of {choice.stage}: choose from "
@@ -241,10 +241,9 @@ class _LinePrinter:
     def print_rest(self) -> None:
         """Print unfinished lines; with `failed`, the output of failed attempts, which are known only at the end."""
         if self._choice.failed:
-            for attempt in self._reader.attempts.values():
-                if self._choice.matches(attempt):
-                    self._print(attempt.label, self._reader.read_output(attempt))
-                    self._end_line(attempt.label)
+            for attempt in _choose_attempts([*self._reader.attempts.values()], self._choice):
+                self._print(attempt.label, self._reader.read_output(attempt))
+                self._end_line(attempt.label)
         for label in list(self._begun):
             self._end_line(label)
         self._stdout.flush()
