@@ -219,6 +219,18 @@ def test_last_values_are_those_of_the_last_run_of_each_stage(tmp_path: Path) -> 
     assert _load_gauge(younger, families.RUN_LAST_COMPLETION.name, "standard") == before
 
 
+def test_run_with_arguments_is_no_last_run_of_its_stage(tmp_path: Path) -> None:
+    """It sets no last values, so those of its history are older."""
+    failed, again = _build_run("failed", {"a": 1.0}, bad=["a"]), _build_run("again", {"a": 1.0}, at=START + 30)
+    narrowed = [replace(each, scope=Scope.ARGUMENTS) if hasattr(each, "scope") else each for each in again]
+    one = _keep(tmp_path / "one.db", *failed, *narrowed)
+    fixed = _keep(tmp_path / "fixed.db", *_build_run("fixed", {"a": 1.0}, at=START + 20))
+    _merge(tmp_path / "all.db", one, fixed)
+    _merge(one, fixed)
+    for path in (tmp_path / "all.db", one):
+        assert _load_gauge(path, families.STAGE_FAILING.name, "standard", "unit") == 0.0
+
+
 def test_a_stage_fails_if_it_has_failed_in_one_shard_of_the_split(tmp_path: Path) -> None:
     base = _build_run("base", {"a": 1.0, "b": 1.0})
 
