@@ -141,9 +141,13 @@ class TaskStopped(ParoptError):
 
 
 class UnpicklableError(ParoptError, PicklingError):
-    """A task, its result or its exception can't be pickled for a worker process. `is_result`: the task succeeded."""
+    """A task, its result or its exception can't be pickled for a worker process.
+
+    `is_result`: the task succeeded. `part`: which part of the task is the reason, such as "global 'lock'", if known.
+    """
 
     is_result = False
+    part = ""
 
 
 def describe(error: BaseException) -> str:

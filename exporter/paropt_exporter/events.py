@@ -520,6 +520,7 @@ class LiveStage(Struct, frozen=True, kw_only=True):
     started_timestamp_seconds: float
     cpu_seconds: float
     memory_bytes: int
+    tasks_running: int
     sla: SlaLimit | None = None
     predicted_seconds: float | None = None
     elapsed_seconds: float = 0.0

@@ -165,6 +165,12 @@ STAGE_STARTED = _gauge(
     "lane",
     "stage",
 )
+STAGE_TASKS_RUNNING = _gauge(
+    "paropt_stage_tasks_running",
+    "Running tasks of the stage, 0 if all of them wait; absent while the stage does not run.",
+    "lane",
+    "stage",
+)
 STAGE_PROGRESS = _gauge("paropt_stage_progress_ratio", "Ended tasks divided by planned tasks.", "lane", "stage")
 STAGE_CPU = _counter(
     "paropt_stage_cpu_seconds_total",

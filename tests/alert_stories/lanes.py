@@ -187,7 +187,7 @@ def _stuck() -> Iterator[Story]:
     def stage(name: str, *, running: str, cpu: str, progress: str) -> dict[str, str]:
         place = {**LANE, "stage": name}
         return {
-            series(families.STAGE_RUNNING, place): running,
+            series(families.STAGE_TASKS_RUNNING, place): running,
             series(families.STAGE_CPU, place): cpu,
             series(families.STAGE_PROGRESS, place): progress,
         }
@@ -207,7 +207,7 @@ def _stuck() -> Iterator[Story]:
         alert=alert,
         shows=Shows.FIRING,
         given={
-            **stage("hangs", running="1x29 0x9", cpu="100+0.5x40", progress="0.5x40"),
+            **stage("hangs", running="2x29 0x9", cpu="100+0.5x40", progress="0.5x40"),
             **stage("hangs_later", running="1x40", cpu="0+60x10 600x30", progress="0+0.05x10 0.5x30"),
         },
         then={
@@ -224,7 +224,8 @@ def _stuck() -> Iterator[Story]:
         given={
             **stage("computes", running="1x40", cpu="100+0.7x40", progress="0.5x40"),
             **stage("advances", running="1x40", cpu="100x40", progress="0x3 0.1x3 0.2x3 0.3x3 0.4x3 0.5x3 0.6x3 0.7x3"),
-            **stage("rests", running="0x40", cpu="100x40", progress="1x40"),
+            **stage("waits_for_workers", running="0x40", cpu="100x40", progress="0.5x40"),
+            **stage("ends", running="2x12 stale", cpu="100x40", progress="0.5x12 1x27"),
             **stage("not_known_to_run", running="1x9 stale", cpu="100x40", progress="0.5x40"),
         },
         then={"16m": (), "30m": ()},

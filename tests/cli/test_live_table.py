@@ -87,6 +87,7 @@ def row(name: str) -> LiveStage:
         started_timestamp_seconds=samples.START,
         cpu_seconds=0,
         memory_bytes=0,
+        tasks_running=1,
     )
 
 

@@ -555,7 +555,7 @@ def test_live_view_and_demand_show_running_and_waiting_tasks() -> None:
 
     def look() -> None:
         (live,) = bench.engine.snapshot_stages()
-        seen.append((live.stage, live.tasks, live.tasks_ended))
+        seen.append((live.stage, live.tasks, live.tasks_ended, live.tasks_running))
         seen.append(bench.engine.measure_backlog())
         demand = bench.engine.measure_demand()
         seen.append((demand.ready, [label for _, _, label, _ in demand.running]))
@@ -563,7 +563,7 @@ def test_live_view_and_demand_show_running_and_waiting_tasks() -> None:
     bench.inbox.at(2.0, look)
     bench.run()
     assert seen == [
-        ("a", 3, 0),
+        ("a", 3, 0, 2),
         {"commands": (1, 2.0)},
         ((("commands", "a", 1),), ["a[0]", "a[1]"]),
     ]

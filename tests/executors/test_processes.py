@@ -21,7 +21,7 @@ import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType, FunctionType
 from typing import Any, cast
@@ -328,12 +328,12 @@ def test_error_names_the_part_of_a_function_that_cannot_be_pickled(pool: Process
     lock, number = threading.Lock(), 5
     notebook: dict[str, Any] = {"lock": lock, "number": number}
     exec(compile("def use_lock(): return number, lock", "<notebook>", "exec"), notebook)
-    functions: dict[str, Callable[[], object]] = {
-        "global 'lock'": notebook["use_lock"],
-        "variable 'lock'": lambda: (number, lock),
-        "attribute 'lock'": Locked().get_count,
-    }
-    for part, function in functions.items():
+    for part, function in (
+        ("global 'lock'", notebook["use_lock"]),
+        ("global 'lock'", cache(notebook["use_lock"])),
+        ("variable 'lock'", lambda: (number, lock)),
+        ("attribute 'lock'", Locked().get_count),
+    ):
         reason = f"can't travel between processes: {part}: TypeError: cannot pickle '_thread.lock' object"
         assert str(pool.submit(function).exception(HANG_SECONDS)).endswith(reason)
 

@@ -51,6 +51,11 @@ def test_pool_without_stages_is_refused_before_the_history_is_opened(tmp_path: P
     assert not path.exists()
 
 
+def test_history_may_be_a_string(pool: AdaptiveWorkerPool, tmp_path: Path) -> None:
+    StageCollector(pool, project="shop", lane="nightly", history=f"{tmp_path}/history.db").close()
+    assert read_runs(tmp_path / "history.db") == ()
+
+
 def test_stages_of_a_run_reach_the_page(pool: AdaptiveWorkerPool) -> None:
     registry, _ = export(pool)
     pool.submit_stage(2, "load", sum, [1, 2])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, PoolCollector, ThreadPool
+from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, PoolCollector, ProcessPool, StageCollector, ThreadPool
 from support.processes import read_printed
 
 
@@ -46,6 +46,17 @@ def test_adaptive_pools_with_names_have_series_of_their_own() -> None:
         for pool in ("orders-threads", "images-processes"):
             labels = {"project": "shop", "pool": pool}
             assert registry.get_sample_value("paropt_pool_tasks_submitted_total", labels) == 1
+
+
+def test_labels_that_are_no_strings_are_refused() -> None:
+    """Each scrape of the whole registry failed with: 'NoneType' object has no attribute 'isascii'."""
+    with ThreadPool(1) as pool, pytest.raises(TypeError, match="project is None: expected a string"):
+        PoolCollector(pool, project=os.environ.get("NO_SUCH_PROJECT"))  # type: ignore[arg-type]
+    with AdaptiveWorkerPool() as stages, pytest.raises(TypeError, match="lane is 2: expected a string"):
+        StageCollector(stages, project="shop", lane=2)  # type: ignore[arg-type]
+    for make in (ThreadPool, ProcessPool):
+        with pytest.raises(TypeError, match="the name of a pool is 3: expected a string"):
+            make(1, name=3)  # type: ignore[arg-type]
 
 
 def test_executor_without_statistics_is_refused() -> None:

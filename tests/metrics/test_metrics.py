@@ -91,7 +91,7 @@ class FakeRun:
     def read_snapshot(self) -> Snapshot:
         return Snapshot(live=self.stages)
 
-    def run_lint(self, *, cpu: float, memory: int = 0, elapsed: float = 0.0) -> None:
+    def run_lint(self, *, cpu: float, memory: int = 0, elapsed: float = 0.0, tasks_running: int = 1) -> None:
         self.stages = (
             LiveStage(
                 lane="standard",
@@ -101,6 +101,7 @@ class FakeRun:
                 started_timestamp_seconds=START,
                 cpu_seconds=cpu,
                 memory_bytes=memory,
+                tasks_running=tasks_running,
                 sla=LIMIT,
                 predicted_seconds=self.predicted_seconds,
                 elapsed_seconds=elapsed,
@@ -412,6 +413,16 @@ def test_a_running_stage_near_its_limit_is_flagged() -> None:
     assert read_value(metrics, families.SLA_NEAR, **LINT) == 0
 
 
+def test_a_stage_whose_tasks_wait_has_0_running_ones() -> None:
+    running = FakeRun()
+    metrics = make_metrics(read_snapshot=running.read_snapshot)
+    for tasks_running in (2, 0):
+        running.run_lint(cpu=0.0, tasks_running=tasks_running)
+        assert read_value(metrics, families.STAGE_TASKS_RUNNING, **LINT) == tasks_running
+    running.stages = ()
+    assert read_value(metrics, families.STAGE_TASKS_RUNNING, **LINT) is None
+
+
 def test_a_running_stages_end_and_breach_are_predicted() -> None:
     running = FakeRun()
     metrics = make_metrics(read_snapshot=running.read_snapshot)
@@ -519,6 +530,7 @@ def test_the_page_parses_as_openmetrics() -> None:
         families.RUN_LAST_DURATION.name,
         families.RUN_DEADLINE.name,
         families.RUN_PREDICTED_END.name,
+        families.STAGE_TASKS_RUNNING.name,
         families.SLA_DEADLINE.name,
         families.SLA_PREDICTED_END.name,
         families.SLA_PREDICTED_RATIO.name,

@@ -437,6 +437,7 @@ class StageState(Struct, eq=False):
             started_timestamp_seconds=self.started_timestamp_seconds or 0.0,
             cpu_seconds=sum(cpu for cpu, _ in used),
             memory_bytes=sum(memory for _, memory in used),
+            tasks_running=len(attempts),
             sla=self.plan.sla,
             predicted_seconds=None if remaining is None else elapsed + remaining,
             elapsed_seconds=elapsed,

@@ -53,6 +53,12 @@ def check_arguments(max_workers: int, initializer: object) -> None:
         raise TypeError("initializer must be a callable")
 
 
+def check_label(name: str, value: object) -> None:
+    """Raise TypeError for a value that is no string: each scrape of the program's registry would fail."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}: expected a string")
+
+
 def refuse_pickling(pool: object) -> NoReturn:
     """Raise TypeError: a copy would share the pool's workers, and lose them once the pool itself is dropped."""
     raise TypeError(f"cannot pickle or copy this {type(pool).__name__}: make another where it is needed")

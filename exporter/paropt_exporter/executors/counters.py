@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from paropt_exporter.clock import SystemClock
 from paropt_exporter.events import PoolStatistics, Result
-from paropt_exporter.executors.base import RESIZE_REASONS
+from paropt_exporter.executors.base import RESIZE_REASONS, check_label
 
 
 class WorkerCounters:
@@ -63,6 +63,7 @@ class PoolCounters:
     """
 
     def __init__(self, name: str) -> None:
+        check_label("the name of a pool", name)
         self.name = name
         self.exited = WorkerCounters()
         self.slot_seconds = 0.0

@@ -49,7 +49,7 @@ class MeasuredFunction:
     def __init__(self, function: Callable[..., Any], children: ChildCpuMeter) -> None:
         self.own_cpu_seconds: float | None = None  # of its thread; None if it ran in another process
         self.children_cpu_seconds = 0.0
-        self._function = function
+        self._function = self.__wrapped__ = function  # the second for messages about parts that can't be pickled
         self._children = children
         self.__module__ = getattr(function, "__module__", None) or ""
         self.__qualname__ = f"{get_label(function)}:{_get_first_line(function)}"

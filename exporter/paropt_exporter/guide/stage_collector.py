@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from paropt_exporter.clock import SystemClock
 from paropt_exporter.engine.stage import Finals, find_worst_result
 from paropt_exporter.errors import shorten
 from paropt_exporter.events import Event, Result, RunRecord, RunStarted, StageRecord, StageStarted, Strategy, TaskRecord
-from paropt_exporter.executors.base import PROCESSES, THREADS
+from paropt_exporter.executors.base import PROCESSES, THREADS, check_label
 from paropt_exporter.executors.counters import WorkerTime
 from paropt_exporter.guide.worker_pool import AdaptiveWorkerPool, EndedTask
 from paropt_exporter.history import History
@@ -67,11 +68,15 @@ class StageCollector(Collector):
       * The history has an event before the page shows it, so no total is lower after a restart.
     """
 
-    def __init__(self, pool: AdaptiveWorkerPool, *, project: str, lane: str, history: Path | None = None) -> None:
-        """Observe the pool's stages from now on. Raises TypeError for another kind of pool."""
+    def __init__(
+        self, pool: AdaptiveWorkerPool, *, project: str, lane: str, history: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Observe the stages from now on. Raises TypeError for another kind of pool, and labels that are no strings."""
         if not isinstance(pool, AdaptiveWorkerPool):
             raise TypeError(f"{pool!r} has no stages: expected an AdaptiveWorkerPool, or use a PoolCollector")
-        self._history = None if history is None else _open_history(history, project)
+        check_label("project", project)
+        check_label("lane", lane)
+        self._history = None if history is None else _open_history(Path(history), project)
         if self._history is not None:
             self._history.mark_interrupted_runs()
         self._totals = self._history.load_totals() if self._history is not None else Totals()

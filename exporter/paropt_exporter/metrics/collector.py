@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from paropt_exporter import families
 from paropt_exporter.events import PoolStatistics
+from paropt_exporter.executors.base import check_label
 from paropt_exporter.families import Family
 from paropt_exporter.metrics.client import Collector, Metric
 from paropt_exporter.metrics.page import Labels, Page
@@ -32,10 +33,11 @@ class PoolCollector(Collector):
     """
 
     def __init__(self, *measured: MeasuredPool, project: str) -> None:
-        """Collect from these pools. Raises TypeError for another kind of object."""
+        """Collect from these pools. Raises TypeError for other objects, and for a `project` that is no string."""
         for pool in measured:
             if not isinstance(pool, MeasuredPool):
                 raise TypeError(f"{pool!r} has no statistics: expected a pool of this package")
+        check_label("project", project)
         self._pools = measured
         self._project = project
 

@@ -35,6 +35,7 @@ POOL_FAMILIES = (
 # A series of these families that `iter_samples` does not yield is removed from the page.
 SCRAPE_FAMILIES = (
     *POOL_FAMILIES,
+    families.STAGE_TASKS_RUNNING,
     families.CONTROL_RECOMMENDED,
     families.CONTROL_FLOOR,
     families.CONTROL_CEILING,
@@ -110,6 +111,8 @@ def iter_samples(snapshot: Snapshot, *, limited: Iterable[tuple[str, str]]) -> I
     for control in snapshot.control.pools:
         yield from _iter_control_samples(control)
     yield from _iter_query_samples(snapshot.control.queries)
+    for stage in snapshot.live:
+        yield families.STAGE_TASKS_RUNNING, (stage.lane, stage.stage), stage.tasks_running
     yield from _iter_predictions(snapshot.live, limited)
     for observer, count in snapshot.dropped.items():
         yield families.OBSERVATIONS_DROPPED, (observer,), count

@@ -38,6 +38,7 @@ _SUMMED_GAUGES = (
     families.POOL_SIZE_MIN,
     families.POOL_SIZE_MAX,
     families.POOL_QUEUE_DEPTH,
+    families.STAGE_TASKS_RUNNING,
     families.CONTROL_RECOMMENDED,
     families.CONTROL_FLOOR,
     families.CONTROL_CEILING,

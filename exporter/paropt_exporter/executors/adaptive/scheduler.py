@@ -316,7 +316,7 @@ class AdaptiveScheduler:
             log.info("a function stays in threads", extra=facts)
         elif self._add_fallback(key, error):
             # The message has name and reason, since scripts that configure no logging see only the message.
-            reason = describe(error.__cause__ or error)
+            reason = ": ".join(filter(None, (error.part, describe(error.__cause__ or error))))
             log.warning("%s can't be sent to a process, so its tasks run in threads: %s", key, reason, extra=facts)
 
     def _add_fallback(self, key: str, error: UnpicklableError) -> bool:

@@ -212,7 +212,8 @@ class Packer:
                 try:
                     self._dumps(value)
                 except UnpicklableError as error:
-                    raise UnpicklableError(f"argument {name!r}: {error}") from error.__cause__
+                    part = f"argument {name!r}"
+                    raise _build_error(f"{part}: {error}", part) from error.__cause__
             raise
 
     def _pack_function(self, function: Callable[..., Any]) -> bytes:
@@ -425,27 +426,36 @@ def _dumps_by_value(value: object, modules: set[str]) -> bytes:
                 cloudpickle.register_pickle_by_value(sys.modules[name])
             packed: bytes = to_bytes(value, _PROTOCOL)
         except Exception as error:  # pickling runs the user's code
-            reason = f"{_find_unpicklable_part(value, to_bytes)}{describe(error)}"
-            raise UnpicklableError(f"{_shorten(value)} can't travel between processes: {reason}") from error
+            part = _find_unpicklable_part(value, to_bytes)
+            reason = f"{part}: {describe(error)}" if part else describe(error)
+            raise _build_error(f"{_shorten(value)} can't travel between processes: {reason}", part) from error
         finally:
             for name in registered:
                 cloudpickle.unregister_pickle_by_value(sys.modules[name])
     return packed
 
 
+def _build_error(text: str, part: str) -> UnpicklableError:
+    error = UnpicklableError(text)
+    error.part = part
+    return error
+
+
 def _find_unpicklable_part(value: object, to_bytes: Callable[[object, int], bytes]) -> str:
-    """Return "global 'lock': " for a function that uses this lock; "" if the reason is no part of a function."""
+    """Return "global 'lock'" for a function that uses this lock; "" if the reason is no part of a function."""
     name = ""
     try:
         for name, part in list(_iter_parts(value)):  # noqa: B007 -- the name of the part at which pickling fails
             to_bytes(part, _PROTOCOL)
     except Exception:  # noqa: BLE001 -- as above
-        return f"{name}: " if name else ""
+        return name
     return ""
 
 
 def _iter_parts(value: object) -> Iterator[tuple[str, object]]:
     """Yield the objects that a function or a bound method takes along, each with its kind and name."""
+    if not isinstance(value, FunctionType):
+        value = getattr(value, "__wrapped__", value)  # of a cached function
     if isinstance(value, MethodType):
         yield from ((f"attribute {name!r}", part) for name, part in getattr(value.__self__, "__dict__", {}).items())
         return

@@ -148,7 +148,8 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
         link=STAGE.labels,
         meaning=(
             "For 15 minutes the stage and its child processes have used less than a hundredth of a core, and neither "
-            "one of its tasks nor a run of its lane has ended. It waits for something that does not come."
+            "one of its tasks nor a run of its lane has ended, although at least one task runs. It waits for something "
+            "that does not come."
         ),
         impact="The lane does not end; with `--every` the next runs do not start.",
         diagnosis=(
@@ -177,13 +178,13 @@ def _build_stuck_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_idle_stage_query(series: SeriesSelector) -> str:
-    """Build the query for running stages that use no CPU and complete no task.
+    """Build the query for stages with running tasks that use no CPU and complete no task.
 
     Of a lane that is run again as soon as it ends, each scrape may see a running stage without progress: it is not
-    stuck if runs end.
+    stuck if runs end. Neither is one whose remaining tasks wait for workers, locks or memory that other stages use.
     """
     return (
-        f"{series.select_last(families.STAGE_RUNNING)} == 1\n"
+        f"{series.select_last(families.STAGE_TASKS_RUNNING)} > 0\n"
         f"and\n{series.rate(families.STAGE_CPU)} < {_IDLE_CORES}\n"
         f"and\nchanges({series.select_now(families.STAGE_PROGRESS)}[{series.window}]) == 0\n"
         "unless on (job, instance, project, lane)\n"

@@ -174,9 +174,10 @@ def _build_last_run_table(scope: Scope) -> Panel:
     return build_table(
         "How does each stage do?",
         "Of the slowest host: duration of its last run, or of the present one once it takes a minute longer, the share "
-        "of the limit that this is, CPU per run in the time shown, peak memory of a task, progress, and on how many "
-        "hosts it is failing. Begin with stages over their limit, then with the longest. A stage that is skipped as "
-        "unchanged has the duration of its last run.",
+        "of the limit that this is, CPU per run in the time shown, peak memory of a task, progress, tasks that run now "
+        "on all hosts (0: all wait for workers, locks or memory), and on how many hosts it is failing. Begin with "
+        "stages over their limit, then with the longest. One with running tasks and no progress for long is stuck: "
+        "give it a `timeout`. A stage that is skipped as unchanged has the duration of its last run.",
         {
             "A": duration,
             "B": f"{duration} / {limit}",
@@ -184,6 +185,7 @@ def _build_last_run_table(scope: Scope) -> Panel:
             "D": f"max {_BY} ({scope.select(names.STAGE_MEMORY_PEAK)})",
             "E": f"min {_BY} ({scope.select(names.STAGE_PROGRESS)})",
             "F": f"sum {_BY} ({scope.select(names.STAGE_FAILING)})",
+            "G": f"sum {_BY} ({scope.select(names.STAGE_TASKS_RUNNING)})",
         },
         [
             Column(source="stage", title="Stage"),
@@ -196,6 +198,7 @@ def _build_last_run_table(scope: Scope) -> Panel:
             Column(source="C", title="CPU per run", scale=Scale(unit="s", missing="no run")),
             Column(source="D", title="Memory peak", scale=Scale(unit="bytes", missing="unknown")),
             Column(source="E", title="Done", scale=Scale(unit="percentunit")),
+            Column(source="G", title="Running", scale=Scale(unit=COUNT, decimals=0, missing="-")),
             Column(source="F", title="Hosts where it fails", scale=none_is_good()),
         ],
     )
@@ -365,13 +368,6 @@ def _iter_resource_panels(scope: Scope) -> Iterator[Panel]:
         "each other. Stages with `locks` or `exclusive` also wait for others.",
         Query(expr=f"topk(10, {waited} / ({waits} > 0))", legend=_STAGE),
         Scale(unit="s"),
-    )
-    yield build_bar_gauge(
-        "How far is each stage?",
-        "Ended over planned tasks, on the slowest host, of the ten stages with the most left to do. A stage without "
-        "progress for long is stuck: give it a `timeout`.",
-        Query(expr=f"bottomk(10, min {_BY} ({scope.select(names.STAGE_PROGRESS)}))", legend=_STAGE),
-        Scale(unit="percentunit", maximum=1),
     )
 
 
