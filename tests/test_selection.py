@@ -153,6 +153,11 @@ def test_later_runs_of_some_stages_keep_the_selected_items() -> None:
     assert selection.drop_items(STAGES).patterns == ("unit_tests", "scan")
 
 
+def test_single_item_cannot_be_skipped() -> None:
+    """It would leave out its whole stage."""
+    assert "no stage 'unit_tests[a.py]' (--skip leaves out whole stages)" in refusal(skip=("unit_tests[a.py]",))
+
+
 def test_unknown_name_to_skip_is_rejected() -> None:
     assert "no stage 'lnit' (did you mean 'lint'?)" in refusal(skip=("lnit",))
 

@@ -54,6 +54,13 @@ def test_interval_is_that_of_the_whole_lane(tmp_path: Path, flags: dict[str, Any
     assert parts.build_lane_labels(request, config, build_plan(config, "standard")).interval_seconds == seconds
 
 
+def test_instance_that_is_not_valid_unicode_gets_its_bytes_as_escapes(tmp_path: Path) -> None:
+    """The history and the address of a push take only valid text."""
+    config = configs.read(tmp_path, configs.stage())
+    request = Request(config_path=None, root=tmp_path, lane="standard", once=True, push_instance="caf\udce9")
+    assert parts.find_pushed_instance(request, config) == r"caf\udce9"
+
+
 def test_labels_of_a_lane_are_those_of_all_its_stages(tmp_path: Path) -> None:
     text = """
 lanes: {docs: {strategy: thread, stages: [lint, call], total: 5m, sla: null}}

@@ -74,7 +74,7 @@ def test_all_flags_of_a_run_reach_its_request(folder: Path) -> None:
 
 
 def test_flags_of_runs_that_repeat_reach_their_requests(folder: Path) -> None:
-    plain = Request(config_path=None, root=folder, lane="standard", once=False)
+    plain = Request(config_path=None, root=folder, lane=None, once=False)
     assert build("") == plain
     assert build("--every 5m") == replace(plain, every_seconds=300.0)
     assert build("--watch") == replace(plain, watch=True)

@@ -14,7 +14,7 @@ lanes:
   standard: {sla: 30s}
   quick: {strategy: thread, stages: [lint, unit], description: "without\\n the rest"}
 stages:
-  - {name: lint, steps: [[ruff, check, "a b"], mypy .]}
+  - {name: lint, steps: [[ruff, check, "a b", "{args}"], mypy .]}
   - {name: unit, run: "pytest {items}", items: {list: [a, b]}, needs: [lint]}
   - {name: deploy, call: "steps:deploy", description: "copies\\n files"}
 """
@@ -40,7 +40,7 @@ heavy     all     process, sla 1m, total 20m
 quick     2       without the rest
 
 number  stage   needs  description
-1       lint    -      ruff check 'a b' && mypy .
+1       lint    -      ruff check 'a b' {args} && mypy .
 2       unit    lint   pytest {items}
 3       deploy  -      copies files
 """
@@ -57,7 +57,7 @@ lane   stages  description
 quick  2       without the rest
 
 number  stage  needs  description
-1       lint   -      ruff check 'a b' && mypy .
+1       lint   -      ruff check 'a b' {args} && mypy .
 2       unit   lint   2 items: pytest {items}
 """
     )

@@ -1236,6 +1236,7 @@ def test_two_type_checkers_that_the_project_calls_are_steps(project: Path) -> No
     [
         ("pytest", ("pytest", "-q")),
         ("pytest -vv -ra --tb=short --durations 5 --cov pkg --cov-report term --junitxml=a.xml", ("pytest", "-q")),
+        ("pytest --cov -v tests/test_a.py", ("pytest", "-q", "tests/test_a.py")),
         ("pytest -o console_output_style=progress -o xfail_strict=1", ("pytest", "-q", "-o", "xfail_strict=1")),
         ("pytest -m 'not slow' -W error tests", ("pytest", "-q", "-m", "not slow", "-W", "error", "tests")),
         ("pytest --doctest-modules pkg tests", ("pytest", "-q", "--doctest-modules", "pkg", "tests")),

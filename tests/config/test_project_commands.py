@@ -293,6 +293,21 @@ def test_exported_value_that_make_computes_does_not_count() -> None:
     assert found.env == (("C", ""),)
 
 
+def test_variable_that_make_exports_under_a_condition_does_not_count() -> None:
+    text = "ifdef CI\nifeq (a,b)\nendif\nexport A := 1\nendif\nexport B := 2\nexport C := 3 \\\n  4\ntest:\n\tpytest\n"
+    (found,) = _find({"Makefile": text}).find_tests()
+    assert found.env == (("B", "2"),)
+
+
+def test_exported_value_of_a_justfile_counts_if_it_is_a_string() -> None:
+    text = (
+        "root := 'src'\nexport A := root\nexport B := env('B', 'b')\nexport C := 'a' + 'b'\nexport D := \"d\" # ours\n"
+        "export E := if os() == 'linux' { 'e' } else { '' }\ntest:\n    pytest\n"
+    )
+    (found,) = _find({"justfile": text}).find_tests()
+    assert found.env == (("D", "d"),)
+
+
 def test_workflows_for_pushes_and_pull_requests_count() -> None:
     job = "jobs: {test: {steps: [{run: 'pip install .'}, {run: pytest -m slow}]}}"
     files = {"ci.yml": f"on: [push]\n{job}", "release.yml": "on: release\njobs: {a: {steps: [{run: mypy src}]}}"}

@@ -219,6 +219,18 @@ def test_last_values_are_those_of_the_last_run_of_each_stage(tmp_path: Path) -> 
     assert _load_gauge(younger, families.RUN_LAST_COMPLETION.name, "standard") == before
 
 
+def test_run_with_arguments_is_no_last_run_of_its_stage(tmp_path: Path) -> None:
+    """It sets no last values, so those of its history are older."""
+    failed, again = _build_run("failed", {"a": 1.0}, bad=["a"]), _build_run("again", {"a": 1.0}, at=START + 30)
+    narrowed = [replace(each, scope=Scope.ARGUMENTS) if hasattr(each, "scope") else each for each in again]
+    one = _keep(tmp_path / "one.db", *failed, *narrowed)
+    fixed = _keep(tmp_path / "fixed.db", *_build_run("fixed", {"a": 1.0}, at=START + 20))
+    _merge(tmp_path / "all.db", one, fixed)
+    _merge(one, fixed)
+    for path in (tmp_path / "all.db", one):
+        assert _load_gauge(path, families.STAGE_FAILING.name, "standard", "unit") == 0.0
+
+
 def test_a_stage_fails_if_it_has_failed_in_one_shard_of_the_split(tmp_path: Path) -> None:
     base = _build_run("base", {"a": 1.0, "b": 1.0})
 
@@ -381,6 +393,7 @@ def test_the_last_run_of_a_file_tells_its_shard(tmp_path: Path) -> None:
     [
         ("UPDATE runs SET duration = 'long'", "contains values that no exporter wrote"),
         ("UPDATE runs SET shard = '9/2'", "contains values that no exporter wrote"),
+        ("UPDATE runs SET reason = CAST(x'ff' AS TEXT)", "contains values that no exporter wrote"),
         ("UPDATE tasks SET result = 'fine'", "contains values that no exporter wrote"),
         ("UPDATE items SET seconds = 9e999", "contains values that no exporter wrote"),
         ("UPDATE runs SET planned = '{}'", "contains values that no exporter wrote"),
@@ -388,8 +401,8 @@ def test_the_last_run_of_a_file_tells_its_shard(tmp_path: Path) -> None:
         ("CREATE VIEW v AS SELECT 1", "has views or triggers"),
         ("PRAGMA user_version = 99", "written by a newer paropt-exporter"),
         ("UPDATE runs SET project = 'other'", "it is of project other, not of shop"),
-        ("DROP TABLE items", "cannot read it"),
-        ("ALTER TABLE runs DROP COLUMN bottlenecks", "cannot read it"),
+        ("DROP TABLE items", "its tables are not those of this version"),
+        ("ALTER TABLE runs DROP COLUMN bottlenecks", "its tables are not those of this version"),
     ],
 )
 def test_a_changed_history_is_refused(tmp_path: Path, statement: str, said: str) -> None:

@@ -34,6 +34,7 @@ from paropt_exporter.plan import Plan, Selection, choose_pool, choose_stages, is
 from paropt_exporter.serve.runtime_folder import SOCKET_NAME, find_folder
 from paropt_exporter.signal_numbers import name_signal
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs, find_log_folder
+from paropt_exporter.terminal import to_unicode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -357,7 +358,7 @@ def exports_process_metrics(request: Request, config: Config) -> bool:
 
 def find_pushed_instance(request: Request, config: Config) -> str:
     """Return the instance that the user has given for pushed values; "" if there is none."""
-    return request.push_instance or config.push.instance or ""
+    return to_unicode(request.push_instance or config.push.instance or "")
 
 
 def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:

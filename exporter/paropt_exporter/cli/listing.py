@@ -15,6 +15,7 @@ from paropt_exporter.cli.formatting import (
 )
 from paropt_exporter.cli.streams import find_columns_of_terminal
 from paropt_exporter.config.locate import find_projects_below, has_config
+from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS
 from paropt_exporter.config.units import format_duration
 from paropt_exporter.config.values import ALL_STAGES
 from paropt_exporter.errors import format_count
@@ -135,4 +136,9 @@ def _format_settings(lane: Lane) -> str:
 def _format_work(stage: Stage) -> str:
     if stage.call is not None:
         return stage.call
-    return " && ".join(command if isinstance(command, str) else shlex.join(command) for command in stage.commands)
+    return " && ".join(each if isinstance(each, str) else _join_words(each) for each in stage.commands)
+
+
+def _join_words(words: Sequence[str]) -> str:
+    """Return the words as a shell would read them, with placeholders as they are in a config."""
+    return " ".join(word if word in (ARGS, ITEM, ITEMS) else shlex.quote(word) for word in words)

@@ -57,9 +57,9 @@ _COMPUTED_OPTION = re.compile(
 )  # in a workflow, such as values of its matrix
 _EXPORT = re.compile(r"""export +([A-Za-z_]\w*)=("[^"]*"|'[^']*'|[^\s"']*)\s*(?:#.*)?""")
 # In a makefile or justfile: a variable with its value, or names of variables that have their values elsewhere.
-_EXPORT_LINE = re.compile(
-    r"^export +([A-Za-z_]\w*(?= *[:?]{0,2}=)|\w[\w ]*$) *(?:[:?]{0,2}=[ \t]*(.*))?$", re.MULTILINE
-)
+_EXPORT_LINE = re.compile(r"export +([A-Za-z_]\w*(?= *[:?]{0,2}=)|\w[\w ]*$) *(?:[:?]{0,2}=[ \t]*(.*))?")
+_MAKE_CONDITION = re.compile(r"if(?:n?eq|n?def)\b")
+_JUST_STRING = re.compile(r"""'[^']*'|("[^"\\]*")""")  # other values are expressions
 _DEEPEST_VARIABLE = 5
 _MOST_BASES = 11  # levels of `extends`, the limit of GitLab
 _LONGEST_FOLDER = 500  # characters; a script could enter folders without end
@@ -146,7 +146,7 @@ def _fill_parameters(line: str, parameters: Mapping[str, str]) -> str:
 
 def _parse_recipe_lines(text: str, runner: str) -> Iterator[CommandLine]:
     variables = dict(_ASSIGNMENT.findall(text))
-    env = _find_exported(text, variables)
+    env = _find_exported(text, variables, runner)
     recipes = parse_recipes(text)
     needs = {name: needed.split() for name, needed in _PREREQUISITES.findall(text)}
     for name, lines in recipes.items():
@@ -157,14 +157,26 @@ def _parse_recipe_lines(text: str, runner: str) -> Iterator[CommandLine]:
             yield CommandLine(text=filled, group=name, env=env, before=before)
 
 
-def _find_exported(text: str, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that a makefile or justfile exports at its top level and does not use itself."""
+def _find_exported(text: str, variables: Mapping[str, str], runner: str) -> dict[str, str]:
+    """Return the variables that a makefile or justfile exports at its top level and does not use itself.
+
+    Those that `make` exports only under a condition are left out, and values that `just` computes.
+    """
     own = {name for names in _VARIABLE.findall(text) for name in names}
     values: dict[str, str] = {}
-    for names, value in _EXPORT_LINE.findall(text):
-        given = {names: value} if value else {name: variables[name] for name in names.split() if name in variables}
-        values |= {name: _fill_variables(each, variables) for name, each in given.items() if name not in own}
-    return {name: value.partition(" #")[0].strip().strip("\"'") for name, value in values.items()}
+    depth = 0
+    for line in text.splitlines():
+        depth += bool(_MAKE_CONDITION.match(line)) - line.startswith("endif")
+        if depth <= 0 and (found := _EXPORT_LINE.fullmatch(line)):
+            names, value = found[1], found[2]
+            given = {names: value} if value else {name: variables[name] for name in names.split() if name in variables}
+            values |= {name: _fill_variables(each, variables) for name, each in given.items() if name not in own}
+    values = {name: value.partition(" #")[0].strip() for name, value in values.items()}
+    return {
+        name: value.strip("\"'")
+        for name, value in values.items()
+        if not value.endswith("\\") and (runner != "just" or _JUST_STRING.fullmatch(value))
+    }
 
 
 def _parse_script(text: str, group: str) -> Iterator[CommandLine]:

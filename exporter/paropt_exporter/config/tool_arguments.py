@@ -15,8 +15,9 @@ _PYTEST_REPORTS = re.compile(
     r"|html|report-log|basetemp|maxfail|verbosity|numprocesses|maxprocesses|dist))(?![\w-])"
     r"|(?:-o|--override-ini) (?:console_output_style|log_cli|verbosity_\w+)="
 )
-_PYTEST_COVERAGE = re.compile(
-    r"--(?:no-cov|no-cov-on-fail|cov|cov-(?:branch|append|reset|report|config|context|fail-under))(?![\w-])"
+_PYTEST_REPORTS_AND_COVERAGE = re.compile(
+    rf"{_PYTEST_REPORTS.pattern}"
+    r"|--(?:no-cov|no-cov-on-fail|cov|cov-(?:branch|append|reset|report|config|context|fail-under))(?![\w-])"
 )
 _PYTEST_WITH_VALUE = re.compile(
     r"-[rno]|--(?:override-ini|tb|durations|durations-min|color|junit-?xml|junit-prefix|html|report-log|basetemp"
@@ -63,8 +64,8 @@ def drop_pytest_reports(arguments: Words, *, keep_coverage: bool) -> Words:
 
     Measuring coverage takes time and decides nothing, unless there is a limit for it (`keep_coverage`).
     """
-    kept = drop_options(arguments, _PYTEST_REPORTS, _PYTEST_WITH_VALUE)
-    return kept if keep_coverage else drop_options(kept, _PYTEST_COVERAGE, _PYTEST_WITH_VALUE)
+    dropped = _PYTEST_REPORTS if keep_coverage else _PYTEST_REPORTS_AND_COVERAGE
+    return drop_options(arguments, dropped, _PYTEST_WITH_VALUE)
 
 
 def selects_tests(arguments: Words) -> bool:

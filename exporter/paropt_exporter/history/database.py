@@ -292,8 +292,12 @@ def build_unreadable_error(path: Path, error: Exception) -> HistoryError:
         if not repair.is_ours(path):
             return _build_not_a_database_error(path)
         return HistoryError(f"history {path}: damaged ({error}); the next run sets it aside and creates a new one")
-    if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
-        return HistoryError(f"history {path}: its tables are not those of this version ({error}): move it away")
+    if isinstance(error, sqlite3.OperationalError):
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:  # the error is the sqlite3 module's: a text is not UTF-8
+            return HistoryError(f"history {path}: it contains values that no exporter wrote ({error}); move it away")
+        if code == sqlite3.SQLITE_ERROR:
+            return HistoryError(f"history {path}: its tables are not those of this version ({error}): move it away")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error  # the message has the path
     return HistoryError(f"history {path}: cannot read it ({reason}); fix its permissions or choose another file")
 

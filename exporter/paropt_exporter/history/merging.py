@@ -24,7 +24,7 @@ from msgspec import Struct, field
 
 from paropt_exporter import files
 from paropt_exporter.errors import INVALID_VALUE_ERRORS, HistoryError
-from paropt_exporter.events import Result
+from paropt_exporter.events import Result, Scope
 from paropt_exporter.families import FAMILIES
 from paropt_exporter.history.database import build_unreadable_error, open_empty, open_for_reading
 from paropt_exporter.history.repair import FIRST_BYTES
@@ -457,12 +457,14 @@ def _load_last_runs(connection: sqlite3.Connection, project: str) -> Mapping[_Pl
     """
     names = ("run_id", "lane", "ended_ts", "split")
     runs = [dict(zip(names, row, strict=True)) for row in connection.execute(query, (project,))]
-    stages = connection.execute("SELECT run_id, stage, result FROM stages")
-    return _find_last_runs(runs, [dict(zip(("run_id", "stage", "result"), row, strict=True)) for row in stages])
+    stages = connection.execute("SELECT run_id, stage, result, scope FROM stages")
+    return _find_last_runs(
+        runs, [dict(zip(("run_id", "stage", "result", "scope"), row, strict=True)) for row in stages]
+    )
 
 
 def _find_last_runs(runs: Iterable[Row], stages: Iterable[Row]) -> Mapping[_Place, _LastRun]:
-    """As `_load_last_runs`. A stage that was stopped or skipped keeps the values of an earlier run."""
+    """As `_load_last_runs`. A stage that was stopped, skipped or got arguments keeps the values of an earlier run."""
     found: dict[_Place, _LastRun] = {}
     by_id: dict[object, tuple[str, _LastRun]] = {}
     for row in runs:
@@ -471,7 +473,7 @@ def _find_last_runs(runs: Iterable[Row], stages: Iterable[Row]) -> Mapping[_Plac
         by_id[row["run_id"]] = (lane, run)
         found[lane,] = max(found.get((lane,), _NO_RUN), run)
     for row in stages:
-        if row["run_id"] in by_id and row["result"] in _SETTLED:
+        if row["run_id"] in by_id and row["result"] in _SETTLED and row["scope"] != Scope.ARGUMENTS:
             lane, run = by_id[row["run_id"]]
             place = (lane, to_text(row["stage"]))
             run = run._replace(has_failed=row["result"] != Result.SUCCESS.value)

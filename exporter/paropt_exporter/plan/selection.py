@@ -42,7 +42,7 @@ _GLOB_CHARACTERS = frozenset("*?[")
 class Selection(Struct, frozen=True, kw_only=True):
     """The stages to run. A pattern is a name, a number, a glob or `NAME[ITEM]`; without `patterns` the whole lane runs.
 
-    `skipped` overrides `patterns`. Needed stages are left out if they are skipped, and all of them with
+    `skipped`, without items, overrides `patterns`. Needed stages are left out if they are skipped, and all of them with
     `with_needs=False`. Errors also suggest `commands`, since a pattern may be a misspelled command.
     """
 
@@ -108,10 +108,10 @@ def select_stages(
             "--only needs the name of a stage, whose needs it leaves out (paropt-exporter --list shows the names)"
         )
     unknown = [pattern for pattern in selection.patterns if not _find_matches(pattern, stages)]
-    unknown_skips = [pattern for pattern in selection.skipped if not _find_matches(pattern, known)]
+    unknown_skips = [pattern for pattern in selection.skipped if not _find_whole(pattern, known)]
     if unknown or unknown_skips:
         raise UsageError(_describe_unknown([*unknown, *unknown_skips], stages, selection.commands, lane, lanes_of))
-    skipped = {name for pattern in selection.skipped for name in _find_matches(pattern, stages)}
+    skipped = {name for pattern in selection.skipped for name in _find_whole(pattern, stages)}
     wanted = {name for pattern in selection.patterns for name in _find_matches(pattern, stages)}
     if not selection.patterns:
         kept = {stage.name for stage in stages} - skipped
@@ -176,6 +176,8 @@ def _suggest_name(
     known = [*names, *(command for command in commands if command[0] == pattern[:1])]  # `lint` is no misspelled `init`
     from difflib import get_close_matches  # here: for errors only
 
+    if is_of_item(pattern) and pattern.partition("[")[0] in names:
+        return " (--skip leaves out whole stages)"
     if _BUILT_IN.get(pattern) in names:
         return f" (did you mean {_BUILT_IN[pattern]!r}?)"
     if sum(name.startswith(f"{pattern}_") for name in names) > 1:  # such as a stage for each project below
