@@ -209,8 +209,9 @@ def test_task_from_before_the_collector_does_not_count_in_a_run_of_its_stage(poo
 def test_scrape_in_a_forked_child_leaves_the_history_to_the_parent(
     tmp_path: Path, pool: AdaptiveWorkerPool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It wrote the waiting events, so the parent could not, and its run was missing from the history. If a thread of the
-    parent was in a scrape at the fork, the child waited for its lock.
+    """It wrote the waiting events, so the parent could not, and its run was missing from the history.
+
+    If a thread of the parent was in a scrape at the fork, the child waited for its lock.
     """
     path, goes_on, in_scrape, scraped = tmp_path / "history.db", *(threading.Event() for _ in range(3))
     _, collector = export(pool, path)

@@ -137,7 +137,7 @@ class StageCollector(Collector):
                 self._history = None
 
     def reset_after_fork(self) -> None:
-        """Reset in a forked child, where locks may still be held. The history and the waiting events are the parent's."""
+        """Reset in a forked child, where locks may be held. The history and the waiting events are the parent's."""
         # Kept, since a thread of the parent may be in SQLite: closing the connection would wait for it.
         self._inherited, self._history = self._inherited or self._history, None
         self._recorder.clear()
