@@ -61,13 +61,16 @@ class Termination:
                 self.kill_at = now + LEFT_GRACE_SECONDS
             alive = list(self._known)
             for pid in alive:
-                if now >= self.kill_at:
-                    _send(pid, signal.SIGKILL)
-                elif now >= self.term_at and pid not in self._terminated:
-                    self._terminated.add(pid)
-                    _send(pid, signal.SIGTERM)
-                    _send(pid, signal.SIGCONT)  # a stopped process reacts to no other signal but SIGKILL
+                self._send_due(pid, now)
             return alive
+
+    def _send_due(self, pid: int, now: float) -> None:
+        if now >= self.kill_at:
+            _send(pid, signal.SIGKILL)
+        elif now >= self.term_at and pid not in self._terminated:
+            self._terminated.add(pid)
+            _send(pid, signal.SIGTERM)
+            _send(pid, signal.SIGCONT)  # a stopped process reacts to no other signal but SIGKILL
 
     def wait(self) -> None:
         """Return when all have exited, or at the latest a few seconds after SIGKILL."""
