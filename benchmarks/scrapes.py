@@ -17,7 +17,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from paropt_exporter.events import Event
-from paropt_exporter.exposition.compression import PageCompressor
+from paropt_exporter.exposition.renderer import PageCompressor
 from paropt_exporter.metrics import LaneLabels, Metrics, StageLabels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paropt_exporter.exposition.compression import PageCompressor, Parts
+from paropt_exporter.exposition.renderer import PageCompressor, Parts
 
 LINE = b'paropt_stage_runs_total{lane="standard",project="shop",result="success",stage="stage_%d"} 0\n'
 LINES = [LINE % number for number in range(10_000)]  # 870 kB: more than one block, whatever the size of a block is
