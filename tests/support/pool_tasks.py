@@ -132,7 +132,7 @@ class Large:
     """Looks like a large argument of a type in C. `pickled` counts how often one was pickled."""
 
     pickled = 0
-    __sizeof__ = partial(int, 1 << 30)  # no function in Python
+    __sizeof__ = staticmethod(partial(int, 1 << 30))  # no function in Python
 
     def __reduce__(self) -> tuple[Any, ...]:
         Large.pickled += 1
