@@ -30,7 +30,7 @@ from paropt_exporter.executors.processes import scheduler as process_scheduler
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from support.command_scripts import make_fifo, read_fifo, write_fifo
 from support.interrupts import act_before, interrupted_at, shuts_down
-from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, say_and_wait, spin
+from support.pool_tasks import HANG_SECONDS, Large, append, double, eventually, nothing, raise_it, say_and_wait, spin
 
 
 def test_each_strategy_uses_its_pools() -> None:
@@ -57,6 +57,60 @@ def test_cpu_bound_work_moves_to_processes() -> None:
             return {future.result(HANG_SECONDS) for future in futures} != {os.getpid()}
 
         assert eventually(run_elsewhere)  # a busy machine starts processes late
+
+
+def test_initializer_runs_in_each_thread_and_each_process() -> None:
+    values, processes = set[str](), set[int]()
+    with AdaptivePool(initializer=set_thread_value, initargs=("set",)) as pool:
+
+        def run_elsewhere() -> bool:
+            for future in [pool.submit(spin_and_get_value, 0.05) for _ in range(12)]:
+                process, value = future.result(HANG_SECONDS)
+                processes.add(process)
+                values.add(value)
+            return processes > {os.getpid()}
+
+        assert eventually(run_elsewhere)  # a busy machine starts processes late
+    assert values == {"set"}
+
+
+_thread_values = threading.local()
+
+
+def set_thread_value(value: str) -> None:
+    _thread_values.value = value
+
+
+def spin_and_get_value(seconds: float) -> tuple[int, str]:
+    return spin(seconds), getattr(_thread_values, "value", "not set")
+
+
+@pytest.mark.parametrize("strategy", ["adaptive", "hybrid", "thread", "process", "sequential"])
+def test_tasks_fail_if_the_initializer_does(strategy: str) -> None:
+    with AdaptivePool(strategy, initializer=raise_it, initargs=(ValueError("no database"),)) as pool:
+        error = pool.submit(double, 2).exception(HANG_SECONDS)
+    assert isinstance(error, InitializerFailed)
+    assert "no database" in str(error)
+
+
+@pytest.mark.parametrize("strategy", ["adaptive", "process"])
+def test_tasks_run_in_threads_if_the_initializer_is_not_picklable(
+    strategy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reason = "spin can't be sent to a process, so its tasks run in threads: initializer id: argument 1"
+    with AdaptivePool(strategy, initializer=id, initargs=(threading.Lock(),)) as pool:
+
+        def try_process() -> bool:
+            futures = [pool.submit(spin, 0.05) for _ in range(12)]
+            assert {future.result(HANG_SECONDS) for future in futures} == {os.getpid()}
+            return reason in caplog.text
+
+        assert eventually(try_process)
+
+
+def test_initializer_that_is_no_function_is_refused() -> None:
+    with pytest.raises(TypeError, match="initializer must be a callable"):
+        AdaptivePool(initializer=5)  # type: ignore[arg-type]
 
 
 def test_waiting_tasks_get_threads_before_the_first_one_ends() -> None:

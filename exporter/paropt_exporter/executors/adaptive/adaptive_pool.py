@@ -51,6 +51,8 @@ class AdaptivePool(InterruptibleExecutor):
         start: int | None = None,
         memory: str | os.PathLike[str] | None = None,
         name: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
     ) -> None:
         """Make the pool.
 
@@ -59,10 +61,10 @@ class AdaptivePool(InterruptibleExecutor):
         than there are cores, at most 32. `start`: the initial number of threads of an ADAPTIVE pool (default: the
         cores). `memory`: a JSON file of function profiles, read now and written when this pool has ended (`shutdown`
         that waits, `with`). `name`: with "orders" its pools are called "orders-threads" and "orders-processes", also in
-        the metrics. ValueError or TypeError for other arguments.
+        the metrics. `initializer(*initargs)` runs in each new thread and each new process before its first task; if it
+        can't be pickled, all tasks run in threads. ValueError or TypeError for other arguments.
         """
-        if max_workers is not None:
-            check_arguments(max_workers, None)
+        check_arguments(1 if max_workers is None else max_workers, initializer)
         for size in (max_workers, start):
             if size is not None:
                 check_size(size, MOST_WORKERS, "workers")
@@ -71,7 +73,9 @@ class AdaptivePool(InterruptibleExecutor):
         cores = host.count_cpu_workers()
         bounds = PoolBounds(strategy=checked, cores=cores, max_workers=max_workers, start=start or cores, name=name)
         profiles_path = None if memory is None else Path(memory)
-        self._scheduler = scheduler = AdaptiveScheduler(bounds, profiles_path=profiles_path)
+        self._scheduler = scheduler = AdaptiveScheduler(
+            bounds, profiles_path=profiles_path, initializer=initializer, initargs=initargs
+        )
         lifetime.close_when_dropped(self, scheduler)
 
     @property

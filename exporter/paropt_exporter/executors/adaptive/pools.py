@@ -86,9 +86,12 @@ class Pools:
         bounds: PoolBounds,
         lock: AbstractContextManager[Any],
         observe_unsendable: Callable[[TaskFuture[Any], UnpicklableError], None],
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
     ) -> None:
         self.lock = lock  # guards: everything below
         self.bounds = bounds
+        self._initializer, self._initargs = initializer, initargs  # of each worker
         self.made: dict[PoolName, ThreadPool | ProcessPool] = {}
         self.sizes: dict[PoolName, int] = {}
         self._set_initial_sizes()
@@ -142,8 +145,7 @@ class Pools:
             pool, size = self.made.get(pool_name), self.sizes[pool_name]
         if pool is not None:
             return pool
-        name = self.bounds.build_name(pool_name)
-        made = ThreadPool(size, name=name) if pool_name == THREADS else self._make_process_pool(size, name)
+        made = self._make_thread_pool(size) if pool_name == THREADS else self._make_process_pool(size)
         with self.lock:
             pool, wanted = self.made.setdefault(pool_name, made), self.sizes[pool_name]
         if pool is not made:
@@ -152,8 +154,13 @@ class Pools:
             pool.resize(wanted, reason="caller")
         return pool
 
-    def _make_process_pool(self, size: int, name: str) -> ProcessPool:
-        pool = ProcessPool(size, name=name)
+    def _make_thread_pool(self, size: int) -> ThreadPool:
+        name = self.bounds.build_name(THREADS)
+        return ThreadPool(size, initializer=self._initializer, initargs=self._initargs, name=name)
+
+    def _make_process_pool(self, size: int) -> ProcessPool:
+        name = self.bounds.build_name(PROCESSES)
+        pool = ProcessPool(size, initializer=self._initializer, initargs=self._initargs, name=name)
         if self.bounds.strategy is not Strategy.PROCESS:
             pool.observe_unsendable(self._observe_unsendable)
         return pool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -81,7 +81,14 @@ class AdaptiveScheduler:
       * The monitor's thread ends when no task has been queued, or run in a thread, for 10 s.
     """
 
-    def __init__(self, bounds: PoolBounds, *, profiles_path: Path | None) -> None:
+    def __init__(
+        self,
+        bounds: PoolBounds,
+        *,
+        profiles_path: Path | None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
         self.router = Router(bounds.strategy)
         self.lock = threading.RLock()  # guards: everything below
         self.closed = False
@@ -95,7 +102,7 @@ class AdaptiveScheduler:
         self.router.load_profiles(known)
         parents = {profile.function: profile.children_demand for profile in known if profile.children_demand}
         self._backlog, self._children = Backlog(), ChildDemand(parents)
-        self._pools = Pools(bounds, self.lock, self._keep_in_threads)
+        self._pools = Pools(bounds, self.lock, self._keep_in_threads, initializer, initargs)
         self._placement = Placement(self.router, self._backlog, self._pools, self._children)
         self._is_choosing = False  # whether a thread is in `_choose_startable`
         self._must_choose_again = False  # whether a signal handler or finalizer has interrupted it there, and tried to
@@ -130,8 +137,8 @@ class AdaptiveScheduler:
         pool_name = self._choose_direct_pool(task)
         if pool_name is None:
             return False
-        pool = self._pools.made.get(pool_name) or self._pools.get(pool_name)
         try:
+            pool = self._pools.made.get(pool_name) or self._pools.get(pool_name)
             _submit_future(pool, task, profiled=task.profiled)
         except UnpicklableError:
             return False

@@ -69,7 +69,10 @@ class Preparation:
         try:
             function, arguments = self._packer.pack(self._initializer, self._initargs, {})
         except UnpicklableError as error:
-            raise UnpicklableError(f"initializer {get_label(self._initializer)}: {error}") from error.__cause__
+            part = f"initializer {get_label(self._initializer)}"
+            unpicklable = UnpicklableError(f"{part}: {error}")
+            unpicklable.part = f"{part}: {error.part}" if error.part else part
+            raise unpicklable from error.__cause__
         return function, arguments.join() if isinstance(arguments, PickleBuffers) else arguments
 
 
