@@ -1,4 +1,4 @@
-"""The metrics, alerts, flags, variables, scripts and make targets that the pages name exist."""
+"""The metrics, alerts, flags, variables, scripts and make targets that the pages name exist; tables are whole."""
 
 from __future__ import annotations
 
@@ -75,3 +75,21 @@ def test_make_targets_exist() -> None:
 def test_benchmarks_exist() -> None:
     scripts = {path.relative_to(ROOT).as_posix() for path in (ROOT / "benchmarks").glob("*.py")}
     assert _find_unknown(r"\b(benchmarks/\w+\.py)", scripts) == []
+
+
+def test_rows_of_tables_have_as_many_cells_as_their_headings() -> None:
+    """A row that an editor had wrapped showed as two broken ones."""
+    tables = [
+        (page, table) for page, text in TEXTS.items() for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    ]
+    assert tables
+    broken = []
+    for page, table in tables:
+        heading, *rows = table.splitlines()
+        broken += [f"{page}: {row}" for row in rows if _describe_row(row) != _describe_row(heading)]
+    assert broken == []
+
+
+def _describe_row(row: str) -> tuple[int, bool]:
+    """Return how many cells begin, and whether the last one ends. A bar in code or after a backslash separates none."""
+    return len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))), row.rstrip().endswith("|")
