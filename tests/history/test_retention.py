@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from paropt_exporter import families
 from paropt_exporter.app import parts
 from paropt_exporter.events import Decision, Event, Result
-from paropt_exporter.history import History
+from paropt_exporter.history import History, retention
 from paropt_exporter.history.queries import CONSIDERED_RUNS
 from paropt_exporter.history.retention import MOST_PORTIONS, RUNS_OF_A_PORTION
 from support import configs
@@ -138,6 +138,25 @@ def test_everything_about_a_run_goes_with_it(path: Path, clock: StillClock) -> N
         for table in tables:
             found = {run_id for (run_id,) in connection.execute(f"SELECT run_id FROM {table}")}
             assert found == {"r3", "r4"}, table
+
+
+def test_totals_of_former_instances_are_joined(path: Path, clock: StillClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name for each job of CI would let the file grow without an end."""
+    monkeypatch.setattr(retention, "MOST_INSTANCES", 2)
+
+    def run(instance: str, number: int) -> float:
+        """Return how many runs the instance has had."""
+        with closing(History(path, project="shop", clock=clock, instance=instance, keep_runs=3)) as history:
+            keep_runs(history, 1, first=number)
+            return count_runs(history)
+
+    assert [run(name, number) for number, name in enumerate(("one", "two", "one", "three"))] == [1, 1, 2, 1]
+    with query(path) as connection:
+        counted = connection.execute("SELECT instance, value FROM totals WHERE family = ?", (families.RUNS.name,))
+        assert dict(counted.fetchall()) == {"one": 2, "three": 1, "former instances": 1}
+    assert [run(name, number) for number, name in enumerate(("two", "three"), start=4)] == [1, 2]
+    with closing(History(path, project="shop", clock=clock, for_reading=True)) as history:
+        assert count_runs(history) == 6
 
 
 @pytest.mark.parametrize("column", ["started_ts", "sequence"])

@@ -12,8 +12,12 @@ from itertools import chain, islice
 
 from msgspec import Struct
 
+from paropt_exporter import families
+
 KEEP_ITEMS_SECONDS = 90 * 86_400.0  # an item that has not run for a quarter of a year was deleted or renamed
 KEEP_DECISIONS = 10_000  # of all runs together; a busy controller makes several per minute
+MOST_INSTANCES = 100  # with totals of their own, which a name for each CI job would add without an end
+_FORMER_INSTANCES = "former instances"
 MOST_PORTIONS = 10  # at the end of a run: 1,000 small runs take 0.1 s
 RUNS_OF_A_PORTION = 100
 _DECISIONS_OF_A_PORTION = 500
@@ -45,8 +49,8 @@ class _Run(Struct, frozen=True):
 def remove_portion(connection: sqlite3.Connection, project: str, limits: Limits, now_seconds: float) -> bool:
     """Remove the oldest rows beyond the limits, in the caller's transaction; return whether there may be more.
 
-    Totals and last values stay. So do the last run of each lane, if only the size is exceeded, and runs that have not
-    ended. `now_seconds` is wall time.
+    Last values and sums of totals stay. So do the last run of each lane, if only the size is exceeded, and runs that
+    have not ended. `now_seconds` is wall time.
     """
     oldest_seconds = now_seconds - limits.age_seconds if limits.age_seconds is not None else 0.0
     oldest = _load_oldest(connection, project)
@@ -65,6 +69,7 @@ def remove_portion(connection: sqlite3.Connection, project: str, limits: Limits,
             f"DELETE FROM {table} WHERE seen_ts < ?", (now_seconds - KEEP_ITEMS_SECONDS,)  # nosec B608 # literals
         )  # fmt: skip
     _remove_old_decisions(connection, project, oldest_seconds)
+    _join_former_instances(connection, project)
     return bool(expired) and (len(oldest) == RUNS_OF_A_PORTION or _is_too_large(connection, limits))
 
 
@@ -155,6 +160,28 @@ def _remove_old_decisions(connection: sqlite3.Connection, project: str, oldest_s
         f"DELETE FROM decisions WHERE project = ? AND id <= (SELECT max(id) FROM ({first}) WHERE at_ts < ?)",  # nosec B608
         (project, project, _DECISIONS_OF_A_PORTION, oldest_seconds),
     )
+
+
+def _join_former_instances(connection: sqlite3.Connection, project: str) -> None:
+    """Join the totals of all instances but the last ones, so that sums over the instances do not fall."""
+    query = """
+    SELECT DISTINCT totals.instance FROM totals
+      LEFT JOIN (SELECT instance, max(sequence) AS sequence FROM runs WHERE project = :project GROUP BY instance)
+        AS last USING (instance)
+      WHERE project = :project AND family = :family AND totals.instance <> :former
+      ORDER BY last.sequence DESC LIMIT -1 OFFSET :most
+    """
+    values = {"project": project, "family": families.RUNS.name, "former": _FORMER_INSTANCES, "most": MOST_INSTANCES}
+    for (instance,) in connection.execute(query, values).fetchall():
+        connection.execute(
+            """
+            INSERT INTO totals (project, family, instance, labels, part, value)
+              SELECT project, family, ?, labels, part, value FROM totals WHERE project = ? AND instance = ?
+              ON CONFLICT (project, family, instance, labels, part) DO UPDATE SET value = value + excluded.value
+            """,
+            (_FORMER_INSTANCES, project, instance),
+        )
+        connection.execute("DELETE FROM totals WHERE project = ? AND instance = ?", (project, instance))
 
 
 def _read_pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -72,15 +72,16 @@ class History:
       shown them, and `increase()` would count lower totals after a restart twice.
     * A file that is deleted while open is restored completely; a damaged one is set aside and an empty one created.
       Both are logged.
-    * Each `instance` has totals of its own, those of its runs: Prometheus adds those of several instances up. Last
-      values are those of the last run of any instance.
+    * Each of the last 100 instances has totals of its own, those of its runs: Prometheus adds those of several
+      instances up. Last values are those of the last run of any instance.
     * Totals are never lower than a page has shown (`store_shown_cpu`), including attempts that died with their
       exporter.
     * With `for_reading` no file is written, moved or repaired: a checkout that is only inspected stays unchanged. All
       reads see the history as it was when it was opened, or, if it was closed then and a run has begun since, as it
       was at the end of a run: never a part of each.
-    * Totals and last values are never pruned. Runs are kept while they are among the last `keep_runs`, no older than
-      `keep_seconds`, and fit into `keep_bytes` (None: any number, age, size). The file shrinks when they are removed.
+    * Sums of totals over the instances, and last values, are never pruned. Runs are kept while they are among the last
+      `keep_runs`, no older than `keep_seconds`, and fit into `keep_bytes` (None: any number, age, size). The file
+      shrinks when they are removed.
 
     Thread-safe. Reading methods raise HistoryError if the disk fails.
     """
