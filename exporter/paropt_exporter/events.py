@@ -135,6 +135,9 @@ class RunningTask(Struct, frozen=True, kw_only=True):
     `core_time`: of all its threads and descendants, from an arbitrary start, so that only differences are meaningful.
     `thread_run_seconds`: the part of it in a thread of this process, under the GIL. `sampled_seconds`: the monotonic
     time of the sample; None: just now; 0: no sample yet. `switches`: of a thread that is sampled on a busy machine.
+    `children_sampled_seconds`: the monotonic time of the sample of its child processes, which may not have run yet;
+    None: no sample has found any. `is_runnable`: its thread, whose state was read just before the sample, was on a core
+    or waited for one.
     """
 
     label: str
@@ -147,6 +150,8 @@ class RunningTask(Struct, frozen=True, kw_only=True):
     core_time: CoreTime = NO_TIME
     thread_run_seconds: float = 0.0
     sampled_seconds: float | None = None
+    children_sampled_seconds: float | None = None
+    is_runnable: bool = False
 
 
 class PoolStatistics(Struct, frozen=True, kw_only=True):

@@ -362,11 +362,14 @@ def test_second_task_of_a_function_is_submitted_while_the_first_runs() -> None:
 class ScriptedSamples:
     """Stands in for the samples of a pool's threads, of which each runs one task.
 
-    `asked`: for each sample that would read a task's child processes, whether the scheduler wanted them.
+    `asked`: for each sample that would read a task's child processes, whether the scheduler wanted them. `states`:
+    likewise for the state of the task's thread.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[bool] = []
+        self.states: list[bool] = []
+        self.reading_seconds = 0.0  # before the child processes are read
         self._now = 100.0
         monkeypatch.setattr(ThreadPool, "sample_running", self._sample)
         monkeypatch.setattr(scheduler, "monotonic", lambda: self._now)
@@ -377,25 +380,44 @@ class ScriptedSamples:
 
     @contextmanager
     def running(self, function: Callable[..., Any], *arguments: object) -> Iterator[None]:
-        task = QueuedTask(self._future, get_function_key(function), function, arguments, {})
-        self._scheduler.submit(task)
+        self._key = get_function_key(function)
+        self._scheduler.submit(QueuedTask(self._future, self._key, function, arguments, {}))
         yield
         self._scheduler.close()
         self._future.result(HANG_SECONDS)
         self._scheduler.join()
 
-    def sample(self, *, at: float, wait_seconds: float = 0.0) -> None:
-        """Take a sample at this age of the task, of which it waited so long for a core and slept otherwise."""
-        self._now, self._wait_seconds = 100.0 + at, wait_seconds
-        self._scheduler.sample_running()
+    def sample(
+        self,
+        *,
+        at: float,
+        run_seconds: float = 0.0,
+        wait_seconds: float = 0.0,
+        is_runnable: bool = False,
+        is_late: bool = False,
+    ) -> None:
+        """Take a sample at this age of the task, which ran and waited for a core for so long, and slept otherwise."""
+        self._now, self._time, self._is_runnable = 100.0 + at, CoreTime(run_seconds, wait_seconds), is_runnable
+        self._scheduler.sample_running(is_late=is_late)
 
-    def _sample(self, *, children: Callable[[TaskFuture[Any]], bool], **__: Any) -> Any:
-        age, wait_seconds = self._now - 100.0, self._wait_seconds
-        if wait_seconds < 0.9 * age:  # otherwise a pool's threads are taken for computing, and no children are read
+    def get_cpu_demand(self) -> float | None:
+        """Return the demand of the function, as far as the scheduler knows it."""
+        return self._scheduler.router.get_cpu_demand(self._key)
+
+    def _sample(
+        self, *, children: Callable[[TaskFuture[Any]], bool], state: Callable[[TaskFuture[Any]], bool], **__: Any
+    ) -> Any:
+        self.states.append(state(self._future))
+        self._now += self.reading_seconds
+        age = self._now - 100.0
+        if (
+            self._time.wait_seconds < 0.9 * age
+        ):  # otherwise a pool's threads are taken for computing, and no children are read
             self.asked.append(children(self._future))
         task = RunningTask(
             label="task", worker="thread", started_seconds=100.0, cpu_seconds=0.0, memory_bytes=0,
-            run_delay_seconds=wait_seconds, core_time=CoreTime(0.0, wait_seconds), sampled_seconds=self._now,
+            run_delay_seconds=self._time.wait_seconds, core_time=self._time, sampled_seconds=self._now,
+            thread_run_seconds=self._time.run_seconds, is_runnable=self._is_runnable,
         )  # fmt: skip
         return ((self._future, task),)
 
@@ -419,6 +441,48 @@ def test_thread_that_only_waited_for_a_core_does_not_count_as_childless(monkeypa
         samples.sample(at=0.035, wait_seconds=0.024)
         gate.set()
     assert samples.asked == [True, True]
+
+
+def test_child_processes_of_an_unknown_function_are_read_however_long_reading_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    samples, gate = ScriptedSamples(monkeypatch), threading.Event()
+    samples.reading_seconds = 0.01
+    with samples.running(gate.wait, HANG_SECONDS):
+        samples.sample(at=0.003)
+        samples.sample(at=0.006)
+        assert samples.get_cpu_demand() == 0
+        samples.sample(at=0.009)
+        gate.set()
+    assert samples.asked == [True, True, False]
+
+
+def test_thread_that_waits_for_a_core_or_for_the_gil_is_not_taken_for_a_sleeping_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No sample has a wait that goes on. Beside 6 busy loops on 2 cores, 16 calls of `subprocess.run` ran at once."""
+    samples, gate = ScriptedSamples(monkeypatch), threading.Event()
+    with samples.running(gate.wait, HANG_SECONDS):
+        for at, is_runnable, is_late in ((0.003, False, False), (0.006, True, False), (0.009, False, True)):
+            samples.sample(at=at, is_runnable=is_runnable, is_late=is_late)
+            assert samples.get_cpu_demand() is None
+        samples.sample(at=0.012)
+        assert samples.get_cpu_demand() == 0
+        samples.sample(at=0.015)
+        gate.set()
+    assert samples.states == [True, True, True, True, False]
+
+
+def test_unknown_function_that_runs_now_and_then_shows_its_demand_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may start a child process any moment."""
+    samples, gate = ScriptedSamples(monkeypatch), threading.Event()
+    with samples.running(gate.wait, HANG_SECONDS):
+        for number in range(1, 6):
+            samples.sample(at=0.003 * number, run_seconds=0.0003 * number)
+            assert samples.get_cpu_demand() is None
+        samples.sample(at=0.021, run_seconds=0.0021)
+        assert samples.get_cpu_demand() == pytest.approx(0.1)
+        gate.set()
 
 
 def list_monitors() -> list[threading.Thread]:

@@ -26,6 +26,14 @@ def test_first_wait_of_a_process_counts_once() -> None:
     assert thread.wanted == pytest.approx(0.4)
 
 
+def test_wait_that_goes_on_shows_in_frequent_samples() -> None:
+    """Each was too short after the one before: a child process that waited for a core seemed to sleep."""
+    thread = new_thread(run=0.001, wait=0.002, switches=1, age=0.003)
+    for step in range(1, 21):
+        thread.sample((0.001, 0.002), runnable=True, now=10.0 + 0.0025 * step, switches=lambda: 1)
+    assert thread.wanted == pytest.approx(0.053, abs=0.003)
+
+
 @pytest.mark.parametrize(("switches", "runnable"), [(1, True), (0, False)])
 def test_new_process_that_may_have_slept_has_only_its_own_waits(switches: int, runnable: bool) -> None:
     thread = new_thread(run=0.001, wait=0.002, switches=switches, age=0.3, runnable=runnable)

@@ -19,6 +19,7 @@ def running(label: str, run: float, *, wait: float = 0.0, at: float | None = Non
         memory_bytes=0,
         core_time=CoreTime(run, wait),
         sampled_seconds=at,
+        children_sampled_seconds=at if run + wait > 0 else None,
     )
 
 
@@ -128,6 +129,23 @@ def test_call_without_a_child_process_shows_no_demand_of_children_until_it_could
     for at, run in ((10.01, 0.0), (10.07, 0.0), (10.09, 0.001), (10.15, 0.006)):
         children.sample([("task", "f", running("a", run, wait=max(0.0, at - 10.09), at=at))], at)
     assert children.get("f") == pytest.approx(1.0, abs=0.1)
+
+
+def test_child_process_that_has_not_run_yet_makes_its_function_a_parent() -> None:
+    """On a busy machine it waits for its first core. The function counted as one that waits: 16 children computed."""
+    children = ChildDemand()
+    children.sample([("task", "f", replace(running("f", 0.0, at=10.005), children_sampled_seconds=10.005))], 10.005)
+    assert children.is_unmeasured("f")
+    children.sample([("task", "f", running("f", 0.0, wait=0.055, at=10.06))], 10.06)
+    assert children.get("f") == pytest.approx(1.0)
+
+
+def test_samples_of_child_processes_count_from_when_they_were_taken() -> None:
+    """A monitor that waited for a core after its second sample read 0.1 of a core, and 16 children computed."""
+    children = ChildDemand()
+    children.sample([("task", "f", running("f", 0.0, wait=0.001, at=10.01))], 10.01)
+    children.sample([("task", "f", running("f", 0.03, wait=0.031, at=10.07))], 10.5)
+    assert children.get("f") == pytest.approx(1.0)
 
 
 def test_call_that_waits_before_it_starts_a_child_process_wants_little() -> None:

@@ -124,6 +124,7 @@ def parent(now: float, child_seconds: float) -> RunningTask:
         memory_bytes=0,
         core_time=CoreTime(1.0 + child_seconds),
         sampled_seconds=now,
+        children_sampled_seconds=now if child_seconds > -1.0 else None,
     )
 
 

@@ -901,9 +901,18 @@ def test_sampling_reads_the_run_delay_only_of_tasks_that_may_have_lost_time(
     future: TaskFuture[None] = TaskFuture()
     worker = Worker("worker")
     worker.task, worker.started_seconds, worker.delay_baseline = (future, nothing), 10.0, (10.0, 0.0)
-    ((seen, task),) = worker_module.sample_running([worker], children=lambda _: True, children_seconds=1.0)
+    ((seen, task),) = worker_module.sample_running([worker], children=read, state=read)
     assert seen is future
     assert (task.cpu_seconds, task.run_delay_seconds) == (cpu_seconds, delay_seconds)
+
+
+def read(_: TaskFuture[Any]) -> bool:
+    """Have samples read the child processes of a task, or its thread's state."""
+    return True
+
+
+def skip(_: TaskFuture[Any]) -> bool:
+    return False
 
 
 def begin_and_wait(begun: threading.Event, gate: threading.Event) -> None:
@@ -923,7 +932,7 @@ def test_first_sample_of_a_prepared_task_has_its_whole_wait_for_a_core(
     with ThreadPool(1) as pool:
         pool.submit_future(TaskFuture(), begin_and_wait, (begun, gate), {}, sampled=sampled)
         assert begun.wait(HANG_SECONDS)
-        ((_, task),) = pool.sample_running()
+        ((_, task),) = pool.sample_running(children=read, state=read)
         assert task.run_delay_seconds == seconds
         gate.set()
 
@@ -944,7 +953,7 @@ def test_samples_of_a_running_task_count_from_its_preparation_on(
         assert begun.wait(HANG_SECONDS)
         if prepared:
             pool.prepare_samples()
-        ((_, task),) = pool.sample_running()
+        ((_, task),) = pool.sample_running(children=read, state=read)
         assert task.switches == switches
         gate.set()
 
@@ -954,9 +963,9 @@ def test_sampling_reads_nothing_of_tasks_that_are_too_young(monkeypatch: pytest.
     with ThreadPool(2) as pool:
         pool.submit(gate.wait, HANG_SECONDS)
         assert eventually(lambda: pool.busy == 1)
-        assert len(pool.sample_running(youngest_seconds=0.0)) == 1
+        assert len(pool.sample_running(children=read, state=read)) == 1
         monkeypatch.setattr(procfs, "sample_schedstat", lambda _: pytest.fail("it was read"))
-        assert pool.sample_running(youngest_seconds=HANG_SECONDS) == ()
+        assert pool.sample_running(children=read, state=read, youngest_seconds=HANG_SECONDS) == ()
         gate.set()
 
 
@@ -973,7 +982,7 @@ def test_age_of_a_sample_is_that_of_its_cpu_time(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(worker_module, "monotonic", lambda: now)
     worker = Worker("worker")
     worker.task, worker.started_seconds = (TaskFuture(), nothing), 10.0
-    ((_, task),) = worker_module.sample_running([worker], children=lambda _: False, children_seconds=1.0)
+    ((_, task),) = worker_module.sample_running([worker], children=skip, state=skip)
     measured = measure_so_far(task)
     assert measured.ended_seconds - measured.started_seconds == pytest.approx(0.022)
     assert measured.cpu_seconds == 0.020

@@ -61,6 +61,8 @@ class ThreadTime:
         passed, credited = now - self.at, (run - self.run) + (wait - self.wait)
         pending = 0.0
         missing = passed + self.pending - credited
+        if runnable and self.runnable and credited == 0 and missing <= _NOTICEABLE_SECONDS:
+            return  # too soon to notice a wait: the next sample shows it
         suspected = runnable and self.runnable and missing > _NOTICEABLE_SECONDS
         # a thread must run before it can fall asleep
         if suspected and (run == self.run or self._stayed_runnable(switches())):
@@ -139,6 +141,7 @@ class TreeTime:
     def __init__(self) -> None:
         self._processes: dict[str, ProcessTime] = {}
         self._ended_run = self._ended_wait = 0.0
+        self.at = 0.0  # the monotonic time of the last sample
         self.memory_bytes = 0
         self.memory_peak_bytes = 0
 
@@ -158,6 +161,7 @@ class TreeTime:
     def sample(self, roots: Iterable[int], now: float) -> None:
         """Sample the trees of the processes `roots`, including the roots."""
         left, present = [str(pid) for pid in roots], set[str]()
+        self.at = now
         self.memory_bytes = 0
         while left:
             pid = left.pop()

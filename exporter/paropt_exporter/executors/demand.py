@@ -15,7 +15,6 @@ from msgspec import Struct
 from paropt_exporter.cpu_demand import (
     CROWDED_RATIO,
     NO_SWITCHES,
-    NO_TIME,
     TIME_SLICE_SECONDS,
     CoreBudget,
     CoreTime,
@@ -51,6 +50,7 @@ _FIRST_CHILD_SECONDS = 0.1
 # again. Each such finding about its function doubles the time, since a function may start its process late.
 _NO_CHILD_SECONDS = 0.02
 _MAX_NO_CHILD_SECONDS = 1.0
+_SLEPT_SECONDS = 0.0001  # a thread that runs for less between two samples only sleeps
 _CHILD_SAMPLE_SECONDS = 0.2  # between two samples of child processes while threads compute
 # If a call in a thread waits for a core most of its time, samples of it show little: a wait that goes on looks like
 # sleep. Until it has run for so many times as long as others took, their demands say more.
@@ -243,12 +243,14 @@ class ChildDemand:
         found = dict[Hashable, tuple[str, Sample]]()
         for identity, key, task in tasks:
             below, age = task.core_time.since(_get_thread_time(task)), _get_age_seconds(task) - task.run_delay_seconds
-            if below != NO_TIME:
+            sampled_seconds = task.children_sampled_seconds
+            if sampled_seconds is not None:  # even if they have only waited for a core so far
                 self.parents.add(key)
             elif key not in self.parents and age >= _NO_CHILD_SECONDS:
                 self._note_childless(key, now)
-            if below != NO_TIME or age >= _FIRST_CHILD_SECONDS:
-                found[identity] = key, Sample(now, below)
+            if sampled_seconds is not None or age >= _FIRST_CHILD_SECONDS:
+                at = _get_sampled_seconds(task) if sampled_seconds is None else sampled_seconds
+                found[identity] = key, Sample(at, below)
         self._meter.sample(found, now)
 
     def _note_childless(self, key: str, now: float) -> None:
@@ -332,6 +334,18 @@ def shows_demand(task: RunningTask) -> bool:
     if not may_be_preempted_yet or task.switches.voluntary <= 1:
         return True
     return compute_gil_ratio(time, age, task.switches) < _GIL_BOUND_RATIO
+
+
+def is_asleep(task: RunningTask, before: RunningTask | None) -> bool:
+    """Return whether a task that seems to wait does so: not for a core or the GIL, nor before it starts a process.
+
+    Its last sample shows neither a wait for the GIL nor one for a core that goes on, which its state shows. `before`:
+    the sample before, in between which the GIL was free; None: there is none.
+    """
+    if task.is_runnable:
+        return False
+    slept = before is not None and task.thread_run_seconds - before.thread_run_seconds < _SLEPT_SECONDS
+    return slept or _get_age_seconds(task) - task.run_delay_seconds >= _NO_CHILD_SECONDS
 
 
 def count_competing(demands: Sequence[float]) -> int:

@@ -19,6 +19,7 @@ from paropt_exporter.executors import lifetime
 from paropt_exporter.executors.adaptive.backlog import Backlog, QueuedTask
 from paropt_exporter.executors.adaptive.pools import PoolBounds, Pools, compute_thread_count
 from paropt_exporter.executors.adaptive.routing import (
+    CPU_BOUND_DEMAND,
     FunctionProfile,
     PoolName,
     Router,
@@ -31,6 +32,7 @@ from paropt_exporter.executors.demand import (
     ChildDemand,
     compute_thread_demand,
     count_competing,
+    is_asleep,
     measure_so_far,
     shows_demand,
 )
@@ -49,7 +51,10 @@ _MAX_CHILD_SAMPLE_SECONDS = 0.25  # between two samples of child processes while
 # task needs a decision. Otherwise its thread may wait for the GIL for 5 ms, in which hundreds are submitted.
 _TRIAL_SECONDS = 0.0002
 _FIRST_SAMPLE_SECONDS = 0.005  # after the first task is queued: long enough to measure a thread's CPU demand
+_TRIAL_SAMPLE_SECONDS = _FIRST_SAMPLE_SECONDS / 2  # while functions are unknown: two samples show whether one sleeps
+_LATE_SECONDS = 0.001  # if the monitor wakes up so much later than planned, it has waited for a core or for the GIL
 _MAX_SAMPLE_SECONDS = 0.05
+_CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; if it takes longer, a thread computes meanwhile
 _IDLE_SECONDS = 10.0  # how long no task is queued before surplus threads are released
 
 
@@ -107,6 +112,7 @@ class AdaptiveScheduler:
         self._is_choosing = False  # whether a thread is in `_choose_startable`
         self._must_choose_again = False  # whether a signal handler or finalizer has interrupted it there, and tried to
         self._competing = 1  # how many threads competed for the GIL at the last sample
+        self._trial_samples: dict[TaskFuture[Any], RunningTask] = {}  # the last ones of unknown functions
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
         self._monitor = Monitor(self)
         self.finalizer: weakref.finalize[..., object] | None = None
@@ -441,10 +447,13 @@ class AdaptiveScheduler:
         if (threads := self._pools.threads) is not None:
             threads.prepare_samples()
 
-    def sample_running(self) -> None:
-        """Learn from running tasks, so that a function that waits is recognized before its first task ends."""
+    def sample_running(self, *, is_late: bool = False) -> None:
+        """Learn from running tasks, so that a function that waits is recognized before its first task ends.
+
+        `is_late`: the monitor has just waited for a core or for the GIL, as the tasks may have.
+        """
         if (threads := self._pools.threads) is not None:
-            demands = self._learn_from_samples(threads)
+            demands = self._learn_from_samples(threads, is_late=is_late)
             if demands:
                 self._size_threads(sum(demands) / len(demands))
             else:  # tasks that end before a sample shows anything
@@ -453,19 +462,24 @@ class AdaptiveScheduler:
             self._backlog.end_cancelled()
         self.dispatch()
 
-    def _learn_from_samples(self, threads: ThreadPool) -> list[float]:
+    def _learn_from_samples(self, threads: ThreadPool, *, is_late: bool) -> list[float]:
         """Sample the tasks in threads, and learn from them; return the CPU demands of those that show one."""
-        began, parents = monotonic(), set[TaskFuture[Any]]()
-        due = self._children.is_due(began)
+        began, parents, trials = monotonic(), set[TaskFuture[Any]](), self._list_trials()
+        due = bool(trials) or self._children.is_due(began)
 
         def has_children(future: TaskFuture[Any]) -> bool:
             """Return whether to sample a task's child processes now, and note it if so."""
-            if not due or not self._may_have_children(future, began):
+            has_time = future in trials or monotonic() < began + _CHILD_SAMPLING_SECONDS
+            if not due or not has_time or not self._may_have_children(future, began):
                 return False
             parents.add(future)
             return True
 
-        seen = threads.sample_running(children=has_children, youngest_seconds=_FIRST_SAMPLE_SECONDS / 2)
+        youngest_seconds = (_TRIAL_SAMPLE_SECONDS if trials else _FIRST_SAMPLE_SECONDS) / 2
+        seen = threads.sample_running(
+            children=has_children, state=trials.__contains__, youngest_seconds=youngest_seconds
+        )
+        before, self._trial_samples = self._trial_samples, {future: task for future, task in seen if future in trials}
         running = [each for each in seen if shows_demand(each[1])]
         demands = [compute_thread_demand(task) for _, task in running]
         self._competing = count_competing(demands)
@@ -477,9 +491,18 @@ class AdaptiveScheduler:
         for future, task in running:
             submitted = self._backlog.submitted.get(future)
             key = submitted.key if submitted is not None else future.label
+            computes = compute_thread_demand(task) >= CPU_BOUND_DEMAND
+            if future in trials and not computes and not is_asleep(task, None if is_late else before.get(future)):
+                continue
             if submitted is not None or self.router.get_cpu_demand(key) is not None:
                 self.router.learn(key, measure_so_far(task), concurrent=self._competing, running=True)
         return demands
+
+    def _list_trials(self) -> set[TaskFuture[Any]]:
+        """Return the tasks of unknown functions in threads."""
+        submitted = tuple(self._backlog.submitted.items())
+        in_threads = ((future, task.key) for future, task in submitted if task.pool_name == THREADS)
+        return {future for future, key in in_threads if self.router.get_cpu_demand(key) is None}
 
     def _iter_submitted(
         self, seen: Iterable[tuple[TaskFuture[Any], RunningTask]]
@@ -782,7 +805,7 @@ class Monitor:
             thread.join()
 
     def _run(self) -> None:
-        scheduler, pause, last_busy = self._scheduler, _FIRST_SAMPLE_SECONDS, monotonic()
+        scheduler, pause, last_busy = self._scheduler, self._get_next_pause(_FIRST_SAMPLE_SECONDS), monotonic()
         with scheduler.lock:
             if self._thread is not threading.current_thread():
                 return
@@ -794,12 +817,12 @@ class Monitor:
                 if is_idle and left <= 0:
                     self._thread = None
                     break
-                self._idle = is_idle
+                self._idle, planned = is_idle, monotonic() + left
                 scheduler.monitor_wakeup.wait_for(self._must_wake, timeout=left)
                 self._idle = False
             if not is_idle:
                 last_busy = monotonic()
-                scheduler.sample_running()
+                scheduler.sample_running(is_late=last_busy > planned + _LATE_SECONDS)
                 pause = self._get_next_pause(pause)
         if not scheduler.closed:
             scheduler.release_surplus()
@@ -807,7 +830,7 @@ class Monitor:
     def _get_next_pause(self, pause: float) -> float:
         if not self._scheduler.count_pending():
             return min(pause * 1.5, _MAX_CHILD_SAMPLE_SECONDS)
-        return min(pause * 1.5, _MAX_SAMPLE_SECONDS) if self._scheduler.knows_backlog() else _FIRST_SAMPLE_SECONDS
+        return min(pause * 1.5, _MAX_SAMPLE_SECONDS) if self._scheduler.knows_backlog() else _TRIAL_SAMPLE_SECONDS
 
     def _must_wake(self) -> bool:
         work = self._scheduler.count_pending() > 0 or self._scheduler.runs_in_threads()

@@ -40,7 +40,6 @@ _RETRY_SECONDS = 0.1  # doubled after each attempt
 # Idle workers that close() wakes; each of them wakes another. All at once would compete for the interpreter's lock.
 _WOKEN_AT_END = 4
 _SHORT_LIFE_SECONDS = 0.01  # the run delay of a thread that lived no longer is not worth a read, which takes 0.1 ms
-_CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; if it takes longer, a thread computes meanwhile
 
 
 class ThreadPoolState:
@@ -402,12 +401,16 @@ class ThreadPoolState:
                 worker.prepare_samples()
 
     def sample_running(
-        self, *, children: Callable[[TaskFuture[Any]], bool], youngest_seconds: float
+        self,
+        *,
+        children: Callable[[TaskFuture[Any]], bool],
+        state: Callable[[TaskFuture[Any]], bool],
+        youngest_seconds: float,
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         with self.lock:
             latest = monotonic() - youngest_seconds
             workers = tuple(worker for worker in self.workers.all if worker.started_seconds <= latest)
-            return sample_running(workers, children=children, children_seconds=_CHILD_SAMPLING_SECONDS)
+            return sample_running(workers, children=children, state=state)
 
 
 def _to_lock_timeout(seconds: float | None) -> float:

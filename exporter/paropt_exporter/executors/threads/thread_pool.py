@@ -241,22 +241,23 @@ class ThreadPool(ThreadPoolExecutor):
         self._state.prepare_samples()
 
     def sample_running(
-        self, *, children: Callable[[TaskFuture[Any]], bool] | None = None, youngest_seconds: float = 0.0
+        self,
+        *,
+        children: Callable[[TaskFuture[Any]], bool],
+        state: Callable[[TaskFuture[Any]], bool],
+        youngest_seconds: float = 0.0,
     ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
         """List the running tasks with their futures, with as few reads as show whether they compute or wait.
 
-        Leaves out memory, and the run delay of tasks that get nearly a whole core. `children`: for which futures to
-        sample child processes, too (None: all). `youngest_seconds`: the age from which tasks are listed.
+        Leaves out memory, and the run delay of tasks that get nearly a whole core. `children` and `state`: for which
+        futures to sample child processes, and to read the state of the thread, too. `youngest_seconds`: the age from
+        which tasks are listed.
         """
-        return self._state.sample_running(children=children or _accept_all, youngest_seconds=youngest_seconds)
+        return self._state.sample_running(children=children, state=state, youngest_seconds=youngest_seconds)
 
     def worker_memory(self) -> tuple[WorkerMemory, ...]:
         """Return an empty tuple, since threads share the memory of their process."""
         return ()
-
-
-def _accept_all(_: TaskFuture[Any]) -> bool:
-    return True
 
 
 class _Raised:

@@ -126,6 +126,9 @@ class Worker:
             self.switches_baseline = (self.started_seconds, switches)
         return switches.since(self.switches_baseline[1])
 
+    def is_runnable(self) -> bool:
+        return procfs.is_runnable(f"/proc/self/task/{self.native_id}")
+
     def sample_children(self) -> TreeTime | None:
         """Sample the child processes of the running task; None if it has started none. Under the pool's lock."""
         started = self.started_seconds
@@ -514,24 +517,28 @@ def list_running(workers: Sequence[Worker], memory_bytes: int) -> tuple[RunningT
 
 
 def sample_running(
-    workers: Sequence[Worker], *, children: Callable[[TaskFuture[Any]], bool], children_seconds: float
+    workers: Sequence[Worker],
+    *,
+    children: Callable[[TaskFuture[Any]], bool],
+    state: Callable[[TaskFuture[Any]], bool],
 ) -> tuple[tuple[TaskFuture[Any], RunningTask], ...]:
     """List the running tasks with their futures, with as few reads as show whether a task computes or waits.
 
     While a thread computes, each read of /proc waits for the GIL three times, for 5 ms each. So run delay and child
-    processes are read only for tasks that may have spent more than a tenth of their time on them, and child processes
-    only for `children_seconds`.
+    processes are read only for tasks that may have spent more than a tenth of their time on them. `children` and
+    `state` return whether to read the child processes of a task, and the state of its thread.
     """
-    running, began = [], monotonic()
+    running = []
     for worker in workers:
         task = worker.task
         if task is not None:
+            # First: the sample does not contain a wait for a core that goes on, and contains one that has ended.
+            is_runnable = state(task[0]) and worker.is_runnable()
             sample = worker.sample_task(exact=False)
             wanted_seconds = sample.time.run_seconds + sample.time.wait_seconds
             computes = wanted_seconds >= _COMPUTING_CORES * (sample.at - worker.started_seconds)
-            wanted = not computes and monotonic() < began + children_seconds and children(task[0])
-            tree = worker.sample_children() if wanted else None
-            running.append((task[0], _build_running_task(worker, task, sample, tree, 0)))
+            tree = worker.sample_children() if not computes and children(task[0]) else None
+            running.append((task[0], _build_running_task(worker, task, sample, tree, 0, is_runnable=is_runnable)))
     return tuple(running)
 
 
@@ -619,6 +626,8 @@ def _build_running_task(
     sample: TaskSample,
     children: TreeTime | None,
     memory_bytes: int,
+    *,
+    is_runnable: bool = False,
 ) -> RunningTask:
     time = sample.time
     below = CoreTime(children.run_seconds, children.wait_seconds) if children is not None else CoreTime()
@@ -633,6 +642,8 @@ def _build_running_task(
         core_time=time + below,
         thread_run_seconds=time.run_seconds,
         sampled_seconds=sample.at,
+        children_sampled_seconds=None if children is None else children.at,
+        is_runnable=is_runnable,
     )
 
 
