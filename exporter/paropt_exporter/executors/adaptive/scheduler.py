@@ -51,7 +51,7 @@ _MAX_CHILD_SAMPLE_SECONDS = 0.25  # between two samples of child processes while
 # task needs a decision. Otherwise its thread may wait for the GIL for 5 ms, in which hundreds are submitted.
 _TRIAL_SECONDS = 0.0002
 _FIRST_SAMPLE_SECONDS = 0.005  # after the first task is queued: long enough to measure a thread's CPU demand
-_TRIAL_SAMPLE_SECONDS = _FIRST_SAMPLE_SECONDS / 2  # while functions are unknown: two samples show whether one sleeps
+_TRIAL_SAMPLE_SECONDS = _FIRST_SAMPLE_SECONDS / 2  # of an unknown function: two samples show whether it sleeps
 _LATE_SECONDS = 0.001  # if the monitor wakes up so much later than planned, it has waited for a core or for the GIL
 _MAX_SAMPLE_SECONDS = 0.05
 _CHILD_SAMPLING_SECONDS = 0.003  # for sampling all child processes; if it takes longer, a thread computes meanwhile
@@ -442,6 +442,12 @@ class AdaptiveScheduler:
                 if tasks
             )
 
+    def list_trials(self) -> set[TaskFuture[Any]]:
+        """Return the tasks of unknown functions in threads."""
+        submitted = tuple(self._backlog.submitted.items())
+        in_threads = ((future, task.key) for future, task in submitted if task.pool_name == THREADS)
+        return {future for future, key in in_threads if self.router.get_cpu_demand(key) is None}
+
     def prepare_samples(self) -> None:
         """Read the waits for a core of the running tasks now: the monitor's thread may start late on a busy machine."""
         if (threads := self._pools.threads) is not None:
@@ -464,7 +470,7 @@ class AdaptiveScheduler:
 
     def _learn_from_samples(self, threads: ThreadPool, *, is_late: bool) -> list[float]:
         """Sample the tasks in threads, and learn from them; return the CPU demands of those that show one."""
-        began, parents, trials = monotonic(), set[TaskFuture[Any]](), self._list_trials()
+        began, parents, trials = monotonic(), set[TaskFuture[Any]](), self.list_trials()
         due = bool(trials) or self._children.is_due(began)
 
         def has_children(future: TaskFuture[Any]) -> bool:
@@ -497,12 +503,6 @@ class AdaptiveScheduler:
             if submitted is not None or self.router.get_cpu_demand(key) is not None:
                 self.router.learn(key, measure_so_far(task), concurrent=self._competing, running=True)
         return demands
-
-    def _list_trials(self) -> set[TaskFuture[Any]]:
-        """Return the tasks of unknown functions in threads."""
-        submitted = tuple(self._backlog.submitted.items())
-        in_threads = ((future, task.key) for future, task in submitted if task.pool_name == THREADS)
-        return {future for future, key in in_threads if self.router.get_cpu_demand(key) is None}
 
     def _iter_submitted(
         self, seen: Iterable[tuple[TaskFuture[Any], RunningTask]]
@@ -830,7 +830,9 @@ class Monitor:
     def _get_next_pause(self, pause: float) -> float:
         if not self._scheduler.count_pending():
             return min(pause * 1.5, _MAX_CHILD_SAMPLE_SECONDS)
-        return min(pause * 1.5, _MAX_SAMPLE_SECONDS) if self._scheduler.knows_backlog() else _TRIAL_SAMPLE_SECONDS
+        if self._scheduler.knows_backlog():
+            return min(pause * 1.5, _MAX_SAMPLE_SECONDS)
+        return _TRIAL_SAMPLE_SECONDS if self._scheduler.list_trials() else _FIRST_SAMPLE_SECONDS
 
     def _must_wake(self) -> bool:
         work = self._scheduler.count_pending() > 0 or self._scheduler.runs_in_threads()
