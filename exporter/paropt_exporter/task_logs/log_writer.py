@@ -16,13 +16,11 @@ from msgspec import Struct
 
 from paropt_exporter import files, plain_json
 from paropt_exporter.clock import Clock
-from paropt_exporter.events import Event, RunRecord, RunStarted, TaskRecord
-from paropt_exporter.lazy_patterns import compile_later
+from paropt_exporter.events import RUN_ID, Event, RunRecord, RunStarted, TaskRecord
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".log"
-_OURS = compile_later(r"\d{8}T\d{6}-[0-9a-f]{6}")  # a run's id; it begins with the time, so names sort by age
 _MOST_LOGS = 5_000  # each start of a run looks at all of them, which takes 6 µs of CPU time for each
 _LARGEST_TAIL = 256 * 1024  # bytes: as much of a long output's end as is kept in memory anyway
 
@@ -288,7 +286,7 @@ def _iter_logs(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name.removesuffix(SUFFIX)
-            if name == entry.name or not _OURS.fullmatch(name) or not entry.is_file(follow_symlinks=False):
+            if name == entry.name or not RUN_ID.fullmatch(name) or not entry.is_file(follow_symlinks=False):
                 continue
             try:  # not `suppress`, which takes as long as the rest of the loop
                 state = entry.stat(follow_symlinks=False)
