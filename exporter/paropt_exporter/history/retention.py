@@ -12,12 +12,12 @@ from itertools import chain, islice
 
 from msgspec import Struct
 
-from paropt_exporter import families
+from paropt_exporter import families, plain_json
 
 KEEP_ITEMS_SECONDS = 90 * 86_400.0  # an item that has not run for a quarter of a year was deleted or renamed
 KEEP_DECISIONS = 10_000  # of all runs together; a busy controller makes several per minute
 MOST_INSTANCES = 100  # with totals of their own, which a name for each CI job would add without an end
-_FORMER_INSTANCES = "former instances"
+FORMER_INSTANCES = "former instances"
 MOST_PORTIONS = 10  # at the end of a run: 1,000 small runs take 0.1 s
 RUNS_OF_A_PORTION = 100
 _DECISIONS_OF_A_PORTION = 500
@@ -164,24 +164,25 @@ def _remove_old_decisions(connection: sqlite3.Connection, project: str, oldest_s
 
 def _join_former_instances(connection: sqlite3.Connection, project: str) -> None:
     """Join the totals of all instances but the last ones, so that sums over the instances do not fall."""
-    query = """
-    SELECT DISTINCT totals.instance FROM totals
+    values = {"project": project, "family": families.RUNS.name, "former": FORMER_INSTANCES, "most": MOST_INSTANCES}
+    named = "SELECT DISTINCT instance FROM totals WHERE project = :project AND family = :family AND instance <> :former"
+    if len(connection.execute(named, values).fetchall()) <= MOST_INSTANCES:
+        return  # the query below reads all runs
+    query = f"""
+    SELECT instance FROM ({named})
       LEFT JOIN (SELECT instance, max(sequence) AS sequence FROM runs WHERE project = :project GROUP BY instance)
         AS last USING (instance)
-      WHERE project = :project AND family = :family AND totals.instance <> :former
       ORDER BY last.sequence DESC LIMIT -1 OFFSET :most
-    """
-    values = {"project": project, "family": families.RUNS.name, "former": _FORMER_INSTANCES, "most": MOST_INSTANCES}
-    for (instance,) in connection.execute(query, values).fetchall():
-        connection.execute(
-            """
-            INSERT INTO totals (project, family, instance, labels, part, value)
-              SELECT project, family, ?, labels, part, value FROM totals WHERE project = ? AND instance = ?
-              ON CONFLICT (project, family, instance, labels, part) DO UPDATE SET value = value + excluded.value
-            """,
-            (_FORMER_INSTANCES, project, instance),
-        )
-        connection.execute("DELETE FROM totals WHERE project = ? AND instance = ?", (project, instance))
+    """  # nosec B608 # literals
+    names = plain_json.dumps([instance for (instance,) in connection.execute(query, values)])
+    chosen = "WHERE project = :project AND instance IN (SELECT value FROM json_each(:names))"
+    statement = f"""
+    INSERT INTO totals (project, family, instance, labels, part, value)
+      SELECT project, family, :former, labels, part, sum(value) FROM totals {chosen} GROUP BY family, labels, part
+      ON CONFLICT (project, family, instance, labels, part) DO UPDATE SET value = value + excluded.value
+    """  # nosec B608 # literals
+    connection.execute(statement, {"project": project, "former": FORMER_INSTANCES, "names": names})
+    connection.execute(f"DELETE FROM totals {chosen}", {"project": project, "names": names})  # nosec B608 # literals
 
 
 def _read_pragma(connection: sqlite3.Connection, name: str) -> int:
