@@ -381,6 +381,8 @@ def test_vite_task_587_and_testmon_178_script_named_by_the_command_is_an_input(p
         (("npm", "run", "types"), "tsconfig.json"),
         (("sh", "-c", "shellcheck *.sh"), ".shellcheckrc"),
         (("golangci-lint", "run"), ".golangci.yml"),
+        (("ruff", "check", "."), ".gitignore"),
+        (("npx", "prettier", "--check", "."), ".gitignore"),
     ],
 )
 def test_changed_recipe_of_the_command_is_a_miss(project: CachedProject, command: tuple[str, ...], file: str) -> None:
