@@ -174,14 +174,17 @@ def load_sequences(connection: sqlite3.Connection, project: str, run_ids: Sequen
 
 
 def has_held_run(connection: sqlite3.Connection, project: str, run: LastRun) -> bool:
-    """Return whether the project has this run, or may have had it before it was removed."""
+    """Return whether the project has this run, or may have had it before it was removed.
+
+    Runs are removed oldest first, so the first one that is left of those after it began later.
+    """
     if connection.execute("SELECT 1 FROM runs WHERE project = ? AND run_id = ?", (project, run.run_id)).fetchone():
         return True
-    last = load_last_run(connection, project)
-    if last is None or last.sequence <= run.sequence:
+    query = "SELECT sequence, started_ts FROM runs WHERE project = ? AND sequence >= ? ORDER BY sequence LIMIT 1"
+    following = connection.execute(query, (project, run.sequence)).fetchone()
+    if following is None or following[0] == run.sequence:
         return False
-    other = "SELECT 1 FROM runs WHERE project = ? AND sequence = ?"
-    return connection.execute(other, (project, run.sequence)).fetchone() is None
+    return to_timestamp(following[1]) >= run.started_timestamp_seconds
 
 
 def load_run_ids(connection: sqlite3.Connection, project: str, *, after: int, limit: int) -> tuple[str, ...]:
