@@ -7,7 +7,6 @@ effect.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 from itertools import chain, islice
 
 from msgspec import Struct
@@ -49,8 +48,9 @@ class _Run(Struct, frozen=True):
 def remove_portion(connection: sqlite3.Connection, project: str, limits: Limits, now_seconds: float) -> bool:
     """Remove the oldest rows beyond the limits, in the caller's transaction; return whether there may be more.
 
-    Last values and sums of totals stay. So do the last run of each lane, if only the size is exceeded, and runs that
-    have not ended. `now_seconds` is wall time.
+    The size is that of the file, so runs of other projects count for it, too. Last values and sums of totals stay. So
+    do the last run of each lane, if only the size is exceeded, and runs that have not ended. `now_seconds` is wall
+    time.
     """
     oldest_seconds = now_seconds - limits.age_seconds if limits.age_seconds is not None else 0.0
     oldest = _load_oldest(connection, project)
@@ -61,8 +61,8 @@ def remove_portion(connection: sqlite3.Connection, project: str, limits: Limits,
         if run.ended and (place < excess or run.started_seconds < oldest_seconds)
     ]
     if not expired and _is_too_large(connection, limits):
-        expired = _choose_for_size(connection, project, oldest)
-        _remove_decisions_until(connection, project, expired)
+        expired = _choose_for_size(connection)
+        _remove_decisions_until(connection, expired)
     _remove_runs(connection, expired)
     for table in ("items", "shard_items"):
         connection.execute(
@@ -120,12 +120,22 @@ def _count_runs(connection: sqlite3.Connection, project: str) -> int:
     return int(connection.execute("SELECT count(*) FROM runs WHERE project = ?", (project,)).fetchone()[0])
 
 
-def _choose_for_size(connection: sqlite3.Connection, project: str, oldest: Iterable[_Run]) -> list[str]:
-    """Return the oldest tenth of the runs, without the last one of each lane."""
+def _choose_for_size(connection: sqlite3.Connection) -> list[str]:
+    """Return the oldest tenth of the runs of all projects, without the last one of each lane.
+
+    If the project was renamed, the file may be full of runs of its old name.
+    """
+    from heapq import merge  # here: few files are too large
+
     last = "SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT 1"
-    spared = {connection.execute(last, (project, lane)).fetchone()[0] for lane in list_lanes(connection, project)}
-    most = 1 + _count_runs(connection, project) // _SIZE_DIVISOR
-    return [run.run_id for run in islice((run for run in oldest if run.ended and run.run_id not in spared), most)]
+    projects = [project for (project,) in connection.execute("SELECT DISTINCT project FROM runs").fetchall()]
+    places = [(project, lane) for project in projects for lane in list_lanes(connection, project)]
+    spared = {connection.execute(last, place).fetchone()[0] for place in places}
+    # Each project's runs stay in their order, since a clock may have jumped.
+    oldest = merge(*(_load_oldest(connection, project) for project in projects), key=lambda run: run.started_seconds)
+    tenth = 1 + sum(_count_runs(connection, project) for project in projects) // _SIZE_DIVISOR
+    removable = (run.run_id for run in oldest if run.ended and run.run_id not in spared)
+    return [*islice(removable, min(tenth, RUNS_OF_A_PORTION))]
 
 
 def _is_too_large(connection: sqlite3.Connection, limits: Limits) -> bool:
@@ -144,12 +154,12 @@ def _remove_runs(connection: sqlite3.Connection, run_ids: list[str]) -> None:
         )  # fmt: skip
 
 
-def _remove_decisions_until(connection: sqlite3.Connection, project: str, run_ids: list[str]) -> None:
-    """Remove the decisions of these runs and all earlier decisions."""
+def _remove_decisions_until(connection: sqlite3.Connection, run_ids: list[str]) -> None:
+    """Remove the decisions of these runs and all earlier decisions of their projects."""
     marks = ", ".join("?" * len(run_ids))
-    connection.execute(
-        f"DELETE FROM decisions WHERE project = ? AND id <= (SELECT max(id) FROM decisions WHERE run_id IN ({marks}))",  # nosec B608 # marks alone
-        (project, *run_ids),
+    last = f"SELECT project, max(id) FROM decisions WHERE run_id IN ({marks}) GROUP BY project"  # nosec B608 # marks alone
+    connection.executemany(
+        "DELETE FROM decisions WHERE project = ? AND id <= ?", connection.execute(last, run_ids).fetchall()
     )
 
 
