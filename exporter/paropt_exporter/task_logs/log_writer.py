@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 SUFFIX = ".log"
 _MOST_LOGS = 5_000  # each start of a run looks at all of them, which takes 6 µs of CPU time for each
+_RESULTS_DIVISOR = 8  # an eighth of a log is for the beginnings and results of attempts, which take some 300 bytes each
 _LARGEST_TAIL = 256 * 1024  # bytes: as much of a long output's end as is kept in memory anyway
 
 
@@ -82,8 +83,8 @@ class TaskLogs:
         RunStarted -> new file    open_sink -> AttemptLog.write -> file    TaskRecord -> result    RunRecord -> end
 
     Guarantees: a run's file has at most `limits.run_bytes`, and an attempt's output at most half of the room that the
-    others leave; of longer output the beginning and the end are kept. The first error of the disk is logged and ends
-    the log of the run, without other effects. Any thread may write.
+    others leave; of longer output the beginning and the end are kept. Output leaves room for the results of attempts.
+    The first error of the disk is logged and ends the log of the run, without other effects. Any thread may write.
     """
 
     def __init__(self, folder: LogFolder) -> None:
@@ -169,8 +170,9 @@ class _RunLog:
 
     def compute_share_bytes(self, kept_bytes: int) -> int:
         """Return how many bytes of an attempt's output fit: half of the room that the others leave."""
+        limit_bytes = self._limit_bytes - self._limit_bytes // _RESULTS_DIVISOR
         with self._lock:
-            return max(0, self._limit_bytes - self._size_bytes + kept_bytes) // 2
+            return max(0, limit_bytes - self._size_bytes + kept_bytes) // 2
 
     def write(self, values: dict[str, object], payload: bytes = b"") -> None:
         """Append a frame; the first error ends the log."""
