@@ -89,3 +89,17 @@ def test_end_of_a_run_reads_few_earlier_ones(paths: dict[int, Path]) -> None:
 
     short, long = (count_steps(paths[runs], remove) for runs in (SHORT, LONG))
     assert long - short < 3 * (LONG - SHORT)
+
+
+def test_totals_of_an_instance_cost_no_more_beside_those_of_others(tmp_path: Path) -> None:
+    def load(connection: sqlite3.Connection, project: str, _: str) -> None:
+        assert queries.load_totals(connection, project, "0").counters
+        assert queries.load_stage_cpu_totals(connection, project, "0")
+
+    path = tmp_path / "history.db"
+    steps = []
+    for number in range(5):
+        with closing(History(path, project="shop", clock=StillClock(), instance=str(number))) as history:
+            add_run(history, number, stages=STAGES)
+        steps.append(count_steps(path, load))
+    assert steps[4] <= steps[0] + len(STAGES)
