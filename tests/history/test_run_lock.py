@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paropt_exporter.history import History
 from paropt_exporter.history.run_lock import RunLocks
-from support.event_samples import StillClock
+from support.event_samples import StillClock, run_started
 
 
 def test_a_run_is_locked_when_no_descriptor_is_left(tmp_path: Path) -> None:
@@ -47,7 +47,6 @@ def test_lock_of_a_run_that_was_killed_before_its_record_is_removed(path: Path) 
 
 
 def test_old_files_of_others_beside_the_locks_stay(path: Path) -> None:
-    """The config may name a history beside a folder `runs` of the project."""
     clock = StillClock()
     folder = path.parent / "runs"
     folder.mkdir(parents=True)
@@ -58,3 +57,12 @@ def test_old_files_of_others_beside_the_locks_stay(path: Path) -> None:
     with closing(History(path, project="shop", clock=clock)) as history:
         history.mark_interrupted_runs()
     assert sorted(file.name for file in folder.iterdir()) == names
+
+
+def test_project_may_have_a_file_in_the_place_of_the_locks(tmp_path: Path) -> None:
+    """If the config names a history beside it, no run was recorded."""
+    (tmp_path / "runs").touch()
+    with closing(History(tmp_path / "history.db", project="shop", clock=StillClock())) as history:
+        history.observe(run_started("r1"))
+        assert history.broken is None
+        assert history.is_alive("r1")

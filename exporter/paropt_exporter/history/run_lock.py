@@ -15,6 +15,11 @@ _SUFFIX = ".lock"
 _OLD_SECONDS = 3600.0  # a run locks its file within milliseconds
 
 
+def find_lock_folder(history: Path) -> Path:
+    """Return the folder of the locks of a history's runs."""
+    return files.find_beside(history, "runs")
+
+
 class RunLocks:
     """The locks of this process's runs, one file for each under `folder`.
 
@@ -100,8 +105,8 @@ class RunLocks:
     def remove_old(self, now_seconds: float) -> None:
         """Remove the files of dead runs without a record: a kill may come between the lock and the record.
 
-        A file without a lock may be that of a run that is about to begin, so only old ones are removed. Other programs
-        may have files in this folder if the config names the history. `now_seconds` is wall time.
+        A file without a lock may be that of a run that is about to begin, so only old ones are removed; files of other
+        names stay. `now_seconds` is wall time.
         """
         with suppress(OSError), os.scandir(self._folder) as entries:
             for entry in entries:
