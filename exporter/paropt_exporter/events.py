@@ -14,6 +14,9 @@ from typing import Any
 from msgspec import Struct, field
 
 from paropt_exporter.cpu_demand import NO_SWITCHES, NO_TIME, CoreTime, Switches
+from paropt_exporter.lazy_patterns import compile_later
+
+RUN_ID = compile_later(r"\d{8}T\d{6}-[0-9a-f]{6}")  # it begins with the time in UTC, so the names of files sort by age
 
 
 class Strategy(StrEnum):

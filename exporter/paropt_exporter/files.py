@@ -154,6 +154,14 @@ def find_private_parts(path: Path) -> tuple[Path, ...]:
     return ()
 
 
+def find_beside(history: Path, name: str) -> Path:
+    """Return the place of another file of a history: beside it, behind its name outside of `.paropt`.
+
+    A config may name a history in a folder of the project, which may have a file of that name.
+    """
+    return history.with_name(name if history.parent.name == OWN_FOLDER else f"{history.name}.{name}")
+
+
 def check_no_links(path: Path) -> None:
     """Raise UnexpectedFileType if the path leads through a link in `.paropt`, or if `.paropt` is one."""
     for part in find_private_parts(path):

@@ -23,6 +23,16 @@ from paropt_exporter.plan import PlanOptions, Selection, build_plan
 from support import configs
 
 
+@pytest.mark.parametrize(
+    ("history", "profiles"),
+    [("", ".paropt/functions.json"), ("history: {path: data/h.db}\n", "data/h.db.functions.json")],
+)
+def test_file_beside_a_named_history_carries_its_name(tmp_path: Path, history: str, profiles: str) -> None:
+    """The folder may have a `functions.json` of the project, which a run would replace."""
+    config = configs.read(tmp_path, configs.stage() + history)
+    assert parts.find_profiles(config) == tmp_path / profiles
+
+
 @pytest.mark.parametrize(("flag", "limit"), [(None, 3), (0, sys.maxsize), (5000, 5000)])
 def test_flag_for_requests_wins_over_the_config(
     tmp_path: Path, flag: int | None, limit: int, monkeypatch: pytest.MonkeyPatch

@@ -98,6 +98,17 @@ def test_module_that_another_stage_builds_is_no_input_without_inputs(project: Ca
     assert project.run(lint).is_cached("lint")
 
 
+@pytest.mark.parametrize("inputs", [("**",), None])
+def test_store_in_the_project_is_no_input(tmp_path: Path, inputs: tuple[str, ...] | None) -> None:
+    """GitLab keeps only caches inside of the project."""
+    project = CachedProject(tmp_path / "project", tmp_path / "project/.cache", work={"lint": print_sources})
+    subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)
+    project.write_file("src/a.py", "one")
+    lint = project.build_stage("lint", inputs=inputs)
+    project.run(lint)
+    assert project.run(lint).is_cached("lint")
+
+
 def test_project_that_git_ignores_is_never_a_hit_without_inputs(tmp_path: Path) -> None:
     """As below a home folder whose settings are in git, with a .gitignore of `*`."""
     project = CachedProject(tmp_path / "home/project", tmp_path / "store", work={"lint": print_sources})
@@ -381,6 +392,8 @@ def test_vite_task_587_and_testmon_178_script_named_by_the_command_is_an_input(p
         (("npm", "run", "types"), "tsconfig.json"),
         (("sh", "-c", "shellcheck *.sh"), ".shellcheckrc"),
         (("golangci-lint", "run"), ".golangci.yml"),
+        (("ruff", "check", "."), ".gitignore"),
+        (("npx", "prettier", "--check", "."), ".gitignore"),
     ],
 )
 def test_changed_recipe_of_the_command_is_a_miss(project: CachedProject, command: tuple[str, ...], file: str) -> None:

@@ -305,6 +305,21 @@ def test_an_interrupted_run_has_the_totals_of_a_cancelled_one(path: Path) -> Non
     assert counters[families.SLA_CHECKS.name, ("standard", "unit")] == 1
 
 
+def test_last_values_are_those_of_a_run_that_ended_after_the_death_of_another(path: Path) -> None:
+    """As of cron's runs beside an exporter with `--every`, whose next start, perhaps after days, ends a killed one."""
+    with closing(open_file(path)) as history:
+        keep(history, run_started("dead", stages=("lint", "unit")))
+        keep(history, stage_started("lint", "dead"), stage_started("unit", "dead"))
+        keep(history, *whole_run("later", at=START + 3600))
+    with closing(open_file(path)) as history:
+        assert len(history.mark_interrupted_runs()) == 1
+        gauges = history.load_last_values().gauges
+    assert gauges[families.RUN_LAST_COMPLETION.name, ("standard",)] == START + 3604
+    results = [(stage, result) for stage in ("lint", "unit") for result in ("success", "cancellation")]
+    last = [gauges.get((families.STAGE_LAST_RESULT.name, ("standard", *place))) for place in results]
+    assert last == [1, 0, 0, 1]
+
+
 def test_shown_cpu_of_an_interrupted_attempt_is_in_the_totals(path: Path) -> None:
     kill(start_owner(path))
     with closing(open_file(path)) as history:

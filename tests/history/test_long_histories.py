@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from paropt_exporter.events import Event
-from paropt_exporter.history import History, queries
+from paropt_exporter.history import History, queries, retention
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
 STAGES = tuple(f"stage_{number}" for number in range(8))
@@ -81,3 +81,25 @@ def test_stage_that_ran_long_ago_keeps_its_expected_duration(paths: dict[int, Pa
         assert history.load_earlier_runs("standard").seconds == dict.fromkeys((*STAGES, "rare"), 2.0)
         runs = {stage: past.runs for stage, past in history.load_stage_pasts("standard").items()}
     assert runs == {**dict.fromkeys(STAGES, queries.PAST_RUNS), "rare": 1}
+
+
+def test_end_of_a_run_reads_few_earlier_ones(paths: dict[int, Path]) -> None:
+    def remove(connection: sqlite3.Connection, project: str, _: str) -> None:
+        retention.remove_portion(connection, project, retention.Limits(runs=None), 0.0)
+
+    short, long = (count_steps(paths[runs], remove) for runs in (SHORT, LONG))
+    assert long - short < 3 * (LONG - SHORT)
+
+
+def test_totals_of_an_instance_cost_no_more_beside_those_of_others(tmp_path: Path) -> None:
+    def load(connection: sqlite3.Connection, project: str, _: str) -> None:
+        assert queries.load_totals(connection, project, "0").counters
+        assert queries.load_stage_cpu_totals(connection, project, "0")
+
+    path = tmp_path / "history.db"
+    steps = []
+    for number in range(5):
+        with closing(History(path, project="shop", clock=StillClock(), instance=str(number))) as history:
+            add_run(history, number, stages=STAGES)
+        steps.append(count_steps(path, load))
+    assert steps[4] <= steps[0] + len(STAGES)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from paropt_exporter import families
 from paropt_exporter.errors import HistoryError
 from paropt_exporter.events import Decision, Event, ItemRecord, Result, Scope, Shard
-from paropt_exporter.history import History, merging
+from paropt_exporter.history import History, merging, retention
 from paropt_exporter.history.merging import Merged, ShardRun, Source, read_source
 from support.event_samples import START, StillClock, run_ended, run_started, stage_ended, stage_started, task
 
@@ -192,6 +192,25 @@ def test_instances_of_shards_add_up_to_what_ran(tmp_path: Path) -> None:
     counts = [_count_runs(_open(merged, instance=instance)) for instance in ("", "ci-1", "ci-2", "other")]
     assert counts == [1, 3, 3, 0]
     assert _count_runs(History(merged, project="shop", clock=StillClock(), for_reading=True)) == 7
+
+
+def test_former_instances_of_shards_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if each job had a name of its own: each shard and the merged history join the totals of the oldest names."""
+    monkeypatch.setattr(retention, "MOST_INSTANCES", 2)
+    base = tmp_path / "base.db"
+    for name in "abc":
+        _keep(base, *_build_run(name, {"x": 1.0}), instance=name)
+    shards = [Path(shutil.copy(base, tmp_path / f"{name}.db")) for name in "de"]
+    for name, path in zip("de", shards, strict=True):
+        _keep(path, *_build_run(name, {"x": 1.0}), instance=name)
+    for target in (base, tmp_path / "new.db"):
+        for _ in range(2):
+            _merge(target, *shards)
+            with closing(History(target, project="shop", clock=StillClock(), for_reading=True)) as history:
+                assert _count_runs(history) == 5
+    again = Path(shutil.copy(base, tmp_path / "again.db"))
+    _merge(base, _keep(again, *_build_run("f", {"x": 1.0}), instance="a"))
+    assert _count_runs(_open(base, instance="a")) == 1
 
 
 def _count_runs(history: History) -> float:

@@ -103,6 +103,20 @@ def test_last_run_of_each_lane_stays_whatever_its_size(path: Path, clock: StillC
         assert list_run_ids(history) == ["rare", "r4"]
 
 
+def test_runs_of_an_earlier_name_make_room_for_new_ones(path: Path, clock: StillClock) -> None:
+    """A renamed project had only one run of each lane, since the file stayed too large."""
+    with closing(open_file(path, clock)) as history:
+        keep_runs(history, 30, tasks=20)
+    size = path.stat().st_size // 2
+    with closing(History(path, project="store", clock=clock, keep_runs=None, keep_bytes=size)) as history:
+        keep_runs(history, 4, first=30)
+        assert list_run_ids(history) == ["r30", "r31", "r32", "r33"]
+    with closing(open_file(path, clock)) as history:
+        assert len(list_run_ids(history)) < 20
+        assert list_run_ids(history)[-1] == "r29"
+        assert count_runs(history) == 30
+
+
 def test_file_shrinks_when_runs_are_removed(path: Path, clock: StillClock) -> None:
     with closing(open_file(path, clock)) as history:
         keep_runs(history, 100, tasks=20)

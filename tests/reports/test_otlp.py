@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceResponse,
@@ -24,6 +25,7 @@ from requests.adapters import HTTPAdapter
 from paropt_exporter.errors import DeliveryError
 from paropt_exporter.events import Result, SlaRecord, Strategy
 from paropt_exporter.plan import Bounds, Plan, PlannedStage
+from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
 from paropt_exporter.reports.otlp import OtlpReport
 from support.event_samples import START
 from support.finished_runs import LIMIT, attempt, finished, stage
@@ -99,6 +101,14 @@ def test_commands_get_the_context_of_their_stages_span(collector: Collector, env
 def test_the_context_that_a_stage_sets_itself_stays() -> None:
     (planned,) = OtlpReport({}).prepare(plan("unit", TRACEPARENT="mine")).stages
     assert planned.env["TRACEPARENT"] == "mine"
+
+
+def test_span_of_a_stage_is_not_in_the_key_of_its_result() -> None:
+    """Each run has others, so no stage was skipped."""
+    (planned,) = OtlpReport({}).prepare(plan("unit", LEVEL="2")).stages
+    cached = replace(planned, cached=True)
+    assert build_command_environment(cached, {}) == {"TERM": "dumb", **planned.env}
+    assert select_keyed_variables(cached, {}) == {"TERM": "dumb", "LEVEL": "2"}
 
 
 def test_a_trace_that_is_not_sampled_stays_so(collector: Collector) -> None:

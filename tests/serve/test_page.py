@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
 from paropt_exporter.clock import SystemClock
-from paropt_exporter.events import SlaLimit
+from paropt_exporter.events import Result, SlaLimit
 from paropt_exporter.exposition.protection import ProtectionFile, ProtectionSource
 from paropt_exporter.history import History
 from paropt_exporter.metrics import LaneLabels
@@ -17,7 +18,7 @@ from paropt_exporter.serve.merging import LiveSeries
 from paropt_exporter.serve.messages import Registration
 from paropt_exporter.serve.page import ProjectView, ServePage
 from paropt_exporter.serve.registry import RegisteredProject, Registry
-from support.event_samples import run_ended, run_started, stage_ended
+from support.event_samples import START, run_ended, run_started, stage_ended
 from support.secured import web_config
 from support.serve_process import check_page, render_text, sum_series
 
@@ -48,6 +49,19 @@ def test_checkouts_of_two_branches_show_the_stages_of_both(tmp_path: Path) -> No
     page = render(record_checkout(tmp_path / "a", "lint", "unit"), record_checkout(tmp_path / "b", "lint", "docs"))
     runs = {stage: sum_series(page, "paropt_stage_runs_total", stage=stage) for stage in ("lint", "unit", "docs")}
     assert runs == {"lint": 2, "unit": 1, "docs": 1}
+
+
+def test_last_success_is_that_of_any_checkout(tmp_path: Path) -> None:
+    """An old checkout whose lane fails now must not hide the success of another one from an hour ago."""
+    old, other = record_checkout(tmp_path / "old", "lint"), record_checkout(tmp_path / "other", "lint")
+    for checkout, result, at in ((other, Result.SUCCESS, START + 1000), (old, Result.FAILURE, START + 4600)):
+        with closing(History(Path(checkout.registration.history), project="shop", clock=SystemClock())) as history:
+            history.observe(run_started("next", at=at))
+            history.observe(run_ended("next", at=at, result=result))
+    for order in ((old, other), (other, old)):
+        page = render(*order)
+        assert sum_series(page, "paropt_run_last_success_timestamp_seconds") == pytest.approx(START + 1000, abs=100)
+        assert sum_series(page, "paropt_run_last_completion_timestamp_seconds") >= START + 4600
 
 
 def test_page_has_the_stages_of_a_changed_config(tmp_path: Path) -> None:

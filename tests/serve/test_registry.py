@@ -334,6 +334,24 @@ def test_runs_that_are_removed_for_their_age_make_no_other_history(history: Path
     assert count_runs(project) == known + 1
 
 
+def test_long_history_is_not_that_of_a_deleted_checkout(folder: Path, tmp_path: Path) -> None:
+    """It no longer has the runs of the time at which the deleted one had only a few."""
+    long, short = (tmp_path / name / ".paropt" / "history.db" for name in ("long", "short"))
+    for history, at in ((long, START), (short, START + 100)):
+        with closing(History(history, project="shop", clock=SystemClock(), keep_runs=2)) as opened:
+            for number in range(4 if history is long else 1):
+                run_id = f"{history.parent.parent.name}-{number}"
+                opened.observe_all((run_started(run_id, at=at + number), run_ended(run_id, at=at + number)))
+    registry = Registry(folder)
+    registry.register(register(short, "fast"))
+    assert refresh_all(registry) == 1
+    shutil.rmtree(short.parent)
+    registry.register(register(long, "fast"))
+    assert refresh_all(registry) == 1
+    record_run(long, "next")
+    assert refresh_all(registry) == 2
+
+
 @pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("mounted", [False, True])
 def test_first_run_of_a_checkout_that_is_back_after_the_start_counts(

@@ -138,6 +138,15 @@ def test_an_endless_task_leaves_half_of_the_room_to_others(folder: Path) -> None
     assert output(folder, 1) == b"x" * 200_000
 
 
+def test_failure_is_in_a_log_that_much_output_has_filled(folder: Path) -> None:
+    """It looked as if nothing had failed, since its result found no room."""
+    logs = begun(folder)
+    for number in range(100):
+        write(logs, b"y" * 50_000, number=number)
+        logs.observe(task(number=number, result=Result.FAILURE if number == 99 else Result.SUCCESS))
+    assert [each.task for each in attempts(folder) if each.failed] == [99]
+
+
 @given(st.lists(st.lists(st.integers(0, 9000), max_size=6), max_size=30), st.integers(1, 20_000))
 def test_a_run_never_takes_more_than_its_bound(
     tmp_path_factory: pytest.TempPathFactory, outputs: list[list[int]], bound: int
@@ -158,8 +167,8 @@ def test_a_new_run_removes_the_oldest_logs_to_stay_within_the_total(folder: Path
     runs = [f"20261128T10111{number}-0a1b2c" for number in range(5)]
     for run_id in runs:
         logs = begun(folder, run_id, limits)
-        write(logs, *[b"y" * 45_000] * 2)
-        write(logs, *[b"y" * 45_000] * 2, stage="other")
+        for stage in ("lint", "unit", "docs"):
+            write(logs, *[b"y" * 45_000] * 2, stage=stage)
         logs.observe(run_ended(run_id))
     assert list_runs(folder) == runs[-3:]
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 300_000

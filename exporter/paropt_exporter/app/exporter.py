@@ -23,7 +23,6 @@ from paropt_exporter.engine.pool_sizes import get_pool_names
 from paropt_exporter.engine.workers import PoolWorkers
 from paropt_exporter.errors import EXIT_FAILED, HistoryError, join_names
 from paropt_exporter.events import RunRecord
-from paropt_exporter.executors.base import PROFILES_NAME
 from paropt_exporter.executors.commands import supervisor_client
 from paropt_exporter.history import History
 from paropt_exporter.metrics import Metrics
@@ -88,7 +87,7 @@ class Exporter:
         self._clock = clock
         self._logs = parts.open_task_logs(config, history, clock)
         self._workers = PoolWorkers(
-            config.history_path.with_name(PROFILES_NAME),
+            parts.find_profiles(config),
             logs=setup.screen.add_live_output(self._logs),
             open_cluster=parts.build_cluster_opener(config, lambda: setup.signals.number),
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from paropt_exporter import files
 from paropt_exporter.app.request import Request, Screen
 from paropt_exporter.autoscaling.control_socket import ControlSocket, open_control_socket
 from paropt_exporter.autoscaling.host_readings import HostReadings
@@ -24,6 +25,7 @@ from paropt_exporter.engine.pool_sizes import get_pool_names
 from paropt_exporter.errors import Interrupted, UsageError
 from paropt_exporter.events import QueryCounts, Strategy
 from paropt_exporter.executors import procfs
+from paropt_exporter.executors.base import PROFILES_NAME
 from paropt_exporter.exposition import deliveries, listeners
 from paropt_exporter.exposition.deliveries import Sinks
 from paropt_exporter.exposition.endpoint import Endpoint, NoEndpoint
@@ -85,6 +87,11 @@ def open_history(config: Config, clock: Clock, *, instance: str = "") -> History
         keep_seconds=keep.age,
         keep_bytes=keep.size,
     )
+
+
+def find_profiles(config: Config) -> Path:
+    """Return the file with the profiles of functions."""
+    return files.find_beside(config.history_path, PROFILES_NAME)
 
 
 def open_redirected_output() -> RedirectedOutput:

@@ -42,6 +42,11 @@ LARGEST_ENTRY_BYTES = 1 << 24
 LARGEST_NOTE_BYTES = 1 << 16
 LARGEST_TEXT_BYTES = 1 << 26  # of a kept output or a list of files
 _LAYOUT = "v1"
+# With them, stages' patterns, git and backups leave the store out, which CI systems want to have in the project.
+_MARKS = {
+    ".gitignore": "# Made by paropt-exporter.\n*\n",
+    "CACHEDIR.TAG": "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of paropt-exporter: https://bford.info/cachedir/\n",
+}
 _CHUNK_BYTES = 1 << 20
 _SECRET_BYTES = 32
 # a use is recorded at most once an hour: this orders files well enough, and most hits write nothing
@@ -109,6 +114,11 @@ class Store:
         except OSError as error:
             raise StoreUnusable(_describe("the cache is not used", error, self.folder) + _OTHER_FOLDER) from None
         self.check_access()
+        for name, content in _MARKS.items():
+            path = self.folder / _LAYOUT / name
+            if not os.path.lexists(path):
+                with suppress(OSError):  # a read-only store still serves hits
+                    files.replace_file(path, content.encode(), mode=files.PRIVATE_FILE)
 
     def check_access(self) -> None:
         """Raise StoreUnusable if other users may write to a folder of the store that exists."""

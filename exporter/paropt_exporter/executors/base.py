@@ -26,7 +26,7 @@ CALL_POOLS = frozenset({THREADS, PROCESSES})  # they run Python calls on this ho
 
 SHUTDOWN_MESSAGE = "cannot schedule new futures after shutdown"  # as CPython's executors say
 
-PROFILES_NAME = "functions.json"  # the file of call profiles, beside a project's history
+PROFILES_NAME = "functions.json"  # the file of call profiles, in `.paropt`
 
 REPORT_PATH = "@paropt-report@"  # in the environment of a remote command: a temporary file of its host
 

@@ -28,6 +28,7 @@ from paropt_exporter.events import Result, Scope
 from paropt_exporter.families import FAMILIES
 from paropt_exporter.history.database import build_unreadable_error, open_empty, open_for_reading
 from paropt_exporter.history.repair import FIRST_BYTES
+from paropt_exporter.history.retention import FORMER_INSTANCES
 from paropt_exporter.history.values import (
     to_count,
     to_number,
@@ -117,9 +118,10 @@ def read_source(path: Path, project: str) -> Source:
 def merge_sources(connection: sqlite3.Connection, project: str, sources: Sequence[Source]) -> Merged:
     """Add the sources to a history, in the caller's transaction. Durations that its own shards measured now count."""
     own = _load_last_runs(connection, project)
+    former = _load_former_instances(connection, project)
     new = _insert_runs(connection, project, sources)
     connection.execute("UPDATE runs SET merged = 1 WHERE project = ?", (project,))
-    _merge_totals(connection, sources)
+    _merge_totals(connection, sources, new, former)
     _merge_latest(connection, project, sources, new, own)
     return Merged(runs=len(new), items=_merge_items(connection, project, sources))
 
@@ -392,14 +394,33 @@ def _rank_family(rows: Iterable[Row]) -> list[tuple[str, float]]:
     return sorted((to_text(row["item"]), to_number(row["seconds"])) for row in rows)
 
 
-def _merge_totals(connection: sqlite3.Connection, sources: Sequence[Source]) -> None:
+def _load_former_instances(connection: sqlite3.Connection, project: str) -> frozenset[str]:
+    """Return the instances that have runs, but whose totals have been joined."""
+    query = """
+    SELECT DISTINCT instance FROM runs WHERE project = :project AND ended_ts IS NOT NULL
+      EXCEPT SELECT instance FROM totals WHERE project = :project
+    """
+    return frozenset(to_text(instance) for (instance,) in connection.execute(query, {"project": project}))
+
+
+def _merge_totals(
+    connection: sqlite3.Connection, sources: Sequence[Source], new: frozenset[str], former: frozenset[str]
+) -> None:
+    """Take the largest totals of each instance.
+
+    Instances without new runs are left out if the history has joined their totals (`former`). Of a source with the same
+    past, the joined totals are left out, since the history has them, joined or not.
+    """
     statement = """
     INSERT INTO totals (project, instance, family, labels, part, value)
       VALUES (:project, :instance, :family, :labels, :part, :value)
     ON CONFLICT (project, family, instance, labels, part) DO UPDATE SET value = max(value, excluded.value)
     """
     for source in sources:
-        connection.executemany(statement, source.totals)
+        came = {run["instance"] for run in source.runs if run["run_id"] in new}
+        has_same_past = any(run["run_id"] not in new for run in source.runs)
+        left_out = former - came | ({FORMER_INSTANCES} if has_same_past else set())
+        connection.executemany(statement, [row for row in source.totals if row["instance"] not in left_out])
 
 
 def _merge_latest(

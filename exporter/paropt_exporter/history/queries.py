@@ -79,9 +79,11 @@ def load_totals(connection: sqlite3.Connection, project: str, instance: str | No
     buckets: dict[SeriesKey, list[float]] = {}
     sums: dict[SeriesKey, float] = defaultdict(float)
     query = "SELECT family, labels, part, value FROM totals WHERE project = :project"
-    if instance is not None:
-        query += " AND instance = :instance"
-    for family, labels, part, value in connection.execute(query, {"project": project, "instance": instance}):
+    if instance is not None:  # with the families, it is found by the index
+        query += " AND family IN (SELECT value FROM json_each(:families)) AND instance = :instance"
+    names = plain_json.dumps([family.name for family in families.FAMILIES])
+    values = {"project": project, "families": names, "instance": instance}
+    for family, labels, part, value in connection.execute(query, values):
         key = (to_text(family), to_texts(labels))
         if part == rows.COUNTER:
             counters[key] += to_number(value)
@@ -104,8 +106,8 @@ def load_stage_cpu_totals(
     connection: sqlite3.Connection, project: str, instance: str
 ) -> Mapping[tuple[str, ...], float]:
     """Return the CPU totals of an instance's stages, by (lane, stage), without attempts that have not ended."""
-    totals = _load_cpu_totals(connection, project)
-    return {place: value for (of_instance, place), value in totals.items() if of_instance == instance}
+    totals = _load_cpu_totals(connection, project, instance)
+    return {place: value for (_, place), value in totals.items()}
 
 
 def load_shown_cpu(connection: sqlite3.Connection, project: str) -> Mapping[tuple[str, ...], float]:
@@ -130,10 +132,15 @@ def load_shown_cpu(connection: sqlite3.Connection, project: str) -> Mapping[tupl
     return shown
 
 
-def _load_cpu_totals(connection: sqlite3.Connection, project: str) -> dict[tuple[str, tuple[str, ...]], float]:
-    """Return the CPU totals of stages, by instance and (lane, stage)."""
-    query = "SELECT instance, labels, value FROM totals WHERE project = ? AND family = ? AND part = ?"
-    found = connection.execute(query, (project, families.STAGE_CPU.name, rows.COUNTER))
+def _load_cpu_totals(
+    connection: sqlite3.Connection, project: str, instance: str | None = None
+) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Return the CPU totals of stages, by instance and (lane, stage); of one instance, or of all (None)."""
+    query = "SELECT instance, labels, value FROM totals WHERE project = :project AND family = :family AND part = :part"
+    if instance is not None:
+        query += " AND instance = :instance"
+    values = {"project": project, "family": families.STAGE_CPU.name, "part": rows.COUNTER, "instance": instance}
+    found = connection.execute(query, values)
     return {(to_text(instance), to_texts(labels)): to_number(value) for instance, labels, value in found}
 
 
@@ -174,14 +181,17 @@ def load_sequences(connection: sqlite3.Connection, project: str, run_ids: Sequen
 
 
 def has_held_run(connection: sqlite3.Connection, project: str, run: LastRun) -> bool:
-    """Return whether the project has this run, or may have had it before it was removed."""
+    """Return whether the project has this run, or may have had it before it was removed.
+
+    Runs are removed oldest first, so the first one that is left of those after it began later.
+    """
     if connection.execute("SELECT 1 FROM runs WHERE project = ? AND run_id = ?", (project, run.run_id)).fetchone():
         return True
-    last = load_last_run(connection, project)
-    if last is None or last.sequence <= run.sequence:
+    query = "SELECT sequence, started_ts FROM runs WHERE project = ? AND sequence >= ? ORDER BY sequence LIMIT 1"
+    following = connection.execute(query, (project, run.sequence)).fetchone()
+    if following is None or following[0] == run.sequence:
         return False
-    other = "SELECT 1 FROM runs WHERE project = ? AND sequence = ?"
-    return connection.execute(other, (project, run.sequence)).fetchone() is None
+    return to_timestamp(following[1]) >= run.started_timestamp_seconds
 
 
 def load_run_ids(connection: sqlite3.Connection, project: str, *, after: int, limit: int) -> tuple[str, ...]:

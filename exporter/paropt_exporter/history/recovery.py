@@ -27,7 +27,8 @@ class InterruptedRun(Struct, frozen=True, kw_only=True):
 def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: str) -> InterruptedRun | None:
     """End a run as cancelled, in the caller's transaction; return None if another process has ended it.
 
-    Its last event counts as its end, since the real one is unknown. Its running tasks have no record.
+    Its last event counts as its end, since the real one is unknown. Its running tasks have no record. Runs that began
+    before its death may have ended since, and their last values stay.
     """
     query = """
     SELECT lane, strategy, started_ts, seen_ts, planned, partial, shard, split, instance FROM runs
@@ -39,8 +40,10 @@ def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: st
     lane, strategy, planned, instance = to_text(row[0]), Strategy(row[1]), to_texts(row[4]), to_text(row[8])
     started, seen = to_timestamp(row[2]), to_timestamp(row[3])
     stages = tuple(_iter_stage_records(connection, run_id, lane, planned=planned, seen_seconds=seen))
+    ended_since = _load_stages_ended_since(connection, project, lane, seen)
     for stage in stages:
-        rows.write_events(connection, project, instance, (stage,), seen)
+        is_last = stage.stage not in ended_since
+        rows.write_events(connection, project, instance, (stage,), seen, sets_last_values=is_last)
     total, warned, broken = _load_reached_limit(connection, run_id, None)
     run = RunRecord(
         run_id=run_id,
@@ -61,8 +64,25 @@ def end_interrupted_run(connection: sqlite3.Connection, project: str, run_id: st
         partial=bool(row[5]),
         shard=to_shard(row[6], row[7]),
     )
-    rows.write_events(connection, project, instance, (run,), seen)
+    is_last = not _has_lane_ended_since(connection, project, lane, seen)
+    rows.write_events(connection, project, instance, (run,), seen, sets_last_values=is_last)
     return _build_interrupted(run)
+
+
+def _load_stages_ended_since(connection: sqlite3.Connection, project: str, lane: str, seconds: float) -> set[str]:
+    """Return the stages of other runs of a lane that have ended since a moment of wall time."""
+    query = """
+    SELECT stage FROM runs CROSS JOIN stages USING (run_id)
+      WHERE project = :project AND lane = :lane AND (ended_ts IS NULL OR ended_ts > :seconds)
+        AND stages.result IS NOT NULL AND stages.started_ts + stages.duration > :seconds
+    """
+    found = connection.execute(query, {"project": project, "lane": lane, "seconds": seconds})
+    return {to_text(stage) for (stage,) in found}
+
+
+def _has_lane_ended_since(connection: sqlite3.Connection, project: str, lane: str, seconds: float) -> bool:
+    query = "SELECT 1 FROM runs WHERE project = ? AND lane = ? AND ended_ts > ? LIMIT 1"
+    return connection.execute(query, (project, lane, seconds)).fetchone() is not None
 
 
 def _build_interrupted(run: RunRecord) -> InterruptedRun:

@@ -7,17 +7,16 @@ effect.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 from itertools import chain, islice
 
 from msgspec import Struct
 
-from paropt_exporter import families
+from paropt_exporter import families, plain_json
 
 KEEP_ITEMS_SECONDS = 90 * 86_400.0  # an item that has not run for a quarter of a year was deleted or renamed
 KEEP_DECISIONS = 10_000  # of all runs together; a busy controller makes several per minute
 MOST_INSTANCES = 100  # with totals of their own, which a name for each CI job would add without an end
-_FORMER_INSTANCES = "former instances"
+FORMER_INSTANCES = "former instances"
 MOST_PORTIONS = 10  # at the end of a run: 1,000 small runs take 0.1 s
 RUNS_OF_A_PORTION = 100
 _DECISIONS_OF_A_PORTION = 500
@@ -49,8 +48,9 @@ class _Run(Struct, frozen=True):
 def remove_portion(connection: sqlite3.Connection, project: str, limits: Limits, now_seconds: float) -> bool:
     """Remove the oldest rows beyond the limits, in the caller's transaction; return whether there may be more.
 
-    Last values and sums of totals stay. So do the last run of each lane, if only the size is exceeded, and runs that
-    have not ended. `now_seconds` is wall time.
+    The size is that of the file, so runs of other projects count for it, too. Last values and sums of totals stay. So
+    do the last run of each lane, if only the size is exceeded, and runs that have not ended. `now_seconds` is wall
+    time.
     """
     oldest_seconds = now_seconds - limits.age_seconds if limits.age_seconds is not None else 0.0
     oldest = _load_oldest(connection, project)
@@ -61,8 +61,8 @@ def remove_portion(connection: sqlite3.Connection, project: str, limits: Limits,
         if run.ended and (place < excess or run.started_seconds < oldest_seconds)
     ]
     if not expired and _is_too_large(connection, limits):
-        expired = _choose_for_size(connection, project, oldest)
-        _remove_decisions_until(connection, project, expired)
+        expired = _choose_for_size(connection)
+        _remove_decisions_until(connection, expired)
     _remove_runs(connection, expired)
     for table in ("items", "shard_items"):
         connection.execute(
@@ -120,12 +120,22 @@ def _count_runs(connection: sqlite3.Connection, project: str) -> int:
     return int(connection.execute("SELECT count(*) FROM runs WHERE project = ?", (project,)).fetchone()[0])
 
 
-def _choose_for_size(connection: sqlite3.Connection, project: str, oldest: Iterable[_Run]) -> list[str]:
-    """Return the oldest tenth of the runs, without the last one of each lane."""
+def _choose_for_size(connection: sqlite3.Connection) -> list[str]:
+    """Return the oldest tenth of the runs of all projects, without the last one of each lane.
+
+    If the project was renamed, the file may be full of runs of its old name.
+    """
+    from heapq import merge  # here: few files are too large
+
     last = "SELECT run_id FROM runs WHERE project = ? AND lane = ? ORDER BY sequence DESC LIMIT 1"
-    spared = {connection.execute(last, (project, lane)).fetchone()[0] for lane in list_lanes(connection, project)}
-    most = 1 + _count_runs(connection, project) // _SIZE_DIVISOR
-    return [run.run_id for run in islice((run for run in oldest if run.ended and run.run_id not in spared), most)]
+    projects = [project for (project,) in connection.execute("SELECT DISTINCT project FROM runs").fetchall()]
+    places = [(project, lane) for project in projects for lane in list_lanes(connection, project)]
+    spared = {connection.execute(last, place).fetchone()[0] for place in places}
+    # Each project's runs stay in their order, since a clock may have jumped.
+    oldest = merge(*(_load_oldest(connection, project) for project in projects), key=lambda run: run.started_seconds)
+    tenth = 1 + sum(_count_runs(connection, project) for project in projects) // _SIZE_DIVISOR
+    removable = (run.run_id for run in oldest if run.ended and run.run_id not in spared)
+    return [*islice(removable, min(tenth, RUNS_OF_A_PORTION))]
 
 
 def _is_too_large(connection: sqlite3.Connection, limits: Limits) -> bool:
@@ -144,12 +154,12 @@ def _remove_runs(connection: sqlite3.Connection, run_ids: list[str]) -> None:
         )  # fmt: skip
 
 
-def _remove_decisions_until(connection: sqlite3.Connection, project: str, run_ids: list[str]) -> None:
-    """Remove the decisions of these runs and all earlier decisions."""
+def _remove_decisions_until(connection: sqlite3.Connection, run_ids: list[str]) -> None:
+    """Remove the decisions of these runs and all earlier decisions of their projects."""
     marks = ", ".join("?" * len(run_ids))
-    connection.execute(
-        f"DELETE FROM decisions WHERE project = ? AND id <= (SELECT max(id) FROM decisions WHERE run_id IN ({marks}))",  # nosec B608 # marks alone
-        (project, *run_ids),
+    last = f"SELECT project, max(id) FROM decisions WHERE run_id IN ({marks}) GROUP BY project"  # nosec B608 # marks alone
+    connection.executemany(
+        "DELETE FROM decisions WHERE project = ? AND id <= ?", connection.execute(last, run_ids).fetchall()
     )
 
 
@@ -164,24 +174,25 @@ def _remove_old_decisions(connection: sqlite3.Connection, project: str, oldest_s
 
 def _join_former_instances(connection: sqlite3.Connection, project: str) -> None:
     """Join the totals of all instances but the last ones, so that sums over the instances do not fall."""
-    query = """
-    SELECT DISTINCT totals.instance FROM totals
+    values = {"project": project, "family": families.RUNS.name, "former": FORMER_INSTANCES, "most": MOST_INSTANCES}
+    named = "SELECT DISTINCT instance FROM totals WHERE project = :project AND family = :family AND instance <> :former"
+    if len(connection.execute(named, values).fetchall()) <= MOST_INSTANCES:
+        return  # the query below reads all runs
+    query = f"""
+    SELECT instance FROM ({named})
       LEFT JOIN (SELECT instance, max(sequence) AS sequence FROM runs WHERE project = :project GROUP BY instance)
         AS last USING (instance)
-      WHERE project = :project AND family = :family AND totals.instance <> :former
       ORDER BY last.sequence DESC LIMIT -1 OFFSET :most
-    """
-    values = {"project": project, "family": families.RUNS.name, "former": _FORMER_INSTANCES, "most": MOST_INSTANCES}
-    for (instance,) in connection.execute(query, values).fetchall():
-        connection.execute(
-            """
-            INSERT INTO totals (project, family, instance, labels, part, value)
-              SELECT project, family, ?, labels, part, value FROM totals WHERE project = ? AND instance = ?
-              ON CONFLICT (project, family, instance, labels, part) DO UPDATE SET value = value + excluded.value
-            """,
-            (_FORMER_INSTANCES, project, instance),
-        )
-        connection.execute("DELETE FROM totals WHERE project = ? AND instance = ?", (project, instance))
+    """  # nosec B608 # literals
+    names = plain_json.dumps([instance for (instance,) in connection.execute(query, values)])
+    chosen = "WHERE project = :project AND instance IN (SELECT value FROM json_each(:names))"
+    statement = f"""
+    INSERT INTO totals (project, family, instance, labels, part, value)
+      SELECT project, family, :former, labels, part, sum(value) FROM totals {chosen} GROUP BY family, labels, part
+      ON CONFLICT (project, family, instance, labels, part) DO UPDATE SET value = value + excluded.value
+    """  # nosec B608 # literals
+    connection.execute(statement, {"project": project, "former": FORMER_INSTANCES, "names": names})
+    connection.execute(f"DELETE FROM totals {chosen}", {"project": project, "names": names})  # nosec B608 # literals
 
 
 def _read_pragma(connection: sqlite3.Connection, name: str) -> int:

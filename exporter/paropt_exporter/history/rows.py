@@ -107,9 +107,15 @@ def apply_delta(connection: sqlite3.Connection, project: str, instance: str, del
 
 
 def write_events(
-    connection: sqlite3.Connection, project: str, instance: str, events: Sequence[Event], now_seconds: float
+    connection: sqlite3.Connection,
+    project: str,
+    instance: str,
+    events: Sequence[Event],
+    now_seconds: float,
+    *,
+    sets_last_values: bool = True,
 ) -> None:
-    """Write the rows, totals and last values of an instance's events.
+    """Write the rows, totals and, unless a later run has set them, last values of an instance's events.
 
     `now_seconds`: the wall time at which their run is alive.
     """
@@ -121,6 +127,8 @@ def write_events(
         if not isinstance(event, StageStarted) or (event.run_id, event.stage) not in ended:
             _write_row(connection, project, instance, event, now_seconds, choose_item_table)
         delta.add_event(event)
+    if not sets_last_values:
+        delta.values.clear()
     apply_delta(connection, project, instance, delta)
     for event in events:
         if isinstance(event, StageRecord):

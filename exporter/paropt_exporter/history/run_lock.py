@@ -6,12 +6,18 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from paropt_exporter import files
+from paropt_exporter.events import RUN_ID
 
 _SUFFIX = ".lock"
 _OLD_SECONDS = 3600.0  # a run locks its file within milliseconds
+
+
+def find_lock_folder(history: Path) -> Path:
+    """Return the folder of the locks of a history's runs."""
+    return files.find_beside(history, "runs")
 
 
 class RunLocks:
@@ -99,14 +105,16 @@ class RunLocks:
     def remove_old(self, now_seconds: float) -> None:
         """Remove the files of dead runs without a record: a kill may come between the lock and the record.
 
-        A file without a lock may be that of a run that is about to begin, so only old ones are removed. `now_seconds`
-        is wall time.
+        A file without a lock may be that of a run that is about to begin, so only old ones are removed; files of other
+        names stay. `now_seconds` is wall time.
         """
         with suppress(OSError), os.scandir(self._folder) as entries:
             for entry in entries:
-                run_id = unquote(entry.name.removesuffix(_SUFFIX))
+                run_id = entry.name.removesuffix(_SUFFIX)
+                if run_id == entry.name or not RUN_ID.fullmatch(run_id):
+                    continue
                 is_old = entry.stat(follow_symlinks=False).st_mtime < now_seconds - _OLD_SECONDS
-                if is_old and entry.name == self._path(run_id).name and not self.is_alive(run_id):
+                if is_old and not self.is_alive(run_id):
                     self.remove(run_id)
 
     def _path(self, run_id: str) -> Path:

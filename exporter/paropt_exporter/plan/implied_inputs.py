@@ -47,13 +47,13 @@ _JAVASCRIPT_SETTINGS = {
     ),
     "prettier": (
         *_join("prettier.config"), ".prettierrc", *_join(".prettierrc", endings=(*_DATA, *_SCRIPTS, "json5", "toml")),
-        ".prettierignore", ".editorconfig",
+        ".prettierignore", ".gitignore", ".editorconfig",
     ),
     "stylelint": (
         *_join("stylelint.config"), ".stylelintrc", *_join(".stylelintrc", endings=(*_DATA, *_SCRIPTS)),
         ".stylelintignore",
     ),
-    "tsc": ("tsconfig.json",), "biome": ("biome.json", "biome.jsonc"), "oxlint": (".oxlintrc.json",),
+    "tsc": ("tsconfig.json",), "biome": ("biome.json", "biome.jsonc"), "oxlint": (".oxlintrc.json", ".gitignore"),
     "jest": (*_join("jest.config"), "jest.config.json", *_join("babel.config")),
     "vitest": _join("vitest.config", "vite.config"),
 }  # fmt: skip
@@ -70,12 +70,15 @@ _PROGRAM_FILES = {
     "uv": ("uv.lock", "uv.toml"), "poetry": ("poetry.lock",), "pdm": ("pdm.lock",), "hatch": ("hatch.toml",),
     "pipenv": ("Pipfile", "Pipfile.lock"), "pixi": ("pixi.toml", "pixi.lock"),
     **{tool: (*names, "package.json") for tool, names in _JAVASCRIPT_SETTINGS.items()},
+    # By these files, they leave out some of those that they would find.
+    **dict.fromkeys(("ruff", "ty", "pyrefly", "rg"), (".gitignore", ".ignore")), "black": (".gitignore",),
+    "typos": (".gitignore", ".ignore", *_join("typos", "_typos", ".typos", endings=("toml",))),
     "clang-format": (".clang-format", ".clang-format-ignore"), "clang-tidy": (".clang-tidy",),
     "codespell": (".codespellrc",), "golangci-lint": _join(".golangci", endings=(*_DATA, "toml")),
     "hadolint": _join(".hadolint", endings=_DATA[1:]), "markdownlint": (".markdownlintrc", *_MARKDOWNLINT),
     "markdownlint-cli2": (*_join(".markdownlint-cli2", endings=("jsonc", "yaml")), *_MARKDOWNLINT),
     "rubocop": (".rubocop.yml",), "shellcheck": (".shellcheckrc",), "sqlfluff": (".sqlfluff",),
-    "typos": _join("typos", "_typos", ".typos", endings=("toml",)), "vale": (".vale.ini",),
+    "vale": (".vale.ini",),
     "yamllint": (".yamllint", *_join(".yamllint", endings=_DATA[1:])),
 }  # fmt: skip
 _WORD = compile_later(r"[^\s;&|()<>\"'`$=:,@]+")

@@ -19,11 +19,12 @@ STANDARD = (
 )  # fmt: skip
 # The output of a command is not a terminal, even if the exporter's is.
 _FIXED = {"TERM": "dumb"}
-# They contain paths that differ between checkouts and runs. The programs on PATH are in the key as the stage's tools.
+# They contain paths or ids that differ between checkouts and runs. The programs on PATH are in the key as the stage's
+# tools.
 UNKEYED = frozenset(
     {
         "PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "TMPDIR", "XDG_RUNTIME_DIR", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS",
-        "PAROPT_RUN", "PAROPT_COMMAND",
+        "PAROPT_RUN", "PAROPT_COMMAND", "TRACEPARENT",
     }
 )  # fmt: skip
 
@@ -36,7 +37,7 @@ _FLAGS_OF_A_RUN = compile_later(
 _DEFINITIONS = compile_later(r"(?<!\S)--(?!\S)")  # before the variables of make's command line
 
 # added by the exporter to any stage
-_ADDED = frozenset({"PATH", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS"})
+_ADDED = frozenset({"PATH", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLAGS", "TRACEPARENT"})
 
 
 def build_command_environment(stage: PlannedStage, environ: Mapping[str, str]) -> dict[str, str]:

@@ -41,6 +41,7 @@ _BUCKETS = len(families.BUCKETS_SECONDS) + 1
 _KEPT_SECONDS = 7 * 86_400.0  # how long a registration outlives its history, which may be on a disk that is not mounted
 _MOST_DELETED = 100  # checkouts of a project: each takes 100 KB of memory, and 0.1 ms of each page after a run
 _MOST_RUN_IDS = 1000  # of a checkout, by which a copy of its runs is known; an older state is known by its time
+_TIMESTAMP = "_timestamp_seconds"  # at the end of a family's name
 _TRIES = 3  # to read a history without a log that a run changes meanwhile
 
 _Stamp = (
@@ -305,7 +306,10 @@ def refresh_checkouts(checkouts: Sequence[RegisteredProject]) -> None:
 
 
 def merge_last(values: Sequence[StoredValues]) -> LastValues:
-    """Return each lane's last values, from the checkout in which it ended last."""
+    """Return each lane's last values, from the checkout in which it ended last, and the latest of all timestamps.
+
+    A run that fails leaves the time of its checkout's last success as it was, and another one may have succeeded since.
+    """
     ended: dict[str, float] = {}
     gauges: dict[SeriesKey, float] = {}
     for each in values:
@@ -317,7 +321,9 @@ def merge_last(values: Sequence[StoredValues]) -> LastValues:
         newer = {lane for lane, moment in lanes.items() if moment >= ended.get(lane, 0.0)}
         ended.update((lane, lanes[lane]) for lane in newer)
         for key, number in each.last.gauges.items():
-            if key not in gauges or (key[1][:1] and key[1][0] in newer):
+            if key[0].endswith(_TIMESTAMP):
+                gauges[key] = max(number, gauges.get(key, 0.0))
+            elif key not in gauges or (key[1][:1] and key[1][0] in newer):
                 gauges[key] = number
     return LastValues(gauges=gauges)
 

@@ -16,14 +16,13 @@ from msgspec import Struct
 
 from paropt_exporter import files, plain_json
 from paropt_exporter.clock import Clock
-from paropt_exporter.events import Event, RunRecord, RunStarted, TaskRecord
-from paropt_exporter.lazy_patterns import compile_later
+from paropt_exporter.events import RUN_ID, Event, RunRecord, RunStarted, TaskRecord
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".log"
-_OURS = compile_later(r"\d{8}T\d{6}-[0-9a-f]{6}")  # a run's id; it begins with the time, so names sort by age
 _MOST_LOGS = 5_000  # each start of a run looks at all of them, which takes 6 µs of CPU time for each
+_RESULTS_DIVISOR = 8  # an eighth of a log is for the beginnings and results of attempts, which take some 300 bytes each
 _LARGEST_TAIL = 256 * 1024  # bytes: as much of a long output's end as is kept in memory anyway
 
 
@@ -38,9 +37,7 @@ class LogLimits(Struct, frozen=True, kw_only=True):
 
 def find_log_folder(history: Path) -> Path:
     """Return where the logs of a project with this history are: `.paropt/logs`, or beside another file."""
-    if history.parent.name == files.OWN_FOLDER:
-        return history.with_name("logs")
-    return history.with_name(f"{history.name}.logs")
+    return files.find_beside(history, "logs")
 
 
 class LogFolder:
@@ -86,8 +83,8 @@ class TaskLogs:
         RunStarted -> new file    open_sink -> AttemptLog.write -> file    TaskRecord -> result    RunRecord -> end
 
     Guarantees: a run's file has at most `limits.run_bytes`, and an attempt's output at most half of the room that the
-    others leave; of longer output the beginning and the end are kept. The first error of the disk is logged and ends
-    the log of the run, without other effects. Any thread may write.
+    others leave; of longer output the beginning and the end are kept. Output leaves room for the results of attempts.
+    The first error of the disk is logged and ends the log of the run, without other effects. Any thread may write.
     """
 
     def __init__(self, folder: LogFolder) -> None:
@@ -173,8 +170,9 @@ class _RunLog:
 
     def compute_share_bytes(self, kept_bytes: int) -> int:
         """Return how many bytes of an attempt's output fit: half of the room that the others leave."""
+        limit_bytes = self._limit_bytes - self._limit_bytes // _RESULTS_DIVISOR
         with self._lock:
-            return max(0, self._limit_bytes - self._size_bytes + kept_bytes) // 2
+            return max(0, limit_bytes - self._size_bytes + kept_bytes) // 2
 
     def write(self, values: dict[str, object], payload: bytes = b"") -> None:
         """Append a frame; the first error ends the log."""
@@ -288,7 +286,7 @@ def _iter_logs(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name.removesuffix(SUFFIX)
-            if name == entry.name or not _OURS.fullmatch(name) or not entry.is_file(follow_symlinks=False):
+            if name == entry.name or not RUN_ID.fullmatch(name) or not entry.is_file(follow_symlinks=False):
                 continue
             try:  # not `suppress`, which takes as long as the rest of the loop
                 state = entry.stat(follow_symlinks=False)
