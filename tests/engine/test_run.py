@@ -489,6 +489,33 @@ def test_planned_skip_is_no_failure_and_its_dependents_run() -> None:
     assert record.result is Result.SUCCESS
 
 
+@pytest.mark.parametrize("result", [Result.SUCCESS, Result.FAILURE])
+def test_dependents_of_a_planned_skip_wait_for_the_stages_that_it_needs(result: Result) -> None:
+    """As of a deployment that needs tests of changed files, of which there are none, and that need a build."""
+    skipped = [stage(name, tasks=0, skip="no items", needs=(need,)) for name, need in (("b", "a"), ("c", "b"))]
+    bench = Bench(plan(stage("d", needs=("c",)), *skipped, stage("a")), {"a": [Script(seconds=5, result=result)]})
+    record = bench.run()
+    if result is Result.SUCCESS:
+        assert bench.starts == {"a": 0.0, "d": 5.0}
+        assert stages_of(record)["c"] == ("skip", "no items")
+        assert record.result is Result.SUCCESS
+    else:
+        assert bench.starts == {"a": 0.0}
+        assert [stages_of(record)[name] for name in "bcd"] == [("skip", f"needs {need}") for need in "abc"]
+
+
+def test_planned_skip_that_is_wound_down_with_the_end_of_its_need_ends_once() -> None:
+    bench = Bench(plan(stage("a"), stage("b", tasks=0, skip="no items", needs=("a",)), stage("c", needs=("b",))))
+
+    def end_and_wind_down() -> None:
+        bench.workers.attempts[0].end(Result.SUCCESS)
+        bench.engine.wind_down(frozenset(), "files changed")
+
+    bench.inbox.at(0.5, end_and_wind_down)
+    skip = ("skip", "files changed")
+    assert stages_of(bench.run()) == {"a": ("success", ""), "b": skip, "c": skip}
+
+
 def test_stage_without_its_items_ends_as_an_error() -> None:
     bench = Bench(plan(stage("a", tasks=0, fault="items: command exit 2"), stage("b", needs=("a",))))
     record = bench.run()

@@ -263,9 +263,7 @@ class Run:
     # Starting
 
     def _prepare_stage(self, state: StageState, now: float) -> None:
-        if state.plan.skip:
-            self._close_stage(state, Result.SKIP, state.plan.skip)
-        elif state.plan.fault:
+        if state.plan.fault:
             self._close_stage(state, Result.ERROR, state.plan.fault)
             self._fail_fast(state)
         else:
@@ -286,6 +284,7 @@ class Run:
             self._skip_unstarted_stages(self._stop_request.reason)
             return
         self._skip_stages_with_failed_needs()
+        self._close_planned_skips()
         startable = self._open_stages.startable()
         if self._cache is not None:
             self._cache.look_up(startable)
@@ -357,6 +356,11 @@ class Run:
         while lost := self._open_stages.pop_lost():
             state, needs = lost
             self._close_stage(state, Result.SKIP, f"needs {', '.join(needs)}")
+
+    def _close_planned_skips(self) -> None:
+        """Close them only after their needs, since stages that need a skipped one need these, too."""
+        while (state := self._open_stages.pop_skippable()) is not None:
+            self._close_stage(state, Result.SKIP, state.plan.skip)
 
     # Messages
 
