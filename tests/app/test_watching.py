@@ -285,6 +285,26 @@ def test_stages_skipped_behind_a_failed_one_run_again_with_it(tmp_path: Path) ->
     assert watch.choose_next() == ("a", "b", "c", "d")  # not `last`: `other` has not passed
 
 
+def test_stage_skipped_for_a_need_of_a_stage_that_had_passed_runs_again_with_it(tmp_path: Path) -> None:
+    """Of a -> b -> c, only a and c ran, and a failed."""
+    needs = {"a": "", "b": "a", "c": "b"}
+    stages = "".join(
+        f"  - {{number: {number}, name: {name}, run: 'true', needs: [{wanted}], inputs: [{name}.txt]}}\n"
+        for number, (name, wanted) in enumerate(needs.items(), 1)
+    )
+    (tmp_path / "paropt.yml").write_text(f"stages:\n{stages}")
+    watch = make_watch(tmp_path)
+    watch.begin_run(needs)
+    watch.end_run(run_ended(stages=tuple(map(stage_ended, needs))))
+    watch.begin_run("ac")
+    skipped = msgspec.structs.replace(stage_ended("c", result=Result.SKIP), message="needs a")
+    watch.end_run(run_ended(stages=(stage_ended("a", result=Result.FAILURE), skipped)))
+    assert watch.choose_next() == ()
+    (tmp_path / "a.txt").write_text("two")
+    watch.look()
+    assert watch.choose_next() == ("a", "c")
+
+
 def test_stage_that_changes_its_own_input_in_each_run_waits_for_another_change(tmp_path: Path) -> None:
     """A run without such a change between them begins the count again."""
     watched, said = Watched(tmp_path), list[str]()

@@ -12,17 +12,17 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from graphlib import TopologicalSorter
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from paropt_exporter.app.input_changes import InputChanges
-from paropt_exporter.config.needs import find_reachable
+from paropt_exporter.config.needs import find_needs_among, find_reachable
 from paropt_exporter.errors import format_count, join_names
 from paropt_exporter.events import Result, RunRecord, StageRecord
 from paropt_exporter.git import find_git_folder, find_top_folder
 from paropt_exporter.plan import Selection, choose_stages
-from paropt_exporter.plan.stage_graph import map_dependents
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config
@@ -87,9 +87,10 @@ class LaneWatch:
         """Continue with the stages of a changed config, and run all of them."""
         stages, _ = choose_stages(config, self._lane, self._selection)
         inputs = InputChanges(config, stages, self._own_files)
+        every, names = {stage.name: stage.needs for stage in config.stages}, frozenset(stage.name for stage in stages)
         with self._lock:
             self._config = config
-            self._needs = {stage.name: stage.needs for stage in stages}
+            self._needs = {stage.name: find_needs_among(names, stage.name, every) for stage in stages}
             self._inputs, self._planned_paths = inputs, inputs.list_paths()
             self._git_lock.find(config.root)
             self._states = {name: state for name, state in self._states.items() if name in self._names}
@@ -253,26 +254,20 @@ class LaneWatch:
 
     def _find_behind(self, chosen: set[str]) -> set[str]:
         """Return the stages that were skipped since a stage that they need had failed, and can run now."""
-        dependents = map_dependents(self._needs)
-        again, waiting = set(chosen), [*chosen]
-        for name in waiting:  # which grows
-            for dependent in dependents[name]:
-                if dependent not in again and self._can_follow(dependent, again):
-                    again.add(dependent)
-                    waiting.append(dependent)
+        again, passed = set(chosen), set[str]()
+        for name in TopologicalSorter(self._needs).static_order():
+            if all(need in again or need in passed for need in self._needs[name]):
+                again |= {name} if self._was_skipped_for_need(name) else set()
+                passed |= {name} if self._has_passed(name) else set()
         return again - chosen
 
-    def _can_follow(self, name: str, again: set[str]) -> bool:
-        """Return whether a stage was skipped for a need that runs again, and all its other needs have passed."""
+    def _was_skipped_for_need(self, name: str) -> bool:
         state = self._states.get(name)
-        if state is None or state.result is not Result.SKIP or not state.message.startswith("needs "):
-            return False
-        needs = [need for need in self._needs[name] if need in self._needs]
-        return any(need in again for need in needs) and all(need in again or self._has_passed(need) for need in needs)
+        return state is not None and state.result is Result.SKIP and state.message.startswith("needs ")
 
     def _list_open_needs(self, name: str) -> list[str]:
         """Return the stages that a stage needs and that have not passed."""
-        return [need for need in self._needs[name] if need in self._needs and not self._has_passed(need)]
+        return [need for need in self._needs[name] if not self._has_passed(need)]
 
 
 class _GitLock:
