@@ -11,6 +11,7 @@ from paropt_exporter.engine.interfaces import CachedTask, KeptResult, StageLooku
 from paropt_exporter.engine.run import Run
 from paropt_exporter.events import (
     CacheReason,
+    ItemRecord,
     Result,
     RunRecord,
     Scope,
@@ -212,3 +213,13 @@ def test_cached_batch_has_its_items() -> None:
     bench.run()
     (record,) = bench.recorder.of(TaskRecord)
     assert [(each.item, each.result) for each in record.items] == [("a", Result.SUCCESS), ("b", Result.SUCCESS)]
+
+
+def test_items_without_a_test_beside_cached_ones_fail_no_stage() -> None:
+    """As of a file whose tests are all skipped at its import: only its own batch has exit code 5."""
+    template = Commands(steps=(("x", ITEMS),))
+    stage = replace(lanes.stage("unit", cached=True), template=template, tasks=(build_task(template, 0, ["a", "b"]),))
+    found = StageLookup(hits={}, misses={0: MISS}, narrowed={0: ("b",)}, saved_seconds=1.0)
+    empty = Script(exit_code=5, items=(ItemRecord(item="b", result=Result.SUCCESS, seconds=1.0),))
+    bench = Bench(stage, found={"unit": found}, scripts={"unit": [empty]})
+    assert lanes.stages_of(bench.run()) == {"unit": ("success", "")}

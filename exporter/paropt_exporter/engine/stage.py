@@ -192,8 +192,11 @@ class StageState(Struct, eq=False):
         return find_worst_result(results)
 
     def _without_tests(self) -> bool:
-        """Whether the runner found no tests in any batch of the whole stage. Other shards may have found some."""
-        return 0 < self.finals.count == self.finals.without_tests and self.plan.scope is not Scope.ITEMS
+        """Whether the runner found no tests in any batch of the whole stage.
+
+        Other shards or earlier runs, whose results are cached, may have found some.
+        """
+        return 0 < self.finals.count == self.finals.without_tests and self.scope not in (Scope.ITEMS, Scope.CACHED)
 
     def count_not_run(self) -> int:
         """Return how many tasks of a stopped stage did not end by themselves."""
