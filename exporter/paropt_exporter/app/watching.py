@@ -176,6 +176,8 @@ class LaneWatch:
             self._planned_paths = self._inputs.list_paths()
             chosen = {name for name in (*self._changed, *self._asked) if name in self._names}
             chosen |= {name for name in self._names if self._was_ended_early(name)}
+            if chosen:
+                chosen |= {name for name in self._names if self._was_stopped(name)}
             chosen |= self._find_behind(chosen)
             chosen = find_reachable(chosen, self._list_open_needs)
             return tuple(name for name in self._names if name in chosen)
@@ -251,6 +253,13 @@ class LaneWatch:
     def _was_ended_early(self, name: str) -> bool:
         state = self._states.get(name)
         return state is not None and STALE in state.message and state.result in (Result.CANCELLATION, Result.SKIP)
+
+    def _was_stopped(self, name: str) -> bool:
+        """Return whether the end of its run, as by `fail_fast`, stopped a stage or kept it from starting."""
+        state = self._states.get(name)
+        if state is None or self._has_passed(name) or self._was_skipped_for_need(name):
+            return False
+        return state.result in (Result.CANCELLATION, Result.SKIP)
 
     def _find_behind(self, chosen: set[str]) -> set[str]:
         """Return the stages that were skipped since a stage that they need had failed, and can run now."""
