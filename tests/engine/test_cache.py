@@ -201,6 +201,17 @@ def test_attempt_that_ended_is_not_stopped_while_the_cache_keeps_its_result() ->
     assert (attempt.stops, attempt.given_up) == ([], [])
 
 
+def test_time_to_keep_the_results_of_a_stage_is_not_its_own() -> None:
+    """Its outputs may take seconds to copy; its limit is critical, and would stop the lane."""
+    stage = lanes.stage("build", cached=True, sla=lanes.limit(10, critical=True))
+    scripts = {"build": [Script(seconds=7.0)]}
+    bench = Bench(stage, lanes.stage("tests"), found={"build": miss_all()}, scripts=scripts, seconds=20.0)
+    assert bench.run().result is Result.SUCCESS
+    record = bench.get_stage("build")
+    assert (record.duration_seconds, record.warned, record.broken) == (7.0, False, False)
+    assert bench.recorder.of(SlaRecord) == []
+
+
 def test_stage_that_does_not_ask_for_it_is_never_looked_up() -> None:
     bench = Bench(lanes.stage("lint"), found={})
     assert bench.run().result is Result.SUCCESS

@@ -143,6 +143,13 @@ class StageState(Struct, eq=False):
         return self.started and not (self.ready or self.attempts or self.resting)
 
     @property
+    def awaits_keeping(self) -> bool:
+        """Whether all its tasks have ended, and it only waits until the cache has kept their results."""
+        return bool(self.attempts) and not (
+            self.ready or self.resting or any(attempt.outcome is None for attempt in self.attempts)
+        )
+
+    @property
     def unfinished(self) -> int:
         """The number of tasks without a final record."""
         return 0 if self.ended else len(self.plan.tasks) - self.finals.count
