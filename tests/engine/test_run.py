@@ -24,6 +24,7 @@ from paropt_exporter.events import (
 )
 from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.plan import PlannedStage
+from paropt_exporter.plan.structure import Deadline
 from paropt_exporter.testing import Script
 from support.event_samples import task
 from support.lanes import GIB, Bench, limit, plan, stage, stages_of
@@ -289,6 +290,18 @@ def test_critical_limit_that_breaks_after_an_interrupt_leaves_the_run_interrupte
     bench.inbox.at(5.0, lambda: bench.engine.interrupt("SIGINT", now=False))
     record = bench.run()
     assert (record.result, record.reason, record.critical_sla) == (Result.CANCELLATION, "SIGINT", False)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"fail_fast": True}, {"deadline": Deadline(seconds=10.0, predicted_seconds=8.0, left_out=())}]
+)
+def test_critical_limit_that_breaks_while_the_lane_is_stopped_fails_the_run(fields: dict[str, Any]) -> None:
+    """With a deadline, both may be the same moment."""
+    planned = plan(stage("a", sla=limit(10, critical=True)), stage("b"), **fields)
+    failing = Script(seconds=9, result=Result.FAILURE)
+    record = Bench(planned, {"a": [Script(seconds=60, term_seconds=5)], "b": [failing]}).run()
+    assert (record.result, record.critical_sla) == (Result.FAILURE, True)
+    assert record.reason == "a broke its critical SLA of 10 s"
 
 
 def test_critical_total_stops_the_lane() -> None:
