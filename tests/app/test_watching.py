@@ -176,6 +176,19 @@ def test_key_that_repeats_failures_says_that_there_are_none(tmp_path: Path) -> N
     assert (watch.choose_next(), said) == ((), ["all stages have passed: nothing to repeat"])
 
 
+def test_key_that_repeats_failures_waits_for_the_end_of_the_run(tmp_path: Path) -> None:
+    """Otherwise it repeated stages that were running, and then passed."""
+    (tmp_path / "paropt.yml").write_text(
+        "stages: [{number: 1, name: lint, run: 'true', inputs: [a]}, {number: 2, name: unit, run: 'true', inputs: [b]}]"
+    )
+    watch = make_watch(tmp_path)
+    watch.begin_run(["lint", "unit"])
+    watch.press("f")
+    assert watch.choose_next() == ()
+    watch.end_run(run_ended(stages=(stage_ended("lint", result=Result.FAILURE), stage_ended("unit"))))
+    assert watch.choose_next() == ("lint",)
+
+
 def test_next_run_is_explained_by_a_few_changed_files(tmp_path: Path) -> None:
     stages = ", ".join(f"{{name: s{n}, run: 'true', inputs: [{n}.txt]}}" for n in range(5))
     (tmp_path / "paropt.yml").write_text(f"stages: [{stages}]\n")

@@ -70,6 +70,7 @@ class LaneWatch:
         self._lock = Lock()  # guards: all below
         self._changed: dict[str, str] = {}  # affected stages that have not run since, with the path
         self._asked: set[str] = set()
+        self._asks_for_failed = False  # the stages that will have failed when the run ends
         self._in_run: frozenset[str] = frozenset()
         self._disturbed: set[str] = set()  # stages of the run with an input that has changed since its start
         self._repeats: Counter[str] = Counter()
@@ -128,10 +129,10 @@ class LaneWatch:
             match key:
                 case "r":
                     self._asked = set(self._names)
+                case "f" if self._in_run:
+                    self._asks_for_failed = True  # its end shows which
                 case "f":
-                    self._asked = {name for name in self._names if not self._has_passed(name)}
-                    if not self._asked:
-                        self._say("all stages have passed: nothing to repeat")
+                    self._ask_for_failed()
                 case "q":
                     self.quits = True
                 case _:
@@ -169,6 +170,8 @@ class LaneWatch:
                         "writes it, declare it in `outputs`; waiting for another change"
                     )
             self._in_run = frozenset()
+            if self._asks_for_failed:
+                self._ask_for_failed()
 
     def choose_next(self) -> tuple[str, ...]:
         """Return the stages to plan and run now, in the order of the config: none if there is nothing to do."""
@@ -245,6 +248,13 @@ class LaneWatch:
         follows = now < self._last_change_seconds + _FOLLOW_SECONDS
         self._following_since_seconds = min(self._following_since_seconds, now) if follows else math.inf
         self._last_change_seconds = now
+
+    def _ask_for_failed(self) -> None:
+        self._asks_for_failed = False
+        failed = {name for name in self._names if not self._has_passed(name)}
+        self._asked |= failed
+        if not failed:
+            self._say("all stages have passed: nothing to repeat")
 
     def _has_passed(self, name: str) -> bool:
         state = self._states.get(name)
