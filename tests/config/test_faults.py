@@ -466,7 +466,12 @@ def test_checks_across_stages_run_beside_wrong_single_values(tmp_path: Path) -> 
 
 def test_slots_and_memory_beyond_lane_and_machine_are_faults() -> None:
     value = {
-        "lanes": {"a": {"workers": 2}, "b": {"workers": 2, "stages": ["small"]}, "c": {"strategy": "sequential"}},
+        "lanes": {
+            "a": {"workers": 2},
+            "b": {"workers": 2, "stages": ["small"]},
+            "c": {"strategy": "sequential"},
+            "d": {"workers": 1},  # runs any stage
+        },
         "stages": [
             {"number": 1, "name": "wide", "run": "x", "slots": 3, "memory": "2GiB"},
             {"number": 2, "name": "small", "run": "x", "slots": 2, "memory": "1GiB"},

@@ -169,7 +169,10 @@ def _list_chosen(lane: dict[str, object], stages: list[RawStage]) -> list[str]:
 
 
 def _check_slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], machine: Machine) -> Iterator[Fault]:
-    """Yield a fault for each stage that a lane of this file could never start. Default lanes don't count."""
+    """Yield a fault for each stage that a lane of this file could never start. Default lanes don't count.
+
+    A lane of one worker runs any stage.
+    """
     most = {name: _find_max_workers(name, lane, machine) for name, lane in lanes.items()}
     members = {name: _find_members(lane, stages) for name, lane in lanes.items() if lane.get("stages")}
     for place, stage in stages:
@@ -179,7 +182,7 @@ def _check_slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], ma
         narrow = [
             f"{lane} ({count})"
             for lane, count in most.items()
-            if count < slots and (lane not in members or raw_yaml.get_name(stage) in members[lane])
+            if 1 < count < slots and (lane not in members or raw_yaml.get_name(stage) in members[lane])
         ]
         if narrow:
             message = f"{slots} slots are more than the most workers of lane {', '.join(narrow)}: it could never start"
@@ -193,8 +196,7 @@ def _find_max_workers(name: str, lane: dict[str, object], machine: Machine) -> i
         workers = model.parse_section(Workers, lane["workers"]) if "workers" in lane else default.workers
     except ValueError:  # also pydantic's ValidationError; the model reports it
         return MOST_WORKERS
-    # In a sequential lane each task may use all slots.
-    return MOST_WORKERS if strategy is Strategy.SEQUENTIAL else resolve_workers(workers, strategy, machine.cores)[1]
+    return resolve_workers(workers, strategy, machine.cores)[1]
 
 
 def _check_feedback(feedback: dict[str, object]) -> Iterator[Fault]:
