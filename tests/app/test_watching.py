@@ -319,21 +319,27 @@ def test_stage_skipped_for_a_need_of_a_stage_that_had_passed_runs_again_with_it(
 
 
 def test_stages_that_fail_fast_stopped_run_with_the_next_change(tmp_path: Path) -> None:
-    results = {"lint": Result.FAILURE, "unit": Result.CANCELLATION, "e2e": Result.SKIP, "types": Result.SUCCESS}
-    stages = "".join(
-        f"  - {{number: {number}, name: {name}, run: 'true', inputs: [{name}.txt]}}\n"
-        for number, name in enumerate(results, 1)
+    stages = {
+        "lint": ("", Result.FAILURE), "unit": ("", Result.CANCELLATION), "e2e": ("unit", Result.SKIP),
+        "deploy": ("lint", Result.SKIP), "types": ("", Result.SUCCESS),
+    }  # fmt: skip
+    lines = "".join(
+        f"  - {{number: {number}, name: {name}, run: 'true', needs: [{need}], inputs: [{name}.txt]}}\n"
+        for number, (name, (need, _)) in enumerate(stages.items(), 1)
     )
-    (tmp_path / "paropt.yml").write_text(f"stages:\n{stages}")
+    (tmp_path / "paropt.yml").write_text(f"stages:\n{lines}")
     watch = make_watch(tmp_path)
-    watch.begin_run(results)
-    ended = [stage_ended(name, result=result) for name, result in results.items()]
+    watch.begin_run(stages)
+    ended = [stage_ended(name, result=result) for name, (_, result) in stages.items()]
     stopped = [msgspec.structs.replace(stage, message="fail-fast: lint failed") for stage in ended]
     watch.end_run(run_ended(stages=tuple(stopped)))
     assert watch.choose_next() == ()  # the failed stage has not changed
+    (tmp_path / "unit.txt").write_text("two")
+    watch.look()
+    assert watch.choose_next() == ("unit", "e2e")  # without the failed stage, which would stop them again
     (tmp_path / "lint.txt").write_text("two")
     watch.look()
-    assert watch.choose_next() == ("lint", "unit", "e2e")
+    assert watch.choose_next() == ("lint", "unit", "e2e", "deploy")
 
 
 def test_stage_that_changes_its_own_input_in_each_run_waits_for_another_change(tmp_path: Path) -> None:

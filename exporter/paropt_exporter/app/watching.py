@@ -179,8 +179,6 @@ class LaneWatch:
             self._planned_paths = self._inputs.list_paths()
             chosen = {name for name in (*self._changed, *self._asked) if name in self._names}
             chosen |= {name for name in self._names if self._was_ended_early(name)}
-            if chosen:
-                chosen |= {name for name in self._names if self._was_stopped(name)}
             chosen |= self._find_behind(chosen)
             chosen = find_reachable(chosen, self._list_open_needs)
             return tuple(name for name in self._names if name in chosen)
@@ -264,21 +262,25 @@ class LaneWatch:
         state = self._states.get(name)
         return state is not None and STALE in state.message and state.result in (Result.CANCELLATION, Result.SKIP)
 
+    def _find_behind(self, chosen: set[str]) -> set[str]:
+        """Return the stages that were skipped or stopped since another one had failed, and that can run now.
+
+        Those that `fail_fast` or a critical limit stopped wait until others run: alone, they would run at once.
+        """
+        again, passed = set(chosen), set[str]()
+        for name in TopologicalSorter(self._needs).static_order():
+            if all(need in again or need in passed for need in self._needs[name]):
+                missed = self._was_skipped_for_need(name) or (chosen and self._was_stopped(name))
+                again |= {name} if missed else set()
+                passed |= {name} if self._has_passed(name) else set()
+        return again - chosen
+
     def _was_stopped(self, name: str) -> bool:
-        """Return whether the end of its run, as by `fail_fast`, stopped a stage or kept it from starting."""
+        """Return whether the end of its run stopped a stage or kept it from starting."""
         state = self._states.get(name)
         if state is None or self._has_passed(name) or self._was_skipped_for_need(name):
             return False
         return state.result in (Result.CANCELLATION, Result.SKIP)
-
-    def _find_behind(self, chosen: set[str]) -> set[str]:
-        """Return the stages that were skipped since a stage that they need had failed, and can run now."""
-        again, passed = set(chosen), set[str]()
-        for name in TopologicalSorter(self._needs).static_order():
-            if all(need in again or need in passed for need in self._needs[name]):
-                again |= {name} if self._was_skipped_for_need(name) else set()
-                passed |= {name} if self._has_passed(name) else set()
-        return again - chosen
 
     def _was_skipped_for_need(self, name: str) -> bool:
         state = self._states.get(name)
