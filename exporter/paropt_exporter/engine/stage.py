@@ -38,14 +38,15 @@ class Finals(Struct):
     fastest_seconds: float = 0.0
     slowest_seconds: float = 0.0
     counts: Counter[Result] = field(default_factory=Counter)
-    without_tests: int = 0  # batches without a test; unless all are, this is not a failure
+    without_tests: int = 0  # whole batches without a test; unless all are, this is not a failure
     first: dict[Result, str] = field(default_factory=dict)  # the message of the first task with each result
 
     @property
     def ran(self) -> int:
         return self.count - self.cached
 
-    def add(self, record: TaskRecord) -> None:
+    def add(self, record: TaskRecord, *, is_part: bool = False) -> None:
+        """Add a final record. `is_part`: its batch lacked items that had succeeded in this run or an earlier one."""
         if record.cached:
             self.count += 1
             self.cached += 1
@@ -58,7 +59,7 @@ class Finals(Struct):
         self.count += 1
         self.seconds += took
         self.counts[record.result] += 1
-        self.without_tests += record.result is Result.SUCCESS and bool(record.exit_code)
+        self.without_tests += record.result is Result.SUCCESS and bool(record.exit_code) and not is_part
         if record.result is not Result.SUCCESS:
             self.first.setdefault(record.result, _format_message(record))
 
@@ -183,7 +184,7 @@ class StageState(Struct, eq=False):
             self.quarantined.append(f"{record.item} ({self.plan.quarantine[record.item or '']})")
             record = replace(record, result=Result.SUCCESS, exit_code=None)
         if record.final:
-            self.finals.add(record)
+            self.finals.add(record, is_part=0 < len(record.items) < len(self.plan.tasks[record.task].items))
 
     def is_forgiven(self, record: TaskRecord) -> bool:
         """Return whether a task's last attempt failed but does not fail the stage, since its item is in quarantine."""
@@ -199,11 +200,8 @@ class StageState(Struct, eq=False):
         return find_worst_result(results)
 
     def _without_tests(self) -> bool:
-        """Whether the runner found no tests in any batch of the whole stage.
-
-        Other shards or earlier runs, whose results are cached, may have found some.
-        """
-        return 0 < self.finals.count == self.finals.without_tests and self.scope not in (Scope.ITEMS, Scope.CACHED)
+        """Whether the runner found no tests in any batch of the whole stage. Other shards may have found some."""
+        return 0 < self.finals.count == self.finals.without_tests and self.plan.scope is not Scope.ITEMS
 
     def count_not_run(self) -> int:
         """Return how many tasks of a stopped stage did not end by themselves."""
