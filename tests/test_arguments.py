@@ -26,12 +26,15 @@ HOSTILE = ("a b", "'; touch pwned; '", "$(touch pwned)", "`touch pwned`", '"', "
 
 
 def planned(
-    folder: Path, text: str, *patterns: str, arguments: tuple[str, ...] = (), skip: tuple[str, ...] = ()
+    folder: Path,
+    text: str,
+    *patterns: str,
+    arguments: tuple[str, ...] = (),
+    skip: tuple[str, ...] = (),
+    retry: plan.Retry | None = None,
 ) -> Plan:
-    selection = Selection(patterns=patterns, skipped=skip)
-    return plan.build_plan(
-        configs.read(folder, text), "standard", plan.PlanOptions(selection=selection, arguments=arguments)
-    )
+    options = plan.PlanOptions(selection=Selection(patterns=patterns, skipped=skip), arguments=arguments, retry=retry)
+    return plan.build_plan(configs.read(folder, text), "standard", options)
 
 
 def steps(made: Plan, name: str) -> list[tuple[str, ...]]:
@@ -147,6 +150,23 @@ def test_items_of_a_stage_are_selected_by_name_or_glob(
     (only,) = made.stages
     assert steps(made, only.name) == commands
     assert (only.scope, only.sla, made.partial) == (Scope.ARGUMENTS, None, True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "failed", "commands"),
+    [
+        ("one[[ab]]", {"a", "3.10"}, [("lint", "a")]),
+        ("many[[ab].py]", {"a.py", "c.py"}, [("pytest", "a.py")]),
+        ("one[[ab]]", {"a", "gone"}, [("lint", "a"), ("lint", "b")]),
+        ("one[[ab]]", {"3.10"}, [("lint", "a"), ("lint", "b")]),  # none of them failed
+    ],
+)
+def test_failed_ones_of_the_selected_items_are_repeated(
+    tmp_path: Path, pattern: str, failed: set[str], commands: list[tuple[str, ...]]
+) -> None:
+    stage = pattern.partition("[")[0]
+    retry = plan.Retry(stages=[stage], items={stage: failed})
+    assert steps(planned(tmp_path, ITEMS, pattern, retry=retry), stage) == commands
 
 
 def test_selected_items_take_arguments(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ def test_stages_that_fail_most_for_their_time_are_taken_first() -> None:
     )
 
 
+def test_shard_with_nothing_to_do_has_no_unknown_duration() -> None:
+    empty = plan()
+    assert apply_deadline(empty, 30, {}) is empty
+
+
 def test_stage_is_taken_with_all_of_its_needs_or_not_at_all() -> None:
     stages = stage("build"), stage("tests", needs=("build",)), stage("lint")
     known = {"build": past(50), "tests": past(1, failures=19), "lint": past(5)}

@@ -387,6 +387,20 @@ def test_lane_has_only_the_stages_that_it_lists(tmp_path: Path) -> None:
     assert {stage.name for stage in plan.build_plan(read, "short").stages} == {"a", "c"}
 
 
+@pytest.mark.parametrize(
+    "selection",
+    [
+        plan.Selection(skipped=("b", "c")),
+        plan.Selection(patterns=("a", "d", "e"), with_needs=False),
+    ],
+    ids=["skip", "only"],
+)
+def test_left_out_stage_passes_its_needs_on(tmp_path: Path, selection: plan.Selection) -> None:
+    read = configs.read(tmp_path, _chain(a="", b="a", c="b", d="c", e="c, a"))
+    built = plan.build_plan(read, "standard", plan.PlanOptions(selection=selection))
+    assert {stage.name: stage.needs for stage in built.stages} == {"a": (), "d": ("a",), "e": ("a",)}
+
+
 def test_failed_stages_are_planned_with_their_dependents(tmp_path: Path) -> None:
     read = configs.read(tmp_path, _chain(a="", b="a", c="b", d="", e="d"))
     built = plan.build_plan(read, "standard", plan.PlanOptions(retry=plan.Retry(stages={"b"})))

@@ -435,7 +435,7 @@ class PoolUse(Struct, frozen=True, kw_only=True):
 
 
 class RunRecord(Struct, frozen=True, kw_only=True):
-    """A run ended. `reason` explains in words why it is not a success; `critical_sla`: a critical limit stopped it.
+    """A run ended. `reason` explains in words why it is not a success; `critical_sla`: it broke a critical limit.
 
     `sequential_seconds` is the sum of its tasks' durations without their waits for a core; `busy_ratio` is busy seconds
     over slot seconds.
@@ -474,7 +474,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
 
     @property
     def reached_critical_total(self) -> bool:
-        """Whether the lane was stopped at its own limit, not at a stage's."""
+        """Whether the lane broke its own critical limit first, not a stage's."""
         if self.total is None or not self.critical_sla:
             return False
         return self.reason == f"{self.lane} broke its critical total of {self.total.max_seconds:g} s"

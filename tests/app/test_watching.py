@@ -176,6 +176,19 @@ def test_key_that_repeats_failures_says_that_there_are_none(tmp_path: Path) -> N
     assert (watch.choose_next(), said) == ((), ["all stages have passed: nothing to repeat"])
 
 
+def test_key_that_repeats_failures_waits_for_the_end_of_the_run(tmp_path: Path) -> None:
+    """Otherwise it repeated stages that were running, and then passed."""
+    (tmp_path / "paropt.yml").write_text(
+        "stages: [{number: 1, name: lint, run: 'true', inputs: [a]}, {number: 2, name: unit, run: 'true', inputs: [b]}]"
+    )
+    watch = make_watch(tmp_path)
+    watch.begin_run(["lint", "unit"])
+    watch.press("f")
+    assert watch.choose_next() == ()
+    watch.end_run(run_ended(stages=(stage_ended("lint", result=Result.FAILURE), stage_ended("unit"))))
+    assert watch.choose_next() == ("lint",)
+
+
 def test_next_run_is_explained_by_a_few_changed_files(tmp_path: Path) -> None:
     stages = ", ".join(f"{{name: s{n}, run: 'true', inputs: [{n}.txt]}}" for n in range(5))
     (tmp_path / "paropt.yml").write_text(f"stages: [{stages}]\n")
@@ -283,6 +296,50 @@ def test_stages_skipped_behind_a_failed_one_run_again_with_it(tmp_path: Path) ->
     (tmp_path / "a.txt").write_text("two")
     watch.look()
     assert watch.choose_next() == ("a", "b", "c", "d")  # not `last`: `other` has not passed
+
+
+def test_stage_skipped_for_a_need_of_a_stage_that_had_passed_runs_again_with_it(tmp_path: Path) -> None:
+    """Of a -> b -> c, only a and c ran, and a failed."""
+    needs = {"a": "", "b": "a", "c": "b"}
+    stages = "".join(
+        f"  - {{number: {number}, name: {name}, run: 'true', needs: [{wanted}], inputs: [{name}.txt]}}\n"
+        for number, (name, wanted) in enumerate(needs.items(), 1)
+    )
+    (tmp_path / "paropt.yml").write_text(f"stages:\n{stages}")
+    watch = make_watch(tmp_path)
+    watch.begin_run(needs)
+    watch.end_run(run_ended(stages=tuple(map(stage_ended, needs))))
+    watch.begin_run("ac")
+    skipped = msgspec.structs.replace(stage_ended("c", result=Result.SKIP), message="needs a")
+    watch.end_run(run_ended(stages=(stage_ended("a", result=Result.FAILURE), skipped)))
+    assert watch.choose_next() == ()
+    (tmp_path / "a.txt").write_text("two")
+    watch.look()
+    assert watch.choose_next() == ("a", "c")
+
+
+def test_stages_that_fail_fast_stopped_run_with_the_next_change(tmp_path: Path) -> None:
+    stages = {
+        "lint": ("", Result.FAILURE), "unit": ("", Result.CANCELLATION), "e2e": ("unit", Result.SKIP),
+        "deploy": ("lint", Result.SKIP), "types": ("", Result.SUCCESS),
+    }  # fmt: skip
+    lines = "".join(
+        f"  - {{number: {number}, name: {name}, run: 'true', needs: [{need}], inputs: [{name}.txt]}}\n"
+        for number, (name, (need, _)) in enumerate(stages.items(), 1)
+    )
+    (tmp_path / "paropt.yml").write_text(f"stages:\n{lines}")
+    watch = make_watch(tmp_path)
+    watch.begin_run(stages)
+    ended = [stage_ended(name, result=result) for name, (_, result) in stages.items()]
+    stopped = [msgspec.structs.replace(stage, message="fail-fast: lint failed") for stage in ended]
+    watch.end_run(run_ended(stages=tuple(stopped)))
+    assert watch.choose_next() == ()  # the failed stage has not changed
+    (tmp_path / "unit.txt").write_text("two")
+    watch.look()
+    assert watch.choose_next() == ("unit", "e2e")  # without the failed stage, which would stop them again
+    (tmp_path / "lint.txt").write_text("two")
+    watch.look()
+    assert watch.choose_next() == ("lint", "unit", "e2e", "deploy")
 
 
 def test_stage_that_changes_its_own_input_in_each_run_waits_for_another_change(tmp_path: Path) -> None:

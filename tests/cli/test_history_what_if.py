@@ -49,11 +49,18 @@ def history(tmp_path: Path) -> Iterator[History]:
         yield history
 
 
-def printed(history: History, folder: Path, *workers: int, output: str = "text", run_id: str | None = None) -> str:
+def printed(
+    history: History,
+    folder: Path,
+    *workers: int,
+    output: str = "text",
+    run_id: str | None = None,
+    config: str = CONFIG,
+) -> str:
     stdout = StringIO()
     code = run_what_if(
         history,
-        read(folder, CONFIG),
+        read(folder, config),
         lane=None,
         run_id=run_id,
         workers=workers,
@@ -72,6 +79,12 @@ def test_each_number_of_workers_gets_a_sentence(history: History, tmp_path: Path
         "with 1 worker, standard would have taken 10.0 s (+67%)",
         "with 4 workers, standard would have taken 4.0 s (-33%)",
     ]
+
+
+def test_stage_that_a_run_left_out_passes_its_needs_on(history: History, tmp_path: Path) -> None:
+    between = '  - {number: 3, name: between, run: "true", needs: [lint]}\n'
+    config = CONFIG.replace("needs: [lint]", "needs: [between]") + between
+    assert printed(history, tmp_path, 5, config=config) == printed(history, tmp_path, 5)
 
 
 def test_json_has_the_same_values(history: History, tmp_path: Path) -> None:

@@ -41,8 +41,9 @@ class Kept:
         number: int = 0,
         attempt: int = 1,
         result: Result | None = Result.SUCCESS,
+        stage: str = "",
     ) -> None:
-        stage = label.partition("[")[0]
+        stage = stage or label.partition("[")[0]
         sink = self.logs.open_sink(stage, number, label, item, attempt)
         assert sink is not None
         if output:
@@ -114,6 +115,18 @@ def test_exact_name_or_number_means_one_item(tmp_path: Path, item: str, output: 
     made.attempt("unit[2]", b"third\n", item="p13", number=2)
     shown = printed(made.folder, f"unit[{item}]")[0].splitlines(keepends=True)
     assert "".join(line for line in shown if not line.startswith("---")) == output
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_name_of_a_stage_may_have_brackets(tmp_path: Path, *, follow: bool) -> None:
+    made = Kept(tmp_path / "logs")
+    made.begin()
+    made.attempt("unit[0]", b"item\n", item="a")
+    made.attempt("unit[py311]", b"stage\n", stage="unit[py311]")
+    made.end()
+    shown, _ = printed(made.folder, "unit[py311]", follow=follow)
+    assert shown.removeprefix("unit[py311] | ") == "stage\n"
+    assert printed(made.folder, "unit[py311]", failed=True)[1].endswith(": nothing failed\n")
 
 
 @pytest.mark.parametrize("item", ["0", "tests/test_a.py", "test_a"])

@@ -9,6 +9,7 @@ import pytest
 from paropt_exporter import config
 from paropt_exporter.plan import Plan, PlanOptions, build_plan
 from support import configs
+from support.repositories import Repository
 
 ENTRY = "{item: b.py, owner: anna, until: 2026-12-24}"
 
@@ -45,6 +46,19 @@ def test_quarantine_of_a_file_that_is_gone_is_a_line(tmp_path: Path) -> None:
         config.read_config(tmp_path / "paropt.yml", root=tmp_path), "standard", PlanOptions(today="2026-12-01")
     )
     assert planned.notes == ("t: the quarantine of b.py matches none of its items (anna)",)
+
+
+def test_quarantine_of_an_unchanged_file_is_no_line(tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    repository.commit(**{"b.py": "one"})
+    repository.write("a.py", "new")
+    path = repository.root / "paropt.yml"
+    path.write_text(
+        f"stages:\n  - {{number: 1, name: t, run: 'cat {{item}}', items: {{changed: '*.py'}}, quarantine: [{ENTRY}]}}\n"
+    )
+    planned = build_plan(config.read_config(path, root=repository.root), "standard", PlanOptions(today="2026-12-24"))
+    assert [task.item for task in planned.stages[0].tasks] == ["a.py"]
+    assert planned.notes == ()
 
 
 @pytest.mark.parametrize(

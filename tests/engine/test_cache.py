@@ -11,6 +11,7 @@ from paropt_exporter.engine.interfaces import CachedTask, KeptResult, StageLooku
 from paropt_exporter.engine.run import Run
 from paropt_exporter.events import (
     CacheReason,
+    ItemRecord,
     Result,
     RunRecord,
     Scope,
@@ -200,6 +201,17 @@ def test_attempt_that_ended_is_not_stopped_while_the_cache_keeps_its_result() ->
     assert (attempt.stops, attempt.given_up) == ([], [])
 
 
+def test_time_to_keep_the_results_of_a_stage_is_not_its_own() -> None:
+    """Its outputs may take seconds to copy; its limit is critical, and would stop the lane."""
+    stage = lanes.stage("build", cached=True, sla=lanes.limit(10, critical=True))
+    scripts = {"build": [Script(seconds=7.0)]}
+    bench = Bench(stage, lanes.stage("tests"), found={"build": miss_all()}, scripts=scripts, seconds=20.0)
+    assert bench.run().result is Result.SUCCESS
+    record = bench.get_stage("build")
+    assert (record.duration_seconds, record.warned, record.broken) == (7.0, False, False)
+    assert bench.recorder.of(SlaRecord) == []
+
+
 def test_stage_that_does_not_ask_for_it_is_never_looked_up() -> None:
     bench = Bench(lanes.stage("lint"), found={})
     assert bench.run().result is Result.SUCCESS
@@ -212,3 +224,13 @@ def test_cached_batch_has_its_items() -> None:
     bench.run()
     (record,) = bench.recorder.of(TaskRecord)
     assert [(each.item, each.result) for each in record.items] == [("a", Result.SUCCESS), ("b", Result.SUCCESS)]
+
+
+def test_items_without_a_test_beside_cached_ones_fail_no_stage() -> None:
+    """As of a file whose tests are all skipped at its import: only its own batch has exit code 5."""
+    template = Commands(steps=(("x", ITEMS),))
+    stage = replace(lanes.stage("unit", cached=True), template=template, tasks=(build_task(template, 0, ["a", "b"]),))
+    found = StageLookup(hits={}, misses={0: MISS}, narrowed={0: ("b",)}, saved_seconds=1.0)
+    empty = Script(exit_code=5, items=(ItemRecord(item="b", result=Result.SUCCESS, seconds=1.0),))
+    bench = Bench(stage, found={"unit": found}, scripts={"unit": [empty]})
+    assert lanes.stages_of(bench.run()) == {"unit": ("success", "")}

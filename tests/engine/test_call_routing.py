@@ -77,6 +77,18 @@ def test_strategy_without_processes_keeps_calls_in_threads() -> None:
     assert routing.choose(TARGET) == THREADS
 
 
+@pytest.mark.parametrize(("before", "after", "pool"), [
+    (Strategy.THREAD, Strategy.PROCESS, PROCESSES),
+    (Strategy.PROCESS, Strategy.SEQUENTIAL, THREADS),
+])  # fmt: skip
+def test_changed_strategy_of_a_lane_applies_to_its_next_plan(before: Strategy, after: Strategy, pool: str) -> None:
+    """The old pool was chosen, which the new plan does not have, and the exporter ended with an internal error."""
+    routing = make_routing(before)
+    calls = replace(stage("calls"), tasks=(PlannedTask(index=0, item=None, work=Call(target=TARGET)),), pool=pool)
+    routing.prepare(plan(calls, strategy=after))
+    assert routing.choose(TARGET) == pool
+
+
 def test_first_task_of_an_unmeasured_stage_runs_alone_in_threads() -> None:
     """Two calls that compute took 59 s beside 20 busy loops: each turn at the GIL waited for a core."""
     calls, others = stage("calls"), stage("others", number=3)

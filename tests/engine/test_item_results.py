@@ -337,6 +337,18 @@ def test_stage_without_any_test_fails() -> None:
     assert Bench(plan(planned), {"one": [empty, Script()]}).run().result is Result.SUCCESS
 
 
+def test_retried_items_without_a_test_beside_others_fail_no_stage() -> None:
+    """As of a file whose import failed once, and whose tests are all skipped."""
+    template = Commands(steps=(("x", ITEMS),))
+    results = {"a": Result.SUCCESS, "b": Result.FAILURE}
+    items = tuple(ItemRecord(item=item, result=result, seconds=1.0) for item, result in results.items())
+    failing = Script(result=Result.FAILURE, message="b: exit 1", items=items)
+    empty = Script(exit_code=5, items=(ItemRecord(item="b", result=Result.SUCCESS, seconds=1.0),))
+    batch = build_task(template, 0, ["a", "b"])
+    planned = replace(stage("one", retries=1, template=template), tasks=(batch,))
+    assert Bench(plan(planned), {"one": [failing, empty]}).run().result is Result.SUCCESS
+
+
 def test_retry_runs_only_the_failed_items() -> None:
     template = Commands(steps=(("x", ITEMS),))
     results = {"a": Result.SUCCESS, "b": Result.FAILURE, "c": Result.FAILURE}

@@ -24,6 +24,7 @@ from paropt_exporter.events import (
 )
 from paropt_exporter.executors.base import RemoteTaskOptions
 from paropt_exporter.plan import PlannedStage
+from paropt_exporter.plan.structure import Deadline
 from paropt_exporter.testing import Script
 from support.event_samples import task
 from support.lanes import GIB, Bench, limit, plan, stage, stages_of
@@ -291,6 +292,18 @@ def test_critical_limit_that_breaks_after_an_interrupt_leaves_the_run_interrupte
     assert (record.result, record.reason, record.critical_sla) == (Result.CANCELLATION, "SIGINT", False)
 
 
+@pytest.mark.parametrize(
+    "fields", [{"fail_fast": True}, {"deadline": Deadline(seconds=10.0, predicted_seconds=8.0, left_out=())}]
+)
+def test_critical_limit_that_breaks_while_the_lane_is_stopped_fails_the_run(fields: dict[str, Any]) -> None:
+    """With a deadline, both may be the same moment."""
+    planned = plan(stage("a", sla=limit(10, critical=True)), stage("b"), **fields)
+    failing = Script(seconds=9, result=Result.FAILURE)
+    record = Bench(planned, {"a": [Script(seconds=60, term_seconds=5)], "b": [failing]}).run()
+    assert (record.result, record.critical_sla) == (Result.FAILURE, True)
+    assert record.reason == "a broke its critical SLA of 10 s"
+
+
 def test_critical_total_stops_the_lane() -> None:
     bench = Bench(plan(stage("a"), total=limit(20, critical=True)), {"a": [Script(seconds=60)]})
     record = bench.run()
@@ -487,6 +500,33 @@ def test_planned_skip_is_no_failure_and_its_dependents_run() -> None:
     assert stages_of(record)["a"] == ("skip", "no items: glob 'x*' found nothing")
     assert stages_of(record)["b"] == ("success", "")
     assert record.result is Result.SUCCESS
+
+
+@pytest.mark.parametrize("result", [Result.SUCCESS, Result.FAILURE])
+def test_dependents_of_a_planned_skip_wait_for_the_stages_that_it_needs(result: Result) -> None:
+    """As of a deployment that needs tests of changed files, of which there are none, and that need a build."""
+    skipped = [stage(name, tasks=0, skip="no items", needs=(need,)) for name, need in (("b", "a"), ("c", "b"))]
+    bench = Bench(plan(stage("d", needs=("c",)), *skipped, stage("a")), {"a": [Script(seconds=5, result=result)]})
+    record = bench.run()
+    if result is Result.SUCCESS:
+        assert bench.starts == {"a": 0.0, "d": 5.0}
+        assert stages_of(record)["c"] == ("skip", "no items")
+        assert record.result is Result.SUCCESS
+    else:
+        assert bench.starts == {"a": 0.0}
+        assert [stages_of(record)[name] for name in "bcd"] == [("skip", f"needs {need}") for need in "abc"]
+
+
+def test_planned_skip_that_is_wound_down_with_the_end_of_its_need_ends_once() -> None:
+    bench = Bench(plan(stage("a"), stage("b", tasks=0, skip="no items", needs=("a",)), stage("c", needs=("b",))))
+
+    def end_and_wind_down() -> None:
+        bench.workers.attempts[0].end(Result.SUCCESS)
+        bench.engine.wind_down(frozenset(), "files changed")
+
+    bench.inbox.at(0.5, end_and_wind_down)
+    skip = ("skip", "files changed")
+    assert stages_of(bench.run()) == {"a": ("success", ""), "b": skip, "c": skip}
 
 
 def test_stage_without_its_items_ends_as_an_error() -> None:

@@ -257,9 +257,11 @@ def test_last_task_of_a_need_makes_its_dependents_startable() -> None:
     assert labels(scheduler.start_tasks(4)) == ["b[0]", "b[1]"]
 
 
-def test_need_without_tasks_counts_as_ended() -> None:
-    scheduler = ListScheduler([stage("a"), stage("b", needs=("a",))], {"a": (), "b": (1,)}, Resources(GIB))
-    assert run_to_end(scheduler, 1) == [["b[0]"]]
+def test_need_without_tasks_passes_its_own_needs_on() -> None:
+    """As a cached stage in the middle of a recorded run."""
+    stages = [stage("c", needs=("b",)), stage("b", needs=("a", "left_out")), stage("a")]
+    scheduler = ListScheduler(stages, {"a": (1,), "b": (), "c": (1,)}, Resources(GIB))
+    assert run_to_end(scheduler, 2) == [["a[0]"], ["c[0]"]]
 
 
 def test_limit_leaves_slots_to_the_other_stages() -> None:

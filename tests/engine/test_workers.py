@@ -242,11 +242,21 @@ def open_workers(cluster: ClusterWithoutTests) -> PoolWorkers:
     return PoolWorkers(open_cluster=lambda _: cast("RemotePool", cluster))
 
 
-@pytest.mark.parametrize(("scope", "result"), [(Scope.ALL, Result.FAILURE), (Scope.ITEMS, Result.SUCCESS)])
-def test_remote_batch_without_tests_fails_only_a_whole_stage(scope: Scope, result: Result) -> None:
+@pytest.mark.parametrize(
+    ("scope", "planned", "result"),
+    [
+        (Scope.ALL, ("a.py",), Result.FAILURE),
+        (Scope.ITEMS, ("a.py",), Result.SUCCESS),
+        (Scope.ALL, ("a.py", "cached.py"), Result.SUCCESS),
+    ],
+)
+def test_remote_batch_without_tests_fails_only_a_whole_stage(
+    scope: Scope, planned: tuple[str, ...], result: Result
+) -> None:
     task = PlannedTask(index=0, item=None, work=Commands(steps=(("pytest", "a.py"),)), items=("a.py",))
+    tasks = (replace(task, items=planned),)
     stage = PlannedStage(
-        number=2, name="tests", tasks=(task,), pool=DASK, remote=RemoteTaskOptions(), junit=True, scope=scope
+        number=2, name="tests", tasks=tasks, pool=DASK, remote=RemoteTaskOptions(), junit=True, scope=scope
     )
     with (
         ClusterWithoutTests(1, name=DASK) as cluster,

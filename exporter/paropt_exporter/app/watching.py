@@ -12,17 +12,17 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from graphlib import TopologicalSorter
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from paropt_exporter.app.input_changes import InputChanges
-from paropt_exporter.config.needs import find_reachable
+from paropt_exporter.config.needs import find_needs_among, find_reachable
 from paropt_exporter.errors import format_count, join_names
 from paropt_exporter.events import Result, RunRecord, StageRecord
 from paropt_exporter.git import find_git_folder, find_top_folder
 from paropt_exporter.plan import Selection, choose_stages
-from paropt_exporter.plan.stage_graph import map_dependents
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config
@@ -70,6 +70,7 @@ class LaneWatch:
         self._lock = Lock()  # guards: all below
         self._changed: dict[str, str] = {}  # affected stages that have not run since, with the path
         self._asked: set[str] = set()
+        self._asks_for_failed = False  # the stages that will have failed when the run ends
         self._in_run: frozenset[str] = frozenset()
         self._disturbed: set[str] = set()  # stages of the run with an input that has changed since its start
         self._repeats: Counter[str] = Counter()
@@ -87,9 +88,10 @@ class LaneWatch:
         """Continue with the stages of a changed config, and run all of them."""
         stages, _ = choose_stages(config, self._lane, self._selection)
         inputs = InputChanges(config, stages, self._own_files)
+        every, names = {stage.name: stage.needs for stage in config.stages}, frozenset(stage.name for stage in stages)
         with self._lock:
             self._config = config
-            self._needs = {stage.name: stage.needs for stage in stages}
+            self._needs = {stage.name: find_needs_among(names, stage.name, every) for stage in stages}
             self._inputs, self._planned_paths = inputs, inputs.list_paths()
             self._git_lock.find(config.root)
             self._states = {name: state for name, state in self._states.items() if name in self._names}
@@ -127,10 +129,10 @@ class LaneWatch:
             match key:
                 case "r":
                     self._asked = set(self._names)
+                case "f" if self._in_run:
+                    self._asks_for_failed = True  # its end shows which
                 case "f":
-                    self._asked = {name for name in self._names if not self._has_passed(name)}
-                    if not self._asked:
-                        self._say("all stages have passed: nothing to repeat")
+                    self._ask_for_failed()
                 case "q":
                     self.quits = True
                 case _:
@@ -168,6 +170,8 @@ class LaneWatch:
                         "writes it, declare it in `outputs`; waiting for another change"
                     )
             self._in_run = frozenset()
+            if self._asks_for_failed:
+                self._ask_for_failed()
 
     def choose_next(self) -> tuple[str, ...]:
         """Return the stages to plan and run now, in the order of the config: none if there is nothing to do."""
@@ -243,6 +247,13 @@ class LaneWatch:
         self._following_since_seconds = min(self._following_since_seconds, now) if follows else math.inf
         self._last_change_seconds = now
 
+    def _ask_for_failed(self) -> None:
+        self._asks_for_failed = False
+        failed = {name for name in self._names if not self._has_passed(name)}
+        self._asked |= failed
+        if not failed:
+            self._say("all stages have passed: nothing to repeat")
+
     def _has_passed(self, name: str) -> bool:
         state = self._states.get(name)
         return state is not None and (state.result is Result.SUCCESS or _was_planned_skip(state))
@@ -252,27 +263,32 @@ class LaneWatch:
         return state is not None and STALE in state.message and state.result in (Result.CANCELLATION, Result.SKIP)
 
     def _find_behind(self, chosen: set[str]) -> set[str]:
-        """Return the stages that were skipped since a stage that they need had failed, and can run now."""
-        dependents = map_dependents(self._needs)
-        again, waiting = set(chosen), [*chosen]
-        for name in waiting:  # which grows
-            for dependent in dependents[name]:
-                if dependent not in again and self._can_follow(dependent, again):
-                    again.add(dependent)
-                    waiting.append(dependent)
+        """Return the stages that were skipped or stopped since another one had failed, and that can run now.
+
+        Those that `fail_fast` or a critical limit stopped wait until others run: alone, they would run at once.
+        """
+        again, passed = set(chosen), set[str]()
+        for name in TopologicalSorter(self._needs).static_order():
+            if all(need in again or need in passed for need in self._needs[name]):
+                missed = self._was_skipped_for_need(name) or (chosen and self._was_stopped(name))
+                again |= {name} if missed else set()
+                passed |= {name} if self._has_passed(name) else set()
         return again - chosen
 
-    def _can_follow(self, name: str, again: set[str]) -> bool:
-        """Return whether a stage was skipped for a need that runs again, and all its other needs have passed."""
+    def _was_stopped(self, name: str) -> bool:
+        """Return whether the end of its run stopped a stage or kept it from starting."""
         state = self._states.get(name)
-        if state is None or state.result is not Result.SKIP or not state.message.startswith("needs "):
+        if state is None or self._has_passed(name) or self._was_skipped_for_need(name):
             return False
-        needs = [need for need in self._needs[name] if need in self._needs]
-        return any(need in again for need in needs) and all(need in again or self._has_passed(need) for need in needs)
+        return state.result in (Result.CANCELLATION, Result.SKIP)
+
+    def _was_skipped_for_need(self, name: str) -> bool:
+        state = self._states.get(name)
+        return state is not None and state.result is Result.SKIP and state.message.startswith("needs ")
 
     def _list_open_needs(self, name: str) -> list[str]:
         """Return the stages that a stage needs and that have not passed."""
-        return [need for need in self._needs[name] if need in self._needs and not self._has_passed(need)]
+        return [need for need in self._needs[name] if not self._has_passed(need)]
 
 
 class _GitLock:

@@ -23,6 +23,7 @@ from paropt_exporter.cli.formatting import (
     wrap_for_terminal,
 )
 from paropt_exporter.cli.streams import find_columns_of_terminal
+from paropt_exporter.config.needs import find_needs_among
 from paropt_exporter.errors import (
     EXIT_FAILED,
     EXIT_INTERNAL,
@@ -408,6 +409,7 @@ def _plan_stages(summary: RunSummary, config: Config) -> Sequence[PlannedStage]:
     """Return the run's stages in the engine's order, with the current config's needs and limits."""
     ran = {stage.stage: stage for stage in summary.stages}
     configured = {stage.name: stage for stage in config.stages}
+    needs = {stage.name: stage.needs for stage in config.stages}
     planned = []
     for name, stage in ran.items():
         known = configured.get(name)
@@ -418,7 +420,7 @@ def _plan_stages(summary: RunSummary, config: Config) -> Sequence[PlannedStage]:
                 tasks=(),
                 pool=stage.pool,
                 expected_seconds=stage.duration_seconds,
-                needs=tuple(need for need in known.needs if need in ran) if known else (),
+                needs=find_needs_among(ran, name, needs),
                 locks=frozenset(known.locks) if known else frozenset(),
                 exclusive=known.exclusive if known else False,
                 memory_bytes=(known.memory or 0) if known else 0,

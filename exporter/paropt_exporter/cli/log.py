@@ -35,17 +35,27 @@ class LogRequest(Struct, frozen=True, kw_only=True):
 
 
 class _Filter(Struct, frozen=True):
-    """Selects attempts of a run. `item` is an item's name, a part of it, or the item's number; "" for all.
+    """Selects attempts of a run: those of a stage, or of an item, by `word`; "" for all.
 
+    The word is the name of a stage or `NAME[ITEM]`, with the name of an item, a part of it, or the item's number.
     `failed`: only those that failed, which `matches` leaves open, since it is known only at their end.
     """
 
-    stage: str
-    item: str
+    word: str
     failed: bool
 
+    @property
+    def stage(self) -> str:
+        return self.word.partition("[")[0]
+
+    @property
+    def item(self) -> str:
+        return self.word.partition("[")[2].removesuffix("]")
+
     def matches(self, attempt: LoggedAttempt) -> bool:
-        return not self.stage or (attempt.stage == self.stage and self._matches_item(attempt))
+        if self.word in ("", attempt.stage):  # the name of a stage may have brackets
+            return True
+        return attempt.stage == self.stage and self._matches_item(attempt)
 
     def _matches_item(self, attempt: LoggedAttempt) -> bool:
         return self.item in ("", str(attempt.task)) or (attempt.item is not None and self.item in attempt.item)
@@ -68,8 +78,7 @@ def run(
     the run or the stage has no log.
     """
     run_id, stage = _resolve_words(folder, wanted, load_sequences)
-    name, _, item = stage.partition("[")
-    choice = _Filter(name, item.removesuffix("]"), wanted.failed)
+    choice = _Filter(stage, wanted.failed)
     try:
         with closing(open_log(folder, run_id)) as file:
             reader = LogReader(file)
@@ -162,10 +171,13 @@ def _print(reader: LogReader, choice: _Filter, run_id: str, folder: Path, stdout
 
 
 def _choose_attempts(attempts: list[LoggedAttempt], choice: _Filter) -> list[LoggedAttempt]:
-    """Return the attempts of the item with this name or number, or else of all items whose names contain the word."""
+    """Return the attempts of the stage or of the item with this name, of the item with this number, or else of all
+    items whose names contain the word.
+    """
     own = [attempt for attempt in attempts if choice.matches(attempt)]
+    whole = [attempt for attempt in own if attempt.stage == choice.word]
     named = [attempt for attempt in own if attempt.item == choice.item]
-    meant = named or [attempt for attempt in own if str(attempt.task) == choice.item] or own
+    meant = whole or named or [attempt for attempt in own if str(attempt.task) == choice.item] or own
     return [attempt for attempt in meant if attempt.failed or not choice.failed]
 
 
@@ -174,13 +186,13 @@ def _explain_no_output(
 ) -> None:
     """Raise UsageError for an unknown stage or item, otherwise print that there is no output."""
     stages = dict.fromkeys(attempt.stage for attempt in attempts)
-    if choice.stage and choice.stage not in stages:
+    if choice.word and choice.word not in stages and choice.stage not in stages:
         earlier = _find_run_of_stage(folder, choice.stage, before=run_id)
         known = f": choose from {join_names([*stages])}" if stages else ""
         remedy = f"; the last one with it: log {earlier} {choice.stage}" if earlier else known
         raise UsageError(f"run {run_id} has no output of a stage {choice.stage!r}{remedy}")
     own = [attempt for attempt in attempts if attempt.stage == choice.stage]
-    if choice.item and not any(choice.matches(attempt) for attempt in own):
+    if choice.item and choice.word not in stages and not any(choice.matches(attempt) for attempt in own):
         items = dict.fromkeys(attempt.item or str(attempt.task) for attempt in own)
         raise UsageError(
             f"run {run_id} has no output of an item {choice.item!r} of {choice.stage}: choose from "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from msgspec import to_builtins
@@ -28,7 +28,6 @@ from paropt_exporter.plan import Call, start_up
 if TYPE_CHECKING:
     from paropt_exporter.cache.preview import Preview
     from paropt_exporter.plan import Bounds, Plan, PlannedStage, PlannedTask, Work
-    from paropt_exporter.plan.stage_load import StageLoad
 
 _HEADERS = ("order", "number", "stage", "tasks", "pool", "expected", "limit", "needs", "work")
 _MOST_MISSES = 20  # lines of one stage
@@ -158,24 +157,13 @@ def _estimate_makespan(plan: Plan, stages: Sequence[PlannedStage]) -> float | No
         admission = Admission(cores=plan.cores, floor=plan.workers.minimum, stages=demands)
     return compute_makespan(
         Workload(tasks=tuple(tasks)),
-        [replace(stage, slots=min(workers, stage.slots)) for stage in _pass_on_needs(stages, loads)],
+        [replace(stage, slots=min(workers, stage.slots)) for stage in stages],
         workers=workers,
         cores=1.0,
         memory_bytes=_NO_MEMORY_BOUND,
         admission=admission,
         limits=at_once,
     )
-
-
-def _pass_on_needs(stages: Sequence[PlannedStage], loads: Mapping[str, StageLoad]) -> Iterator[PlannedStage]:
-    """Yield the stages. Those that take no time, and so wait for no slot or core, pass their needs on."""
-    needs = {stage.name: stage.needs for stage in stages}
-
-    def get_next(name: str) -> tuple[str, ...]:
-        return () if name not in needs or loads[name].seconds else needs[name]
-
-    for stage in stages:
-        yield replace(stage, needs=tuple(find_reachable(stage.needs, get_next)))
 
 
 def _sum_expected_seconds(plan: Plan) -> float:

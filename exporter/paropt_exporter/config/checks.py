@@ -43,6 +43,7 @@ def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
     has_cluster = any(lane.get("strategy") == Strategy.DASK for lane in lanes.values())
     yield from _check_list_lengths(stages, lanes, file.get("stages"))
     yield from _find_duplicates(stages)
+    yield from _find_names_of_tasks(stages)
     yield from _find_shared_files(stages)
     for place, stage in stages:
         yield from check_stage(place, stage)
@@ -83,6 +84,17 @@ def _find_duplicates(stages: list[RawStage]) -> Iterator[Fault]:
                 message = f"{format_value(value)} is also the {key} of stages[{first[value]}]"
                 yield Fault(location=(*place, key), message=message)
             first.setdefault(value, index)
+
+
+def _find_names_of_tasks(stages: list[RawStage]) -> Iterator[Fault]:
+    """Yield a fault for each stage with the name of a task of another one: they would be taken for each other."""
+    with_items = {raw_yaml.get_name(stage) for _, stage in stages if stage.get("items") is not None}
+    for place, stage in stages:
+        name = raw_yaml.get_name(stage)
+        other, bracket, index = name.removesuffix("]").rpartition("[")
+        if bracket and name.endswith("]") and index.isdecimal() and other in with_items:
+            message = f"{format_value(name)} is a task of stage {format_value(other)}, which has items: choose another"
+            yield Fault(location=(*place, "name"), message=f"{message} name")
 
 
 def _find_shared_files(stages: list[RawStage]) -> Iterator[Fault]:
@@ -157,7 +169,10 @@ def _list_chosen(lane: dict[str, object], stages: list[RawStage]) -> list[str]:
 
 
 def _check_slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], machine: Machine) -> Iterator[Fault]:
-    """Yield a fault for each stage that a lane of this file could never start. Default lanes don't count."""
+    """Yield a fault for each stage that a lane of this file could never start. Default lanes don't count.
+
+    A lane of one worker runs any stage.
+    """
     most = {name: _find_max_workers(name, lane, machine) for name, lane in lanes.items()}
     members = {name: _find_members(lane, stages) for name, lane in lanes.items() if lane.get("stages")}
     for place, stage in stages:
@@ -167,7 +182,7 @@ def _check_slots(lanes: dict[str, dict[str, object]], stages: list[RawStage], ma
         narrow = [
             f"{lane} ({count})"
             for lane, count in most.items()
-            if count < slots and (lane not in members or raw_yaml.get_name(stage) in members[lane])
+            if 1 < count < slots and (lane not in members or raw_yaml.get_name(stage) in members[lane])
         ]
         if narrow:
             message = f"{slots} slots are more than the most workers of lane {', '.join(narrow)}: it could never start"
@@ -181,8 +196,7 @@ def _find_max_workers(name: str, lane: dict[str, object], machine: Machine) -> i
         workers = model.parse_section(Workers, lane["workers"]) if "workers" in lane else default.workers
     except ValueError:  # also pydantic's ValidationError; the model reports it
         return MOST_WORKERS
-    # In a sequential lane each task may use all slots.
-    return MOST_WORKERS if strategy is Strategy.SEQUENTIAL else resolve_workers(workers, strategy, machine.cores)[1]
+    return resolve_workers(workers, strategy, machine.cores)[1]
 
 
 def _check_feedback(feedback: dict[str, object]) -> Iterator[Fault]:

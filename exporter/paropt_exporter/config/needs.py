@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 
 def find_reachable(starts: Iterable[str], get_next: Callable[[str], Iterable[str]]) -> set[str]:
@@ -15,3 +15,15 @@ def find_reachable(starts: Iterable[str], get_next: Callable[[str], Iterable[str
             found.add(name)
             waiting += get_next(name)
     return found
+
+
+def find_needs_among(chosen: Collection[str], name: str, needs: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the chosen stages that a stage needs, directly or through stages that are not chosen.
+
+    `needs` has the needs of all stages.
+    """
+    own = needs.get(name, ())
+    if all(need in chosen for need in own):
+        return tuple(own)
+    found = find_reachable(own, lambda each: () if each in chosen else needs.get(each, ()))
+    return tuple(sorted(each for each in found if each in chosen))

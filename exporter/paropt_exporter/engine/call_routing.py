@@ -11,7 +11,7 @@ from paropt_exporter.executors.demand import WINDOW_SECONDS, compute_thread_dema
 from paropt_exporter.plan import PROCESSES, Call, Plan, PlannedStage
 
 if TYPE_CHECKING:
-    from paropt_exporter.events import Measurement, RunningTask
+    from paropt_exporter.events import Measurement, RunningTask, Strategy
     from paropt_exporter.executors.adaptive.routing import FunctionProfile, Router
 
 
@@ -24,7 +24,8 @@ class CallRouting:
     def __init__(self, profiles: Path | None) -> None:
         self._path = profiles
         self._profiles: tuple[FunctionProfile, ...] | None = None  # None: not read yet
-        self._routers: dict[str, Router] = {}
+        # by lane and strategy, since a changed config may give the lane another one
+        self._routers: dict[tuple[str, Strategy], Router] = {}
         self._router: Router | None = None  # of the plan's calls, if it has any
         self._targets: dict[str, frozenset[str]] = {}  # of the stages' calls
         self._lock = threading.Lock()  # guards: everything below
@@ -90,10 +91,11 @@ class CallRouting:
 
         if self._profiles is None:
             self._profiles = load_profiles(self._path) if self._path is not None else ()
-        if plan.lane not in self._routers:
-            self._routers[plan.lane] = Router(plan.strategy)
-            self._routers[plan.lane].load_profiles(self._profiles)
-        return self._routers[plan.lane]
+        key = plan.lane, plan.strategy
+        if key not in self._routers:
+            self._routers[key] = Router(plan.strategy)
+            self._routers[key].load_profiles(self._profiles)
+        return self._routers[key]
 
 
 def _computes(task: RunningTask) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from paropt_exporter.engine.interfaces import Demand
@@ -17,10 +18,11 @@ class OpenStages:
 
     ```
     waiting for needs --last need succeeded--> startable --remove--> gone
+           |'--the same, planned to be skipped--> skippable (returned once by `pop_skippable`) --remove--^
            '--a need failed--> lost (returned once by `pop_lost`) --remove--^
     ```
-    Guarantees: `remove` visits only stages that depend on the ended one. The engine's thread calls `remove` and
-    `pop_lost`; any thread may call `all` and `startable`.
+    Guarantees: `remove` visits only stages that depend on the ended one. The engine's thread calls `remove` and the
+    `pop_` methods; any thread may call `all` and `startable`.
     """
 
     def __init__(self, stages: Mapping[str, StageState]) -> None:
@@ -29,7 +31,9 @@ class OpenStages:
         self._unmet = {name: set(state.plan.needs) for name, state in stages.items()}
         self._failed: dict[str, set[str]] = {}  # stages with failed needs -> the needs that ended without success
         self._dependents = map_dependents({name: state.plan.needs for name, state in stages.items()})
-        self._startable = [state for name, state in stages.items() if not self._unmet[name]]
+        first = [state for name, state in stages.items() if not self._unmet[name]]
+        self._skippable = deque(state for state in first if state.plan.skip)
+        self._startable = [state for state in first if not state.plan.skip]
         self._positions = [self._position[state.name] for state in self._startable]
         self.revision = 0  # how many stages have become startable since the start
 
@@ -41,7 +45,7 @@ class OpenStages:
         return tuple(self._open.values())  # atomic: one bytecode copies the dict
 
     def startable(self) -> tuple[StageState, ...]:
-        """Return the open stages whose needs have succeeded, including running ones."""
+        """Return the open stages whose needs have succeeded, including running ones, without planned skips."""
         return tuple(self._startable)
 
     def remove(self, state: StageState, now: float) -> None:
@@ -51,7 +55,8 @@ class OpenStages:
         index = bisect_left(self._positions, self._position[name])
         if self._positions[index : index + 1] == [self._position[name]]:
             del self._startable[index], self._positions[index]
-        succeeded = bool(state.plan.skip) or (record is not None and record.result is Result.SUCCESS)
+        skipped_as_planned = bool(state.plan.skip) and not self._unmet[name]
+        succeeded = skipped_as_planned or (record is not None and record.result is Result.SUCCESS)
         for dependent in self._dependents[name]:
             if dependent in self._open:
                 self._notify_dependent(dependent, name, now, succeeded=succeeded)
@@ -65,14 +70,26 @@ class OpenStages:
         state, failed = self._open[name], self._failed.pop(name)
         return state, [need for need in state.plan.needs if need in failed]
 
+    def pop_skippable(self) -> StageState | None:
+        """Return the next open planned skip whose needs have succeeded; None without one."""
+        while self._skippable:
+            if not (state := self._skippable.popleft()).ended:
+                return state
+        return None
+
     def _notify_dependent(self, dependent: str, need: str, now: float, *, succeeded: bool) -> None:
         if not succeeded:
             self._failed.setdefault(dependent, set()).add(need)
             return
         unmet = self._unmet[dependent]
         unmet.discard(need)
-        if not unmet:
-            index, state = bisect_left(self._positions, self._position[dependent]), self._open[dependent]
+        if unmet:
+            return
+        state = self._open[dependent]
+        if state.plan.skip:
+            self._skippable.append(state)
+        else:
+            index = bisect_left(self._positions, self._position[dependent])
             state.startable_seconds = now
             self._startable.insert(index, state)
             self._positions.insert(index, self._position[dependent])

@@ -149,7 +149,7 @@ class Run:
             on_critical=self._stop_if_critical,
         )
         self._stop_request: Stop | None = None
-        self._critical = False
+        self._critical = ""  # which critical limit was broken
         self._stale = ""  # why the run was wound down
         self._stale_stages: frozenset[str] = frozenset()
         self._failed_stages: set[str] = set()  # with an attempt that failed, even if a retry passed
@@ -263,9 +263,7 @@ class Run:
     # Starting
 
     def _prepare_stage(self, state: StageState, now: float) -> None:
-        if state.plan.skip:
-            self._close_stage(state, Result.SKIP, state.plan.skip)
-        elif state.plan.fault:
+        if state.plan.fault:
             self._close_stage(state, Result.ERROR, state.plan.fault)
             self._fail_fast(state)
         else:
@@ -286,6 +284,7 @@ class Run:
             self._skip_unstarted_stages(self._stop_request.reason)
             return
         self._skip_stages_with_failed_needs()
+        self._close_planned_skips()
         startable = self._open_stages.startable()
         if self._cache is not None:
             self._cache.look_up(startable)
@@ -357,6 +356,11 @@ class Run:
         while lost := self._open_stages.pop_lost():
             state, needs = lost
             self._close_stage(state, Result.SKIP, f"needs {', '.join(needs)}")
+
+    def _close_planned_skips(self) -> None:
+        """Close them only after their needs, since stages that need a skipped one need these, too."""
+        while (state := self._open_stages.pop_skippable()) is not None:
+            self._close_stage(state, Result.SKIP, state.plan.skip)
 
     # Messages
 
@@ -454,15 +458,18 @@ class Run:
     # Stopping and the end
 
     def _stop_if_critical(self, state: StageState | None, watch: Watch) -> None:
-        """Stop the lane, since the stage, or the lane itself (None), has broken a critical limit, even at its end."""
-        if self._stop_request is not None:
+        """Stop the lane, since the stage, or the lane itself (None), has broken a critical limit, even at its end.
+
+        A run that is stopping for another reason fails by the limit too, unless the user has interrupted it.
+        """
+        if self._critical or (self._stop_request is not None and self._stop_request.interrupted):
             return
-        self._critical = True
         name, limit = (self.plan.lane, "total") if state is None else (state.name, "SLA")
         why = f"broke its critical {limit} of {watch.limit.max_seconds:g} s"
+        self._critical = f"{name} {why}"
         for attempt in () if state is None else state.attempts:
             attempt.set_verdict(Result.TIMEOUT, why)
-        self._begin_stopping(Stop(f"{name} {why}", interrupted=False))
+        self._begin_stopping(Stop(self._critical, interrupted=False))
 
     def _begin_stopping(self, stop: Stop) -> None:
         """End the run; the first reason stays, and a later request may only hasten the end."""

@@ -43,13 +43,13 @@ _MOST_WORKERS = 64
 class RunEnd(Struct, frozen=True, kw_only=True):
     """How a run came to its end.
 
-    `stopping`: the request that stopped it (None: it ran to its end); `critical`: whether it broke a critical limit;
-    `total`: the lane's limit; `queued`: whether any task waited for a slot; `abandoned`: calls that still run;
+    `stopping`: the request that stopped it (None: it ran to its end); `critical`: the critical limit that it broke, or
+    ""; `total`: the lane's limit; `queued`: whether any task waited for a slot; `abandoned`: calls that still run;
     `stale`: why it was wound down, or "".
     """
 
     stopping: Stop | None
-    critical: bool
+    critical: str
     total: Watch | None
     queued: bool
     abandoned: tuple[str, ...]
@@ -186,7 +186,7 @@ def build_run_record(
         total=plan.total,
         warned=end.total is not None and end.total.warned,
         broken=end.total is not None and end.total.broken,
-        critical_sla=end.critical,
+        critical_sla=bool(end.critical),
         interrupted=end.interrupted,
         bottlenecks=add_advice(found, recorded),
         advice=advise_on_single_stage(stages, recorded),
@@ -204,8 +204,8 @@ def decide_result(plan: Plan, stages: Sequence[StageRecord], end: RunEnd) -> tup
     A run succeeds only if each stage of its plan has succeeded or was planned to be skipped, and no deadline left out
     any.
     """
-    if end.stopping is not None and end.critical:
-        return Result.FAILURE, end.stopping.reason
+    if end.critical:
+        return Result.FAILURE, end.critical
     if end.stopping is not None and end.interrupted:
         return Result.CANCELLATION, end.stopping.reason
     if bad := [stage.stage for stage in stages if stage.result.bad]:

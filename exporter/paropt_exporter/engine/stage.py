@@ -38,14 +38,15 @@ class Finals(Struct):
     fastest_seconds: float = 0.0
     slowest_seconds: float = 0.0
     counts: Counter[Result] = field(default_factory=Counter)
-    without_tests: int = 0  # batches without a test; unless all are, this is not a failure
+    without_tests: int = 0  # whole batches without a test; unless all are, this is not a failure
     first: dict[Result, str] = field(default_factory=dict)  # the message of the first task with each result
 
     @property
     def ran(self) -> int:
         return self.count - self.cached
 
-    def add(self, record: TaskRecord) -> None:
+    def add(self, record: TaskRecord, *, is_part: bool = False) -> None:
+        """Add a final record. `is_part`: its batch lacked items that had succeeded in this run or an earlier one."""
         if record.cached:
             self.count += 1
             self.cached += 1
@@ -58,7 +59,7 @@ class Finals(Struct):
         self.count += 1
         self.seconds += took
         self.counts[record.result] += 1
-        self.without_tests += record.result is Result.SUCCESS and bool(record.exit_code)
+        self.without_tests += record.result is Result.SUCCESS and bool(record.exit_code) and not is_part
         if record.result is not Result.SUCCESS:
             self.first.setdefault(record.result, _format_message(record))
 
@@ -143,6 +144,13 @@ class StageState(Struct, eq=False):
         return self.started and not (self.ready or self.attempts or self.resting)
 
     @property
+    def awaits_keeping(self) -> bool:
+        """Whether all its tasks have ended, and it only waits until the cache has kept their results."""
+        return bool(self.attempts) and not (
+            self.ready or self.resting or any(attempt.outcome is None for attempt in self.attempts)
+        )
+
+    @property
     def unfinished(self) -> int:
         """The number of tasks without a final record."""
         return 0 if self.ended else len(self.plan.tasks) - self.finals.count
@@ -176,7 +184,7 @@ class StageState(Struct, eq=False):
             self.quarantined.append(f"{record.item} ({self.plan.quarantine[record.item or '']})")
             record = replace(record, result=Result.SUCCESS, exit_code=None)
         if record.final:
-            self.finals.add(record)
+            self.finals.add(record, is_part=0 < len(record.items) < len(self.plan.tasks[record.task].items))
 
     def is_forgiven(self, record: TaskRecord) -> bool:
         """Return whether a task's last attempt failed but does not fail the stage, since its item is in quarantine."""

@@ -131,7 +131,7 @@ class SlaWatches:
             self._on_critical(state, watch)
 
     def _check_stage(self, state: StageState) -> None:
-        if state.ended or state.watch is None:
+        if state.ended or state.watch is None or state.awaits_keeping:  # `check_end` comes
             return
         first = min((attempt.started_seconds for attempt in state.attempts), default=None)
         rebase = first if first is not None and not state.attempts_ended else state.started_seconds

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
+from paropt_exporter.config.needs import find_needs_among
 from paropt_exporter.cpu_demand import CoreTime, compute_undelayed_seconds
 from paropt_exporter.engine.interfaces import Admission
 from paropt_exporter.engine.resources import Resources, needs_much_room
@@ -130,12 +131,12 @@ class ListScheduler(Generic[_Task]):
     ```
     queued --start_tasks--> running --end_task--> ended      a stage's last end makes its dependents startable
     ```
-    Guarantees: a stage starts only after all stages that it needs have ended (one without tasks counts as ended); tasks
-    of one stage start in order; `resources` decides whether a task fits, as in a real run. For one thread.
+    Guarantees: a stage starts only after all stages that it needs have ended (one without tasks passes its own needs
+    on); tasks of one stage start in order; `resources` decides whether a task fits, as in a real run. For one thread.
     """
 
     def __init__(
-        self, stages: Iterable[PlannedStage], tasks: Mapping[str, Sequence[_Task]], resources: Resources
+        self, stages: Sequence[PlannedStage], tasks: Mapping[str, Sequence[_Task]], resources: Resources
     ) -> None:
         """Take stages in the engine's order, and the tasks of each by its name."""
         self.resources = resources
@@ -144,8 +145,9 @@ class ListScheduler(Generic[_Task]):
         }
         self._positions = {name: position for position, name in enumerate(self._stages)}
         self._dependents: dict[str, list[_Stage[_Task]]] = {}
-        for stage in self._stages.values():
-            stage.unmet.update(need for need in stage.plan.needs if need in self._stages)
+        needs = {stage.name: stage.needs for stage in stages}
+        for name, stage in self._stages.items():
+            stage.unmet.update(find_needs_among(self._stages, name, needs))
             for need in stage.unmet:
                 self._dependents.setdefault(need, []).append(stage)
         self._startable = [place for name, place in self._positions.items() if not self._stages[name].unmet]

@@ -520,8 +520,10 @@ class PoolWorkers:
 def _build_batch(stage: PlannedStage, task: PlannedTask, report: Path | None) -> ItemBatch | None:
     if not task.items:
         return None
-    # With Scope.ITEMS there are batches of another shard or of an earlier run.
-    alone = len(stage.tasks) == 1 and stage.scope is not Scope.ITEMS
+    # With Scope.ITEMS there are batches of another shard or of an earlier run. A batch lacks items that are cached, or
+    # that succeeded before a retry.
+    whole = len(stage.tasks) == 1 and len(task.items) == len(stage.tasks[0].items)
+    alone = whole and stage.scope is not Scope.ITEMS
     return ItemBatch(items=task.items, report=report, alone=alone)
 
 

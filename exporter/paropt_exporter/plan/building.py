@@ -102,7 +102,8 @@ def build_plan(
     builder = StageBuilder(config, definition, strategy, names=names, changes=options.affected_by, today=today)
     whole = [builder.build(stage, members.arguments.get(stage.name, ())) for stage in members.stages]
     chosen = [_choose_items(stage, members.items.get(stage.name, ())) for stage in whole]
-    stages = chosen if retry is None else [_keep_items(stage, retry.items) for stage in chosen]
+    pairs = zip(whole, chosen, strict=True)
+    stages = chosen if retry is None else [_keep_items(*pair, retry.items) for pair in pairs]
     is_whole = not (members.partial or options.shard or (retry is not None and retry.items))
     notes = _list_quarantine_notes(config, stages, today, whole=is_whole)
     known = _add_earlier_runs(whole, stages, earlier)
@@ -301,26 +302,29 @@ def _resolve_bounds(workers: Workers, strategy: Strategy) -> Bounds:
     return Bounds(minimum=minimum, maximum=maximum, start=start)
 
 
-def _keep_items(stage: PlannedStage, items: Mapping[str, Collection[str]]) -> PlannedStage:
+def _keep_items(whole: PlannedStage, stage: PlannedStage, items: Mapping[str, Collection[str]]) -> PlannedStage:
     """Keep only the given items of a stage, and drop its limit, which is for all items.
 
-    Keeps all items if one of the given ones is gone, since it may have been renamed and still fail.
+    Keeps all items if one of the given ones is gone from the `whole` stage, since it may have been renamed and still
+    fail, and if the command line selected none of the given ones.
     """
     if not stage.tasks or stage.name not in items:
         return stage
-    template, wanted = stage.template, frozenset(items[stage.name])
-    if template is None:
-        there = frozenset(task.item for task in stage.tasks)
-    else:
-        there = frozenset(stage.tasks[0].items)
+    there, wanted = _list_items(whole), frozenset(items[stage.name])
+    if stage.template is not None:
         # A part of a file was an item only in the last run. Now it belongs to its file.
         wanted = frozenset(item if item in there else item.partition("::")[0] for item in wanted)
-    if not wanted or not wanted <= there:
+    kept = wanted & _list_items(stage)
+    if not kept or not wanted <= there:
         return stage
-    tasks = _take_tasks(stage, wanted)
+    tasks = _take_tasks(stage, kept)
     if wanted == there or stage.scope is not Scope.ALL:
         return replace(stage, tasks=tasks)
     return replace(stage, tasks=tasks, scope=Scope.ITEMS, sla=None)
+
+
+def _list_items(stage: PlannedStage) -> frozenset[str | None]:
+    return frozenset(item for task in stage.tasks for item in task.items or (task.item,))
 
 
 def _take_tasks(stage: PlannedStage, wanted: Collection[str]) -> tuple[PlannedTask, ...]:

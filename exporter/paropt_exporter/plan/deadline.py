@@ -62,9 +62,12 @@ def apply_deadline(
 ) -> Plan:
     """Return the plan with only the stages that fit, and with the prediction.
 
-    `hits`: the stages that the cache can skip, which take no time. `affected`: those that a change affects. Raises
-    UsageError if no duration is known, or if nothing fits.
+    `hits`: the stages that the cache can skip, which take no time. `affected`: those that a change affects. A plan
+    without stages, that of a shard with nothing to do, stays as it is. Raises UsageError if no duration is known, or if
+    nothing fits.
     """
+    if not plan.stages:
+        return plan
     known = {stage.name: _measure(plan, stage, past, hits) for stage in plan.stages}
     dependents = map_dependents({stage.name: stage.needs for stage in plan.stages})
     # If a stage's duration is unknown, no stage that needs it can be planned, either.

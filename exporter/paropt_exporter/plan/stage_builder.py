@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, assert_never
 
-from paropt_exporter.config.needs import find_reachable
+from paropt_exporter.config.needs import find_needs_among, find_reachable
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL, split_line
 from paropt_exporter.config.virtual_environment import build_environment
 from paropt_exporter.events import Scope, Strategy
@@ -93,7 +93,7 @@ class StageBuilder:
             number=stage.number,
             name=stage.name,
             tasks=tasks,
-            needs=tuple(need for need in stage.needs if need in self._names),
+            needs=find_needs_among(self._names, stage.name, self._needs),
             pool=pool,
             retries=stage.retries.count,
             flaky_retries=stage.retries.flaky,
