@@ -153,6 +153,17 @@ def _iter_spent_stories() -> Iterator[Story]:
         },
         then={"5m": (), "10m": (firing,), "25m": (firing,), "30m": ()},
     )
+    # No burn rate is about lanes that run less than twice in six hours, however many stages they have.
+    yield Story(
+        alert=_SPENT,
+        shows=Shows.FIRING,
+        step="5m",
+        given={
+            **lane("many_stages", recent_checks="100"),
+            series(families.RUN_INTERVAL, {**TARGET, "lane": "many_stages"}): "10801x20",
+        },
+        then={"5m": (), "10m": (_build_overspent_firing("many_stages", "1.005%"),)},
+    )
     # Its interval is known for five minutes more.
     yield Story(
         alert=_SPENT,
@@ -169,6 +180,8 @@ def _iter_spent_stories() -> Iterator[Story]:
             **lane("one_alone", checks="30", broken="1"),
             **lane("better_since", recent="0"),
             **lane("busy", recent_checks="100"),
+            **lane("often", recent_checks="100"),
+            series(families.RUN_INTERVAL, {**TARGET, "lane": "often"}): "10800x20",
             **lane("new"),
             series(families.RUN_INTERVAL, {**TARGET, "lane": "new"}): "2592x20",
         },
