@@ -395,6 +395,19 @@ def test_fixed_lane_is_sized_only_while_pinned() -> None:
     ]
 
 
+def test_runs_of_a_paused_lane_start_with_the_size_at_which_it_was_paused() -> None:
+    """They started with the config's or the usual size, and could not correct it."""
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=8, burn=0.0)
+    control_state = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source="local")
+    controller = build_controller(lane, Recorder(), control_state=control_state)
+    steps(controller, clock, 1.0)
+    assert (lane.size, control_state.get_start_size(2)) == (8, 2)
+    control_state.set_override(Override(mode="pause"))
+    steps(controller, clock, 1.0)
+    assert (lane.size, control_state.get_start_size(2)) == (8, 8)
+
+
 def test_each_step_offers_spare_slots() -> None:
     clock, offered = FakeClock(), list[int]()
     lane = FakeLane(clock, waiting=1, burn=1.0)

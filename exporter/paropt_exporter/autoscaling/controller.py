@@ -252,6 +252,7 @@ class Controller:
         if override.mode == PIN and override.size is not None:
             self._resize_or_hold(evaluation, override.size, "pinned")
         elif override.mode in (PAUSE, ADVISE):
+            self._control_state.keep_paused_size(evaluation.observation.size)
             self._report_hold(evaluation, "paused" if override.mode == PAUSE else "advised")
         else:
             self._resize_or_hold(evaluation, size, reason)
