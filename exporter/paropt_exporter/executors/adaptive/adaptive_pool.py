@@ -184,6 +184,11 @@ class AdaptivePool(InterruptibleExecutor):
         return self._scheduler.max_workers
 
     @property
+    def _first_size(self) -> int:
+        """The number of workers with which the first task starts."""
+        return self._scheduler.first_size
+
+    @property
     def live(self) -> int:
         """The number of workers that are alive."""
         return sum(pool.live for pool in self.pools())

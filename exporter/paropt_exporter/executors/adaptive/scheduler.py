@@ -119,6 +119,11 @@ class AdaptiveScheduler:
         """The most tasks that run at once."""
         return self._pools.bounds.most_workers
 
+    @property
+    def first_size(self) -> int:
+        """The initial size of the pool that gets the first task."""
+        return self._pools.bounds.first_size
+
     def pools(self) -> tuple[ThreadPool | ProcessPool, ...]:
         return self._pools.list()
 
