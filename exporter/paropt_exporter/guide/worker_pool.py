@@ -238,6 +238,10 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
         """Return a snapshot of each pool of workers used so far."""
         return self._pool.statistics()
 
+    def backlogs(self) -> dict[str, tuple[int, float]]:
+        """Return how many tasks wait to be submitted to each of them, by name, and the age of the oldest in seconds."""
+        return self._pool.backlogs()
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Submit a call that belongs to no stage, and return its future. Raises RuntimeError after a shutdown."""
         return self._pool.submit(fn, *args, **kwargs)
