@@ -222,6 +222,25 @@ def test_routed_calls_get_a_process_for_each_task_and_core(
         assert set(workers.get_pool_sizes(8)) == {PROCESSES, THREADS}
 
 
+def test_person_or_query_may_give_routed_calls_more_processes_than_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lane that was pinned at six ran two calls at once on two cores."""
+    monkeypatch.setattr(host, "count_cpu_workers", lambda: 2)
+    profiles = tmp_path / "functions.json"
+    save_profiles(profiles, [FunctionProfile(function="os:getpid", cpu_demand=1.0, seconds=1.0)])
+    tasks = tuple(PlannedTask(index=index, item=None, work=Call(target="os:getpid")) for index in range(4))
+    stage = PlannedStage(number=2, name="computes", tasks=tasks, pool=THREADS)
+    planned = plan(stage, workers=Bounds(minimum=1, maximum=8, start=2), strategy=Strategy.ADAPTIVE)
+    with closing(PoolWorkers(profiles)) as workers:
+        workers.prepare(planned, 2)
+        assert workers.get_pool_size(PROCESSES) == 2
+        workers.resize_pools(6, "pinned")
+        assert workers.get_pool_size(PROCESSES) == 4
+        workers.prepare(planned, 6, allocates_cores=False)
+        assert workers.get_pool_size(PROCESSES) == 4
+
+
 class ClusterWithoutTests(ThreadPool):
     """A pool of another host on which pytest finds no test."""
 
