@@ -253,7 +253,9 @@ class Controller:
             self._resize_or_hold(evaluation, override.size, "pinned")
         elif override.mode in (PAUSE, ADVISE):
             self._control_state.keep_paused_size(evaluation.observation.size)
-            self._report_hold(evaluation, "paused" if override.mode == PAUSE else "advised")
+            # A pool may get more of the lane's slots than at the pause: other stages run now.
+            held = "paused" if override.mode == PAUSE else "advised"
+            self._resize_or_hold(evaluation, evaluation.observation.size, held)
         else:
             self._resize_or_hold(evaluation, size, reason)
 
