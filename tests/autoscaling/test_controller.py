@@ -21,8 +21,9 @@ from paropt_exporter.autoscaling.control_thread import (
 )
 from paropt_exporter.autoscaling.controller import QUIET_SECONDS, QUIET_TICK_SECONDS, Controller
 from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings, read_memory_left_bytes
-from paropt_exporter.autoscaling.lane_observer import ConcurrencyMeter, KnownStages, PeakMeter
-from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
+from paropt_exporter.autoscaling.lane_observer import ConcurrencyMeter, KnownStages, LaneObserver, PeakMeter
+from paropt_exporter.autoscaling.policy.lane_size import LaneSizingState
+from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState, StageMeasurement
 from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts
@@ -286,6 +287,24 @@ def test_stage_is_measured_while_tasks_wait_and_again_after_a_change() -> None:
     assert observation.level.sample.count == 40, "nothing waited: the last tasks of a stage tell nothing"
     (observation,) = meter.update([counts(4, 50, 120.0, 90)], (StageLimitState(stage="a", changes=1),), 50.0)
     assert observation.level.sample.count == 0
+
+
+def test_stage_is_measured_again_after_a_pin() -> None:
+    """The time at the pinned size counted as one sample of the lane's own size."""
+    host = HostReadings(cores=lambda: 2.0, memory_available_bytes=lambda: 0)
+    observer, state = LaneObserver(host, KnownStages(), "fast"), LaneSizingState()
+
+    def observe(now: float, count: StageCounts, *, limits_stages: bool) -> tuple[StageMeasurement, ...]:
+        demand = Demand(ready=(("commands", "a", 50),), running=(), stages=(count,))
+        observation = observer.observe(
+            demand, now, {}, size=4, floor=1, ceiling=8, state=state, limits_stages=limits_stages
+        )
+        return observation.stages
+
+    observe(10.0, counts(4, 90, 0.0, 0), limits_stages=True)
+    assert observe(20.0, counts(1, 80, 10.0, 10), limits_stages=False) == ()
+    (measured,) = observe(30.0, counts(4, 70, 20.0, 20), limits_stages=True)
+    assert measured.level.sample.count == 0
 
 
 def test_threads_have_no_memory_of_their_own() -> None:
