@@ -104,6 +104,14 @@ def test_pool_that_got_no_process_is_tried_again_in_the_next_run(
         run(workers, stage)
 
 
+def test_calls_follow_a_changed_strategy(workers: PoolWorkers) -> None:
+    """With another `strategy` in paropt.yml, an exporter with `--every` ended with KeyError: 'threads'."""
+    for strategy, pool in ((Strategy.THREAD, THREADS), (Strategy.PROCESS, PROCESSES), (Strategy.THREAD, THREADS)):
+        stage = stage_of("call", pool, Call(target="os:getpid"))
+        workers.prepare(plan(stage, workers=2, strategy=strategy), 2)
+        assert workers.choose_pool(stage, stage.tasks[0]) == pool
+
+
 def test_routed_calls_stay_in_threads_once_the_system_has_given_no_process(
     no_process: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -24,7 +24,7 @@ class CallRouting:
     def __init__(self, profiles: Path | None) -> None:
         self._path = profiles
         self._profiles: tuple[FunctionProfile, ...] | None = None  # None: not read yet
-        self._routers: dict[str, Router] = {}
+        self._routers: dict[tuple[str, str], Router] = {}  # by lane and strategy, which a changed config may change
         self._router: Router | None = None  # of the plan's calls, if it has any
         self._targets: dict[str, frozenset[str]] = {}  # of the stages' calls
         self._lock = threading.Lock()  # guards: everything below
@@ -90,10 +90,11 @@ class CallRouting:
 
         if self._profiles is None:
             self._profiles = load_profiles(self._path) if self._path is not None else ()
-        if plan.lane not in self._routers:
-            self._routers[plan.lane] = Router(plan.strategy)
-            self._routers[plan.lane].load_profiles(self._profiles)
-        return self._routers[plan.lane]
+        key = plan.lane, plan.strategy
+        if key not in self._routers:
+            self._routers[key] = Router(plan.strategy)
+            self._routers[key].load_profiles(self._profiles)
+        return self._routers[key]
 
 
 def _computes(task: RunningTask) -> bool:
