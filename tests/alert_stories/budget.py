@@ -153,16 +153,17 @@ def _iter_spent_stories() -> Iterator[Story]:
         },
         then={"5m": (), "10m": (firing,), "25m": (firing,), "30m": ()},
     )
-    # No burn rate is about lanes that run less than twice in six hours, however many stages they have.
+    # No burn rate is about lanes that run less than twice in six hours, however many stages they have. Once nothing
+    # repeats such a lane any more, one is.
+    many = (_build_overspent_firing("many_stages", "1.005%"),)
     yield Story(
         alert=_SPENT,
         shows=Shows.FIRING,
-        step="5m",
         given={
             **lane("many_stages", recent_checks="100"),
-            series(families.RUN_INTERVAL, {**TARGET, "lane": "many_stages"}): "10801x20",
+            series(families.RUN_INTERVAL, {**TARGET, "lane": "many_stages"}): "10801x2 _x2 10801x8 stale",
         },
-        then={"5m": (), "10m": (_build_overspent_firing("many_stages", "1.005%"),)},
+        then={"9m": (), "10m": many, "17m": many, "19m": ()},
     )
     # Its interval is known for five minutes more.
     yield Story(
