@@ -590,6 +590,26 @@ def test_size_that_keeps_a_limit_is_wanted_as_long_as_it_is_needed(limit_seconds
     assert seen == [rescue_size]
 
 
+def test_tasks_that_a_lock_holds_back_are_no_demand() -> None:
+    """A lane of six stages with one lock got six workers, and a build beside waiting ones had one job."""
+    stages = (
+        stage("a", locks=frozenset({"db"})),
+        stage("b", tasks=2, locks=frozenset({"db"})),
+        stage("c", exclusive=True),
+    )
+    bench = Bench(plan(*stages, workers=4), {name: [Script(seconds=5)] * 2 for name in "abc"})
+    seen: list[object] = []
+
+    def look() -> None:
+        demand = bench.engine.measure_demand()
+        seen.append(([name for _, name, _ in demand.ready], [label for _, _, label, _ in demand.running]))
+
+    for moment in (2.0, 7.0, 12.0):
+        bench.inbox.at(moment, look)
+    bench.run()
+    assert seen == [([], ["a"]), ([], ["b[0]", "b[1]"]), ([], ["c"])]
+
+
 def test_task_that_is_starting_is_part_of_the_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The controller measures in a thread of its own: it offered the slot of a starting task to make's jobs."""
     bench = Bench(plan(stage("a", tasks=2), stage("b", needs=("a",))))
