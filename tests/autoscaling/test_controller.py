@@ -426,7 +426,9 @@ def test_runs_of_a_paused_lane_start_with_the_size_at_which_it_was_paused() -> N
     control_state.set_override(Override(mode="pause"))
     steps(controller, clock, 1.0)
     assert (lane.size, control_state.get_start_size(2)) == (8, 8)
-    assert lane.tasks is None, "each pool may get all slots: later calls ran one at a time"
+    lane.waiting = 12
+    steps(controller, clock, 0.1)
+    assert lane.tasks == {"commands": 12}, "other stages run now: their calls ran one at a time"
 
 
 def test_each_step_offers_spare_slots() -> None:
