@@ -153,6 +153,18 @@ def _iter_spent_stories() -> Iterator[Story]:
         },
         then={"5m": (), "10m": (firing,), "25m": (firing,), "30m": ()},
     )
+    # No burn rate is about lanes that run less than twice in six hours, however many stages they have. Once nothing
+    # repeats such a lane any more, one is.
+    many = (_build_overspent_firing("many_stages", "1.005%"),)
+    yield Story(
+        alert=_SPENT,
+        shows=Shows.FIRING,
+        given={
+            **lane("many_stages", recent_checks="100"),
+            series(families.RUN_INTERVAL, {**TARGET, "lane": "many_stages"}): "10801x2 _x2 10801x8 stale",
+        },
+        then={"9m": (), "10m": many, "17m": many, "19m": ()},
+    )
     # Its interval is known for five minutes more.
     yield Story(
         alert=_SPENT,
@@ -169,6 +181,8 @@ def _iter_spent_stories() -> Iterator[Story]:
             **lane("one_alone", checks="30", broken="1"),
             **lane("better_since", recent="0"),
             **lane("busy", recent_checks="100"),
+            **lane("often", recent_checks="100"),
+            series(families.RUN_INTERVAL, {**TARGET, "lane": "often"}): "10800x20",
             **lane("new"),
             series(families.RUN_INTERVAL, {**TARGET, "lane": "new"}): "2592x20",
         },

@@ -23,8 +23,8 @@ from support import configs, lanes
 PAST = PastRuns(sizes=MappingProxyType({"commands": 30.0}), durations=MappingProxyType({}))
 
 
-@pytest.mark.parametrize(("mode", "start"), [("act", 30), ("advise", 2)])
-def test_sizes_of_earlier_runs_are_no_start_for_a_lane_that_is_only_advised(
+@pytest.mark.parametrize(("mode", "start"), [("act", 30), ("advise", 2), ("pause", 2)])
+def test_sizes_of_earlier_runs_are_no_start_for_a_lane_that_can_not_correct_them(
     tmp_path: Path, mode: str, start: int
 ) -> None:
     """Prometheus has the sizes that were recommended: without allocation of cores, 30 computing tasks started."""

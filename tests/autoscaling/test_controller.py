@@ -21,8 +21,9 @@ from paropt_exporter.autoscaling.control_thread import (
 )
 from paropt_exporter.autoscaling.controller import QUIET_SECONDS, QUIET_TICK_SECONDS, Controller
 from paropt_exporter.autoscaling.host_readings import CachedReading, HostReadings, read_memory_left_bytes
-from paropt_exporter.autoscaling.lane_observer import ConcurrencyMeter, KnownStages, PeakMeter
-from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState
+from paropt_exporter.autoscaling.lane_observer import ConcurrencyMeter, KnownStages, LaneObserver, PeakMeter
+from paropt_exporter.autoscaling.policy.lane_size import LaneSizingState
+from paropt_exporter.autoscaling.policy.stage_concurrency import StageLimitState, StageMeasurement
 from paropt_exporter.autoscaling.state import ControlState, Override, SizeBounds
 from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.engine.interfaces import Admission, Demand, StageCounts
@@ -288,6 +289,24 @@ def test_stage_is_measured_while_tasks_wait_and_again_after_a_change() -> None:
     assert observation.level.sample.count == 0
 
 
+def test_stage_is_measured_again_after_a_pin() -> None:
+    """The time at the pinned size counted as one sample of the lane's own size."""
+    host = HostReadings(cores=lambda: 2.0, memory_available_bytes=lambda: 0)
+    observer, state = LaneObserver(host, KnownStages(), "fast"), LaneSizingState()
+
+    def observe(now: float, count: StageCounts, *, limits_stages: bool) -> tuple[StageMeasurement, ...]:
+        demand = Demand(ready=(("commands", "a", 50),), running=(), stages=(count,))
+        observation = observer.observe(
+            demand, now, {}, size=4, floor=1, ceiling=8, state=state, limits_stages=limits_stages
+        )
+        return observation.stages
+
+    observe(10.0, counts(4, 90, 0.0, 0), limits_stages=True)
+    assert observe(20.0, counts(1, 80, 10.0, 10), limits_stages=False) == ()
+    (measured,) = observe(30.0, counts(4, 70, 20.0, 20), limits_stages=True)
+    assert measured.level.sample.count == 0
+
+
 def test_threads_have_no_memory_of_their_own() -> None:
     peaks = PeakMeter()
     peaks.update([("threads", "calls", 900), ("processes", "calls", 100)], [("tests", 300)])
@@ -393,6 +412,23 @@ def test_fixed_lane_is_sized_only_while_pinned() -> None:
         ("pinned", 5),
         ("bounds", 2),
     ]
+
+
+def test_runs_of_a_paused_lane_start_with_the_size_at_which_it_was_paused() -> None:
+    """They started with the config's or the usual size, and could not correct it."""
+    clock = FakeClock()
+    lane = FakeLane(clock, waiting=8, burn=0.0)
+    control_state = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source="local")
+    controller = build_controller(lane, Recorder(), control_state=control_state)
+    steps(controller, clock, 1.0)
+    assert (lane.size, control_state.get_start_size(2)) == (8, 2)
+    assert lane.tasks == {"commands": 8}
+    control_state.set_override(Override(mode="pause"))
+    steps(controller, clock, 1.0)
+    assert (lane.size, control_state.get_start_size(2)) == (8, 8)
+    lane.waiting = 12
+    steps(controller, clock, 0.1)
+    assert lane.tasks == {"commands": 12}, "other stages run now: their calls ran one at a time"
 
 
 def test_each_step_offers_spare_slots() -> None:

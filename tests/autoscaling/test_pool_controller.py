@@ -10,12 +10,13 @@ from threading import Event
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, ProcessPool, ThreadPool, steer
 from paropt_exporter.autoscaling.decisions import replay
 from paropt_exporter.autoscaling.host_readings import HostReadings
 from paropt_exporter.autoscaling.pool_controller import PoolController, PoolSettings
-from paropt_exporter.events import Decision
+from paropt_exporter.events import Decision, PoolStatistics, WorkerMemory
 from paropt_exporter.host import RESERVE_BYTES
 from paropt_exporter.testing import FakeClock, Recorder
 from simulation.pool import SimulatedPool
@@ -108,6 +109,46 @@ def test_pools_share_memory_evenly_after_critical_ones() -> None:
     steered(one, other, machine=Machine(RESERVE_BYTES + 1000 * MB), critical=0)
     assert one.target >= 6
     assert one.target + other.target <= 10
+
+
+class ClosingPool(SimulatedPool):
+    """A pool that is shut down during the test."""
+
+    closed = False
+
+    def statistics(self) -> PoolStatistics:
+        statistics = super().statistics()
+        return replace(statistics, live=0, busy=0, idle=0, draining=0, queued=0) if self.closed else statistics
+
+    def worker_memory(self) -> tuple[WorkerMemory, ...]:
+        return () if self.closed else super().worker_memory()
+
+
+@pytest.mark.parametrize("memory", [0, 100])
+def test_pool_that_is_shut_down_leaves_its_cores_and_memory_to_the_others(memory: int) -> None:
+    """The others never got those of its minimum."""
+    work, load = (computing(1.0, 1.0, 100.0), waiting(1.0))[memory > 0], constant(40.0)
+    one, other = (ClosingPool(poisson(load, 200.0, seed), work, memory_bytes=memory * MB) for seed in (1, 2))
+    clock, machine = FakeClock(), Machine(RESERVE_BYTES + 800 * MB)
+    machine.pools = one, other
+    controller = PoolController(
+        [PoolSettings(pool=pool, floor=4, ceiling=64) for pool in (one, other)],
+        clock=clock,
+        host=HostReadings(
+            cores=lambda: 8.0,
+            memory_available_bytes=machine.available_bytes,
+            memory_reserve_bytes=lambda: RESERVE_BYTES,
+        ),
+    )
+    for second in range(120):
+        one.closed = second >= 60
+        clock.now = float(second)
+        for pool in machine.pools[one.closed :]:
+            pool.advance(clock.now)
+        controller.step()
+        if second == 59:
+            assert (one.target, other.target) == (4, 4)
+    assert other.target == 8
 
 
 def test_workers_go_once_other_processes_take_the_memory() -> None:

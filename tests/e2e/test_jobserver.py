@@ -43,6 +43,16 @@ def test_one_client_gets_all_slots_that_the_lane_has(tmp_path: Path, client: str
     assert most_at_once(tmp_path / "log") == 3
 
 
+def test_client_gets_the_slots_of_stages_that_wait_for_its_lock(tmp_path: Path) -> None:
+    """The first of two stages that use one folder ran one job at a time."""
+    (tmp_path / "Makefile").write_text(MAKEFILE)
+    stages = "name: built, run: make, locks: [folder]\nname: next, run: 'true', locks: [folder]"
+    write(tmp_path, stages, lanes=LANES.replace("3", "2"))
+    ended = run(tmp_path, "--once", PATH=PATH)
+    assert ended.returncode == 0, ended.stdout
+    assert most_at_once(tmp_path / "log") == 2
+
+
 def test_two_clients_and_a_task_share_the_slots_and_none_beyond(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -13,6 +13,7 @@ from paropt_exporter.engine.interfaces import Admission, RunningAttempt, StageCo
 from paropt_exporter.events import (
     Event,
     LiveStage,
+    PoolUse,
     Result,
     RunRecord,
     RunStarted,
@@ -628,6 +629,38 @@ def test_size_that_keeps_a_limit_is_wanted_as_long_as_it_is_needed(limit_seconds
     bench.inbox.at(15.0, lambda: seen.append(bench.engine.measure_demand().rescue_size))
     bench.run()
     assert seen == [rescue_size]
+
+
+def test_tasks_that_a_lock_holds_back_are_no_demand() -> None:
+    """A lane of six stages with one lock got six workers, and a build beside waiting ones had one job."""
+    stages = (
+        stage("a", locks=frozenset({"db"})),
+        stage("b", tasks=2, locks=frozenset({"db"})),
+        stage("c", exclusive=True),
+    )
+    bench = Bench(plan(*stages, workers=4), {name: [Script(seconds=5)] * 2 for name in "abc"})
+    seen: list[object] = []
+
+    def look() -> None:
+        demand = bench.engine.measure_demand()
+        seen.append(([name for _, name, _ in demand.ready], [label for _, _, label, _ in demand.running]))
+
+    for moment in (2.0, 7.0, 12.0):
+        bench.inbox.at(moment, look)
+    bench.run()
+    assert seen == [([], ["a"]), ([], ["b[0]", "b[1]"]), ([], ["c"])]
+
+
+@pytest.mark.parametrize(("locks", "kinds"), [(frozenset({"db"}), []), (frozenset(), ["saturated"])])
+def test_lane_whose_tasks_wait_for_a_lock_is_not_saturated(
+    monkeypatch: pytest.MonkeyPatch, locks: frozenset[str], kinds: list[str]
+) -> None:
+    """More workers would not shorten it."""
+    busy = PoolUse(name="commands", start_size=1, peak_size=1, reason="plan", busy_seconds=10.0, slot_seconds=10.0)
+    bench = Bench(plan(stage("a", locks=locks), stage("b", locks=locks), workers=1), {"a": [Script(seconds=5)] * 2})
+    monkeypatch.setattr(bench.workers, "get_pool_uses", lambda: (busy,))
+    found = bench.run().bottlenecks
+    assert [one.kind for one in found if one.kind == "saturated"] == kinds
 
 
 def test_task_that_is_starting_is_part_of_the_demand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,14 @@ def test_pool_that_got_no_process_is_tried_again_in_the_next_run(
         run(workers, stage)
 
 
+def test_calls_follow_a_changed_strategy(workers: PoolWorkers) -> None:
+    """With another `strategy` in paropt.yml, an exporter with `--every` ended with KeyError: 'threads'."""
+    for strategy, pool in ((Strategy.THREAD, THREADS), (Strategy.PROCESS, PROCESSES), (Strategy.THREAD, THREADS)):
+        stage = stage_of("call", pool, Call(target="os:getpid"))
+        workers.prepare(plan(stage, workers=2, strategy=strategy), 2)
+        assert workers.choose_pool(stage, stage.tasks[0]) == pool
+
+
 def test_routed_calls_stay_in_threads_once_the_system_has_given_no_process(
     no_process: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -220,6 +228,25 @@ def test_routed_calls_get_a_process_for_each_task_and_core(
         assert workers.choose_pool(stage, tasks[0]) == PROCESSES
         assert workers.get_pool_size(PROCESSES) == 3
         assert set(workers.get_pool_sizes(8)) == {PROCESSES, THREADS}
+
+
+def test_person_or_query_may_give_routed_calls_more_processes_than_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lane that was pinned at six ran two calls at once on two cores."""
+    monkeypatch.setattr(host, "count_cpu_workers", lambda: 2)
+    profiles = tmp_path / "functions.json"
+    save_profiles(profiles, [FunctionProfile(function="os:getpid", cpu_demand=1.0, seconds=1.0)])
+    tasks = tuple(PlannedTask(index=index, item=None, work=Call(target="os:getpid")) for index in range(4))
+    stage = PlannedStage(number=2, name="computes", tasks=tasks, pool=THREADS)
+    planned = plan(stage, workers=Bounds(minimum=1, maximum=8, start=2), strategy=Strategy.ADAPTIVE)
+    with closing(PoolWorkers(profiles)) as workers:
+        workers.prepare(planned, 2)
+        assert workers.get_pool_size(PROCESSES) == 2
+        workers.resize_pools(6, "pinned")
+        assert workers.get_pool_size(PROCESSES) == 4
+        workers.prepare(planned, 6, allocates_cores=False)
+        assert workers.get_pool_size(PROCESSES) == 4
 
 
 class ClusterWithoutTests(ThreadPool):

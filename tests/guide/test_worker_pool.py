@@ -229,6 +229,18 @@ def test_without_a_size_a_pool_chooses_one(make: Make, strategy: Parallelization
     assert make(strategy, None).size >= 1
 
 
+@pytest.mark.parametrize("strategy", EVERY_STRATEGY)
+def test_size_before_the_first_task_is_the_size_with_which_that_starts(
+    make: Make, strategy: ParallelizationStrategy
+) -> None:
+    """A resized ADAPTIVE pool named its new maximum, and a SEQUENTIAL one any number."""
+    pool = make(strategy, 2)
+    pool.resize(5)
+    size = pool.size
+    pool.submit_stage(2, "one", pow, 2, 3).result(HANG_SECONDS)
+    assert pool.size == size
+
+
 # Results
 
 

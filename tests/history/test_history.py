@@ -228,13 +228,22 @@ def test_decisions_are_kept_with_their_terms(history: History, path: Path) -> No
     assert kept == [("commands", "up", 2, 4, '{"queue": 3.0}')]
 
 
-def test_the_usual_size_of_an_ineffective_increase_is_the_size_before(history: History) -> None:
-    def make_decision(run_id: str, action: str, reason: str, old: int, new: int) -> Decision:
-        return Decision(
-            pool="commands", action=action, reason=reason, old_size=old, new_size=new, at_timestamp_seconds=START,
-            run_id=run_id,
-        )  # fmt: skip
+def make_decision(run_id: str, action: str, reason: str, old: int, new: int) -> Decision:
+    return Decision(
+        pool="commands", action=action, reason=reason, old_size=old, new_size=new, at_timestamp_seconds=START,
+        run_id=run_id,
+    )  # fmt: skip
 
+
+def test_sizes_that_a_person_has_set_are_not_usual(history: History) -> None:
+    keep(history, *whole_run("r1"), make_decision("r1", "up", "demand", 2, 4))
+    for number in range(2, 6):
+        kept = make_decision(f"r{number}", "hold", "paused", 40, 40)
+        keep(history, *whole_run(f"r{number}"), make_decision(f"r{number}", "up", "pinned", 4, 40), kept)
+    assert history.load_usual_size("standard") == 4
+
+
+def test_the_usual_size_of_an_ineffective_increase_is_the_size_before(history: History) -> None:
     keep(history, *whole_run("r1"), make_decision("r1", "up", "demand", 2, 64))
     assert history.load_usual_size("standard") == 64
     keep(history, make_decision("r1", "down", "ineffective", 64, 16), make_decision("r1", "down", "ineffective", 16, 2))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from paropt_exporter import AdaptivePool, AdaptiveWorkerPool, PoolCollector, ProcessPool, StageCollector, ThreadPool
+from support.pool_tasks import eventually
 from support.processes import read_printed
 
 
@@ -46,6 +48,26 @@ def test_adaptive_pools_with_names_have_series_of_their_own() -> None:
         for pool in ("orders-threads", "images-processes"):
             labels = {"project": "shop", "pool": pool}
             assert registry.get_sample_value("paropt_pool_tasks_submitted_total", labels) == 1
+
+
+@pytest.mark.parametrize("strategy", ["adaptive", "hybrid", "thread_pool"])
+def test_all_waiting_tasks_of_a_worker_pool_are_queued(strategy: str) -> None:
+    """Most wait before its pools. The page of a pool with a thousand waiting tasks said that none waits."""
+    registry, gate, tasks = CollectorRegistry(), Event(), 80  # more than an adaptive pool has threads
+    place = {"project": "shop", "pool": "threads"}
+    with AdaptiveWorkerPool(strategy, 2) as pool:
+        registry.register(PoolCollector(pool, project="shop"))
+        futures = [pool.submit(gate.wait) for _ in range(tasks)]
+
+        def count_queued() -> float:
+            return registry.get_sample_value("paropt_pool_queue_depth", place) or 0.0
+
+        try:
+            assert eventually(lambda: sum(future.running() for future in futures) + count_queued() == tasks)
+            assert count_queued() > 0
+            assert (registry.get_sample_value("paropt_pool_oldest_task_age_seconds", place) or 0.0) > 0
+        finally:
+            gate.set()
 
 
 def test_labels_that_are_no_strings_are_refused() -> None:

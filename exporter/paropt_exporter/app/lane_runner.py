@@ -87,7 +87,7 @@ class LaneRunner:
         """Run a plan to its end, or until a signal ends it."""
         cache = self._begin_cache(plan)
         run = self._make_run(plan, cache)
-        self._workers.prepare(plan, run.size)
+        self._workers.prepare(plan, run.size, allocates_cores=self._control_state.allocates_cores)
         self._setup.screen.begin_run(plan, run.snapshot_stages)
         self._live.run = run
         self._setup.signals.send_to(run)

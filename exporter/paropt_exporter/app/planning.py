@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from paropt_exporter import plan as plans
 from paropt_exporter.app.request import Request
-from paropt_exporter.autoscaling.state import ADVISE, ControlState
+from paropt_exporter.autoscaling.state import ADVISE, PAUSE, ControlState
 from paropt_exporter.config import Config
 from paropt_exporter.engine.pool_sizes import get_pool_names
 from paropt_exporter.errors import NothingFailed, UsageError, format_count, join_names
@@ -99,15 +99,16 @@ class Planner:
         return plan
 
     def set_start_size(self, plan: Plan, control_state: ControlState) -> Plan:
-        """Set the starting size from query results, a pinned size or earlier runs.
+        """Set the starting size from query results, a pinned or paused size, or earlier runs.
 
-        Not from earlier runs if decisions are only advice: Prometheus has the sizes that they recommended.
+        Not from earlier runs in the modes advise and pause, in which the lane can't correct it. For those with advice,
+        Prometheus has the sizes that were recommended.
         """
         if plan.strategy is Strategy.SEQUENTIAL:
             return plan
         configured = self.config.lanes[plan.lane].workers.start is not None or self._request.options.workers is not None
-        advised = control_state.override.mode == ADVISE
-        past = None if configured or advised else self._find_past_size(plan)
+        stays = control_state.override.mode in (ADVISE, PAUSE)
+        past = None if configured or stays else self._find_past_size(plan)
         start = control_state.get_start_size(plan.workers.start if past is None else past)
         return replace(plan, workers=replace(plan.workers, start=start))
 

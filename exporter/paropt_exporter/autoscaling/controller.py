@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -251,10 +252,23 @@ class Controller:
         override = self._control_state.override
         if override.mode == PIN and override.size is not None:
             self._resize_or_hold(evaluation, override.size, "pinned")
-        elif override.mode in (PAUSE, ADVISE):
-            self._report_hold(evaluation, "paused" if override.mode == PAUSE else "advised")
+        elif override.mode == PAUSE:
+            observation = evaluation.observation
+            self._control_state.keep_paused_size(observation.size)
+            self._tasks_per_pool = self._count_tasks_per_pool(observation)
+            self._resize_or_hold(evaluation, observation.size, "paused")
+        elif override.mode == ADVISE:
+            self._report_hold(evaluation, "advised")
         else:
             self._resize_or_hold(evaluation, size, reason)
+
+    def _count_tasks_per_pool(self, observation: LaneObservation) -> Mapping[str, int]:
+        """Return how many workers each pool needs for all of its tasks; at least as many as it has."""
+        counts = Counter(self._pools.get_targets())
+        tasks = Counter[str]()
+        for group in (*observation.running, *observation.waiting):
+            tasks[group.load.pool] += group.count
+        return counts | tasks  # the larger of both
 
     def _resize_or_hold(self, evaluation: _Evaluation, size: int, reason: str) -> None:
         # One pool may grow and another shrink while the lane's size stays.

@@ -117,7 +117,7 @@ class LaneObserver:
             )
             for pool, stage, count in demand.ready
         )
-        stages = self._concurrency.update(demand.stages, state.stages, now) if limits_stages else ()
+        stages = self._concurrency.update(demand.stages if limits_stages else (), state.stages, now)
         return LaneObservation(
             now=now,
             size=size,
@@ -197,8 +197,8 @@ class LaneObserver:
 class ConcurrencyMeter:
     """Measures the service times of each running stage while some of its tasks wait.
 
-    Guarantees: a stage's measurement starts again when its limit has changed; time without waiting tasks does not
-    count.
+    Guarantees: a stage's measurement starts again when its limit has changed, and after an update without the stage;
+    time without waiting tasks does not count.
     """
 
     def __init__(self) -> None:

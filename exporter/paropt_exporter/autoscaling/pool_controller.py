@@ -120,7 +120,10 @@ class _ManagedPool(Struct, eq=False):
 
 
 class _PoolSample(Struct, frozen=True, kw_only=True):
-    """A pool at one moment. `wanted`: the size for its traffic; `held_bytes`: how much of their peaks workers hold."""
+    """A pool at one moment. `wanted`: the size for its traffic; `held_bytes`: how much of their peaks workers hold.
+
+    A pool without any worker, such as one that was shut down, takes no cores and no memory.
+    """
 
     pool: str
     managed: _ManagedPool
@@ -128,12 +131,13 @@ class _PoolSample(Struct, frozen=True, kw_only=True):
     traffic: Traffic
     wanted: int
     cpu_demand: float | None
+    peak_bytes: int
     held_bytes: int
 
     @property
     def growth_bytes(self) -> int:
         """The memory that workers up to the target size may still take."""
-        return max(0, self.size * self.managed.peak_bytes - self.held_bytes)
+        return max(0, self.size * self.peak_bytes - self.held_bytes)
 
     @property
     def wanted_held_bytes(self) -> int:
@@ -147,7 +151,7 @@ class _PoolSample(Struct, frozen=True, kw_only=True):
             wanted=self.wanted,
             floor=settings.floor,
             cpu_demand=self.cpu_demand or 0.0,
-            memory_bytes=self.managed.peak_bytes,
+            memory_bytes=self.peak_bytes,
             weight=settings.weight,
             urgent=settings.urgent,
         )
@@ -211,7 +215,7 @@ class PoolController:
                 PoolMemory(
                     available_bytes=available,
                     growth_bytes=growth,
-                    peak_bytes=sample.managed.peak_bytes,
+                    peak_bytes=sample.peak_bytes,
                     reserve_bytes=reserve,
                 )
                 if available
@@ -232,13 +236,15 @@ class PoolController:
             counters.reset_service_times()  # tasks that ended now began among more workers, and don't measure this size
         managed.peak_bytes = max([managed.peak_bytes, *(worker.peak_bytes for worker in workers)])
         traffic = counters.estimate_traffic()
+        has_workers = bool(statistics.live or statistics.starting or statistics.queued)
         return _PoolSample(
             pool=f"{statistics.name} {index + 1}",
             managed=managed,
             size=statistics.target,
             traffic=traffic,
             wanted=min(max(compute_traffic_size(traffic), settings.floor), settings.ceiling),
-            cpu_demand=_estimate_cpu_demand(managed, cores, in_threads=not workers),
+            cpu_demand=_estimate_cpu_demand(managed, cores, in_threads=not workers) if has_workers else None,
+            peak_bytes=managed.peak_bytes if has_workers else 0,
             held_bytes=sum(min(worker.now_bytes, managed.peak_bytes) for worker in workers),
         )
 

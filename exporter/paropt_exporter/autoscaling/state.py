@@ -61,6 +61,7 @@ class ControlState:
         self._queries = queries
         self._lock = Lock()  # guards: all below
         self._configured = self._override = override or Override()
+        self._paused_size: int | None = None  # the size that a pause keeps, once it is known
         self._size_bounds = SizeBounds(floor=bounds.minimum, ceiling=bounds.maximum)
         self._rescue_size = 0
         self._slots_per_task = 1.0
@@ -116,15 +117,27 @@ class ControlState:
     def set_override(self, override: Override | None) -> None:
         """Store a person's instruction; None restores the config's mode."""
         with self._lock:
-            self._override = override or self._configured
+            before, self._override = self._override, override or self._configured
+            if self._override.mode != PAUSE:
+                self._paused_size = None
+            elif before.mode == PIN:
+                self._paused_size = before.size
+
+    def keep_paused_size(self, size: int) -> None:
+        """Store the size of the running lane, if it is paused: its next runs start with it."""
+        with self._lock:
+            if self._override.mode == PAUSE:
+                self._paused_size = size
 
     def get_start_size(self, wanted: int) -> int:
-        """Return the size with which a run starts: the pinned size, the size by query results, or `wanted` within
-        bounds.
+        """Return the size with which a run starts: the pinned or paused size, the size by query results, or `wanted`
+        within bounds.
         """
-        bounds, override = self.size_bounds, self.override
-        if override.mode == PIN and override.size is not None:
-            return override.size
+        with self._lock:
+            bounds, override, paused_size = self._size_bounds, self._override, self._paused_size
+        kept = override.size if override.mode == PIN else paused_size
+        if kept is not None:
+            return kept
         return min(max(wanted if bounds.query_size is None else bounds.query_size, bounds.floor), bounds.ceiling)
 
     @property

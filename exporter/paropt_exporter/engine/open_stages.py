@@ -113,15 +113,27 @@ def measure_backlog(
     return waiting
 
 
-def measure_demand(open_stages: OpenStages, *, now: float, ends_seconds: float | None, sums_work: bool) -> Demand:
+def measure_demand(
+    open_stages: OpenStages,
+    *,
+    now: float,
+    ends_seconds: float | None,
+    sums_work: bool,
+    can_begin: Callable[[PlannedStage], bool],
+) -> Demand:
     """Return the startable tasks in the order in which they will start, the running ones, and the remaining work.
 
-    `ends_seconds`: the moment at which the lane breaks its total. `sums_work`: whether to sum up the remaining work and
-    find the rescue size, of which only limits make use.
+    Stages that locks keep from beginning could not use a worker. `ends_seconds`: the moment at which the lane breaks
+    its total. `sums_work`: whether to sum up the remaining work and find the rescue size, of which only limits make
+    use.
     """
     states, startable = open_stages.all(), open_stages.startable()
     return Demand(
-        ready=tuple((state.pool, state.name, count) for state in startable if (count := len(state.ready))),
+        ready=tuple(
+            (state.pool, state.name, count)
+            for state in startable
+            if (count := len(state.ready)) and (state.started or can_begin(state.plan))
+        ),
         running=tuple(
             (attempt.running.pool, state.name, attempt.running.label, attempt.started_seconds)
             for state in states

@@ -51,11 +51,14 @@ class PoolSizes:
         `tasks`: how many of the lane's tasks each pool gets; None: any number.
         """
         most = self._count_busy_workers(name, size)
-        if tasks is not None:
-            return max(1, min(most, tasks.get(name, 1)))
-        # Before the controller's first step, a routed call that computes may get as many processes as there are cores.
-        is_open = self.is_optional(name) and not self._plan.workers.fixed
-        return min(most, host.count_cpu_workers()) if is_open else most
+        return most if tasks is None else max(1, min(most, tasks.get(name, 1)))
+
+    def count_first_tasks(self, size: int) -> dict[str, int]:
+        """Return how many tasks each pool gets until the controller knows their demands: of routed calls that compute,
+        as many as there are cores.
+        """
+        cores = host.count_cpu_workers()
+        return {name: min(size, cores) if self.is_optional(name) else size for name in self.pools}
 
     def _count_busy_workers(self, name: str, size: int) -> int:
         """Return how many workers of a pool can be busy in a lane of `size` slots, at least 1."""

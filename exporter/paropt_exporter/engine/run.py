@@ -257,8 +257,13 @@ class Run:
         """Return the running and the startable tasks, for the controller."""
         ends_seconds = self._limits.ends_seconds
         with self._changing_tasks:
-            now = self._clock.monotonic()
-            return measure_demand(self._open_stages, now=now, ends_seconds=ends_seconds, sums_work=self._sums_work)
+            return measure_demand(
+                self._open_stages,
+                now=self._clock.monotonic(),
+                ends_seconds=ends_seconds,
+                sums_work=self._sums_work,
+                can_begin=self._resources.can_begin_stage,
+            )
 
     # Starting
 

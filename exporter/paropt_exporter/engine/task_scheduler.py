@@ -24,7 +24,8 @@ class TaskScheduler:
         sequential = plan.strategy is Strategy.SEQUENTIAL
         self.size = 1 if sequential else plan.workers.start
         self.admission: Admission | None = None  # start only tasks for which there are cores, except up to its floor
-        self.had_to_wait = False  # whether any task waited for room
+        self.had_to_wait = False  # whether any task waited for room; a lock of another stage is none
+        self._has_waited = False  # whether any task waited for anything
         self._most_slots = 1 if sequential else plan.workers.maximum
         self._open_stages = open_stages
         self._resources = resources
@@ -43,7 +44,7 @@ class TaskScheduler:
         if self._resources.set_admission(self.admission) or revision != self._expected_revision:
             self._resources.set_expected_stages([state.name for state in startable])
             self._expected_revision = revision
-        may_be_full, may_begin = self.had_to_wait, True
+        may_be_full, may_begin = self._has_waited, True
         for state in startable:
             if state.awaits_cache or not state.ready or not (may_begin or state.started):
                 continue
@@ -52,12 +53,13 @@ class TaskScheduler:
             may_be_full = False
             while state.ready and self._can_start(state):
                 start(state)
-                may_be_full = self.had_to_wait
+                may_be_full = self._has_waited
             if state.ready and not self._is_at_limit(state):
-                may_be_full = may_be_full or not self.had_to_wait
-                self.had_to_wait = True
+                may_begin_it = state.started or self._resources.can_begin_stage(state.plan)
+                may_be_full = may_be_full or not self._has_waited
+                self._has_waited, self.had_to_wait = True, self.had_to_wait or may_begin_it
                 if self._waits_for_much_room(state):
-                    if state.started or self._resources.can_begin_stage(state.plan):
+                    if may_begin_it:
                         return  # otherwise smaller stages behind it would starve it
                     # It waits for stages that have begun, so their other tasks may start.
                     may_begin = may_begin and not state.plan.exclusive

@@ -99,12 +99,13 @@ class PoolAttempt(Struct, frozen=True):
 class _RunState:
     """The pools' view of a plan's run. `size`, `reason` and `tasks` are those of the last resize."""
 
-    def __init__(self, plan: Plan, size: int) -> None:
+    def __init__(self, plan: Plan, size: int, *, allocates_cores: bool) -> None:
         self.plan = plan
         self.sizes = PoolSizes(plan)
         self.size = size
         self.reason = "plan"
-        self.tasks: Mapping[str, int] | None = None
+        limits_calls = allocates_cores and not plan.workers.fixed
+        self.tasks: Mapping[str, int] | None = self.sizes.count_first_tasks(size) if limits_calls else None
         self.lacks_processes = False  # whether the system has refused a process pool
         self.attempts: Counter[str] = Counter()  # started attempts, by the label of their task
         # None if tasks can change it
@@ -161,9 +162,12 @@ class PoolWorkers:
         self._temporary: TemporaryFolder | None = None
         self._temporary_numbers = itertools.count(1)
 
-    def prepare(self, plan: Plan, size: int) -> None:
-        """Create or resize the pools that `plan` needs at its start size."""
-        run = self._run = _RunState(plan, size)
+    def prepare(self, plan: Plan, size: int, *, allocates_cores: bool = True) -> None:
+        """Create or resize the pools that `plan` needs at its start size.
+
+        `allocates_cores`: the controller will give tasks cores by their demands, unless the size is fixed.
+        """
+        run = self._run = _RunState(plan, size, allocates_cores=allocates_cores)
         self._uses.clear()
         if not CALL_POOLS.isdisjoint(run.sizes.pools):
             self._start_supervisor()

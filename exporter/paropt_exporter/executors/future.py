@@ -134,7 +134,8 @@ class TaskFuture(Future[T]):
     _switches = NO_SWITCHES
     _exit_error: BaseException | None = None
     label: str = ""
-    started_seconds: float | None = None  # when its task started, on the monotonic clock
+    queued_seconds: float | None = None  # when its task was queued in an AdaptivePool, on the monotonic clock
+    started_seconds: float | None = None  # when its task started, likewise
 
     def __init__(self) -> None:
         """Set no attribute: the class attributes are the defaults."""

@@ -110,11 +110,9 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
             raise TypeError(f"initial_size is {initial_size!r}: expected a whole number, or None to choose one")
         if initial_size is not None and initial_size < 1:
             raise ValueError(f"initial_size is {initial_size}: expected at least 1, or None to choose one")
-        self._beginning = initial_size or WorkerPoolOptimizer.get_optimal_worker_count(self.strategy)
-        most = _choose_max_workers(self.strategy, initial_size, self._beginning)
-        self._pool = AdaptivePool(
-            self.strategy.pool_strategy, most, start=self._beginning, memory=_find_profiles_path()
-        )
+        start = initial_size or WorkerPoolOptimizer.get_optimal_worker_count(self.strategy)
+        most = _choose_max_workers(self.strategy, initial_size, start)
+        self._pool = AdaptivePool(self.strategy.pool_strategy, most, start=start, memory=_find_profiles_path())
         self._children = ChildCpuMeter()
         self._gil = Router(Strategy.THREAD)
         # guards: everything below; reentrant, since a callback may cancel. Not the condition, as in `ThreadGroup`. No
@@ -225,7 +223,7 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
     @property
     def size(self) -> int:
         """The target number of workers, or the starting number before the first task."""
-        return self._pool.target or self._beginning
+        return self._pool.target or self._pool._first_size
 
     @property
     def _max_workers(self) -> int:
@@ -235,11 +233,14 @@ class AdaptiveWorkerPool(InterruptibleExecutor):
     def resize(self, n: int) -> None:
         """Set the number of workers, for ADAPTIVE the maximum. Returns at once and interrupts no task."""
         self._pool.resize(n)
-        self._beginning = n
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
         """Return a snapshot of each pool of workers used so far."""
         return self._pool.statistics()
+
+    def backlogs(self) -> dict[str, tuple[int, float]]:
+        """Return how many tasks wait to be submitted to each of them, by name, and the age of the oldest in seconds."""
+        return self._pool.backlogs()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]:
         """Submit a call that belongs to no stage, and return its future. Raises RuntimeError after a shutdown."""
@@ -404,11 +405,11 @@ def _find_profiles_path() -> Path | None:
     return PROJECT_FOLDER.absolute() / PROFILES_NAME if PROJECT_FOLDER.is_dir() else None
 
 
-def _choose_max_workers(strategy: ParallelizationStrategy, asked: int | None, beginning: int) -> int | None:
+def _choose_max_workers(strategy: ParallelizationStrategy, asked: int | None, start: int) -> int | None:
     """Return the maximum for the pool, or None if it chooses its size itself."""
     if strategy is ParallelizationStrategy.ADAPTIVE or (strategy is ParallelizationStrategy.HYBRID and asked is None):
         return None
-    return beginning
+    return start
 
 
 def _measure(future: TaskFuture[Any], watched: MeasuredFunction) -> Measurement:

@@ -484,7 +484,7 @@ def load_usual_size(connection: sqlite3.Connection, project: str, lane: str) -> 
     query = """
     SELECT coalesce(min(CASE WHEN reason = 'ineffective' AND action = 'down' THEN new_size END), max(new_size))
       FROM decisions
-      WHERE reason <> 'pinned' AND run_id IN
+      WHERE reason NOT IN ('pinned', 'paused') AND run_id IN
         (SELECT run_id FROM runs WHERE project = ? AND lane = ? AND (NOT partial OR shard <> '')
            AND NOT EXISTS (SELECT 1 FROM stages WHERE stages.run_id = runs.run_id AND scope = 'cached')
          ORDER BY sequence DESC LIMIT ?)

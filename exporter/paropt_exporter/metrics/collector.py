@@ -11,7 +11,7 @@ from paropt_exporter.executors.base import check_label
 from paropt_exporter.families import Family
 from paropt_exporter.metrics.client import Collector, Metric
 from paropt_exporter.metrics.page import Labels, Page
-from paropt_exporter.metrics.samples import POOL_FAMILIES, iter_pool_samples
+from paropt_exporter.metrics.samples import NO_BACKLOG, POOL_FAMILIES, Backlog, iter_pool_samples
 
 # the maximum of several pools; all other families are summed
 _HIGHEST = (families.POOL_OLDEST_AGE, families.POOL_EPOCH)
@@ -22,6 +22,13 @@ class MeasuredPool(Protocol):
     """A pool with statistics: any of this package."""
 
     def statistics(self) -> PoolStatistics | tuple[PoolStatistics, ...]: ...
+
+
+@runtime_checkable
+class PoolWithBacklog(Protocol):
+    """A pool whose tasks may wait for a pool of its own: AdaptivePool, AdaptiveWorkerPool."""
+
+    def backlogs(self) -> dict[str, Backlog]: ...
 
 
 class PoolCollector(Collector):
@@ -54,14 +61,16 @@ class PoolCollector(Collector):
 
     def _add_up(self) -> dict[tuple[Family, Labels], float]:
         totals: dict[tuple[Family, Labels], float] = {}
-        for statistics in self._iter_statistics():
-            for family, labels, value in iter_pool_samples(statistics):
+        for statistics, backlog in self._iter_statistics():
+            for family, labels, value in iter_pool_samples(statistics, backlog=backlog):
                 assert isinstance(value, int | float)  # no family of a pool is a histogram
                 known = totals.get((family, labels), 0.0)
                 totals[family, labels] = max(known, value) if family in _HIGHEST else known + value
         return totals
 
-    def _iter_statistics(self) -> Iterator[PoolStatistics]:
+    def _iter_statistics(self) -> Iterator[tuple[PoolStatistics, Backlog]]:
         for pool in self._pools:
+            backlogs = pool.backlogs() if isinstance(pool, PoolWithBacklog) else {}
             statistics = pool.statistics()
-            yield from (statistics,) if isinstance(statistics, PoolStatistics) else statistics
+            for each in (statistics,) if isinstance(statistics, PoolStatistics) else statistics:
+                yield each, backlogs.get(each.name, NO_BACKLOG)

@@ -14,7 +14,7 @@ from paropt_exporter.families import Family
 from paropt_exporter.metrics.page import Labels, Value
 
 Sample = tuple[Family, Labels, Value]
-Backlog = tuple[int, float]  # how many ready tasks wait in the engine, and the age of the oldest in seconds
+Backlog = tuple[int, float]  # how many tasks wait before the pool, and the age of the oldest in seconds
 
 POOL_FAMILIES = (
     families.POOL_WORKERS,
@@ -76,7 +76,7 @@ LIVE_FAMILIES = (
     families.POOL_SIZE_MAX,
     *(family for family in SCRAPE_FAMILIES if not family.name.startswith("paropt_host_")),
 )
-_NO_BACKLOG = (0, 0.0)
+NO_BACKLOG = (0, 0.0)
 _NO_RELOADS = dict.fromkeys(families.RELOAD_RESULTS, 0)
 _NO_DELIVERIES = dict.fromkeys(product(families.DELIVERY_TARGETS, families.DELIVERY_RESULTS), 0)
 
@@ -107,7 +107,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 def iter_samples(snapshot: Snapshot, *, limited: Iterable[tuple[str, str]]) -> Iterator[Sample]:
     """Yield the series of a snapshot and of the host. `limited`: (lane, stage) of the stages with an SLA limit."""
     for pool in snapshot.pools:
-        yield from iter_pool_samples(pool, backlog=snapshot.backlogs.get(pool.name, _NO_BACKLOG))
+        yield from iter_pool_samples(pool, backlog=snapshot.backlogs.get(pool.name, NO_BACKLOG))
     for control in snapshot.control.pools:
         yield from _iter_control_samples(control)
     yield from _iter_query_samples(snapshot.control.queries)
@@ -132,7 +132,7 @@ def iter_samples(snapshot: Snapshot, *, limited: Iterable[tuple[str, str]]) -> I
     yield from _iter_host_samples()
 
 
-def iter_pool_samples(pool: PoolStatistics, *, backlog: Backlog = _NO_BACKLOG) -> Iterator[Sample]:
+def iter_pool_samples(pool: PoolStatistics, *, backlog: Backlog = NO_BACKLOG) -> Iterator[Sample]:
     """Yield a pool's series; tasks of `backlog` count as queued."""
     name = (pool.name,)
     waiting, waiting_age_seconds = backlog

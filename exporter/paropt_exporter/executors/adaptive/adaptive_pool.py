@@ -184,6 +184,11 @@ class AdaptivePool(InterruptibleExecutor):
         return self._scheduler.max_workers
 
     @property
+    def _first_size(self) -> int:
+        """The number of workers with which the first task starts."""
+        return self._scheduler.first_size
+
+    @property
     def live(self) -> int:
         """The number of workers that are alive."""
         return sum(pool.live for pool in self.pools())
@@ -212,8 +217,12 @@ class AdaptivePool(InterruptibleExecutor):
         return f"<AdaptivePool: {', '.join(map(repr, self.pools())) or 'not used yet'}>"
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
-        """Return the statistics of each pool; tasks of the backlog are in `waiting`."""
+        """Return the statistics of each pool; `waiting` and `backlogs` have the tasks that wait before them."""
         return tuple(pool.statistics() for pool in self.pools())
+
+    def backlogs(self) -> dict[str, tuple[int, float]]:
+        """Return how many tasks wait to be submitted to each pool, by name, and the age of the oldest in seconds."""
+        return self._scheduler.get_backlogs()
 
     def running(self) -> tuple[RunningTask, ...]:
         """List the running tasks of all pools."""

@@ -53,6 +53,11 @@ class PoolBounds(Struct, frozen=True, kw_only=True):
         return self.max_workers or min(32, self.cores + 4)
 
     @property
+    def first_size(self) -> int:
+        """The initial size of the pool that gets the first task."""
+        return self.get_initial(PROCESSES if self.strategy is Strategy.PROCESS else THREADS)
+
+    @property
     def most_threads(self) -> int:
         """The most threads of an ADAPTIVE pool."""
         return self.max_workers or _MAX_WAITING_THREADS
@@ -60,9 +65,7 @@ class PoolBounds(Struct, frozen=True, kw_only=True):
     @property
     def most_workers(self) -> int:
         """The most tasks that run at once."""
-        if self.strategy is Strategy.ADAPTIVE:
-            return self.most_threads
-        return self.get_initial(PROCESSES if self.strategy is Strategy.PROCESS else THREADS)
+        return self.most_threads if self.strategy is Strategy.ADAPTIVE else self.first_size
 
 
 def compute_thread_count(demand: float, tasks: int, most: int) -> int:

@@ -125,6 +125,11 @@ class AdaptiveScheduler:
         """The most tasks that run at once."""
         return self._pools.bounds.most_workers
 
+    @property
+    def first_size(self) -> int:
+        """The initial size of the pool that gets the first task."""
+        return self._pools.bounds.first_size
+
     def pools(self) -> tuple[ThreadPool | ProcessPool, ...]:
         return self._pools.list()
 
@@ -164,6 +169,7 @@ class AdaptiveScheduler:
         return None if large or self._backlog.queued else PROCESSES
 
     def _enqueue(self, task: QueuedTask) -> None:
+        task.future.queued_seconds = monotonic()
         with self.lock:
             if self.has_closed():
                 raise RuntimeError(self.refusal)
@@ -431,6 +437,21 @@ class AdaptiveScheduler:
     def count_backlog(self) -> int:
         with self.lock:
             return self._backlog.count_queued()
+
+    def get_backlogs(self) -> dict[str, tuple[int, float]]:
+        """Return for each pool, by name, how many tasks are queued for it, and how long the oldest has been, in
+        seconds.
+        """
+        backlogs: dict[str, tuple[int, float]] = {}
+        with self.lock:
+            queued = [(key, tuple(tasks)) for key, tasks in tuple(self._backlog.queued.items())]
+        now = monotonic()
+        for key, tasks in queued:
+            name = self._pools.bounds.build_name(self.router.choose(key))
+            count, oldest = backlogs.get(name, (0, 0.0))
+            ages = [now - (task.future.queued_seconds or now) for task in tasks[:1]]
+            backlogs[name] = count + len(tasks), max([oldest, *ages])
+        return backlogs
 
     # Called by the monitor
 

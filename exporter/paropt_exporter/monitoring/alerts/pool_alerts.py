@@ -226,7 +226,10 @@ def _build_memory_alert(series: SeriesSelector) -> Alert:
         board=Board.POOLS,
         link=("job", "instance"),
         meaning="Less than 10 % is left of the memory of the machine, or of the cgroup in which the exporter runs.",
-        impact="The controller adds no workers. The kernel may kill one, and its task then fails with `error`.",
+        impact=(
+            "In a lane that sizes itself, tasks wait if their known peak does not fit. The kernel may kill a worker, "
+            "and its task then fails with `error`."
+        ),
         diagnosis=(
             Query(
                 question="Which stages have the largest tasks (bytes; pages that processes share count for each)?",

@@ -22,7 +22,7 @@ _PAIRS = (
 )
 # With fewer checks in the long span, one violation would exceed the rate: such lanes are counted over 30 days.
 _ENOUGH_CHECKS = 100
-_LONGEST_PAIR = "3d"
+_LONGEST_PAIR, _ITS_SHORT_SPAN = "3d", "6h"
 _LONGEST_PAIR_SECONDS = 3 * 86_400
 _VALUE = "{{ $value | humanizeDuration }}"  # in a template: the limit, or the time that is left
 # A stage near its limit breaks it in one run and keeps it in the next: one page for all of them, until it keeps it.
@@ -355,8 +355,9 @@ def _build_spent_alert(series: SeriesSelector) -> Alert:
         board=Board.OVERVIEW,
         link=("job", "project", "lane"),
         meaning=(
-            f"The lane had under {_ENOUGH_CHECKS} checks in {recent}, too few for a burn rate. In {month} it broke at "
-            f"least two limits, more than the target allows, and the latest of them within {recent}."
+            f"The lane had under {_ENOUGH_CHECKS} checks in {recent}, or runs less than twice in {_ITS_SHORT_SPAN}: "
+            f"too seldom for a burn rate. In {month} it broke at least two limits, more than the target allows, and "
+            f"the latest of them within {recent}."
         ),
         impact="The lane misses its target for the month.",
         diagnosis=(
@@ -374,7 +375,10 @@ def _build_spent_alert(series: SeriesSelector) -> Alert:
 
 
 def _build_overspent_query(series: SeriesSelector) -> str:
-    """Build the query for lanes with few recent checks that overspent their budget, with a recent violation."""
+    """Build the query for lanes that overspent their budget, with a recent violation, and that have no burn rate.
+
+    They have few recent checks, or run so seldom that `_build_burn_condition` excludes them from the longest pair, too.
+    """
     broken, checked = (
         select(series, recording.BUDGET_PERIOD) for select in (recording.select_violations, recording.select_checks)
     )
@@ -382,7 +386,8 @@ def _build_overspent_query(series: SeriesSelector) -> str:
         f"{broken} / {checked} > {_compute_allowed_ratio(series)}\n"
         f"and\n{broken} > 1.5\n"
         f"and\n{recording.select_violations(series, _LONGEST_PAIR)} > 0\n"
-        f"and\n{recording.select_checks(series, _LONGEST_PAIR)} < {_ENOUGH_CHECKS}\n"
+        f"and\n(\n  {recording.select_checks(series, _LONGEST_PAIR)} < {_ENOUGH_CHECKS}\n"
+        f"or\n  {_build_seldom_query(series, _ITS_SHORT_SPAN)}\n)\n"
         f"unless\n{recording.select_interval(series)}"
         f" <= {_LONGEST_PAIR_SECONDS // _ENOUGH_CHECKS}"  # it is new, not seldom
     )
@@ -392,7 +397,7 @@ def _build_burn_condition(series: SeriesSelector, rate: str, long: str, short: s
     """Build the condition that both spans burn faster than the rate, with enough checks in the long one.
 
     It excludes lanes that run less than twice in the short span, where single runs would decide: pairs with longer
-    spans cover them. `keep` bridges short spans without checks.
+    spans cover them, and after the longest one `_build_overspent_query`. `keep` bridges short spans without checks.
     """
     window = recording.choose_lane_window(series.window)
     if not recording.is_longer(short, window):
@@ -406,12 +411,17 @@ def _build_burn_condition(series: SeriesSelector, rate: str, long: str, short: s
         expr=(
             f"(\n  {burns_fast(long)}\nand\n  {burns_fast(short)}\nand\n"
             f"  {recording.select_checks(series, long)} >= {_ENOUGH_CHECKS}\n)\n"
-            f"unless\n{recording.select_interval(series)} * 2 > {parse_duration(short):g}"
+            f"unless\n{_build_seldom_query(series, short)}"
         ),
         level=level,
         keep=short,
         labels=(("long", long), ("short", short)),
     )
+
+
+def _build_seldom_query(series: SeriesSelector, span: str) -> str:
+    """Build the query for lanes that are repeated, but run less than twice in a span."""
+    return f"{recording.select_interval(series)} * 2 > {parse_duration(span):g}"
 
 
 def _compute_allowed_ratio(series: SeriesSelector) -> str:
