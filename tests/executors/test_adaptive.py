@@ -1031,6 +1031,23 @@ def test_timeout_of_a_signal_handler_is_no_refusal_of_a_process_pool(monkeypatch
         pools.get_processes()
 
 
+def test_resize_during_a_change_of_the_number_of_threads_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads that the monitor added then stayed beyond the new maximum."""
+    pools = Pools(PoolBounds(strategy=Strategy.ADAPTIVE, cores=2, max_workers=8, start=2), threading.RLock(), nothing)
+    resize = ThreadPool.resize
+
+    def lower_maximum(pool: ThreadPool, size: int, *, reason: str = "caller") -> None:
+        monkeypatch.undo()
+        pools.resize(1, "caller")
+        resize(pool, size, reason=reason)
+
+    with pools.get("threads") as threads:
+        pools.sizes["threads"] = 8
+        monkeypatch.setattr(ThreadPool, "resize", lower_maximum)
+        pools.apply_size("threads", "demand")
+        assert threads.target == 1
+
+
 def test_timeout_of_a_signal_handler_ends_the_wait_for_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
 

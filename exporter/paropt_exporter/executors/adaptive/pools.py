@@ -130,17 +130,21 @@ class Pools:
         with self.lock:
             self.bounds = replace(self.bounds, max_workers=n)
             self._set_initial_sizes()
-            sizes = [(pool, self.sizes[pool_name]) for pool_name, pool in self.made.items()]
-        for pool, size in sizes:
-            pool.resize(size, reason=reason)
+        for pool_name in tuple(self.made):
+            self.apply_size(pool_name, reason)
 
     def reset_threads(self) -> None:
-        """Give the thread pool its initial size again, if it is larger."""
+        """Give the thread pool its initial size again."""
         with self.lock:
-            size = self.sizes[THREADS] = self.bounds.get_initial(THREADS)
-            threads = self.threads
-        if threads is not None and threads.target > size:
-            threads.resize(size, reason="demand")
+            self.sizes[THREADS] = self.bounds.get_initial(THREADS)
+        self.apply_size(THREADS, "demand")
+
+    def apply_size(self, pool_name: PoolName, reason: str) -> None:
+        """Resize a pool to the size that it is to have. Another thread may change that meanwhile: its size counts."""
+        pool, size = self.made.get(pool_name), 0
+        while pool is not None and size != self.sizes[pool_name]:
+            size = self.sizes[pool_name]
+            pool.resize(size, reason=reason)
 
     def get(self, pool_name: PoolName) -> ThreadPool | ProcessPool:
         """Return a pool; make it if this is its first use."""

@@ -554,10 +554,10 @@ class AdaptiveScheduler:
             before = self._pools.sizes[THREADS]
             size = self._pools.sizes[THREADS] = self._placement.choose_thread_count(demand, in_pool)
         if size < before:
-            threads.resize(size, reason="cpu_limit")
+            self._pools.apply_size(THREADS, "cpu_limit")
         elif size > before:
             self._submit_startable()  # first, so that each new thread finds a task when it starts
-            threads.resize(size, reason="demand")
+            self._pools.apply_size(THREADS, "demand")
 
     def release_surplus(self) -> None:
         """Release the threads that only waiting tasks needed."""
