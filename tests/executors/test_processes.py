@@ -411,6 +411,14 @@ def test_dying_worker_fails_only_its_task_and_is_replaced(
     assert pool.statistics().finished == {"success": 100, "failure": 0, "error": 1, "cancellation": 0}
 
 
+def test_task_of_a_dead_worker_is_counted_before_its_future_settles(pool: ProcessPool) -> None:
+    counted = list[int]()
+    future = pool.submit(os._exit, 3)
+    future.add_done_callback(lambda _: counted.append(pool.statistics().finished["error"]))
+    assert eventually(lambda: bool(counted))
+    assert counted == [1]
+
+
 def test_worker_that_dies_idle_is_replaced(pool: ProcessPool) -> None:
     pid = pool.submit(os.getpid).result(HANG_SECONDS)
     os.kill(pid, signal.SIGKILL)
