@@ -693,6 +693,22 @@ def test_stages_folder_behind_a_link_that_leads_elsewhere_is_a_miss(project: Tra
     assert project.run("cat x", cwd=cwd).get_output("lint") == "new"
 
 
+@pytest.mark.parametrize("change", ["make", "remove"])
+def test_folder_before_two_dots_is_an_input(project: TracedProject, change: str) -> None:
+    """Without the folder, the kernel does not find the file, though `include/../src/a.py` is another name of it."""
+    include = project.root / "include"
+    if change == "remove":
+        include.mkdir()
+        wait_for_next_ticks(include)
+    line = "cat include/../src/a.py 2>/dev/null || echo none"
+    assert project.prove(line).is_cached("lint")
+    if change == "make":
+        include.mkdir()
+    else:
+        include.rmdir()
+    assert project.run(line).get_output("lint") == ("one" if change == "make" else "none\n")
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -35,6 +35,7 @@ def raw():
     print(sys.stdout.encoding.lower() != "")
     out.write("\\u00fcber".encode()[:1]); out.write("\\u00fcber".encode()[1:]); out.write(b"\\xff")
     out.flush()
+    for byte in "\\u00fc".encode(): sys.stdout.buffer.write(bytes([byte]))
 def load(): import paropt_no_such_module
 async def wait(): raise ValueError("unreached")
 def generate(): yield; raise ValueError("unreached")
@@ -62,7 +63,7 @@ def test_bytes_are_part_of_the_output_and_go_to_no_terminal(
     for pool in (ThreadPool(1), ProcessPool(1)):
         with pool:
             call = pool.submit_named("call", run_call, root, "paropt_sample_calls:raw", ())
-            assert call.result(HANG_SECONDS).output == "True\nüber\ufffd"
+            assert call.result(HANG_SECONDS).output == "True\nüber\ufffdü"
     assert capfdbinary.readouterr().out == b""
 
 

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from multiprocessing import shared_memory
+from multiprocessing import resource_tracker, shared_memory
 from multiprocessing.context import SpawnContext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from paropt_exporter.errors import UnpicklableError
 from paropt_exporter.executors import ProcessPool
 from support.pool_tasks import HANG_SECONDS, nothing
+from support.processes import run_python
 
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")
 
@@ -130,6 +132,47 @@ def test_shared_memory_survives_a_worker_that_attached_it() -> None:
     finally:
         block.close()
         block.unlink()
+
+
+WITHOUT_TRACKER = """
+import sys
+from paropt_exporter import ProcessPool
+
+def attach(name):
+    from multiprocessing.shared_memory import SharedMemory
+    block = SharedMemory(name)
+    SharedMemory(name).close()
+    return block.buf[0]
+
+def remove(name):
+    from multiprocessing.shared_memory import SharedMemory
+    SharedMemory(name).unlink()
+
+def make():
+    from multiprocessing.shared_memory import SharedMemory
+    return SharedMemory(create=True, size=16).name
+
+with ProcessPool(1) as pool:
+    print(pool.submit(attach, sys.argv[1]).result())
+    pool.submit(remove, sys.argv[2]).result()
+    print(pool.submit(make).result())
+"""
+
+
+def test_shared_memory_survives_a_worker_without_a_tracker_of_its_program() -> None:
+    """The program has not loaded the module when the worker starts. The worker's own tracker ends after it."""
+    attached, removed = (shared_memory.SharedMemory(create=True, size=16) for _ in range(2))
+    try:
+        done = run_python(WITHOUT_TRACKER, attached.name, removed.name, check=True)  # returns after all trackers
+        value, made = done.stdout.split()
+        assert value == "0"
+        assert "KeyError" not in done.stderr
+        assert [Path("/dev/shm", name).exists() for name in (attached.name, removed.name, made)] == [True, False, False]
+    finally:
+        attached.close()
+        attached.unlink()
+        removed.close()
+        resource_tracker.unregister(f"/{removed.name}", "shared_memory")
 
 
 def test_lock_of_the_fork_context_is_refused_with_advice(pool: ProcessPool) -> None:

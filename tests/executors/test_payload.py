@@ -128,6 +128,16 @@ SEEN = []
 @cache
 def task(x): SEEN.append(x)
 """
+ENUM = """
+from enum import Enum
+class Size(Enum):
+    SMALL = 1
+    def scale(self): return self.value * FACTOR
+    @property
+    def label(self): return UNIT
+FACTOR, UNIT = 2, "m"
+def task(): return Size.SMALL.scale(), Size.SMALL.label
+"""
 CHANGES: list[tuple[str, Callable[[Any], object]]] = [
     (STATEFUL[0], lambda task: task.__globals__["SEEN"].append(1)),
     (STATEFUL[1], lambda task: task.__defaults__[0].append(1)),
@@ -144,6 +154,9 @@ CHANGES: list[tuple[str, Callable[[Any], object]]] = [
     (CLASS, lambda task: task.__globals__.update(FACTOR=3)),
     (CLASS, lambda task: setattr(task.__globals__["Base"], "size", 3)),
     (CLASS, lambda task: setattr(task.__globals__["Box"], "make", staticmethod(lambda: None))),
+    (ENUM, lambda task: task.__globals__.update(FACTOR=3)),
+    (ENUM, lambda task: task.__globals__.update(UNIT="km")),
+    (ENUM, lambda task: setattr(task.__globals__["Size"], "scale", lambda self: self.value)),
     (CACHED, lambda task: task.__wrapped__.__globals__["SEEN"].append(1)),
 ]
 

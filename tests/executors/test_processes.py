@@ -287,6 +287,33 @@ def test_exception_with_a_constructor_of_its_own_arrives_whole(pool: ProcessPool
     assert (ended.code, ended.reason) == (3, "no room")
 
 
+class ConfigMissing(FileNotFoundError):
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.ENOENT, "no config", path)
+
+
+class PluginMissing(ImportError):
+    def __init__(self, *, plugin: str) -> None:
+        super().__init__(f"no plugin {plugin}", name=plugin)
+
+
+def look_for_config() -> None:
+    raise ConfigMissing("shop.ini")
+
+
+def look_for_plugin() -> None:
+    raise PluginMissing(plugin="tea")
+
+
+def test_exception_with_a_constructor_of_its_own_keeps_the_attributes_of_its_built_in_class(pool: ProcessPool) -> None:
+    missing = pool.submit(look_for_config).exception(HANG_SECONDS)
+    assert isinstance(missing, ConfigMissing)
+    assert str(missing) == "[Errno 2] no config: 'shop.ini'"
+    plugin = pool.submit(look_for_plugin).exception(HANG_SECONDS)
+    assert isinstance(plugin, PluginMissing)
+    assert (str(plugin), plugin.name) == ("no plugin tea", "tea")
+
+
 def raise_odd_group() -> None:
     raise ExceptionGroup("unhandled errors", [OddError("one", "two"), ExceptionGroup("inner", [OddError("3", "4")])])
 
@@ -382,6 +409,14 @@ def test_dying_worker_fails_only_its_task_and_is_replaced(
     assert [future.result(HANG_SECONDS) for future in others] == [2 * number for number in range(50)] * 2
     assert eventually(lambda: pool.live == 2)
     assert pool.statistics().finished == {"success": 100, "failure": 0, "error": 1, "cancellation": 0}
+
+
+def test_task_of_a_dead_worker_is_counted_before_its_future_settles(pool: ProcessPool) -> None:
+    counted = list[int]()
+    future = pool.submit(os._exit, 3)
+    future.add_done_callback(lambda _: counted.append(pool.statistics().finished["error"]))
+    assert eventually(lambda: bool(counted))
+    assert counted == [1]
 
 
 def test_worker_that_dies_idle_is_replaced(pool: ProcessPool) -> None:

@@ -179,6 +179,7 @@ class _OutputTail(io.TextIOBase):
         """Keep the end of the text, and write longer text as a whole to a file at `path`, if given."""
         super().__init__()
         self._path = path
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # of all that is written as bytes
         self._lock = threading.Lock()  # guards: everything below
         self._parts: list[str] = []
         self._length = 0
@@ -202,6 +203,9 @@ class _OutputTail(io.TextIOBase):
                 self._parts = ["".join(self._parts)[-KEPT_CHARACTERS:]]
                 self._length = KEPT_CHARACTERS
         return len(text)
+
+    def write_bytes(self, content: bytes) -> None:
+        self.write(self._decoder.decode(content))
 
     def add_to_file(self, text: str) -> None:
         """Add text to the file only, if there is one."""
@@ -253,13 +257,12 @@ class _OutputBytes(io.BufferedIOBase):
     def __init__(self, tail: _OutputTail) -> None:
         super().__init__()
         self._tail = tail
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def writable(self) -> bool:
         return True
 
     def write(self, content: ReadableBuffer) -> int:
-        self._tail.write(self._decoder.decode(whole := bytes(content)))
+        self._tail.write_bytes(whole := bytes(content))
         return len(whole)
 
 

@@ -10,8 +10,9 @@ import queue
 import shutil
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from tempfile import mkdtemp
 from time import monotonic
@@ -253,16 +254,13 @@ class Agent(WorkerPlugin):
     def read_usage(self, session_name: str) -> WorkerUsage:
         """Return the usage of the running tasks of a session."""
         with self.lock:
+            started = [future for session in self.sessions.values() for future in session.running.values()]
             session = self.sessions.get(session_name)
-            attempts = {future.label: attempt for attempt, future in session.running.items()} if session else {}
+            attempts = {future: attempt for attempt, future in session.running.items()} if session else {}
             pools = self._list_pools()
         now = monotonic()
-        running = tuple(
-            _build_usage(attempts[task.label], task, now)
-            for pool in pools
-            for task in pool.running()
-            if task.label in attempts
-        )
+        found = [(find_future(task, started), task) for pool in pools for task in pool.running()]
+        running = tuple(_build_usage(attempts[one], task, now) for one, task in found if one in attempts)
         return WorkerUsage(memory_available_bytes=host.read_available_memory_bytes(), running=running)
 
     # Running a task
@@ -505,6 +503,16 @@ def _estimate_seconds(futures: Sequence[TaskFuture[Any]]) -> float:
     if len(starts) < 2:
         return _SHORTEST_MEASURED_SECONDS
     return min(_SHORTEST_MEASURED_SECONDS, (max(starts) - min(starts)) / (len(starts) - 1))
+
+
+def find_future(task: RunningTask, futures: Iterable[TaskFuture[Any]]) -> TaskFuture[Any] | None:
+    """Return the future of a running task: the last that started with its label, but not after the task.
+
+    Lanes of one project, each with a session of its own, have tasks of the same labels.
+    """
+    present = [(one.started_seconds, one) for one in futures if one.label == task.label]
+    before = [(at, one) for at, one in present if at is not None and at <= task.started_seconds]
+    return max(before, key=itemgetter(0))[1] if before else None
 
 
 def _fail(label: str, error: BaseException) -> TaskFuture[Any]:

@@ -125,7 +125,7 @@ def _run_process(manager: ProcessManager, worker: Worker, waker: int) -> None:
         log.exception("a worker was abandoned", extra={"pool": manager.counters.name, "worker": worker.name})
         end_process(process, 0.0)
         message = f"worker {worker.name} was abandoned: {describe(error)}"
-        settle_lost(worker, manager.abandon(process), message, None)
+        settle_lost(process, manager.abandon(process), message, None)
         manager.dispatch()
 
 
@@ -281,7 +281,7 @@ class ProcessHandler:
         message = describe_exit(process, code)
         if ended.lost and code == 0:  # the fork server takes it for an ordinary exit, and leaves its processes alone
             lifetime.FORK_SERVERS.end(process.pid, _LEFTOVERS_GRACE_SECONDS)
-        settle_lost(process.worker, ended.lost, message, code)
+        settle_lost(process, ended.lost, message, code)
         if unforked is not None:
             _handle_failed_start(manager, process.worker, unforked)
         elif ended.unexpected:

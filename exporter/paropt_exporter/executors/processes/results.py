@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from paropt_exporter.errors import InitializerFailed, UnpicklableError, WorkerDied, describe, explain_shortage
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.processes.batches import LONGEST_HELD_SECONDS, SECONDS_PER_BYTE, WorkItem
-from paropt_exporter.executors.processes.workers import Worker, WorkerProcess
+from paropt_exporter.executors.processes.workers import WorkerProcess
 from paropt_exporter.executors.worker import payload, wire
 
 if TYPE_CHECKING:
@@ -123,13 +123,15 @@ class ResultSettler:
         return True
 
 
-def settle_lost(worker: Worker, lost: list[WorkItem], message: str, code: int | None) -> None:
-    """Fail tasks that were begun in a process which has ended, unless they were stopped."""
+def settle_lost(process: WorkerProcess, lost: list[WorkItem], message: str, code: int | None) -> None:
+    """Fail tasks that were begun in a process which has ended, unless they were stopped. Count each before that."""
+    counters = process.worker.counters
     for item in lost:
-        if item.future.settle_exception(build_death_error(f"{item.future.label}: {message}", code)):
-            worker.counters.errors += 1
+        if item.future is process.stopping or item.future.done():
+            counters.cancelled += 1
         else:
-            worker.counters.cancelled += 1
+            counters.errors += 1
+        item.future.settle_exception(build_death_error(f"{item.future.label}: {message}", code))
 
 
 def build_death_error(message: str, code: int | None) -> WorkerDied:

@@ -1,7 +1,8 @@
 """Find the place of a path: the equivalent path without links or `..` on the way, found as the kernel walks it.
 
-Each link on the way is reported, since with another target the same path means another file. Paths in /proc are kept as
-they are, since links there lead each process to another place.
+Each link on the way is reported, since with another target the same path means another file, and so is each folder
+before `..`, since without it the path means no file. Paths in /proc are kept as they are, since links there lead each
+process to another place.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _FOLDER_LINKS = (b"cwd", b"root")
 
 
 class LinkWalk:
-    """The folders that one command's paths lead through. `report` gets the place of each link.
+    """The folders that one command's paths lead through.
+
+    `report` gets the place of each link, and of each folder that a path names before `..`.
 
     Guarantee: a folder is remembered only if no link or folder on its way was moved or made by the command.
     """
@@ -84,8 +87,11 @@ class LinkWalk:
     def _step(self, place: bytes, name: bytes) -> tuple[bytes, bool]:
         """Return the place of a name in the folder at a place, and whether it lasts."""
         if name == b"..":
-            # The rest of the path after `..` is not noted, but leaving a process's folder for its parent is.
-            return place if leads_through_process(place + b"/..") else place.rpartition(b"/")[0], True
+            if leads_through_process(place + b"/.."):
+                return place, True  # the rest is not noted, but leaving a process's folder for its parent is
+            if place:
+                self._report(place)
+            return place.rpartition(b"/")[0], True
         place += b"/" + name
         self._pass(place)
         lasts = place not in self._changed
@@ -136,7 +142,7 @@ def read_process_link(place: bytes) -> bytes | None:
 
 def join(link: bytes, target: bytes) -> bytes:
     """Return the path to which a link at a place leads."""
-    return tidy(target if target[:1] == b"/" else link.rpartition(b"/")[0] + b"/" + target)
+    return tidy(target if target[:1] == b"/" else _enter(link.rpartition(b"/")[0], target))
 
 
 def complete_path(process: int, descriptor: int | None, text: bytes) -> bytes | None:
@@ -150,8 +156,18 @@ def complete_path(process: int, descriptor: int | None, text: bytes) -> bytes | 
     if text[:1] != b"/":
         number = _AT_FDCWD if descriptor is None else (descriptor & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
         place = b"/proc/%d/cwd" % process if number == _AT_FDCWD else b"/proc/%d/fd/%d" % (process, number)
-        path = os.readlink(place) + b"/" + text
+        path = _enter(os.readlink(place), text)
     return tidy(path)
+
+
+def _enter(folder: bytes, path: bytes) -> bytes:
+    """Return the absolute path of one that is relative to a folder at a place.
+
+    The `..` at its beginning are left out: the folder exists, so it need not be reported.
+    """
+    while path[:3] == b"../" or path == b"..":
+        folder, path = folder.rpartition(b"/")[0], path[3:]
+    return folder + b"/" + path
 
 
 def tidy(path: bytes) -> bytes:

@@ -115,7 +115,7 @@ class Tracer:
         )
         self._privileged = ""
         self._stopping = False
-        self._walk = LinkWalk(self._note_link)
+        self._walk = LinkWalk(self._note_passed)
         kernel.prefer_same_core(listener)
 
     def note_folder(self, path: bytes) -> None:
@@ -422,7 +422,7 @@ class Tracer:
             for noted in (*self._noted.values(), self._ends):
                 noted.clear()
 
-    def _note_link(self, place: bytes) -> None:
+    def _note_passed(self, place: bytes) -> None:
         self._note_place(place, STAT)
 
     def _note_place(self, path: bytes, kind: int) -> list[Any] | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-_PROCESS = "multiprocessing.process"
+_PROCESS, _SHARED_MEMORY = "multiprocessing.process", "multiprocessing.shared_memory"
 
 
 def get_authkey() -> bytes:
@@ -35,7 +35,7 @@ def get_tracker() -> int | None:
     Without it a worker that attaches a block of shared memory would start its own tracker, which removes the block
     when the worker exits.
     """
-    if "multiprocessing.shared_memory" not in sys.modules:
+    if _SHARED_MEMORY not in sys.modules:
         return None
     from multiprocessing.resource_tracker import getfd
 
@@ -48,9 +48,11 @@ def join_parent(name: str, parent: tuple[bytes, str, int], parent_tracker: int |
     If the parent does not use multiprocessing, and so has no key, this happens when a task imports it.
     """
     key, parent_name, parent_pid = parent
+    if parent_tracker is None:
+        _call_once_imported(_SHARED_MEMORY, _track_created_only)
     become_child = partial(_become_child, name, parent_name or "MainProcess", parent_pid)
     if not key and _PROCESS not in sys.modules:
-        sys.meta_path.insert(0, _ImportHook(become_child))
+        _call_once_imported(_PROCESS, become_child)
         return
     from multiprocessing import process
 
@@ -72,14 +74,50 @@ def _become_child(name: str, parent_name: str, parent_pid: int, process: Any) ->
         process._parent_process = process._ParentProcess(parent_name, parent_pid, os.pidfd_open(parent_pid))
 
 
-class _ImportHook:
-    """A finder of modules that calls `on_import` with `multiprocessing.process` once it is imported."""
+def _track_created_only(module: Any) -> None:
+    """Let this process's own resource tracker remove the blocks of shared memory that the process creates, no others.
 
-    def __init__(self, on_import: Callable[[ModuleType], None]) -> None:
+    It would remove those that the process attaches, too, when the process exits: others may still use them.
+    """
+    block, tracker, created = module.SharedMemory, module.resource_tracker, set[str]()
+    make, unlink = block.__init__, block.unlink
+
+    def make_tracked(self: Any, name: str | None = None, create: bool = False, size: int = 0, **options: Any) -> None:
+        make(self, name, create, size, **options)
+        if create:
+            created.add(self._name)
+        elif is_tracked_elsewhere(self):
+            tracker.unregister(self._name, "shared_memory")
+
+    def unlink_tracked(self: Any) -> None:
+        if is_tracked_elsewhere(self):
+            tracker.register(self._name, "shared_memory")  # since `unlink` unregisters it
+        created.discard(self._name)
+        unlink(self)
+
+    def is_tracked_elsewhere(self: Any) -> bool:
+        return self._name not in created and getattr(self, "_track", True)  # which is new in Python 3.13
+
+    block.__init__, block.unlink = make_tracked, unlink_tracked
+
+
+def _call_once_imported(name: str, on_import: Callable[[Any], None]) -> None:
+    """Call `on_import` with a module, now or once it is imported."""
+    if name in sys.modules:
+        on_import(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, _ImportHook(name, on_import))
+
+
+class _ImportHook:
+    """A finder of modules that calls `on_import` with one of them once it is imported."""
+
+    def __init__(self, name: str, on_import: Callable[[ModuleType], None]) -> None:
+        self._name = name
         self._on_import = on_import
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
-        if name != _PROCESS:
+        if name != self._name:
             return None
         sys.meta_path.remove(self)
         found: Any = next(filter(None, (finder.find_spec(name, path, target) for finder in sys.meta_path)), None)

@@ -11,7 +11,15 @@ import traceback
 from _thread import RLock
 from collections.abc import Callable, Iterator, Sequence
 from functools import _lru_cache_wrapper, partial
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType, WrapperDescriptorType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+    NoneType,
+    WrapperDescriptorType,
+)
 from typing import Any, NoReturn, Protocol
 
 from paropt_exporter.errors import UnpicklableError, describe, get_traceback
@@ -377,20 +385,33 @@ class _ErrorParts:
     def __init__(self, error: BaseException) -> None:
         if any(vars(base).get("__slots__") for base in type(error).__mro__):
             raise TypeError("only its constructor sets its slots")
-        args = error.args
+        args, state = _reduce_built_in(error)
         if isinstance(error, BaseExceptionGroup):
             args = args[0], [_ErrorParts(each) for each in error.exceptions]
-        self._parts = type(error), args, vars(error)
+        attributes = vars(error)
+        fields = {name: value for name, value in state.items() if name not in attributes}
+        self._parts = type(error), args, attributes, fields
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _join_error_parts, self._parts
 
 
-def _join_error_parts(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+def _reduce_built_in(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments and the state of an exception as its built-in class has them: `args` lacks a file's name."""
+    methods = (vars(base).get("__reduce__") for base in type(error).__mro__)
+    reduce: Any = next(method for method in methods if type(method) is MethodDescriptorType)
+    _, args, *state = reduce(error)
+    return args, state[0] if state else {}
+
+
+def _join_error_parts(
+    kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any], fields: dict[str, Any]
+) -> BaseException:
     error = kind.__new__(kind, *args)
     built_in = next(base for base in kind.__mro__ if type(vars(base).get("__init__")) is WrapperDescriptorType)
     vars(built_in)["__init__"](error, *args)  # sets attributes such as `code` of SystemExit
     vars(error).update(attributes)
+    BaseException.__setstate__(error, fields)
     return error
 
 

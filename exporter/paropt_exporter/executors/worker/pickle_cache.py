@@ -18,6 +18,7 @@ _MOST_DATA_BYTES = 1 << 20  # of mutable values, which are pickled with each tas
 _MOST_CODES = 1000
 _ABSENT = object()
 _CONSTANTS = frozenset({int, float, complex, bool, str, bytes, NoneType, GetSetDescriptorType, MemberDescriptorType})
+_METHODS = frozenset({FunctionType, cached_property, classmethod, property, staticmethod})
 # Attributes of classes that the interpreter and decorators set, and that do not change later.
 _FIXED = frozenset({
     "__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__", "__match_args__",
@@ -87,8 +88,10 @@ class PickleCacheKey:
 
     def _add_value(self, value: Any) -> bool:
         kind = type(value)
-        if kind in _CONSTANTS or value is _ABSENT or kind is EnumType or self._is_importable(value):
+        if kind in _CONSTANTS or value is _ABSENT or self._is_importable(value):
             return True
+        if kind is EnumType:
+            return self._add_enum(value)
         if kind is FunctionType:
             return self._add_function(value)
         if kind in (staticmethod, classmethod):
@@ -134,6 +137,15 @@ class PickleCacheKey:
         return all(map(self._add_value, cls.__bases__)) and all(
             name in _FIXED or self._add_name(names, name) for name in tuple(names)
         )
+
+    def _add_enum(self, cls: EnumType) -> bool:
+        """Add the methods of an enumeration; its members do not change."""
+        if id(cls) in self._sizes:
+            return True
+        self._add_namespace(cls)
+        names = vars(cls)
+        methods = [name for name in names if type(names[name]) in _METHODS]
+        return all(map(self._add_value, cls.__bases__)) and all(self._add_name(names, name) for name in methods)
 
     def _add_code(self, function: FunctionType, code: CodeType) -> bool:
         if _sets_globals(code) and not self._note_state():
