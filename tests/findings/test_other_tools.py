@@ -412,6 +412,64 @@ make: *** [Makefile:144: main] Error 1
     ]
 
 
+@pytest.mark.parametrize("word", ["info", "note", "help"])
+def test_places_that_an_error_of_rustc_or_ty_refers_to_are_no_findings(word: str) -> None:
+    output = f"""error[invalid-argument-type]: Argument to function `f` is incorrect
+ --> app.py:12:14
+  |
+{word}: Function defined here
+ --> app.py:5:5
+"""
+    assert choose_excerpt(output) == ["app.py:12:14: Argument to function `f` is incorrect [invalid-argument-type]"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "app.py:14:15: error[unresolved-reference] Name `x` used when not defined",
+        "::error title=ty (unresolved-reference),file=/src/app.py,line=14,col=15,endLine=14,endColumn=16"
+        "::app.py:14:15: unresolved-reference: Name `x` used when not defined%0A  info: rule is enabled",
+    ],
+)
+def test_ty_is_read_in_its_concise_form_and_in_annotations(line: str) -> None:
+    assert choose_excerpt(line) == ["app.py:14:15: Name `x` used when not defined [unresolved-reference]"]
+
+
+def test_rule_of_pyright_is_behind_the_details_of_a_message() -> None:
+    output = (
+        "/src/app.py\n"
+        '  /src/app.py:19:16 - error: Type "Literal[3]" is not assignable to return type "str"\n'
+        '  \u00a0\u00a0"Literal[3]" is not assignable to "str" (reportReturnType)\n'
+        "  /src/app.py:20:1 - error: Import cycles not allowed\n"
+        "  /src/app.py:21:1 - error: Expected expression\n"
+        '  /src/app.py:22:5 - error: "x" is not defined (reportUndefinedVariable)\n'
+    )
+    assert [found.text for found in find_findings(output)] == [
+        '/src/app.py:19:16: Type "Literal[3]" is not assignable to return type "str" [reportReturnType]',
+        "/src/app.py:20:1: Import cycles not allowed",
+        "/src/app.py:21:1: Expected expression",
+        '/src/app.py:22:5: "x" is not defined [reportUndefinedVariable]',
+    ]
+
+
+def test_rule_of_mypy_that_alone_is_wrapped_has_a_space_before_it() -> None:
+    """With `pretty = true`, where the message just fits into the width of the terminal."""
+    output = (
+        'app.py:12: error: Argument 1 to "f" has incompatible type "str"; expected "int"\n [arg-type]\n'
+        '        assert f("x") == 3\n                 ^~~\n'
+    )
+    assert choose_excerpt(output) == [
+        'app.py:12: Argument 1 to "f" has incompatible type "str"; expected "int" [arg-type]'
+    ]
+
+
+def test_files_that_black_cannot_parse_or_ruff_would_format_are_named() -> None:
+    output = "would reformat a.py\nerror: cannot parse: b.py:1:6\n    def f(:\n         ^\nParseError: bad input\n"
+    assert [found.text for found in find_findings(output)] == ["a.py: would reformat", "b.py:1:6: cannot parse"]
+    concise = "a.py:1:3: unformatted: File would be reformatted\n1 file would be reformatted\n"
+    assert choose_excerpt(concise) == ["a.py:1:3: File would be reformatted [unformatted]"]
+
+
 def test_notes_of_a_compiler_are_no_findings() -> None:
     output = "main.c:3:5: error: 'x' undeclared (first use in this function)\nmain.c:3:5: note: each is reported once\n"
     assert choose_excerpt(output) == ["main.c:3:5: 'x' undeclared (first use in this function)"]
