@@ -417,6 +417,22 @@ def test_traceback_names_the_projects_own_frame(tmp_path: Path) -> None:
     assert choose_excerpt(output) == [f"{tmp_path / 'script.py'}:2: ModuleNotFoundError: No module named 'no_such'"]
 
 
+def test_crash_of_an_installed_command_is_in_its_package() -> None:
+    """Its script in the environment's `bin` has nothing but the call, and a script of the project stays its own."""
+    output = """Traceback (most recent call last):
+  File "{}/bin/deptry", line 8, in <module>
+    sys.exit(deptry())
+  File "/work/.venv/lib/python3.11/site-packages/deptry/core.py", line 86, in build
+    raise NoRequirements
+deptry.exceptions.NoRequirements: No file called 'pyproject.toml' found.
+"""
+    message = "deptry.exceptions.NoRequirements: No file called 'pyproject.toml' found."
+    assert choose_excerpt(output.format("/work/.venv")) == [
+        f"/work/.venv/lib/python3.11/site-packages/deptry/core.py:86: {message}"
+    ]
+    assert choose_excerpt(output.format("/work")) == [f"/work/bin/deptry:8: {message}"]
+
+
 def test_traceback_after_a_prompt_is_found(tmp_path: Path) -> None:
     """A stage's standard input is empty, and the summary named its prompt and the word Traceback as the reason."""
     (tmp_path / "script.py").write_text("input('name? ')\n", encoding="utf-8")
