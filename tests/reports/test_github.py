@@ -176,7 +176,13 @@ def test_no_text_of_a_stage_breaks_the_table(message: str) -> None:
 def test_findings_are_folded_under_the_name_of_their_stage() -> None:
     """In the line of an HTML element a backslash would be shown."""
     text = github.summary(finished(failing("unit_tests <b>", 1, ruff(1))))
-    assert "<details><summary>unit_tests &lt;b&gt;: 1 finding</summary>\n\n* a.py:1:5: " in text
+    assert "<details><summary>unit_tests &lt;b&gt;: 1 finding</summary>\n\n* <code>a.py:1:5: " in text
+
+
+def test_lines_of_findings_are_code_in_which_github_shows_no_emoji() -> None:
+    """Elsewhere it shows `:100:` and `:1234:` as emoji."""
+    text = github.summary(finished(failing("lint", 1, "a.py:100:5: F401 `os` imported but unused\n")))
+    assert "* <code>a.py:100:5: \\`os\\` imported but unused \\[F401\\]</code>\n" in text
 
 
 def test_lane_that_reached_its_critical_total_is_an_error_and_in_the_summary(tmp_path: Path) -> None:

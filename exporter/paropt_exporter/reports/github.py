@@ -189,7 +189,8 @@ def _iter_details(stage: ReportedStage) -> Iterator[str]:
     count = format_count(len(findings), "finding")
     yield f"<details><summary>{_escape_html(visible(stage.record.stage))}: {count}</summary>"
     yield ""
-    yield from (f"* {_escape_cell(finding.text)}" for finding in findings[:_MOST_FINDINGS])
+    # as code: elsewhere GitHub shows `:100:`, such as the line in `app.py:100:5`, as an emoji
+    yield from (f"* <code>{_escape_cell(finding.text)}</code>" for finding in findings[:_MOST_FINDINGS])
     if (left := len(findings) - _MOST_FINDINGS) > 0:
         yield f"* … {left} more"
     yield "\n</details>\n"
