@@ -666,6 +666,26 @@ def test_included_file_that_may_have_secrets_is_not_read(project: Path) -> None:
     assert _commands(detect_stages(project)) == {"security_scan": ("bandit", "-r", "src")}
 
 
+@pytest.mark.parametrize(
+    ("manifest", "more"),
+    [
+        ('[package]\nname = "a"\n[workspace]\nmembers = ["b"]\n', ("--workspace",)),
+        ('[package]\nname = "a"\n[workspace]\ndefault-members = ["b"]\n', ()),
+        ('[workspace]\nmembers = ["b"]\n', ()),
+        ('[package]\nname = "a"\n', ()),
+        ("[package", ()),
+    ],
+)
+def test_all_packages_of_a_cargo_workspace_are_checked(project: Path, manifest: str, more: tuple[str, ...]) -> None:
+    """By default cargo takes only the package at the top, if there is one."""
+    _install(project.parent / "bin", "cargo", "cargo-clippy")
+    (project / "Cargo.toml").write_text(manifest)
+    assert _commands(detect_stages(project)) == {
+        "quality_gates": ("cargo", "clippy", "--all-targets", *more),
+        "unit_tests": ("cargo", "test", *more),
+    }
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"scripts": 5}', '{"scripts": {"lint": 5}}', "[" * 100_000])
 def test_broken_package_file_is_no_reason_to_fail(project: Path, content: str) -> None:
     _write(project, package_dot_json=content)

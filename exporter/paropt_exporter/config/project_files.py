@@ -511,6 +511,19 @@ class Project:
         return any(_is_package(inner) for each in folders for inner in self._list_folders(each))
 
     @cached_property
+    def cargo_options(self) -> Words:
+        """The option for all packages of a workspace; otherwise cargo takes only the package at its top.
+
+        A workspace without a package at its top needs none, and one with `default-members` has made its own choice.
+        """
+        try:
+            manifest = parse_toml(self._read_text("Cargo.toml"))
+        except (ValueError, RecursionError):
+            return ()
+        chosen = "default-members" in raw_yaml.as_mapping(manifest.get("workspace"))
+        return ("--workspace",) if {"package", "workspace"} <= manifest.keys() and not chosen else ()
+
+    @cached_property
     def scripts(self) -> dict[str, str]:
         """The npm scripts of package.json, by name."""
         described, _ = self._package
