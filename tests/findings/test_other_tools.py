@@ -470,6 +470,16 @@ def test_files_that_black_cannot_parse_or_ruff_would_format_are_named() -> None:
     assert choose_excerpt(concise) == ["a.py:1:3: File would be reformatted [unformatted]"]
 
 
+def test_errors_are_shown_before_warnings() -> None:
+    """Compilers print warnings of the first files first, which hid the reason of the failure."""
+    warnings = "".join(f"warning: unused variable: `x{n}`\n --> src/lib.rs:{n}:9\n" for n in range(1, 5))
+    output = f"{warnings}error[E0425]: cannot find value `y` in this scope\n --> src/main.rs:3:18\n"
+    wrong = "src/main.rs:3:18: cannot find value `y` in this scope [E0425]"
+    first, second = (f"src/lib.rs:{n}:9: unused variable: `x{n}`" for n in (1, 2))
+    assert choose_excerpt(output) == [wrong, first, second, "… 2 more"]
+    assert choose_excerpt(output, brief=True) == [wrong]
+
+
 def test_notes_of_a_compiler_are_no_findings() -> None:
     output = "main.c:3:5: error: 'x' undeclared (first use in this function)\nmain.c:3:5: note: each is reported once\n"
     assert choose_excerpt(output) == ["main.c:3:5: 'x' undeclared (first use in this function)"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
 from paropt_exporter.findings.doctest_output import find_doctest_failures
-from paropt_exporter.findings.finding import CUT_NOTE, Finding
+from paropt_exporter.findings.finding import CUT_NOTE, Finding, Level
 from paropt_exporter.findings.linters import find_linter_findings
 from paropt_exporter.findings.other_languages import (
     find_cargo_failures,
@@ -109,10 +109,10 @@ def _find_failed_hooks(lines: Sequence[str]) -> Iterator[Finding]:
 def choose_excerpt(output: str, *others: str, brief: bool = False) -> list[str]:
     """Return the first findings in outputs and a count of the rest; without any, the first output's ends.
 
-    Whole messages come first: pytest cuts or omits those of failures whose part of the output is missing. `brief`: only
-    the first finding; without any, the first output's last line.
+    Errors come before warnings, and whole messages before others: pytest cuts or omits those of failures whose part of
+    the output is missing. `brief`: only the first finding; without any, the first output's last line.
     """
-    found = sorted(chain.from_iterable(map(find_findings, (output, *others))), key=is_cut)
+    found = sorted(chain.from_iterable(map(find_findings, (output, *others))), key=_get_rank)
     if brief and found:
         return [found[0].text]
     if found:
@@ -123,6 +123,10 @@ def choose_excerpt(output: str, *others: str, brief: bool = False) -> list[str]:
     if brief:
         return next(([line] for line in reversed(lines) if not _CLOSING.match(line[:_LONGEST_LINE])), lines[-1:])
     return _choose_head_and_tail(lines)
+
+
+def _get_rank(finding: Finding) -> tuple[bool, bool]:
+    return finding.level is Level.WARNING, is_cut(finding)
 
 
 def _choose_head_and_tail(lines: list[str]) -> list[str]:
