@@ -326,7 +326,7 @@ def _format_change(before: RunSummary | StageSummary, after: RunSummary | StageS
     old, new = before.duration_seconds, after.duration_seconds
     if before.result is None or after.result is None or min(old, new) <= 0:
         return ""
-    return f"{new / old - 1:+.0%}"
+    return f"{new / old - 1:+z.0%}"
 
 
 def _format_timestamp(timestamp_seconds: float) -> str:
@@ -437,7 +437,7 @@ def _format_what_if(
     )
     for size in workers:
         change = seconds[size] / seconds[had] - 1 if seconds[had] > 0 else 0.0
-        took = f"{seconds[size]:.1f} s ({change:+.0%})"
+        took = f"{seconds[size]:.1f} s ({change:+z.0%})"
         yield f"with {format_count(size, 'worker')}, {summary.lane} would have taken {took}"
 
 
