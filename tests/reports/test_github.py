@@ -153,6 +153,12 @@ def test_the_summary_has_a_row_for_each_stage_bad_ones_first(tmp_path: Path) -> 
     ]
 
 
+def test_the_summary_names_items_that_failed_in_quarantine(tmp_path: Path) -> None:
+    failed = stage("e2e", 1, attempt("e2e"), quarantined=("pay.py (anna, until 2026-12-24)",))
+    row = "| ✅ | e2e | success | 2.0 s | 1 | failed in quarantine: pay.py (anna, until 2026-12-24) |"
+    assert row in summary_of(finished(failed), tmp_path).splitlines()
+
+
 def test_the_summary_is_appended_to_what_other_steps_wrote(tmp_path: Path) -> None:
     (tmp_path / "summary.md").write_text("before\n")
     assert summary_of(finished(stage("lint", 1, attempt("lint"))), tmp_path).startswith("before\n### ")

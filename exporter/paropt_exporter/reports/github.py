@@ -176,7 +176,8 @@ def _format_row(stage: ReportedStage) -> str:
     mark = _LATE_MARK if late else _MARKS.get(record.result, _BAD_MARK)
     took = f"{record.duration_seconds:.1f} s" if record.started_timestamp_seconds is not None else ""
     retries = record.retries
-    note = record.message or (f"after {retries} retr{'y' if retries == 1 else 'ies'}" if retries else "")
+    quarantined = f"failed in quarantine: {', '.join(record.quarantined)}" if record.quarantined else ""
+    note = record.message or quarantined or (f"after {retries} retr{'y' if retries == 1 else 'ies'}" if retries else "")
     cells = (mark, _escape_cell(record.stage), record.result.value, took, str(record.tasks), _escape_cell(note))
     return f"| {' | '.join(cells)} |"
 
