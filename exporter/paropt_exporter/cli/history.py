@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -233,7 +234,7 @@ def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
     if trend.degraded:
         yield (
             f"degraded: {lane} is at {trend.latest / trend.average:.0%} of its average; "
-            f"`history --lane {lane} --compare latest~1 latest` shows which stage became slower"
+            f"`history --lane {shlex.quote(lane)} --compare latest~1 latest` shows which stage became slower"
         )
 
 
