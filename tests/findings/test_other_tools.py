@@ -385,7 +385,46 @@ not ok 2 - orders
 
 
 def test_tap_without_descriptions_names_the_failed_tests() -> None:
-    assert choose_excerpt("1..2\nok 1 adds\nnot ok 2 divides\n# (in test file a.bats, line 5)\n") == ["divides: failed"]
+    assert choose_excerpt("1..2\nok 1 adds\nnot ok 2 divides\n# some output\n") == ["divides: failed"]
+
+
+def test_bats_has_place_and_command_in_comments() -> None:
+    output = """1..3
+not ok 1 adds
+# (in test file t.bats, line 3)
+#   `[ "$result" -eq 3 ]' failed
+# some output
+not ok 2 in a helper
+# (from function `helper' in file t.bats, line 11,
+#  in test file t.bats, line 13)
+#   `helper' failed with status 2
+ok 3 skipped # skip no
+"""
+    assert find_findings(output) == (
+        Finding(message='`[ "$result" -eq 3 ]\' failed', path="t.bats", line=3, test="adds"),
+        Finding(message="`helper' failed with status 2", path="t.bats", line=13, test="in a helper"),
+    )
+
+
+def test_perl_has_place_and_values_in_comments_which_prove_shows_alone() -> None:
+    comments = """\
+#   Failed test 'adds'
+#   at t/a.t line 3.
+#          got: '1'
+#     expected: '2'
+#   Failed test at t/a.t line 4.
+    #   Failed test 'inner'
+    #   at t/a.t line 6.
+# Looks like you failed 3 tests of 3.
+"""
+    found = (
+        Finding(message="got: '1', expected: '2'", path="t/a.t", line=3, test="adds"),
+        Finding(message="failed", path="t/a.t", line=4, test="a test"),
+        Finding(message="failed", path="t/a.t", line=6, test="inner"),
+    )
+    assert find_findings(f"{comments}t/a.t ..\nDubious, test returned 3\nFailed 3/3 subtests\nResult: FAIL\n") == found
+    tap = ["1..3", "not ok 1 - adds", *comments.splitlines()[:4], "not ok 2", comments.splitlines()[4]]
+    assert find_findings("\n".join(tap)) == found[:2]
 
 
 def test_not_ok_outside_of_tap_is_no_finding() -> None:

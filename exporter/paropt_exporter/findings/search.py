@@ -17,6 +17,7 @@ from paropt_exporter.findings.other_languages import (
     find_mocha_failures,
     find_node_error,
     find_node_failures,
+    find_prove_failures,
     find_tap_failures,
     find_vitest_failures,
 )
@@ -76,6 +77,7 @@ def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]
         find_mocha_failures,
         find_node_failures,
         find_tap_failures,
+        find_prove_failures,
         find_linter_findings,
         find_sentence,
         find_node_error,
