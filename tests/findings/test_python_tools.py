@@ -496,6 +496,28 @@ ruff.....................................................................Passed
     ]
 
 
+def test_hooks_of_pre_commit_that_passed_are_no_findings() -> None:
+    """With `verbose: true` their output and duration are shown, too."""
+    output = """\
+format...................................................................Passed
+- hook id: format
+- duration: 0.02s
+
+2 files left unchanged
+
+mypy.....................................................................Failed
+- hook id: mypy
+- duration: 0.5s
+- exit code: 1
+
+a.py:1: error: Incompatible types in assignment  [assignment]
+
+yaml.................................................(no files to check)Skipped
+- hook id: yaml
+"""
+    assert choose_excerpt(output) == ["a.py:1: Incompatible types in assignment [assignment]"]
+
+
 def test_annotations_for_github_are_read() -> None:
     output = """\
 ::error title=ruff (F401),file=/work/a.py,line=1,col=8,endLine=1,endColumn=10::a.py:1:8: F401 `os` unused%0A  help: `os`
@@ -633,6 +655,30 @@ FAILED tests/test_b.py::test_b - assert 1 == 2
     ]
 
 
+def test_trial_names_the_failure_of_a_deferred() -> None:
+    ruler = "=" * 79
+    output = f"""\
+{ruler}
+[ERROR]
+Traceback (most recent call last):
+Failure: twisted.internet.defer.TimeoutError: <T testMethod=test_d> (test_d) still running at 2.0 secs
+
+tt.T.test_d
+{ruler}
+[ERROR]
+Traceback (most recent call last):
+Failure: builtins.RuntimeError: async
+
+tt.T.test_e
+{"-" * 79}
+Ran 2 tests in 2.003s
+"""
+    assert choose_excerpt(output) == [
+        "tt.T.test_d: twisted.internet.defer.TimeoutError: <T testMethod=test_d> (test_d) still running at 2.0 secs",
+        "tt.T.test_e: RuntimeError: async",
+    ]
+
+
 def test_trial_names_failed_tests() -> None:
     """Only the last traceback was found, without the name of its test."""
     output = f"""test_tw
@@ -702,7 +748,7 @@ Failing scenarios:
   features/other.feature:3  not in the output above
 
 Errored scenarios:
-  features/cart.feature:18  many -- @1.1 kinds
+  features/cart.feature:18  many -- @1.1 kinds\x20
 
 0 features passed, 1 failed, 0 skipped
 Took 0min 0.082s

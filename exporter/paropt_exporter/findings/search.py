@@ -91,13 +91,14 @@ def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]
 def _find_failed_hooks(lines: Sequence[str]) -> Iterator[Finding]:
     """Yield the findings in the output of each failed hook; of an unknown tool, its first line."""
     hooks: list[tuple[str, list[str]]] = []
-    is_inside = False
+    is_inside, has_failed = False, True  # with `verbose` the output of hooks that passed is there, too
     for line in lines:
         if hook := _HOOK.match(line):
-            hooks.append((hook[1], []))
-            is_inside = True
-        elif is_inside and line.endswith(("Passed", "Failed", "Skipped")) and _HOOK_ENDED.search(line):
-            is_inside = False
+            is_inside = has_failed
+            if has_failed:
+                hooks.append((hook[1], []))
+        elif line.endswith(("Passed", "Failed", "Skipped")) and _HOOK_ENDED.search(line):
+            is_inside, has_failed = False, line.endswith("Failed")
         elif is_inside and not _HOOK_FACT.match(line):
             hooks[-1][1].append(line)
     for name, output in hooks:
