@@ -505,6 +505,8 @@ def test_hooks_that_become_no_command_are_named_in_one_note() -> None:
     found = _find({".pre-commit-config.yaml": f"repos: [{{repo: a, hooks: [{', '.join(hooks)}]}}]\n"})
     told = "no stage runs its hooks trailing-whitespace, codespell: `pre-commit run --all-files` does"
     assert found.notes == (f".pre-commit-config.yaml: {told}",)
+    (note,) = _find({".pre-commit-config.yaml": "repos: [{repo: a, hooks: [{id: x}]}]\n"}).notes
+    assert note == ".pre-commit-config.yaml: no stage runs its hook x: `pre-commit run --all-files` does"
     many = ", ".join(f"{{id: hook-{number}}}" for number in range(12))
     (note,) = _find({".pre-commit-config.yaml": f"repos: [{{repo: a, hooks: [{many}]}}]\n"}).notes
     assert "hook-6, hook-7 and 4 more: " in note

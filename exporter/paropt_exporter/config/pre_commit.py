@@ -68,7 +68,8 @@ def parse_hooks(text: str) -> Iterator[CommandLine]:
     if others:
         more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
         named = ", ".join(map(_shorten, dict.fromkeys(others[:_MOST_NAMED])))
-        yield CommandLine(note=f"no stage runs its hooks {named}{more}: `pre-commit run --all-files` does")
+        noun = "hook" if len(others) == 1 else "hooks"
+        yield CommandLine(note=f"no stage runs its {noun} {named}{more}: `pre-commit run --all-files` does")
 
 
 def _build_command(name: str, hook: Mapping[str, object]) -> CommandLine:
