@@ -19,7 +19,7 @@ STAGES = [
     )
 ]
 KNOWN = [*STAGES, Stage(number=7, name="soak", run="true")]
-LANES_OF = {**{stage.name: ("standard",) for stage in STAGES}, "soak": ("heavy",)}
+LANES_OF = {**{stage.name: ("standard",) for stage in STAGES}, "soak": ("heavy", "all checks")}
 
 
 def selected(*patterns: str, skip: tuple[str, ...] = (), with_needs: bool = True) -> list[str]:
@@ -104,10 +104,11 @@ def test_beginning_of_a_stages_name_suggests_the_stage_before_a_command() -> Non
 
 
 def test_word_of_another_runner_names_its_equivalent() -> None:
-    message = refusal("run", "watch", "heavy")
+    message = refusal("run", "watch", "heavy", "all checks")
     assert "no stage 'run' (leave it out: `paropt-exporter STAGE` runs a stage)" in message
     assert "no stage 'watch' (did you mean --watch?)" in message
     assert "no stage 'heavy' (it is a lane: --lane heavy)" in message
+    assert "no stage 'all checks' (it is a lane: --lane 'all checks')" in message
 
 
 def test_usual_name_of_a_built_in_stage_suggests_that_stage() -> None:

@@ -103,13 +103,54 @@ def test_bash_completes_flags_values_files_and_commands(folder: Path, words: lis
     assert set(complete_in_bash(folder, words).stdout.split()) == expected
 
 
+ASK_LINE = """
+source ./script
+COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
+COMP_LINE="paropt-exporter $1" COMP_POINT=$((16 + ${#1}))
+shift
+COMP_WORDS=(paropt-exporter "$@")
+COMP_CWORD=$#
+_shtab_paropt_exporter_whole_words
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "split", "expected"),
+    [
+        ("test:u", ["test", ":", "u"], ["unit"]),
+        ("lint test:", ["lint", "test", ":"], ["unit", "e2e"]),
+        ("te", ["te"], ["test:unit", "test:e2e"]),
+        ("--lane=q", ["--lane", "=", "q"], ["quick", "q:night"]),
+        ("--lane=q:n", ["--lane", "=", "q", ":", "n"], ["night"]),
+        ("--web.listen-address :1 --skip li", ["--web.listen-address", ":", "1", "--skip", "li"], ["lint"]),
+    ],
+)
+def test_bash_completes_words_that_it_splits_at_colons_and_equals_signs(
+    folder: Path, line: str, split: list[str], expected: list[str]
+) -> None:
+    """It replaces only the part behind the last of them."""
+    stages = "\n".join(f'name: "{name}", run: "true"' for name in ("test:unit", "test:e2e", "lint"))
+    projects.write(folder, stages, lanes='lanes: {quick: {}, "q:night": {}}')
+    asked = subprocess.run(
+        ["bash", "-c", ASK_LINE, "bash", line, *split],
+        cwd=folder,
+        env={**os.environ, **WITH_COMMAND},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert asked.stdout.split() == expected
+    assert asked.stderr == ""
+
+
 @pytest.mark.parametrize("words", [["--lane", ""], ["history", "--run", ""], ["log", ""], ["--skip", ""]])
 def test_config_that_can_not_be_read_completes_nothing(folder: Path, words: list[str]) -> None:
     (folder / "paropt.yml").write_text("lanes: [")
     asked = complete_in_bash(folder, words)
     assert asked.stdout.split() == []
     assert asked.stderr.splitlines() == [
-        "complete -o bashdefault -F _shtab_paropt_exporter_without_space paropt-exporter"
+        "complete -o bashdefault -F _shtab_paropt_exporter_whole_words paropt-exporter"
     ]
 
 
@@ -192,6 +233,7 @@ def test_zsh_asks_for_names_when_it_completes_them() -> None:
     (lane, *_) = (line for line in script.splitlines() if line.startswith('  "--lane['))
     assert lane.endswith(':lane:_shtab_paropt_exporter_lanes"')
     assert "_shtab_paropt_exporter_lanes() {\n" in script
+    assert "\n  _found=(${_found//:/\\\\:})" in script  # `_describe` would take `unit` of `test:unit` for a description
     assert "paropt-exporter" not in script.partition("_shtab_paropt_exporter_options=(")[2].partition("\n)\n")[0]
 
 

@@ -220,6 +220,26 @@ def test_comparison_keeps_within_the_terminal(history: History, columns: int, mo
     assert "change" in terminal.getvalue()
 
 
+def test_warning_of_a_trend_quotes_the_name_of_a_lane(history: History) -> None:
+    for number, seconds in enumerate((2.0, 2.0, 9.0)):
+        run_id, at = f"run-{number + 10}", START + 60 * number
+        stage = stage_ended("lint", run_id, lane="all checks", seconds=seconds, at=at)
+        history.observe(run_started(run_id, lane="all checks", at=at, stages=("lint",)))
+        history.observe(task("lint", run_id, lane="all checks"))
+        history.observe(stage)
+        history.observe(run_ended(run_id, lane="all checks", at=at, seconds=seconds, stages=(stage,)))
+    assert "`history --lane 'all checks' --compare latest~1 latest`" in printed(history, lane="all checks")
+
+
+def test_tiny_change_of_a_duration_has_no_minus(history: History) -> None:
+    for run_id, seconds in (("run-8", 1000.0), ("run-9", 999.9)):
+        stage = stage_ended("unit", run_id, seconds=seconds)
+        for event in (run_started(run_id, stages=("unit",)), stage, run_ended(run_id, stages=(stage,))):
+            history.observe(event)
+    (row,) = (line for line in printed(history, compare=("run-8", "run-9")).splitlines() if line.startswith("unit"))
+    assert "+0%" in row.split()
+
+
 def test_unknown_run_lists_the_known_ones(history: History) -> None:
     with pytest.raises(UsageError, match=r"run-7.*run-0, run-1, run-2"):
         printed(history, compare=("run-7", "run-0"))

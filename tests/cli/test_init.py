@@ -124,6 +124,11 @@ def test_config_is_written_under_the_given_name(project: Path) -> None:
     assert (project / "paropt.yml").read_text() == "mine"
 
 
+def test_path_with_spaces_is_quoted_in_the_commands_to_type(project: Path) -> None:
+    _, out, _ = _init(project, name="my config.yml")
+    assert f"  to run it: paropt-exporter --once --config.file '{project / 'my config.yml'}'\n" in out
+
+
 def test_commands_are_those_that_would_run_without_a_file(project: Path) -> None:
     _init(project)
     with_file = plan.build_plan(config.read_config(project / "paropt.yml", root=project), "standard")

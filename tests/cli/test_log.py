@@ -201,6 +201,16 @@ def test_stage_that_the_latest_run_lacks_is_named_with_its_last_run(kept: Kept) 
         printed(kept.folder, "unit")
 
 
+def test_name_with_spaces_is_quoted_in_the_command_that_shows_its_last_run(kept: Kept) -> None:
+    middle, latest = "20261129T101112-0a1b2c", "20261130T101112-0a1b2c"
+    for run_id, stage in ((middle, "unit tests"), (latest, "lint")):
+        kept.begin(run_id)
+        kept.attempt(stage, b"fine\n")
+        kept.end(run_id)
+    with pytest.raises(UsageError, match=f"; the last one with it: log {middle} 'unit tests'$"):
+        printed(kept.folder, "unit tests")
+
+
 def test_empty_word_means_all_stages_of_the_only_run(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "logs")
     kept.begin()

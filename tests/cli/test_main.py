@@ -139,6 +139,10 @@ def test_usage_error_is_one_line_that_names_the_help(arguments: list[str], capsy
         (["check", "x.yml"], "did you mean --config.file x.yml?"),
         (["plan", "-f", "x.yml"], "there is no flag -f: did you mean --config.file?"),
         (
+            ["plan", "unit tests"],
+            "plan takes no stage: `paropt-exporter --dry-run 'unit tests'` shows the plan of such a run",
+        ),
+        (
             ["plan", "unit_tests"],
             "plan takes no stage: `paropt-exporter --dry-run unit_tests` shows the plan of such a run",
         ),

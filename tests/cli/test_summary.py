@@ -232,6 +232,11 @@ def test_width_is_that_of_a_terminal(text: str, columns: int) -> None:
     assert formatting.count_columns(text) == columns
 
 
+def test_lane_whose_name_has_spaces_is_quoted_in_the_command_that_runs_it_again() -> None:
+    record = run(stage("lint", 2, 9.0, Result.FAILURE, message="exit 1"), result=Result.FAILURE, lane="all checks")
+    assert summary.format_summary(record, {}).endswith("\n  again    paropt-exporter --lane 'all checks' --failed")
+
+
 def test_successful_run_has_a_short_summary() -> None:
     assert summary.format_summary(run(stage("lint", 2, 3.0)), {}) == "\n".join(
         ["standard succeeded · 1 stage, 1 task in 7.4 s", "    lint     3.0 s"]

@@ -639,6 +639,53 @@ def test_make_targets_count_unless_the_makefile_runs_this_very_command(project: 
     assert detect_stages(project).stages == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "runner"),
+    [
+        ("Makefile", "include ./mk/*.mk  # all", "make"),
+        ("Makefile", "-include $(MISSING) no.mk mk/checks.mk", "make"),
+        ("justfile", "import 'mk/checks.mk'", "just"),
+    ],
+)
+def test_targets_of_included_files_count(project: Path, name: str, line: str, runner: str) -> None:
+    _install(project.parent / "bin", runner, "bandit", "checker")
+    _write(project, mk__checks_dot_mk="security:\n\tchecker src\nlint:\n\tbandit -r src\n", src__a_dot_py="")
+    (project / name).write_text(f"{line}\ntest:\n\tchecker\n")
+    assert _commands(detect_stages(project)) == {
+        "quality_gates": (runner, "lint"),
+        "unit_tests": (runner, "test"),
+        "security_scan": ("bandit", "-r", "src"),
+    }
+
+
+def test_included_file_that_may_have_secrets_is_not_read(project: Path) -> None:
+    """Makefiles include `.env` for its variables, whose values would be in the stages' commands."""
+    _install(project.parent / "bin", "bandit")
+    (project / ".env").write_text("TOKEN := secret\nARGS := -c secret\n")
+    _write(project, Makefile="-include .env ../up.mk /etc/a.mk\nscan:\n\tbandit -r src $(ARGS)\n", src__a_dot_py="")
+    assert _commands(detect_stages(project)) == {"security_scan": ("bandit", "-r", "src")}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "more"),
+    [
+        ('[package]\nname = "a"\n[workspace]\nmembers = ["b"]\n', ("--workspace",)),
+        ('[package]\nname = "a"\n[workspace]\ndefault-members = ["b"]\n', ()),
+        ('[workspace]\nmembers = ["b"]\n', ()),
+        ('[package]\nname = "a"\n', ()),
+        ("[package", ()),
+    ],
+)
+def test_all_packages_of_a_cargo_workspace_are_checked(project: Path, manifest: str, more: tuple[str, ...]) -> None:
+    """By default cargo takes only the package at the top, if there is one."""
+    _install(project.parent / "bin", "cargo", "cargo-clippy")
+    (project / "Cargo.toml").write_text(manifest)
+    assert _commands(detect_stages(project)) == {
+        "quality_gates": ("cargo", "clippy", "--all-targets", *more),
+        "unit_tests": ("cargo", "test", *more),
+    }
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"scripts": 5}', '{"scripts": {"lint": 5}}', "[" * 100_000])
 def test_broken_package_file_is_no_reason_to_fail(project: Path, content: str) -> None:
     _write(project, package_dot_json=content)

@@ -479,6 +479,23 @@ def test_files_that_all_hooks_skip_cost_a_note() -> None:
     assert found.notes == (told,)
 
 
+def test_hooks_that_never_check_files_are_no_commands() -> None:
+    """`pre-commit run --all-files` does not run them either."""
+    text = """
+default_stages: [commit-msg]
+repos:
+  - repo: https://example.org/commits
+    hooks:
+      - {id: conventional-pre-commit, stages: [commit-msg]}
+      - {id: gitlint}
+      - {id: black, stages: [pre-commit, manual]}
+      - {id: issue, entry: python check_issue.py, stages: [commit-msg, manual], pass_filenames: false}
+"""
+    found = _find({".pre-commit-config.yaml": text})
+    assert [each.words for each in found.commands] == [("black", "--check", ".")]
+    assert found.notes == ()
+
+
 def test_hooks_that_become_no_command_are_named_in_one_note() -> None:
     """They were left out silently."""
     hooks = [
@@ -488,6 +505,8 @@ def test_hooks_that_become_no_command_are_named_in_one_note() -> None:
     found = _find({".pre-commit-config.yaml": f"repos: [{{repo: a, hooks: [{', '.join(hooks)}]}}]\n"})
     told = "no stage runs its hooks trailing-whitespace, codespell: `pre-commit run --all-files` does"
     assert found.notes == (f".pre-commit-config.yaml: {told}",)
+    (note,) = _find({".pre-commit-config.yaml": "repos: [{repo: a, hooks: [{id: x}]}]\n"}).notes
+    assert note == ".pre-commit-config.yaml: no stage runs its hook x: `pre-commit run --all-files` does"
     many = ", ".join(f"{{id: hook-{number}}}" for number in range(12))
     (note,) = _find({".pre-commit-config.yaml": f"repos: [{{repo: a, hooks: [{many}]}}]\n"}).notes
     assert "hook-6, hook-7 and 4 more: " in note

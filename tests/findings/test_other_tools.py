@@ -385,7 +385,46 @@ not ok 2 - orders
 
 
 def test_tap_without_descriptions_names_the_failed_tests() -> None:
-    assert choose_excerpt("1..2\nok 1 adds\nnot ok 2 divides\n# (in test file a.bats, line 5)\n") == ["divides: failed"]
+    assert choose_excerpt("1..2\nok 1 adds\nnot ok 2 divides\n# some output\n") == ["divides: failed"]
+
+
+def test_bats_has_place_and_command_in_comments() -> None:
+    output = """1..3
+not ok 1 adds
+# (in test file t.bats, line 3)
+#   `[ "$result" -eq 3 ]' failed
+# some output
+not ok 2 in a helper
+# (from function `helper' in file t.bats, line 11,
+#  in test file t.bats, line 13)
+#   `helper' failed with status 2
+ok 3 skipped # skip no
+"""
+    assert find_findings(output) == (
+        Finding(message='`[ "$result" -eq 3 ]\' failed', path="t.bats", line=3, test="adds"),
+        Finding(message="`helper' failed with status 2", path="t.bats", line=13, test="in a helper"),
+    )
+
+
+def test_perl_has_place_and_values_in_comments_which_prove_shows_alone() -> None:
+    comments = """\
+#   Failed test 'adds'
+#   at t/a.t line 3.
+#          got: '1'
+#     expected: '2'
+#   Failed test at t/a.t line 4.
+    #   Failed test 'inner'
+    #   at t/a.t line 6.
+# Looks like you failed 3 tests of 3.
+"""
+    found = (
+        Finding(message="got: '1', expected: '2'", path="t/a.t", line=3, test="adds"),
+        Finding(message="failed", path="t/a.t", line=4, test="a test"),
+        Finding(message="failed", path="t/a.t", line=6, test="inner"),
+    )
+    assert find_findings(f"{comments}t/a.t ..\nDubious, test returned 3\nFailed 3/3 subtests\nResult: FAIL\n") == found
+    tap = ["1..3", "not ok 1 - adds", *comments.splitlines()[:4], "not ok 2", comments.splitlines()[4]]
+    assert find_findings("\n".join(tap)) == found[:2]
 
 
 def test_not_ok_outside_of_tap_is_no_finding() -> None:
@@ -410,6 +449,74 @@ make: *** [Makefile:144: main] Error 1
         "/src/main.c:9: undefined reference to `g'",
         "main.c: undefined reference to `h'",
     ]
+
+
+@pytest.mark.parametrize("word", ["info", "note", "help"])
+def test_places_that_an_error_of_rustc_or_ty_refers_to_are_no_findings(word: str) -> None:
+    output = f"""error[invalid-argument-type]: Argument to function `f` is incorrect
+ --> app.py:12:14
+  |
+{word}: Function defined here
+ --> app.py:5:5
+"""
+    assert choose_excerpt(output) == ["app.py:12:14: Argument to function `f` is incorrect [invalid-argument-type]"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "app.py:14:15: error[unresolved-reference] Name `x` used when not defined",
+        "::error title=ty (unresolved-reference),file=/src/app.py,line=14,col=15,endLine=14,endColumn=16"
+        "::app.py:14:15: unresolved-reference: Name `x` used when not defined%0A  info: rule is enabled",
+    ],
+)
+def test_ty_is_read_in_its_concise_form_and_in_annotations(line: str) -> None:
+    assert choose_excerpt(line) == ["app.py:14:15: Name `x` used when not defined [unresolved-reference]"]
+
+
+def test_rule_of_pyright_is_behind_the_details_of_a_message() -> None:
+    output = (
+        "/src/app.py\n"
+        '  /src/app.py:19:16 - error: Type "Literal[3]" is not assignable to return type "str"\n'
+        '  \u00a0\u00a0"Literal[3]" is not assignable to "str" (reportReturnType)\n'
+        "  /src/app.py:20:1 - error: Import cycles not allowed\n"
+        "  /src/app.py:21:1 - error: Expected expression\n"
+        '  /src/app.py:22:5 - error: "x" is not defined (reportUndefinedVariable)\n'
+    )
+    assert [found.text for found in find_findings(output)] == [
+        '/src/app.py:19:16: Type "Literal[3]" is not assignable to return type "str" [reportReturnType]',
+        "/src/app.py:20:1: Import cycles not allowed",
+        "/src/app.py:21:1: Expected expression",
+        '/src/app.py:22:5: "x" is not defined [reportUndefinedVariable]',
+    ]
+
+
+def test_rule_of_mypy_that_alone_is_wrapped_has_a_space_before_it() -> None:
+    """With `pretty = true`, where the message just fits into the width of the terminal."""
+    output = (
+        'app.py:12: error: Argument 1 to "f" has incompatible type "str"; expected "int"\n [arg-type]\n'
+        '        assert f("x") == 3\n                 ^~~\n'
+    )
+    assert choose_excerpt(output) == [
+        'app.py:12: Argument 1 to "f" has incompatible type "str"; expected "int" [arg-type]'
+    ]
+
+
+def test_files_that_black_cannot_parse_or_ruff_would_format_are_named() -> None:
+    output = "would reformat a.py\nerror: cannot parse: b.py:1:6\n    def f(:\n         ^\nParseError: bad input\n"
+    assert [found.text for found in find_findings(output)] == ["a.py: would reformat", "b.py:1:6: cannot parse"]
+    concise = "a.py:1:3: unformatted: File would be reformatted\n1 file would be reformatted\n"
+    assert choose_excerpt(concise) == ["a.py:1:3: File would be reformatted [unformatted]"]
+
+
+def test_errors_are_shown_before_warnings() -> None:
+    """Compilers print warnings of the first files first, which hid the reason of the failure."""
+    warnings = "".join(f"warning: unused variable: `x{n}`\n --> src/lib.rs:{n}:9\n" for n in range(1, 5))
+    output = f"{warnings}error[E0425]: cannot find value `y` in this scope\n --> src/main.rs:3:18\n"
+    wrong = "src/main.rs:3:18: cannot find value `y` in this scope [E0425]"
+    first, second = (f"src/lib.rs:{n}:9: unused variable: `x{n}`" for n in (1, 2))
+    assert choose_excerpt(output) == [wrong, first, second, "… 2 more"]
+    assert choose_excerpt(output, brief=True) == [wrong]
 
 
 def test_notes_of_a_compiler_are_no_findings() -> None:

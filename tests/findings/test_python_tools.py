@@ -417,6 +417,22 @@ def test_traceback_names_the_projects_own_frame(tmp_path: Path) -> None:
     assert choose_excerpt(output) == [f"{tmp_path / 'script.py'}:2: ModuleNotFoundError: No module named 'no_such'"]
 
 
+def test_crash_of_an_installed_command_is_in_its_package() -> None:
+    """Its script in the environment's `bin` has nothing but the call, and a script of the project stays its own."""
+    output = """Traceback (most recent call last):
+  File "{}/bin/deptry", line 8, in <module>
+    sys.exit(deptry())
+  File "/work/.venv/lib/python3.11/site-packages/deptry/core.py", line 86, in build
+    raise NoRequirements
+deptry.exceptions.NoRequirements: No file called 'pyproject.toml' found.
+"""
+    message = "deptry.exceptions.NoRequirements: No file called 'pyproject.toml' found."
+    assert choose_excerpt(output.format("/work/.venv")) == [
+        f"/work/.venv/lib/python3.11/site-packages/deptry/core.py:86: {message}"
+    ]
+    assert choose_excerpt(output.format("/work")) == [f"/work/bin/deptry:8: {message}"]
+
+
 def test_traceback_after_a_prompt_is_found(tmp_path: Path) -> None:
     """A stage's standard input is empty, and the summary named its prompt and the word Traceback as the reason."""
     (tmp_path / "script.py").write_text("input('name? ')\n", encoding="utf-8")
@@ -478,6 +494,28 @@ ruff.....................................................................Passed
         "a.py:1: Incompatible types in assignment [assignment]",
         "failed or changed files [end-of-file-fixer]",
     ]
+
+
+def test_hooks_of_pre_commit_that_passed_are_no_findings() -> None:
+    """With `verbose: true` their output and duration are shown, too."""
+    output = """\
+format...................................................................Passed
+- hook id: format
+- duration: 0.02s
+
+2 files left unchanged
+
+mypy.....................................................................Failed
+- hook id: mypy
+- duration: 0.5s
+- exit code: 1
+
+a.py:1: error: Incompatible types in assignment  [assignment]
+
+yaml.................................................(no files to check)Skipped
+- hook id: yaml
+"""
+    assert choose_excerpt(output) == ["a.py:1: Incompatible types in assignment [assignment]"]
 
 
 def test_annotations_for_github_are_read() -> None:
@@ -617,6 +655,30 @@ FAILED tests/test_b.py::test_b - assert 1 == 2
     ]
 
 
+def test_trial_names_the_failure_of_a_deferred() -> None:
+    ruler = "=" * 79
+    output = f"""\
+{ruler}
+[ERROR]
+Traceback (most recent call last):
+Failure: twisted.internet.defer.TimeoutError: <T testMethod=test_d> (test_d) still running at 2.0 secs
+
+tt.T.test_d
+{ruler}
+[ERROR]
+Traceback (most recent call last):
+Failure: builtins.RuntimeError: async
+
+tt.T.test_e
+{"-" * 79}
+Ran 2 tests in 2.003s
+"""
+    assert choose_excerpt(output) == [
+        "tt.T.test_d: twisted.internet.defer.TimeoutError: <T testMethod=test_d> (test_d) still running at 2.0 secs",
+        "tt.T.test_e: RuntimeError: async",
+    ]
+
+
 def test_trial_names_failed_tests() -> None:
     """Only the last traceback was found, without the name of its test."""
     output = f"""test_tw
@@ -686,7 +748,7 @@ Failing scenarios:
   features/other.feature:3  not in the output above
 
 Errored scenarios:
-  features/cart.feature:18  many -- @1.1 kinds
+  features/cart.feature:18  many -- @1.1 kinds\x20
 
 0 features passed, 1 failed, 0 skipped
 Took 0min 0.082s

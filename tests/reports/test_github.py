@@ -153,6 +153,12 @@ def test_the_summary_has_a_row_for_each_stage_bad_ones_first(tmp_path: Path) -> 
     ]
 
 
+def test_the_summary_names_items_that_failed_in_quarantine(tmp_path: Path) -> None:
+    failed = stage("e2e", 1, attempt("e2e"), quarantined=("pay.py (anna, until 2026-12-24)",))
+    row = "| ✅ | e2e | success | 2.0 s | 1 | failed in quarantine: pay.py (anna, until 2026-12-24) |"
+    assert row in summary_of(finished(failed), tmp_path).splitlines()
+
+
 def test_the_summary_is_appended_to_what_other_steps_wrote(tmp_path: Path) -> None:
     (tmp_path / "summary.md").write_text("before\n")
     assert summary_of(finished(stage("lint", 1, attempt("lint"))), tmp_path).startswith("before\n### ")
@@ -176,7 +182,13 @@ def test_no_text_of_a_stage_breaks_the_table(message: str) -> None:
 def test_findings_are_folded_under_the_name_of_their_stage() -> None:
     """In the line of an HTML element a backslash would be shown."""
     text = github.summary(finished(failing("unit_tests <b>", 1, ruff(1))))
-    assert "<details><summary>unit_tests &lt;b&gt;: 1 finding</summary>\n\n* a.py:1:5: " in text
+    assert "<details><summary>unit_tests &lt;b&gt;: 1 finding</summary>\n\n* <code>a.py:1:5: " in text
+
+
+def test_lines_of_findings_are_code_in_which_github_shows_no_emoji() -> None:
+    """Elsewhere it shows `:100:` and `:1234:` as emoji."""
+    text = github.summary(finished(failing("lint", 1, "a.py:100:5: F401 `os` imported but unused\n")))
+    assert "* <code>a.py:100:5: \\`os\\` imported but unused \\[F401\\]</code>\n" in text
 
 
 def test_lane_that_reached_its_critical_total_is_an_error_and_in_the_summary(tmp_path: Path) -> None:

@@ -79,6 +79,26 @@ def test_a_run_is_a_trace_of_stages_and_attempts(collector: Collector) -> None:
     assert collector.resource["service.name"] == "paropt-exporter"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "name"),
+    [
+        ("OTEL_SERVICE_NAME", "shop", "shop"),
+        ("OTEL_SERVICE_NAME", "", "paropt-exporter"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.namespace=a, service.name=shop", "shop"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "peer.service.name=db", "paropt-exporter"),
+    ],
+)
+def test_service_has_the_name_of_opentelemetrys_variables(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, name: str
+) -> None:
+    """An empty one counts as unset."""
+    monkeypatch.setenv(variable, value)
+    report = OtlpReport({variable: value})
+    report.prepare(plan("unit"))
+    report.report(finished(stage("unit", 1, attempt("unit"))))
+    assert collector.resource["service.name"] == name
+
+
 def test_a_run_joins_the_trace_that_it_was_started_in(collector: Collector) -> None:
     report = OtlpReport({"TRACEPARENT": PARENT})
     report.prepare(plan("unit"))

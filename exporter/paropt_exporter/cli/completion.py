@@ -18,13 +18,27 @@ _COMMANDS = {
     "RUN|STAGE[ITEM]": ("runs_and_stages", f"{_ASK} stages runs"),
 }
 _ZSH_COMMANDS = re.compile(r"(  _describe '[^\n]* commands' _commands\n)\}\n")
-# A file name follows `=`, without a space. shtab's function can't set that, since it is called in a subshell.
-_BASH_WITHOUT_SPACE = """
-{prefix}_without_space() {{
+# Bash splits words at `:` and `=`, and replaces only the part behind: `test:u` must become `test:unit`, of which `unit`
+# is proposed. A file name follows `=`, without a space; shtab's function can't set that, since a subshell calls it.
+_BASH_WHOLE_WORDS = """
+{prefix}_whole_words() {{
+  local typed="${{COMP_LINE:0:COMP_POINT}}" start=""
+  local word="${{typed##*[[:space:]]}}"
+  if [[ ($word == *:* && $COMP_WORDBREAKS == *:*) || ($word == --*=* && $COMP_WORDBREAKS == *=*) ]]; then
+    local COMP_CWORD
+    local -a COMP_WORDS
+    typed="${{typed%"$word"}}"
+    [[ $word != --*=* ]] || typed+="${{word%%=*}} " word="${{word#*=}}"
+    [[ $COMP_WORDBREAKS != *:* ]] || start="${{word%"${{word##*:}}"}}"
+    read -ra COMP_WORDS <<< "$typed"
+    COMP_CWORD=${{#COMP_WORDS[@]}}
+    COMP_WORDS+=("$word")
+  fi
   {prefix} "$@"
+  COMPREPLY=("${{COMPREPLY[@]#"$start"}}")
   [[ ${{COMPREPLY[0]-}} != *= ]] || compopt -o nospace
 }}
-complete -o bashdefault -F {prefix}_without_space {program}"""
+complete -o bashdefault -F {prefix}_whole_words {program}"""
 
 
 def run(shell: str, parser: argparse.ArgumentParser, *, stdout: TextIO) -> int:
@@ -49,6 +63,7 @@ def _build_words(function: str, command: str) -> dict[str, Any]:
     zsh = f"""\
 {function}() {{
   local -a _found=(${{(f)"$({command} 2>/dev/null)"}})
+  _found=(${{_found//:/\\\\:}})  # a description would follow a plain colon
   _describe '{function.rpartition("exporter_")[2]}' _found
 }}"""
     # Through sh: tcsh can't redirect stderr alone. A / would end its list.
@@ -79,8 +94,8 @@ def _complete_words(script: str, shell: str, prefix: str, program: str, stages: 
     """Add stages to the words that the script completes: shtab knows only the commands."""
     match shell:
         case "bash":
-            without_space = _BASH_WITHOUT_SPACE.format(prefix=prefix, program=program)
-            return f"{script}\n{prefix}_pos_0_COMPGEN={stages['bash']}{without_space}"
+            whole_words = _BASH_WHOLE_WORDS.format(prefix=prefix, program=program)
+            return f"{script}\n{prefix}_pos_0_COMPGEN={stages['bash']}{whole_words}"
         case "fish":
             return f"{script}\ncomplete -c {program} -n {prefix}_using -ka '{stages['fish']}' -d stage"
         case "zsh":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -234,7 +235,7 @@ def _format_trend(lane: str, trend: Trend) -> Iterator[str]:
     if trend.degraded:
         yield (
             f"degraded: {lane} is at {trend.latest / trend.average:.0%} of its average; "
-            f"`history --lane {lane} --compare latest~1 latest` shows which stage became slower"
+            f"`history --lane {shlex.quote(lane)} --compare latest~1 latest` shows which stage became slower"
         )
 
 
@@ -327,7 +328,7 @@ def _format_change(before: RunSummary | StageSummary, after: RunSummary | StageS
     old, new = before.duration_seconds, after.duration_seconds
     if before.result is None or after.result is None or min(old, new) <= 0:
         return ""
-    return f"{new / old - 1:+.0%}"
+    return f"{new / old - 1:+z.0%}"
 
 
 def _format_timestamp(timestamp_seconds: float) -> str:
@@ -439,7 +440,7 @@ def _format_what_if(
     )
     for size in workers:
         change = seconds[size] / seconds[had] - 1 if seconds[had] > 0 else 0.0
-        took = f"{seconds[size]:.1f} s ({change:+.0%})"
+        took = f"{seconds[size]:.1f} s ({change:+z.0%})"
         yield f"with {format_count(size, 'worker')}, {summary.lane} would have taken {took}"
 
 

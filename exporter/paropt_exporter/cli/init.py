@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -107,7 +108,7 @@ def run(path: Path, *, force: bool, stdout: TextIO, stderr: TextIO) -> int:
         place = error.filename if isinstance(error, files.UnexpectedFileType) else path
         print(f"{place} can't be written: {error.strerror}", file=stderr)
         return 2
-    named = "" if path.name == FILE else f" --config.file {path}"
+    named = "" if path.name == FILE else f" --config.file {shlex.quote(str(path))}"
     columns = find_columns_of_terminal(stdout)
     print(*wrap_for_terminal(f"wrote {path}: {_describe_stages(detected, below)}", columns, 2), sep="\n", file=stdout)
     if _list_names(detected, below) or not _lacks_programs(detected, below):  # otherwise the user runs init again

@@ -189,7 +189,7 @@ def _explain_no_output(
     if choice.word and choice.word not in stages and choice.stage not in stages:
         earlier = _find_run_of_stage(folder, choice.stage, before=run_id)
         known = f": choose from {join_names([*stages])}" if stages else ""
-        remedy = f"; the last one with it: log {earlier} {choice.stage}" if earlier else known
+        remedy = f"; the last one with it: log {earlier} {shlex.quote(choice.stage)}" if earlier else known
         raise UsageError(f"run {run_id} has no output of a stage {choice.stage!r}{remedy}")
     own = [attempt for attempt in attempts if attempt.stage == choice.stage]
     if choice.item and choice.word not in stages and not any(choice.matches(attempt) for attempt in own):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -67,7 +68,8 @@ class Parser(argparse.ArgumentParser):
             if len(unknown) == 1 and "--config.file" in self.options and words.endswith((".yml", ".yaml")):
                 self.error(f"did you mean --config.file {words}?")
             if self.prog == f"{PROGRAM} plan" and not words.startswith("-"):
-                self.error(f"plan takes no stage: `{PROGRAM} --dry-run {words}` shows the plan of such a run")
+                command = f"{PROGRAM} --dry-run {shlex.join(unknown)}"
+                self.error(f"plan takes no stage: `{command}` shows the plan of such a run")
             self.error(f"unrecognized arguments: {words}")
         return flags, unknown
 

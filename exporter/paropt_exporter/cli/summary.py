@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
@@ -78,7 +79,7 @@ def format_summary(
     footer = _iter_footer(
         run,
         metrics_url,
-        f"{PROGRAM} --lane {run.lane} {again}" if again else "",
+        f"{PROGRAM} --lane {shlex.quote(run.lane)} {again}" if again else "",
         f"{PROGRAM} {log_flags}" if log_flags else "",
     )
     for name, fact in footer:

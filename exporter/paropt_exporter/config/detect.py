@@ -570,7 +570,7 @@ def _choose_language_tool(project: Project, kind: _BuiltInStage) -> tuple[Words 
     present = [tool for tool in kind.languages if project.has_path(tool.sign)]
     command = next((tool.command for tool in present if project.has_program(tool.program)), None)
     if command is not None:
-        return command, []
+        return (*command, *project.cargo_options) if command[0] == "cargo" else command, []
     return None, [f"the project has {tool.sign}, but {tool.program} is not on PATH" for tool in present]
 
 

@@ -30,6 +30,11 @@ _CHANGES = frozenset(
     {"--fix", "--exit-non-zero-on-fix", "--exit-non-zero-on-format", "--unsafe-fixes", "--show-fixes"}
     | {"--in-place", "-i"}
 )
+# Stages of hooks that run only on request, or that check no files but, say, the message of a commit
+_NO_CHECKS = (
+    "manual", "commit-msg", "prepare-commit-msg", "post-checkout", "post-commit", "post-merge", "post-rewrite",
+    "pre-rebase",
+)  # fmt: skip
 _MOST_LAUNCHERS = 3  # words before a program, such as `uv run` and `python -m`
 _LONGEST_PATTERN = 60  # in a note
 _MOST_NAMED = 8  # hooks in a note
@@ -50,7 +55,8 @@ def parse_hooks(text: str) -> Iterator[CommandLine]:
     for repository in map(raw_yaml.as_mapping, raw_yaml.as_list(config.get("repos"))):
         for hook in map(raw_yaml.as_mapping, raw_yaml.as_list(repository.get("hooks"))):
             name, entry = hook.get("id"), hook.get("entry")
-            if "manual" in raw_yaml.as_list(hook.get("stages")):
+            stages = raw_yaml.as_list(hook.get("stages", config.get("default_stages")))
+            if stages and all(each in _NO_CHECKS for each in stages):
                 continue
             known = name if isinstance(name, str) and name in _HOOKS else _find_by_entry(entry)
             if known is not None:
@@ -62,7 +68,8 @@ def parse_hooks(text: str) -> Iterator[CommandLine]:
     if others:
         more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
         named = ", ".join(map(_shorten, dict.fromkeys(others[:_MOST_NAMED])))
-        yield CommandLine(note=f"no stage runs its hooks {named}{more}: `pre-commit run --all-files` does")
+        noun = "hook" if len(others) == 1 else "hooks"
+        yield CommandLine(note=f"no stage runs its {noun} {named}{more}: `pre-commit run --all-files` does")
 
 
 def _build_command(name: str, hook: Mapping[str, object]) -> CommandLine:

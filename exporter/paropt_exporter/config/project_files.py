@@ -44,6 +44,15 @@ _TAKES_PATTERN = re.compile(
 )
 _MOST_TEST_FILES = 50  # that are read
 _LARGEST_BYTES = 1_000_000  # configuration files are smaller
+# The lines with which makefiles and justfiles include others, and the names of such files. A `.env` may have secrets.
+_INCLUDES = {
+    **dict.fromkeys(MAKEFILES, re.compile(r"(?m)^[-s]?include[ \t]+(.+)$")),
+    **dict.fromkeys(JUSTFILES, re.compile(r"""(?m)^import\??[ \t]+["']([^"'\n]+)["']""")),
+}
+_INCLUDED = re.compile(
+    r"(?:\./)?((?:[\w*-][\w.*-]*/)*(?:[\w*-][\w.*-]*\.(?:mk|make|just)|[Mm]akefile[\w.*-]*))", re.ASCII
+)
+_MOST_INCLUDED = 20  # files, and patterns of their names
 _PYTHON_FILES = ("pyproject.toml", "setup.cfg", "setup.py", "tox.ini", "noxfile.py", "Pipfile", "pixi.toml")
 _MENTIONS = (*_PYTHON_FILES, ".pre-commit-config.yaml")
 _LARGE_SUITE_BYTES = 200_000  # of test files; a smaller suite takes as long to start several times as to run once
@@ -158,7 +167,7 @@ class Project:
 
         Those that run in a project below belong to that, and those in other folders to repositories that CI checks out.
         """
-        found = read_project_commands(self._read_text, self._list_workflows())
+        found = read_project_commands(self._read_with_includes, self._list_workflows())
         own = (each for each in found.commands if self._is_own_folder(each.folder))
         return replace(found, commands=(*own, *self._find_commands_at_top()))
 
@@ -176,7 +185,7 @@ class Project:
         project = Project(top)
 
         def read_if_named(name: str) -> str:
-            text = project._read_text(name)
+            text = project._read_with_includes(name)
             return text if here in text else ""
 
         for each in read_project_commands(read_if_named, project._list_workflows()).commands:
@@ -502,6 +511,19 @@ class Project:
         return any(_is_package(inner) for each in folders for inner in self._list_folders(each))
 
     @cached_property
+    def cargo_options(self) -> Words:
+        """The option for all packages of a workspace; otherwise cargo takes only the package at its top.
+
+        A workspace without a package at its top needs none, and one with `default-members` has made its own choice.
+        """
+        try:
+            manifest = parse_toml(self._read_text("Cargo.toml"))
+        except (ValueError, RecursionError):
+            return ()
+        chosen = "default-members" in raw_yaml.as_mapping(manifest.get("workspace"))
+        return ("--workspace",) if {"package", "workspace"} <= manifest.keys() and not chosen else ()
+
+    @cached_property
     def scripts(self) -> dict[str, str]:
         """The npm scripts of package.json, by name."""
         described, _ = self._package
@@ -545,7 +567,7 @@ class Project:
     def targets(self) -> dict[str, list[str]]:
         """The lines of each target of the runner, or none if its file calls paropt-exporter: it would call itself."""
         names, parse = _TARGET_FILES[self.target_runner]
-        text = next((text for name in names if (text := self._read_text(name))), "")
+        text = next((text for name in names if (text := self._read_with_includes(name))), "")
         if "paropt-exporter" in text or "paropt_exporter" in text:
             return {}
         return parse(text)
@@ -578,6 +600,16 @@ class Project:
 
     def _list_files(self, pattern: str) -> list[Path]:
         return [self._root / path for path in self._search.iter_matches(self._root, pattern)]
+
+    def _read_with_includes(self, name: str) -> str:
+        """Return the text of a file, and below that of a makefile or justfile those of the files that it includes."""
+        text = self._read_text(name)
+        found = _INCLUDES[name].findall(text) if name in _INCLUDES else ()
+        words = (word for line in found for word in line.partition("#")[0].split())
+        patterns = islice((match[1] for match in map(_INCLUDED.fullmatch, words) if match), _MOST_INCLUDED)
+        paths = dict.fromkeys(path for pattern in patterns for path in sorted(self._list_files(pattern)))
+        included = (str(path.relative_to(self._root)) for path in islice(paths, _MOST_INCLUDED))
+        return "\n".join((text, *map(self._read_text, included)))
 
     def _read_text(self, name: str) -> str:
         path = self._root / name

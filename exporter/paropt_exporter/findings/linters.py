@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from paropt_exporter.findings.finding import Finding, Level
 
@@ -15,7 +16,10 @@ _IN_ONE_LINE = (
     # mypy, gcc, clang: app.py:31:5: error: Incompatible return value type  [return-value]
     re.compile(rf"^{_PLACE}: {_LEVEL}: (?P<message>.+?)(?:\s+\[(?P<rule>[\w-]+)\])?$"),
     # ruff's concise form, flake8: app.py:1:8: F401 [*] `os` imported but unused
-    re.compile(rf"^{_PLACE}: (?P<rule>[A-Z]+\d+|invalid-syntax):? (?:\[\*\] )?(?P<message>.+)$"),
+    re.compile(rf"^{_PLACE}: (?P<rule>[A-Z]+\d+|invalid-syntax|unformatted):? (?:\[\*\] )?(?P<message>.+)$"),
+    # ty's concise form, and its text of an annotation: app.py:6:12: error[bad-return] Return type does not match
+    re.compile(rf"^{_PLACE}: {_LEVEL}\[(?P<rule>[\w-]+)\] (?P<message>.+)$"),
+    re.compile(rf"^{_PATH}:(?P<line>\d+):(?P<column>\d+): (?P<rule>[a-z]+(?:-[a-z]+)+): (?P<message>.+)$"),
     # tsc on a terminal, pyright: src/a.ts:3:5 - error TS2322: Type 'string' is not assignable to type 'number'.
     re.compile(rf"^\s*{_PLACE} - {_LEVEL}(?: (?P<rule>TS\d+))?: (?P<message>.+?)(?: \((?P<rule_name>report\w+)\))?$"),
     # tsc elsewhere: src/a.ts(3,5): error TS2322: Type 'string' is not assignable to type 'number'.
@@ -28,6 +32,7 @@ _IN_ONE_LINE = (
     re.compile(rf"^(?P<message>[Ww]ould reformat):? {_PATH}$"),
     # black
     re.compile(rf"^error: (?P<message>cannot format) {_PATH}: "),
+    re.compile(rf"^error: (?P<message>cannot parse): {_PLACE}$"),
     # isort
     re.compile(rf"^ERROR: {_PATH} (?P<message>Imports are incorrectly sorted and/or formatted)\.$"),
 )
@@ -39,15 +44,17 @@ _ANNOTATION = re.compile(rf"^::{_LEVEL} (?P<properties>(?:[^:]|:(?!:))+)::(?P<te
 _PROPERTY = re.compile(r"(?:^|,)(file|line|col)=([^,]+)")
 
 # What mypy with `pretty = true` has moved to the next lines of a terminal's width; sources stand below, indented.
-_WRAPPED_END = re.compile(r"^(?:(?P<text>\S.*?)\s+)?\[(?P<rule>[\w-]+)\]$")
+_WRAPPED_END = re.compile(r"^(?:(?P<text>\S.*?)\s+| )?\[(?P<rule>[\w-]+)\]$")
 _MOST_WRAPPED = 5  # lines
+# The last line of the details that pyright writes below a message, indented by spaces and no-break spaces
+_DETAILS_END = re.compile(r"^\s+\S.* \((?P<rule>report\w+)\)$")
 
 # ruff, rustc, ty, pyrefly: the message, and the place behind an arrow in the next line
 _ARROW = re.compile(rf"^\s*--> {_PLACE}$")
 _ABOVE_ARROW = (
     re.compile(
-        rf"^(?:{_LEVEL}(?:\[(?P<kind>[\w-]+)\])?: |(?P<rule>[A-Z]+\d+|[a-z]+(?:-[a-z]+)*):? (?:\[\*\] )?)"
-        r"(?P<message>.+)$"
+        rf"^(?:{_LEVEL}(?:\[(?P<kind>[\w-]+)\])?: "
+        r"|(?!(?:info|note|help): )(?P<rule>[A-Z]+\d+|[a-z]+(?:-[a-z]+)*):? (?:\[\*\] )?)(?P<message>.+)$"
     ),
     re.compile(r"^(?:ERROR| ?WARN) (?P<message>.+) \[(?P<rule>[\w-]+)\]$"),
 )
@@ -87,7 +94,8 @@ def _read_line(number: int, lines: Sequence[str]) -> Finding | None:
     if annotation := _ANNOTATION.match(line):
         return _make_finding(_read_annotation(annotation))
     if parts := _match_one_line(line):
-        return _make_finding(parts if parts.get("rule") else parts | _read_wrapped_message(number, lines, parts))
+        named = parts.get("rule") or parts.get("rule_name")
+        return _make_finding(parts if named else parts | _read_next_lines(number, lines, parts))
     if number and line.startswith("+++ ") and lines[number - 1] == f"--- {line[4:]}":  # of ruff format --diff
         is_from_formatter = any(_REFORMATTED.match(each) for each in lines[-_LAST_LINES:])
         return Finding(message="would reformat", path=line[4:]) if is_from_formatter else None
@@ -115,11 +123,15 @@ def _read_annotation(annotation: re.Match[str]) -> dict[str, str | None]:
     return (_match_one_line(text) or outer) | {"level": annotation["level"]}
 
 
-def _read_wrapped_message(number: int, lines: Sequence[str], parts: dict[str, str | None]) -> dict[str, str | None]:
+def _read_next_lines(number: int, lines: Sequence[str], parts: dict[str, str | None]) -> dict[str, str | None]:
     """Return a message and its rule if the next lines continue it up to a rule, otherwise nothing."""
+    below = lines[number + 1 : number + 1 + _MOST_WRAPPED]
+    if "rule_name" in parts:
+        details = takewhile(lambda line: line[:4].isspace() and not _HINT.search(line), below)
+        return next((end.groupdict() for end in map(_DETAILS_END.match, details) if end), {})
     message = [(parts.get("message") or "").rstrip()]
-    for line in lines[number + 1 : number + 1 + _MOST_WRAPPED]:
-        if not line[:1].strip() or _HINT.search(line):
+    for line in below:
+        if not line.startswith(" [") and (not line[:1].strip() or _HINT.search(line)):
             break
         if end := _WRAPPED_END.match(line):
             return {"message": " ".join(filter(None, (*message, end["text"]))), "rule": end["rule"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import dropwhile
+from itertools import dropwhile, takewhile
 
 from paropt_exporter.findings.finding import Finding
 
@@ -60,6 +60,14 @@ _TAP_EXPECTED = re.compile(r" # (?:todo|skip)\b", re.IGNORECASE)  # a failure th
 _TAP_KEY = re.compile(r"^\s+(?P<key>error|message|location|failureType): (?P<value>.+)$")
 _TAP_BLOCK = frozenset({"|", "|-", ">", ">-"})  # YAML: the value stands in the next lines
 _TAP_LOCATION = re.compile(r"^(?P<path>.+):(?P<line>\d+):(?P<column>\d+)$")
+
+# In comments below a failed test: of bats, and of Perl's Test::More, whose own output prove shows without the rest
+_BATS_MESSAGE = re.compile(r"^# {3}(?P<message>`.+' failed\b.*)$")
+_PERL_FAILED = re.compile(r"^ *# {3}Failed test(?: '(?P<test>.*)'$| at )")
+_PERL_VALUE = re.compile(r"^ *# +(?P<value>(?:got|expected): .+)$")
+_COMMENT_PLACE = re.compile(
+    r"^ *#(?: [ (]in test file| {3}(?:Failed test )?at) (?P<path>\S.*?),? line (?P<line>\d+)[.)](?P<column>)$"
+)
 
 
 def find_go_failures(lines: Sequence[str]) -> list[Finding]:
@@ -246,7 +254,8 @@ def find_tap_failures(lines: Sequence[str]) -> Iterator[Finding]:
         if failed and not _TAP_EXPECTED.search(line):
             described = _read_tap_description(lines, number + 1, indent=failed["indent"] + "  ")
             if described.get("failureType") != "subtestsFailed":  # the failed subtests tell more
-                yield _make_tap_finding(failed["test"].strip() or "a test", described)
+                test = failed["test"].strip() or "a test"
+                yield _make_tap_finding(test, described) if described else _read_comments(test, lines, number + 1)
 
 
 def _read_tap_description(lines: Sequence[str], start: int, *, indent: str) -> dict[str, str]:
@@ -277,3 +286,21 @@ def _make_tap_finding(test: str, described: dict[str, str]) -> Finding:
     if place is None:
         return Finding(message=message, test=test)
     return Finding(message=message, test=test, path=place["path"], line=int(place["line"]), column=int(place["column"]))
+
+
+def find_prove_failures(lines: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding for each failed test of Perl's Test::More, by its comments."""
+    for number, line in enumerate(lines):
+        if failed := _PERL_FAILED.match(line):
+            yield _read_comments(failed["test"] or "a test", lines, number)
+
+
+def _read_comments(test: str, lines: Sequence[str], start: int) -> Finding:
+    """Return the finding in the comments from a line on, up to those of another test."""
+    own = [*takewhile(lambda line: line.lstrip().startswith("#"), lines[start : start + _MOST_IN_REPORT])]
+    ends = [number for number, line in enumerate(own) if number and _PERL_FAILED.match(line)]
+    own = own[: ends[0]] if ends else own
+    messages = [match["message"] for match in map(_BATS_MESSAGE.match, own) if match]
+    values = [match["value"] for match in map(_PERL_VALUE.match, own) if match]
+    place = next(filter(None, map(_COMMENT_PLACE.match, own)), None)
+    return _make_place_finding(test, ", ".join(messages[:1] or values) or "failed", place)

@@ -16,11 +16,12 @@ _RULER, _THIN_RULER = "=" * 70, "-" * 70
 _HEADER = re.compile(r"^(?:FAIL|ERROR|UNEXPECTED SUCCESS): (\S+)(?: \((.+?)\))?(?: (.+))?$")
 
 # Twisted's trial: a traceback between rulers, and below it the tests that it is of
+_TRIAL_FAILURE = "Failure: "
 _TRIAL_RULER, _TRIAL_END, _TRIAL_HEADERS = "=" * 79, "-" * 79, ("[FAIL]", "[ERROR]")
 
 # behave: lists at the end, and above, as its formatter writes it, each scenario with its heading, or failed steps
 _BEHAVE_LIST = re.compile(r"^(?:Failing|Errored) scenarios:$")
-_BEHAVE_LISTED = re.compile(r"^  (?P<path>\S.*\.feature):(?P<line>\d+)  (?P<test>.+)$")
+_BEHAVE_LISTED = re.compile(r"^  (?P<path>\S.*\.feature):(?P<line>\d+)  (?P<test>.+?) *$")
 _BEHAVE_HEADING = re.compile(r"^ *Scenario\b.* # (?P<place>\S.*\.feature:\d+)$")
 _BEHAVE_STEP = re.compile(
     r"^(?:FAILURE|ERROR) in step '(?P<test>.+)' \((?P<path>\S.*\.feature):(?P<line>\d+)\):$"
@@ -76,8 +77,14 @@ def find_trial_failures(lines: Sequence[str]) -> Iterator[Finding]:
         if lines[begin + 1] in _TRIAL_HEADERS:
             tests = [*takewhile(str.strip, reversed(lines[begin + 2 : end]))]
             path, line, message = read_traceback(lines[begin + 2 : end - len(tests)])
+            message = message or next(filter(None, map(_read_trial_failure, lines[begin + 2 : end])), "")
             for test in reversed(tests):
                 yield Finding(message=message.removeprefix("builtins.") or "failed", path=path, line=line, test=test)
+
+
+def _read_trial_failure(line: str) -> str:
+    """Return the exception with which a Deferred failed, which has no frames; "" for other lines."""
+    return line.removeprefix(_TRIAL_FAILURE) if line.startswith(_TRIAL_FAILURE) else ""
 
 
 def find_behave_failures(lines: Sequence[str]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
 from paropt_exporter.findings.doctest_output import find_doctest_failures
-from paropt_exporter.findings.finding import CUT_NOTE, Finding
+from paropt_exporter.findings.finding import CUT_NOTE, Finding, Level
 from paropt_exporter.findings.linters import find_linter_findings
 from paropt_exporter.findings.other_languages import (
     find_cargo_failures,
@@ -17,6 +17,7 @@ from paropt_exporter.findings.other_languages import (
     find_mocha_failures,
     find_node_error,
     find_node_failures,
+    find_prove_failures,
     find_tap_failures,
     find_vitest_failures,
 )
@@ -76,6 +77,7 @@ def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]
         find_mocha_failures,
         find_node_failures,
         find_tap_failures,
+        find_prove_failures,
         find_linter_findings,
         find_sentence,
         find_node_error,
@@ -89,13 +91,14 @@ def _find_by_tool(lines: Sequence[str], most: int | None) -> tuple[Finding, ...]
 def _find_failed_hooks(lines: Sequence[str]) -> Iterator[Finding]:
     """Yield the findings in the output of each failed hook; of an unknown tool, its first line."""
     hooks: list[tuple[str, list[str]]] = []
-    is_inside = False
+    is_inside, has_failed = False, True  # with `verbose` the output of hooks that passed is there, too
     for line in lines:
         if hook := _HOOK.match(line):
-            hooks.append((hook[1], []))
-            is_inside = True
-        elif is_inside and line.endswith(("Passed", "Failed", "Skipped")) and _HOOK_ENDED.search(line):
-            is_inside = False
+            is_inside = has_failed
+            if has_failed:
+                hooks.append((hook[1], []))
+        elif line.endswith(("Passed", "Failed", "Skipped")) and _HOOK_ENDED.search(line):
+            is_inside, has_failed = False, line.endswith("Failed")
         elif is_inside and not _HOOK_FACT.match(line):
             hooks[-1][1].append(line)
     for name, output in hooks:
@@ -109,10 +112,10 @@ def _find_failed_hooks(lines: Sequence[str]) -> Iterator[Finding]:
 def choose_excerpt(output: str, *others: str, brief: bool = False) -> list[str]:
     """Return the first findings in outputs and a count of the rest; without any, the first output's ends.
 
-    Whole messages come first: pytest cuts or omits those of failures whose part of the output is missing. `brief`: only
-    the first finding; without any, the first output's last line.
+    Errors come before warnings, and whole messages before others: pytest cuts or omits those of failures whose part of
+    the output is missing. `brief`: only the first finding; without any, the first output's last line.
     """
-    found = sorted(chain.from_iterable(map(find_findings, (output, *others))), key=is_cut)
+    found = sorted(chain.from_iterable(map(find_findings, (output, *others))), key=_get_rank)
     if brief and found:
         return [found[0].text]
     if found:
@@ -123,6 +126,10 @@ def choose_excerpt(output: str, *others: str, brief: bool = False) -> list[str]:
     if brief:
         return next(([line] for line in reversed(lines) if not _CLOSING.match(line[:_LONGEST_LINE])), lines[-1:])
     return _choose_head_and_tail(lines)
+
+
+def _get_rank(finding: Finding) -> tuple[bool, bool]:
+    return finding.level is Level.WARNING, is_cut(finding)
 
 
 def _choose_head_and_tail(lines: list[str]) -> list[str]:

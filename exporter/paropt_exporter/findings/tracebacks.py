@@ -52,6 +52,13 @@ def read_traceback(lines: Sequence[str]) -> tuple[str | None, int | None, str]:
         if SECOND_IN_GROUP.match(line):
             break
         traceback.read_line(line)
-    own = [place for place in traceback.frames if not INSTALLED.search(place[0])]
+    paths = [path for path, _ in traceback.frames]
+    own = [place for place in traceback.frames if not INSTALLED.search(place[0]) and not _is_script(place[0], paths)]
     path, number = next(reversed(own or traceback.frames), (None, None))
     return path, number, traceback.message
+
+
+def _is_script(path: str, others: Sequence[str]) -> bool:
+    """Return whether a path is that of an installed command, beside whose folder a package in the traceback lies."""
+    environment, found, _ = path.rpartition("/bin/")
+    return bool(found) and any(other.startswith(f"{environment}/lib/python") for other in others)

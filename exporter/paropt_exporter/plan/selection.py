@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import chain, islice
@@ -189,7 +190,7 @@ def _suggest_name(
     if commands and not parts and pattern.endswith((".yml", ".yaml")):
         return f" (did you mean --config.file {pattern}?)"
     if commands and not parts and any(pattern in lanes for lanes in lanes_of.values()):
-        return f" (it is a lane: --lane {pattern})"
+        return f" (it is a lane: --lane {shlex.quote(pattern)})"
     near = parts or (
         get_close_matches(pattern, known, n=1, cutoff=_LEAST_SIMILAR) if len(known) <= _MOST_COMPARED else []
     )

@@ -176,7 +176,8 @@ def _format_row(stage: ReportedStage) -> str:
     mark = _LATE_MARK if late else _MARKS.get(record.result, _BAD_MARK)
     took = f"{record.duration_seconds:.1f} s" if record.started_timestamp_seconds is not None else ""
     retries = record.retries
-    note = record.message or (f"after {retries} retr{'y' if retries == 1 else 'ies'}" if retries else "")
+    quarantined = f"failed in quarantine: {', '.join(record.quarantined)}" if record.quarantined else ""
+    note = record.message or quarantined or (f"after {retries} retr{'y' if retries == 1 else 'ies'}" if retries else "")
     cells = (mark, _escape_cell(record.stage), record.result.value, took, str(record.tasks), _escape_cell(note))
     return f"| {' | '.join(cells)} |"
 
@@ -189,7 +190,8 @@ def _iter_details(stage: ReportedStage) -> Iterator[str]:
     count = format_count(len(findings), "finding")
     yield f"<details><summary>{_escape_html(visible(stage.record.stage))}: {count}</summary>"
     yield ""
-    yield from (f"* {_escape_cell(finding.text)}" for finding in findings[:_MOST_FINDINGS])
+    # as code: elsewhere GitHub shows `:100:`, such as the line in `app.py:100:5`, as an emoji
+    yield from (f"* <code>{_escape_cell(finding.text)}</code>" for finding in findings[:_MOST_FINDINGS])
     if (left := len(findings) - _MOST_FINDINGS) > 0:
         yield f"* … {left} more"
     yield "\n</details>\n"

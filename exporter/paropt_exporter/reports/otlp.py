@@ -347,7 +347,9 @@ def _list_secrets(environment: Mapping[str, str]) -> Iterator[str]:
 
 def _make_resource(environment: Mapping[str, str]) -> Resource:
     """Return the resource of this process; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override it."""
-    named = SERVICE_NAME in environment.get("OTEL_RESOURCE_ATTRIBUTES", "") or "OTEL_SERVICE_NAME" in environment
+    pairs = environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")
+    keys = {pair.partition("=")[0].strip() for pair in pairs}
+    named = SERVICE_NAME in keys or environment.get("OTEL_SERVICE_NAME")  # an empty variable counts as unset
     return Resource.create({} if named else {SERVICE_NAME: _NAME})
 
 
