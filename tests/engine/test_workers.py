@@ -259,12 +259,21 @@ def open_workers(cluster: ClusterWithoutTests) -> PoolWorkers:
     return PoolWorkers(open_cluster=lambda _: cast("RemotePool", cluster))
 
 
-@pytest.mark.parametrize(("scope", "result"), [(Scope.ALL, Result.FAILURE), (Scope.ITEMS, Result.SUCCESS)])
-def test_remote_batch_without_tests_fails_only_a_whole_stage(scope: Scope, result: Result) -> None:
+@pytest.mark.parametrize(
+    ("scope", "is_split", "result"),
+    [
+        (Scope.ALL, False, Result.FAILURE),
+        (Scope.ITEMS, False, Result.SUCCESS),
+        (Scope.ARGUMENTS, False, Result.FAILURE),
+        (Scope.ARGUMENTS, True, Result.SUCCESS),  # other shards have the tests of `-- -k login`
+    ],
+)
+def test_remote_batch_without_tests_fails_only_a_whole_stage(scope: Scope, is_split: bool, result: Result) -> None:
     task = PlannedTask(index=0, item=None, work=Commands(steps=(("pytest", "a.py"),)), items=("a.py",))
     stage = PlannedStage(
-        number=2, name="tests", tasks=(task,), pool=DASK, remote=RemoteTaskOptions(), junit=True, scope=scope
-    )
+        number=2, name="tests", tasks=(task,), pool=DASK, remote=RemoteTaskOptions(), junit=True, scope=scope,
+        is_split=is_split,
+    )  # fmt: skip
     with (
         ClusterWithoutTests(1, name=DASK) as cluster,
         closing(open_workers(cluster)) as workers,

@@ -524,7 +524,7 @@ def _build_batch(stage: PlannedStage, task: PlannedTask, report: Path | None) ->
     if not task.items:
         return None
     # With Scope.ITEMS there are batches of another shard or of an earlier run.
-    alone = len(stage.tasks) == 1 and stage.scope is not Scope.ITEMS
+    alone = len(stage.tasks) == 1 and stage.scope is not Scope.ITEMS and not stage.is_split
     return ItemBatch(items=task.items, report=report, alone=alone)
 
 
