@@ -182,6 +182,14 @@ def test_a_new_item_stays_in_its_shard_whatever_else_changes() -> None:
     assert len({find_shard({}, "a"), find_shard({"a": 9.0}, "a"), find_shard({"b": 1.0, "c": 2.0}, "a", "b", "c")}) == 1
 
 
+def test_stages_with_items_in_several_shards_are_marked() -> None:
+    """A shard failed if it had none of the tests of `-- -k login`: their scope is that of the whole selection."""
+    stage = replace(_stage("tests", *"abcdefghijkl"), scope=Scope.ARGUMENTS)
+    split = split_stages([stage, _stage("alone", "a", number=2)], 2, {})
+    marked = {(each.name, each.scope, each.is_split) for shard in split.shards for each in shard}
+    assert marked == {("tests", Scope.ARGUMENTS, True), ("alone", Scope.ALL, False)}
+
+
 def test_a_file_counts_with_its_long_tests() -> None:
     known = KnownItems(seconds={"a": 1.0, "a::long": 9.0, "b": 5.0, "c": 5.0})
     split = split_stages([_stage("one", "a", "b", "c", batched=True)], 2, {"one": known})

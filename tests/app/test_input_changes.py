@@ -62,3 +62,22 @@ def test_settings_and_recipes_that_inputs_need_not_name_affect_a_stage(tmp_path:
     assert inputs.scan() == frozenset()
     (tmp_path / path).write_text("1")
     assert inputs.find_affected(inputs.scan()) == {"lint": path}
+
+
+def test_stages_that_may_read_a_written_file_follow_its_writer(tmp_path: Path) -> None:
+    """`--watch` went on to say that they had passed. `file` is an output, and outputs reach indirect needs."""
+    projects.write(
+        tmp_path,
+        """
+name: build, run: "true", inputs: [a.txt], file: build.log
+name: smoke, run: "true", inputs: [b.txt], needs: [build]
+name: publish, run: "true", inputs: [build.log], needs: [smoke]
+""",
+    )
+    (tmp_path / "a.txt").write_text("1")
+    config = read_config(tmp_path / "paropt.yml", root=tmp_path)
+    build, _, publish = config.stages
+    assert InputChanges(config, config.stages).find_affected(frozenset({"a.txt"})).keys() == {
+        "build", "smoke", "publish",
+    }  # fmt: skip
+    assert InputChanges(config, [build, publish]).find_affected(frozenset({"a.txt"})).keys() == {"build", "publish"}

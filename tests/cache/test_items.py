@@ -175,6 +175,24 @@ def test_output_of_a_skipped_batch_is_shown_once(project: CachedProject) -> None
     assert again.is_cached("tests") and again.get_output("tests") == "t/a.py=a\nt/b.py=b\n"
 
 
+def test_batch_whose_output_goes_into_a_file_has_one_result(project: CachedProject) -> None:
+    """Its items had results of their own: a hit restored the file of an earlier run, with the old line of t/a.py."""
+
+    def run_batch(root: Path, environ: Mapping[str, str], task: PlannedTask) -> str:
+        output = run_items(root, environ, task)
+        (root / "tests.log").write_text(output)  # as the engine does for `file`
+        return output
+
+    project.work["tests"] = run_batch
+    stage = replace(build_batches(project, ("t/a.py", "t/b.py")), output_file=project.root / "tests.log")
+    project.run(stage)
+    project.write_file("t/a.py", "new")
+    assert list_items(project.run(stage).tasks) == ["t/a.py +1"]
+    (project.root / "tests.log").unlink()
+    assert project.run(stage).is_cached("tests")
+    assert (project.root / "tests.log").read_text() == "t/a.py=new\nt/b.py=b\n"
+
+
 def test_items_of_a_failed_batch_run_again(project: CachedProject) -> None:
     project.write_file("t/b.py", "bad")
     stage = build_batches(project, ("t/a.py", "t/b.py"), ("t/c.py",))

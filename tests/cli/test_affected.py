@@ -63,6 +63,24 @@ def test_stages_follow_from_their_inputs(repository: Repository, path: str, stag
     assert listed(repository, "--affected") == stages
 
 
+def test_all_stages_that_may_read_a_written_file_are_affected(repository: Repository) -> None:
+    """As in the keys of the cache: `file` is an output, and outputs reach indirect needs, also of skipped stages."""
+    projects.write(
+        repository.root,
+        """
+name: build, run: "true", inputs: [src], file: build.log
+name: smoke, run: "true", inputs: [tests], needs: [build]
+name: publish, run: "true", inputs: [docs], needs: [smoke]
+name: lint, run: "true", inputs: [src]
+name: after_lint, run: "true", inputs: [docs], needs: [lint]
+""",
+    )
+    repository.commit()
+    repository.write("src/a.py", "2")
+    assert listed(repository, "--affected") == {"build", "smoke", "publish", "lint"}
+    assert listed(repository, "--affected", "--skip", "smoke") == {"build", "publish", "lint"}
+
+
 def test_stage_whose_inputs_match_no_file_is_always_affected(repository: Repository) -> None:
     """With patterns from the repository's root and a `cwd`, no change would ever run the tests."""
     projects.write(

@@ -660,6 +660,17 @@ stages:
     assert (code, err) == (0, "")
 
 
+def test_items_that_another_stage_writes_are_named(tmp_path: Path) -> None:
+    """They are found before the run: of files that it adds or removes, some are missed and others are gone."""
+    use = "  - {name: use, run: 'cat {item}', cwd: out, items: {glob: '*.txt'}, needs: [make]}\n"
+    make = "  - {name: make, run: 'true', inputs: ['*.py'], outputs: ['out/*.txt']}\n"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a.txt").write_text("")
+    told = "stage 'use': items: another stage may write *.txt, but items are found before the run"
+    assert told in _check(tmp_path, f"stages:\n{make}{use}")[2]
+    assert told not in _check(tmp_path, f"stages:\n{make.replace('out/', 'other/')}{use}")[2]
+
+
 @pytest.mark.parametrize(
     ("needs", "inputs", "warned"),
     [("", "out/a.txt", True), ("", "out", True), ("", "other", False), ("needs: [raw]", "out/a.txt", False)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -18,6 +19,7 @@ from paropt_exporter.events import (
     SlaRecord,
     StageRecord,
     StageStarted,
+    Strategy,
     TaskRecord,
 )
 from paropt_exporter.plan import Commands, Flakiness, PlannedStage, PlannedTask
@@ -60,14 +62,16 @@ class Bench:
         found: dict[str, StageLookup],
         scripts: dict[str, list[Script]] | None = None,
         seconds: float = 0.5,
+        **fields: Any,
     ) -> None:
+        """`fields`: of the plan."""
         self.clock = FakeClock()
         self.inbox = FakeInbox(self.clock)
         self.workers = FakeWorkers(self.clock, self.inbox, scripts)
         self.recorder = Recorder()
         self.cache = FakeCache(self.inbox, self.clock, found, seconds)
         self.engine = Run(
-            lanes.plan(*stages),
+            lanes.plan(*stages, **fields),
             run_id="r1",
             workers=self.workers,
             emit=self.recorder.observe,
@@ -120,6 +124,27 @@ def test_other_stages_run_while_one_is_looked_up() -> None:
     bench = Bench(lanes.stage("lint", cached=True), lanes.stage("other", 3), found={"lint": miss_all()})
     bench.run()
     assert bench.workers.started == [(0.0, "other"), (0.5, "lint")]
+
+
+def test_sequential_lane_comes_to_cached_stages_in_the_order_of_the_numbers() -> None:
+    """Each was looked up at the start, before those before it had run, and other stages overtook it meanwhile."""
+    stages = [lanes.stage(name, number, cached=name in "bd") for number, name in enumerate("abcd")]
+    bench = Bench(*stages, found={"b": miss_all(), "d": hit_all()}, strategy=Strategy.SEQUENTIAL)
+    assert bench.run().result is Result.SUCCESS
+    assert bench.workers.started == [(0.0, "a"), (1.5, "b"), (3.0, "c")]
+    assert bench.cache.asked == [(1.0, "b"), (4.0, "d")]
+
+
+def test_sequential_lane_goes_on_after_the_last_attempt_of_a_stage() -> None:
+    bench = Bench(
+        lanes.stage("a", 1, retries=1, backoff_seconds=5.0),
+        lanes.stage("b", 2),
+        found={},
+        scripts={"a": [Script(seconds=1, result=Result.FAILURE)]},
+        strategy=Strategy.SEQUENTIAL,
+    )
+    bench.run()
+    assert bench.workers.started == [(0.0, "a"), (6.0, "a"), (7.0, "b")]
 
 
 def test_task_does_not_wait_for_a_worker_while_it_is_looked_up() -> None:

@@ -19,7 +19,7 @@ from paropt_exporter.cpu_demand import CoreTime
 from paropt_exporter.engine.interfaces import RunningAttempt
 from paropt_exporter.engine.item_results import add_item_results, read_report
 from paropt_exporter.engine.outcome import Outcome
-from paropt_exporter.events import ItemRecord, Measurement, Result, TaskRecord
+from paropt_exporter.events import ItemRecord, Measurement, Result, Scope, TaskRecord
 from paropt_exporter.plan import Commands, PlannedTask
 from paropt_exporter.plan.batches import build_task
 from paropt_exporter.testing import Script
@@ -335,6 +335,8 @@ def test_stage_without_any_test_fails() -> None:
     assert record.result is Result.FAILURE
     assert record.stages[0].message == "none of its 2 batches had a test"
     assert Bench(plan(planned), {"one": [empty, Script()]}).run().result is Result.SUCCESS
+    shard = replace(planned, scope=Scope.ARGUMENTS, is_split=True)
+    assert Bench(plan(shard), {"one": [empty]}).run().result is Result.SUCCESS
 
 
 def test_retried_items_without_a_test_beside_others_fail_no_stage() -> None:

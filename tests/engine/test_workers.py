@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -69,6 +70,22 @@ def test_start_of_a_call_reads_no_file_about_the_threads(workers: PoolWorkers, m
     monkeypatch.setattr(procfs, "_read", note_reader)
     run(workers, WAITS)
     assert threading.get_ident() not in readers
+
+
+@pytest.mark.parametrize("strategy", [Strategy.THREAD, Strategy.PROCESS])
+def test_next_run_calls_changed_code(tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--watch` and `--every`, calls went on with the code of the first run: they passed, whatever had changed."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    module = "paropt_sample_changed"
+    stage = stage_of("call", THREADS if strategy is Strategy.THREAD else PROCESSES, Call(target=f"{module}:show"))
+    outputs: list[str] = []
+    with closing(PoolWorkers()) as workers:
+        for text in ("old", "newer"):
+            (tmp_path / f"{module}.py").write_text(f"def show(): print({text!r})")
+            workers.prepare(plan(stage, workers=1, strategy=strategy, root=tmp_path), 1)
+            outputs.append(workers.start(stage, stage.tasks[0], "call").future.result(HANG_SECONDS).output)
+    sys.modules.pop(module, None)
+    assert outputs == ["old\n", "newer\n"]
 
 
 @pytest.fixture
@@ -270,21 +287,24 @@ def open_workers(cluster: ClusterWithoutTests) -> PoolWorkers:
 
 
 @pytest.mark.parametrize(
-    ("scope", "planned", "result"),
+    ("scope", "is_split", "planned", "result"),
     [
-        (Scope.ALL, ("a.py",), Result.FAILURE),
-        (Scope.ITEMS, ("a.py",), Result.SUCCESS),
-        (Scope.ALL, ("a.py", "cached.py"), Result.SUCCESS),
+        (Scope.ALL, False, ("a.py",), Result.FAILURE),
+        (Scope.ITEMS, False, ("a.py",), Result.SUCCESS),
+        (Scope.ALL, False, ("a.py", "cached.py"), Result.SUCCESS),
+        (Scope.ARGUMENTS, False, ("a.py",), Result.FAILURE),
+        (Scope.ARGUMENTS, True, ("a.py",), Result.SUCCESS),  # other shards have the tests of `-- -k login`
     ],
 )
 def test_remote_batch_without_tests_fails_only_a_whole_stage(
-    scope: Scope, planned: tuple[str, ...], result: Result
+    scope: Scope, is_split: bool, planned: tuple[str, ...], result: Result
 ) -> None:
     task = PlannedTask(index=0, item=None, work=Commands(steps=(("pytest", "a.py"),)), items=("a.py",))
     tasks = (replace(task, items=planned),)
     stage = PlannedStage(
-        number=2, name="tests", tasks=tasks, pool=DASK, remote=RemoteTaskOptions(), junit=True, scope=scope
-    )
+        number=2, name="tests", tasks=tasks, pool=DASK, remote=RemoteTaskOptions(), junit=True, scope=scope,
+        is_split=is_split,
+    )  # fmt: skip
     with (
         ClusterWithoutTests(1, name=DASK) as cluster,
         closing(open_workers(cluster)) as workers,

@@ -17,7 +17,7 @@ from paropt_exporter.input_files import (
     list_git_files,
     walk_folder,
 )
-from paropt_exporter.plan.affected import add_dependents
+from paropt_exporter.plan.affected import find_dependents
 from paropt_exporter.plan.implied_inputs import list_settings_and_recipes
 from paropt_exporter.plan.stage_patterns import list_input_patterns, list_output_patterns
 
@@ -83,7 +83,8 @@ class InputChanges:
         changes = Changes(paths=paths - {config})
         found = {name: self._find_path(name, changes) for name in self._patterns}
         affected = {name: path for name, path in found.items() if path is not None}
-        dependents = dict.fromkeys(add_dependents(self._stages, affected), next(iter(affected.values()), ""))
+        further = (name for name in find_dependents(self._config, affected) if name in self._patterns)
+        dependents = dict.fromkeys(further, next(iter(affected.values()), ""))
         return {**by_config, **affected, **dependents}
 
     def is_quiet(self, path: str) -> bool:

@@ -250,11 +250,11 @@ def _build_edited(name: str) -> Miss:
 def list_parts(stage: PlannedStage) -> tuple[StagePart, ...]:
     """Return the parts of a stage that have their own results.
 
-    The items of a batch are such parts, since each run may cut other batches, unless an output belongs to a whole
-    batch.
+    The items of a batch are such parts, since each run may cut other batches, unless an output, such as the stage's
+    `file`, belongs to a whole batch.
     """
     parts: list[StagePart] = []
-    by_item = stage.template is not None and all(ITEM in pattern for pattern in stage.outputs)
+    by_item = stage.output_file is None and all(ITEM in pattern for pattern in stage.outputs)
     for task in stage.tasks:
         if stage.template is None or not task.items or not by_item:
             parts.append(StagePart(replace(task, index=len(parts)), task.index))

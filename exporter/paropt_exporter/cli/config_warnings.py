@@ -59,6 +59,7 @@ def iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage]
     yield from _warn_unknown_syntax(stages)
     yield from _warn_unmatched_inputs(config, stages)
     yield from _warn_missing_needs(config, lanes, stages)
+    yield from _warn_items_written_meanwhile(config, stages)
     yield from _warn_ended_quarantines(stages)
     yield from _warn_missed_reads(config, stages)
     if config.feedback.jobserver:
@@ -389,6 +390,22 @@ def _warn_missing_needs(config: Config, lanes: Mapping[str, Lane], stages: list[
                     continue
                 what = f"stage {other!r} may write {output} meanwhile: add `needs: [{other}]`"
                 yield f"stage {stage.name!r}: inputs: {what}"
+
+
+def _warn_items_written_meanwhile(config: Config, stages: list[Stage]) -> Iterator[str]:
+    """Yield a warning for each stage whose items are found before another stage writes them."""
+    globs = [(stage, stage.items.glob) for stage in stages if stage.items is not None and stage.items.glob is not None]
+    if not globs or not any(stage.outputs for stage in config.stages):
+        return
+    from paropt_exporter.input_files import join_pattern
+    from paropt_exporter.plan.shared_outputs import OutputIndex
+    from paropt_exporter.plan.stage_patterns import list_output_patterns
+
+    written = OutputIndex({stage.name: list_output_patterns(stage) for stage in config.stages if stage.outputs})
+    for stage, glob in globs:
+        if written.may_write(join_pattern(stage.cwd or ".", glob), reader=stage.name):
+            what = f"another stage may write {glob}, but items are found before the run: list them by name"
+            yield f"stage {stage.name!r}: items: {what}, or run one command for all"
 
 
 def _warn_missed_reads(config: Config, stages: list[Stage]) -> Iterator[str]:

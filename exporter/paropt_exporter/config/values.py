@@ -117,7 +117,7 @@ class Items(Struct, frozen=True, kw_only=True):
     list: tuple[Word, ...] | None = None
     """The items themselves."""
     glob: Text | None = None
-    """Files that match, relative to the stage's `cwd`, sorted by name; found within 60 s."""
+    """Files that match, relative to the stage's `cwd`, sorted by name; found before the run starts, within 60 s."""
     command: Command | None = None
     """A command; each line that it prints is an item. Ends within 60 s. It runs before each run of the lane, and for
     the commands `plan` and `profile` too.

@@ -41,8 +41,11 @@ class CacheRequests:
         self._revision = -1  # of the open stages, up to which the cache has been asked
 
     def look_up(self, startable: Sequence[StageState]) -> None:
-        """Ask about the stages that have become startable; a LookedUp answers for each."""
-        if self._revision == self._open_stages.revision:
+        """Ask about the stages that have become startable; a LookedUp answers for each.
+
+        A single one may have been startable before: a sequential lane comes to one stage after another.
+        """
+        if len(startable) > 1 and self._revision == self._open_stages.revision:
             return
         self._revision = self._open_stages.revision
         for state in startable:

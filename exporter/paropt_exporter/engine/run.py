@@ -291,6 +291,8 @@ class Run:
         self._skip_stages_with_failed_needs()
         self._close_planned_skips()
         startable = self._open_stages.startable()
+        if self.plan.strategy is Strategy.SEQUENTIAL:
+            startable = startable[:1]  # in order, also while it waits for the cache or for a retry
         if self._cache is not None:
             self._cache.look_up(startable)
         self._scheduler.start_tasks(startable, self._start_task)

@@ -201,7 +201,8 @@ class StageState(Struct, eq=False):
 
     def _without_tests(self) -> bool:
         """Whether the runner found no tests in any batch of the whole stage. Other shards may have found some."""
-        return 0 < self.finals.count == self.finals.without_tests and self.plan.scope is not Scope.ITEMS
+        is_part = self.plan.scope is Scope.ITEMS or self.plan.is_split
+        return 0 < self.finals.count == self.finals.without_tests and not is_part
 
     def count_not_run(self) -> int:
         """Return how many tasks of a stopped stage did not end by themselves."""

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from paropt_exporter.errors import CallFailed, CallNotFound, ParoptError, describe, get_traceback, to_one_line
 from paropt_exporter.executors import child_processes
+from paropt_exporter.executors.project_modules import ProjectModules
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -32,6 +33,9 @@ _UNSTARTED = {
 _TRACEBACK_FRAMES = 20  # the innermost ones: enough to reach the user's own code below a deep framework
 
 
+_modules = ProjectModules()  # module state, since sys.modules belongs to the process
+
+
 class CallOutcome(Struct, frozen=True, kw_only=True):
     """A call that returned. `output`: the end of its output; `left`: names of the processes that it left running."""
 
@@ -43,6 +47,7 @@ def run_call_in_process(
     root: str, target: str, arguments: tuple[str, ...], output_path: str | None = None
 ) -> CallOutcome:
     """Run a call as the only task of a worker process: all children of the process are the call's, and end with it."""
+    _modules.forget_changed(root)
     termination = child_processes.Termination(child_processes.list_own_children)
     return run_call(
         root,

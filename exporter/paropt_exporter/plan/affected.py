@@ -63,8 +63,8 @@ def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -
     """Return the stages that a change affects, with the stages that they need.
 
     A stage is affected if a changed file is one of its inputs, which need not name all of them (`implied_inputs`), if
-    it has no inputs or they match no file, or if it needs an affected stage that has outputs. With `cache: true` and no
-    inputs, all files of the project are its inputs. A changed config affects all stages.
+    it has no inputs or they match no file, or if it needs an affected stage that has outputs or a `file`, directly or
+    not. With `cache: true` and no inputs, all files of the project are its inputs. A changed config affects all stages.
     """
     reasons = _find_reasons(config, stages, changes)
     needs = {stage.name: stage.needs for stage in stages}
@@ -75,17 +75,22 @@ def choose_affected(config: Config, stages: Sequence[Stage], changes: Changes) -
     return AffectedStages(reasons=ordered, left_out=left_out, changes=changes)
 
 
-def add_dependents(stages: Sequence[Stage], affected: Collection[str]) -> dict[str, str]:
-    """Return the further stages that need an affected stage with outputs, each with that stage."""
-    producers = {stage.name for stage in stages if stage.outputs}
-    dependents = map_dependents({stage.name: stage.needs for stage in stages})
-    found: dict[str, str] = {}
-    waiting = [name for name in affected if name in producers]
+def find_dependents(config: Config, affected: Collection[str]) -> dict[str, str]:
+    """Return the further stages that may read a file of an affected stage, each with the need that leads to it.
+
+    These are all that need a stage with outputs or a `file`, directly or indirectly, as in the cache's keys.
+    """
+    dependents = map_dependents({stage.name: stage.needs for stage in config.stages})
+    waiting = [stage.name for stage in config.stages if stage.name in affected and (stage.outputs or stage.file)]
+    seen, found = {*waiting}, dict[str, str]()
     for name in waiting:  # the list grows during the loop
         for dependent in dependents[name]:
-            if dependent not in affected and dependent not in found:
+            if dependent in seen:
+                continue
+            seen.add(dependent)
+            waiting.append(dependent)
+            if dependent not in affected:
                 found[dependent] = name
-                waiting += [dependent] if dependent in producers else []
     return found
 
 
@@ -148,7 +153,8 @@ def _find_reasons(config: Config, stages: Sequence[Stage], changes: Changes) -> 
     for stage in stages:
         if (why := find_affected_by_file(config, stage, changes)) is not None:
             reasons[stage.name] = why
-    return reasons | {name: f"needs {need}" for name, need in add_dependents(stages, reasons).items()}
+    further = find_dependents(config, reasons)
+    return reasons | {stage.name: f"needs {further[stage.name]}" for stage in stages if stage.name in further}
 
 
 def _format_path(path: str) -> str:

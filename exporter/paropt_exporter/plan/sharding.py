@@ -297,6 +297,7 @@ def _keep_items(stage: PlannedStage, kept: Sequence[int], total: int, costs: _Co
         stage,
         tasks=tasks,
         scope=scope,
+        is_split=True,
         sla=None,
         expected_seconds=_predict_seconds(stage, parts, total, costs, workers),
         expected_task_seconds=_predict_task_seconds(stage, parts, total, costs, len(tasks)),

@@ -58,8 +58,9 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     its start to the run's end.
 
     `template`: the commands with `{items}`, if its tasks are batches. `junit`: request a report with a result for each
-    item. `scope`: which part of its work this run does; limits apply only to all of it. `never_succeeded`: it ran
-    before, without success. `remote`: how its tasks run on other hosts; None: they run on this one.
+    item. `scope`: which part of its work this run does; limits apply only to all of it. `is_split`: other shards run
+    some of its items. `never_succeeded`: it ran before, without success. `remote`: how its tasks run on other hosts;
+    None: they run on this one.
 
     `inputs` and `outputs` are patterns of `input_files`, relative to the config's folder; `inputs` None: the files that
     git does not ignore. `traces_inputs`: its inputs are the files that its commands are seen to use, and `inputs` count
@@ -115,6 +116,7 @@ class PlannedStage(Struct, frozen=True, kw_only=True):
     shared_output: str = ""
     shared_by_items: str = ""
     scope: Scope = Scope.ALL
+    is_split: bool = False
     never_succeeded: bool = False
     remote: RemoteTaskOptions | None = None
     flaky_retries: int = 0

@@ -1,0 +1,80 @@
+"""Calls import changed modules of the project again."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paropt_exporter.executors.project_modules import ProjectModules
+
+PACKAGE, FOLDER = "paropt_sample_shop", "paropt_sample_folder"  # the second one without __init__.py
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    files = {
+        f"{PACKAGE}/__init__.py": "from .price import PRICE",
+        f"{PACKAGE}/price.py": "PRICE = 1",
+        f"{FOLDER}/tax.py": "TAX = 1",
+        ".venv/lib/site-packages/paropt_sample_library.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        os.utime(tmp_path / name, (1e9, 1e9))
+    monkeypatch.syspath_prepend(tmp_path / ".venv/lib/site-packages")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("paropt_sample_")]:
+        del sys.modules[name]
+
+
+def load(name: str, attribute: str) -> object:
+    return getattr(importlib.import_module(name), attribute)
+
+
+def test_change_of_one_module_lets_all_be_imported_again(root: Path) -> None:
+    modules = ProjectModules()
+    modules.forget_changed(str(root))
+    library = importlib.import_module("paropt_sample_library")
+    assert (load(PACKAGE, "PRICE"), load(f"{FOLDER}.tax", "TAX")) == (1, 1)
+    modules.forget_changed(str(root))
+    (root / PACKAGE / "price.py").write_text("PRICE = 20")
+    (root / FOLDER / "tax.py").write_text("TAX = 20")
+    modules.forget_changed(str(root))
+    assert (load(PACKAGE, "PRICE"), load(f"{FOLDER}.tax", "TAX")) == (20, 20)
+    assert importlib.import_module("paropt_sample_library") is library
+
+
+def test_modules_without_a_change_stay(root: Path) -> None:
+    modules = ProjectModules()
+    package = importlib.import_module(PACKAGE)
+    for _ in range(3):
+        modules.forget_changed(str(root))
+        (root / "other.py").write_text("1")
+        (root / ".venv/lib/site-packages/paropt_sample_library.py").write_text("1")
+    assert sys.modules[PACKAGE] is package
+
+
+def test_change_between_two_looks_counts_for_a_module_that_was_imported_in_between(root: Path) -> None:
+    """Whether it was imported before or after the change is unknown."""
+    modules = ProjectModules()
+    package = importlib.import_module(PACKAGE)
+    (root / PACKAGE / "price.py").write_text("PRICE = 20")
+    modules.forget_changed(str(root))
+    assert load(PACKAGE, "PRICE") == 20 and sys.modules[PACKAGE] is not package
+
+
+def test_deleted_module_can_no_longer_be_imported(root: Path) -> None:
+    modules = ProjectModules()
+    importlib.import_module(f"{PACKAGE}.price")
+    modules.forget_changed(str(root))
+    (root / PACKAGE / "price.py").unlink()
+    modules.forget_changed(str(root))
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(PACKAGE)
