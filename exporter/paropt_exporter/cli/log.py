@@ -37,15 +37,19 @@ class LogRequest(Struct, frozen=True, kw_only=True):
 class _Filter(Struct, frozen=True):
     """Selects attempts of a run. `item` is an item's name, a part of it, or the item's number; "" for all.
 
-    `failed`: only those that failed, which `matches` leaves open, since it is known only at their end.
+    `word` is both, `STAGE[ITEM]`, or the name of a stage that has brackets itself. `failed`: only those that failed,
+    which `matches` leaves open, since it is known only at their end.
     """
 
+    word: str
     stage: str
     item: str
     failed: bool
 
     def matches(self, attempt: LoggedAttempt) -> bool:
-        return not self.stage or (attempt.stage == self.stage and self._matches_item(attempt))
+        if attempt.stage == self.word or not self.stage:
+            return True
+        return attempt.stage == self.stage and self._matches_item(attempt)
 
     def _matches_item(self, attempt: LoggedAttempt) -> bool:
         return self.item in ("", str(attempt.task)) or (attempt.item is not None and self.item in attempt.item)
@@ -67,9 +71,9 @@ def run(
     `load_sequences` returns the place of each run in the order of starts, if the history has it. Raises UsageError if
     the run or the stage has no log.
     """
-    run_id, stage = _resolve_words(folder, wanted, load_sequences)
-    name, _, item = stage.partition("[")
-    choice = _Filter(name, item.removesuffix("]"), wanted.failed)
+    run_id, word = _resolve_words(folder, wanted, load_sequences)
+    name, _, item = word.partition("[")
+    choice = _Filter(word, name, item.removesuffix("]"), wanted.failed)
     try:
         with closing(open_log(folder, run_id)) as file:
             reader = LogReader(file)
@@ -162,9 +166,12 @@ def _print(reader: LogReader, choice: _Filter, run_id: str, folder: Path, stdout
 
 
 def _choose_attempts(attempts: list[LoggedAttempt], choice: _Filter) -> list[LoggedAttempt]:
-    """Return the attempts of the item with this name or number, or else of all items whose names contain the word."""
+    """Return the attempts of the stage with this name, or of the item with this name or number, or else of all items
+    whose names contain the word.
+    """
     own = [attempt for attempt in attempts if choice.matches(attempt)]
-    named = [attempt for attempt in own if attempt.item == choice.item]
+    whole = [attempt for attempt in own if attempt.stage == choice.word]
+    named = whole or [attempt for attempt in own if attempt.item == choice.item]
     meant = named or [attempt for attempt in own if str(attempt.task) == choice.item] or own
     return [attempt for attempt in meant if attempt.failed or not choice.failed]
 
@@ -174,13 +181,13 @@ def _explain_no_output(
 ) -> None:
     """Raise UsageError for an unknown stage or item, otherwise print that there is no output."""
     stages = dict.fromkeys(attempt.stage for attempt in attempts)
-    if choice.stage and choice.stage not in stages:
+    if choice.stage and not stages.keys() & {choice.word, choice.stage}:
         earlier = _find_run_of_stage(folder, choice.stage, before=run_id)
         known = f": choose from {join_names([*stages])}" if stages else ""
         remedy = f"; the last one with it: log {earlier} {choice.stage}" if earlier else known
         raise UsageError(f"run {run_id} has no output of a stage {choice.stage!r}{remedy}")
     own = [attempt for attempt in attempts if attempt.stage == choice.stage]
-    if choice.item and not any(choice.matches(attempt) for attempt in own):
+    if choice.item and choice.word not in stages and not any(choice.matches(attempt) for attempt in own):
         items = dict.fromkeys(attempt.item or str(attempt.task) for attempt in own)
         raise UsageError(
             f"run {run_id} has no output of an item {choice.item!r} of {choice.stage}: choose from "
