@@ -235,7 +235,7 @@ class Exporter:
             interrupt=self._wind_down,
             wake=self._signals.wake,
             say=self._screen.say,
-            own_files=parts.find_own_files(request),
+            own_files=parts.find_own_files(request, self._planner.config, self._lane),
         )
 
     def _serve_watch(self, watch: LaneWatch) -> int:

@@ -59,7 +59,7 @@ class LaneWatch:
     ) -> None:
         """`interrupt` ends stale stages of the run in progress, `wake` the wait between two runs.
 
-        `own_files`: those in which this process writes its output and reports. They are no inputs.
+        `own_files`: those in which this process writes its output, reports and textfile. They are no inputs.
         """
         self._own_files = own_files
         self._lane = lane
