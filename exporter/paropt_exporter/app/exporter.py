@@ -286,13 +286,13 @@ class Exporter:
     def _plan_next(self, watch: LaneWatch) -> Plan | None:
         """Return the plan of the stages to run now, of a changed config if there is one; None if nothing is to run."""
         chosen = () if watch.quits else watch.choose_next()
-        if chosen and watch.reloads:
-            watch.reloads, before = False, self._planner.config
-            self._file.reload_if_changed(self._apply_config, self._screen.say)
-            if self._planner.config is before:  # refused
-                watch.ignore_config_change()
-            else:
+        if chosen:
+            reloads, watch.reloads, before = watch.reloads, False, self._planner.config
+            self._file.reload_if_changed(self._apply_config, self._screen.say)  # or one that waits for the history
+            if self._planner.config is not before:
                 watch.reconfigure(self._planner.config)
+            elif reloads:  # refused
+                watch.ignore_config_change()
             chosen = watch.choose_next()
         try:
             return self._planner.plan(chosen) if chosen else None

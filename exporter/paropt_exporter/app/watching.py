@@ -93,6 +93,7 @@ class LaneWatch:
             self._inputs, self._planned_paths = inputs, inputs.list_paths()
             self._git_lock.find(config.root)
             self._states = {name: state for name, state in self._states.items() if name in self._names}
+            self._changed = {name: path for name, path in self._changed.items() if name in self._names}
             self._asked = set(self._names)
 
     def ignore_config_change(self) -> None:
