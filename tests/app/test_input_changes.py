@@ -50,6 +50,24 @@ def test_changed_item_in_a_folder_affects_its_stage(tmp_path: Path) -> None:
     assert inputs.find_affected(inputs.scan()) == {"each": "src/a.py"}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "out/paropt_a.prom", "out/.paropt_a.prom.0a1b", "data/h[1].db", "data/h[1].db-wal", "data/h[1].db.lock",
+        "data/h[1].db.logs/20261201T070115-8765c2.log", "data/runs/20261201T070115-8765c2.lock", "data/functions.json",
+    ],
+)  # fmt: skip
+def test_files_that_the_exporter_writes_are_no_inputs(tmp_path: Path, path: str) -> None:
+    projects.write(tmp_path, "name: all, run: 'true'", lanes="history: {path: 'data/h[1].db'}")
+    config = read_config(tmp_path / "paropt.yml", root=tmp_path)
+    (tmp_path / path).parent.mkdir(parents=True)
+    inputs = InputChanges(config, config.stages, [tmp_path / "out/paropt_a.prom"])
+    (tmp_path / path).write_text("1")
+    assert (inputs.scan(), inputs.is_quiet(path)) == (frozenset(), True)
+    (tmp_path / path).with_name("a.txt").write_text("1")
+    assert len(inputs.scan()) == (".logs/" not in path)
+
+
 @pytest.mark.parametrize("path", ["pyproject.toml", "web/justfile", "web/app/.python-version"])
 def test_settings_and_recipes_that_inputs_need_not_name_affect_a_stage(tmp_path: Path, path: str) -> None:
     """As in the cache: with other rules of ruff, `--watch` went on to say that the stage had passed."""

@@ -9,7 +9,7 @@ import pytest
 
 from paropt_exporter.app.config_file import ConfigFile
 from paropt_exporter.config import Config
-from paropt_exporter.errors import UsageError
+from paropt_exporter.errors import HistoryError, UsageError
 from paropt_exporter.metrics import LastReload
 from paropt_exporter.testing import START_TIMESTAMP_SECONDS, FakeClock
 
@@ -23,11 +23,11 @@ class Taker:
     def __init__(self) -> None:
         self.stages: list[str] = []
         self.said: list[str] = []
-        self.fault = ""
+        self.fault: Exception | None = None
 
     def take(self, config: Config) -> None:
         if self.fault:
-            raise UsageError(self.fault)
+            raise self.fault
         self.stages = [stage.name for stage in config.stages]
 
     def look(self, file: ConfigFile, *, asked: bool = False) -> list[str]:
@@ -100,9 +100,20 @@ def test_pipe_in_place_of_the_file_blocks_nothing(path: Path) -> None:
 
 def test_refused_config_is_reported_with_the_reason(path: Path) -> None:
     file, taker = ConfigFile(path, FakeClock()), Taker()
-    taker.fault = "lane standard is gone"
+    taker.fault = UsageError("lane standard is gone")
     path.write_text(GOOD.replace("one", "another"))
     assert taker.look(file)[1:] == ["lane standard is gone"]
+
+
+def test_config_that_a_history_refused_is_tried_again(path: Path) -> None:
+    file, taker = ConfigFile(path, FakeClock()), Taker()
+    taker.fault = HistoryError("disk I/O error")
+    path.write_text(GOOD.replace("one", "another"))
+    said = ["paropt.yml has changed and can't be used: the previous one stays in use", "disk I/O error"]
+    assert [taker.look(file), taker.look(file)] == [said, said]
+    taker.fault = None
+    taker.look(file)
+    assert (taker.stages, file.reloads()) == (["another"], {"success": 1, "failure": 2})
 
 
 def test_a_repaired_file_is_read(path: Path) -> None:

@@ -206,6 +206,22 @@ def test_next_run_is_explained_by_a_few_changed_files(tmp_path: Path) -> None:
     assert watch.describe_changes() == ""
 
 
+def test_change_of_a_stage_that_is_gone_is_forgotten(tmp_path: Path) -> None:
+    stage = "{{number: {0}, name: s{0}, run: 'true', inputs: [{0}.txt]}}"
+    path = tmp_path / "paropt.yml"
+    path.write_text(f"stages: [{stage.format(1)}, {stage.format(2)}]\n")
+    watch = make_watch(tmp_path)
+    watch.begin_run(["s1", "s2"])
+    path.write_text(f"stages: [{stage.format(1)}]\n")
+    watch.look(1)
+    watch.reconfigure(config.read_config(path, root=tmp_path))
+    assert watch.describe_changes() == "paropt.yml changed"
+    watch.begin_run(watch.choose_next())
+    (tmp_path / "1.txt").write_text("new")
+    watch.look(1)
+    assert watch.describe_changes() == "1.txt changed"
+
+
 @pytest.mark.parametrize("count", [5, 6])
 def test_many_stages_that_passed_are_counted(tmp_path: Path, count: int) -> None:
     stages = "".join(f"  - {{number: {n}, name: s{n}, run: 'true'}}\n" for n in range(1, count + 1))

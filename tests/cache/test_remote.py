@@ -29,7 +29,8 @@ from support.cached_project import CachedProject, print_sources
 from support.real_servers import free_port, webdav
 
 TOKEN = "s3cret"
-WRITER = Access(headers={"Authorization": f"Bearer {TOKEN}"})
+WRITER = Access(read_headers=lambda: {"Authorization": f"Bearer {TOKEN}"})
+OTHER = Access(read_headers=lambda: {"Authorization": "Bearer wrong"})
 ENTRY = Digest("a" * 64, 300)
 
 
@@ -132,12 +133,25 @@ def test_untrusted_host_reads_only(tmp_path: Path, server: str) -> None:
 def test_refused_write_is_one_line_and_the_result_stays_here(tmp_path: Path, server: str) -> None:
     host = make_host(tmp_path, "one")
     stage = host.build_stage("build", outputs=("dist",))
-    ran = host.run(
-        stage, remote=RemoteCache(server, access=Access(headers={"Authorization": "Bearer wrong"}), writes=True)
-    )
+    ran = host.run(stage, remote=RemoteCache(server, access=OTHER, writes=True))
     (line,) = ran.said
     assert line.startswith("the remote cache is not used: PUT cas/") and line.endswith("was answered with 403")
     assert host.run(stage).is_cached("build")
+
+
+def test_token_that_has_rotated_is_read_again(tmp_path: Path, server: str) -> None:
+    """A service of `--every` opens the remote cache once."""
+    host, token = make_host(tmp_path, "one"), tmp_path / "token"
+    token.write_text("old")
+    environ = {"PAROPT_CACHE_URL": server, "PAROPT_CACHE_TOKEN_FILE": str(token), "PAROPT_CACHE_WRITE": "1"}
+    remote = open_remote(environ, HostConfig())
+    token.write_text(TOKEN)
+    assert host.run(host.build_stage("build", outputs=("dist",)), remote=remote).said == []
+    assert list_files(tmp_path, "ac") != []
+    token.unlink()
+    host.write_file("src/a.py", "two")
+    (line,) = host.run(host.build_stage("build", outputs=("dist",)), remote=remote).said
+    assert line == f"the remote cache is not used: cannot read the secret in {token}: No such file or directory"
 
 
 def test_server_that_is_away_costs_one_line_for_all_stages(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from paropt_exporter.cli import log
 from paropt_exporter.errors import UsageError
 from paropt_exporter.events import Result
+from paropt_exporter.executors.base import find_stage
 from paropt_exporter.task_logs import LogFolder, LogLimits, TaskLogs
 from support.event_samples import StillClock, run_ended, run_started, task
 
@@ -43,7 +44,7 @@ class Kept:
         result: Result | None = Result.SUCCESS,
         stage: str = "",
     ) -> None:
-        stage = stage or label.partition("[")[0]
+        stage = stage or find_stage(label)
         sink = self.logs.open_sink(stage, number, label, item, attempt)
         assert sink is not None
         if output:
@@ -132,6 +133,19 @@ def test_name_of_a_stage_may_have_brackets(tmp_path: Path, *, follow: bool) -> N
 @pytest.mark.parametrize("item", ["0", "tests/test_a.py", "test_a"])
 def test_item_is_named_by_its_number_its_name_or_a_part_of_it(kept: Kept, item: str) -> None:
     assert printed(kept.folder, f"unit[{item}]")[0] == "passes\n"
+
+
+@pytest.mark.parametrize(("word", "output"), [("lint[api]", "api\n"), ("a[0]", "whole\n"), ("a[1]", "second\n")])
+def test_stage_is_named_though_its_name_has_brackets(tmp_path: Path, word: str, output: str) -> None:
+    made = Kept(tmp_path)
+    made.begin()
+    made.attempt("lint[api]", b"api\n")
+    made.attempt("a[0]", b"first\n", item="x")
+    made.attempt("a[1]", b"second\n", item="y", number=1)
+    made.attempt("a[0][0]", b"whole\n")
+    made.end()
+    assert printed(made.folder, word)[0] == output
+    assert printed(made.folder, word, failed=True) == ("", f"run {NEW}: nothing failed\n")
 
 
 @pytest.mark.parametrize("words", [(OLD,), (OLD[:8],), (OLD, "lint"), (OLD[:13], "lint")])

@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from support import projects
-from support.real_servers import HANG_SECONDS, Serving, environment, eventually, installed_command
+from support.real_servers import HANG_SECONDS, Serving, environment, eventually, installed_command, run
 
 LINT = 'name: lint, run: "true"'
 UNIT = f'{LINT}\nname: unit, run: "true", sla: 30s'
 RELOADS = "paropt_exporter_config_reloads_total"
 SUCCESSFUL = "paropt_config_last_reload_successful"
 LOADED = "paropt_config_last_reload_success_timestamp_seconds"
+
+
+def connect(folder: Path) -> sqlite3.Connection:
+    eventually("there is a history", (folder / ".paropt/history.db").exists)
+    return sqlite3.connect(folder / ".paropt/history.db", isolation_level=None)
 
 
 @contextmanager
@@ -96,6 +102,37 @@ def test_config_without_the_lane_or_the_selected_stage_is_rejected(tmp_path: Pat
         eventually("it is refused", lambda: seen(url, RELOADS, "failure") == 1)
         command.stop()
     assert "lane standard has no stage 'unit'" in projects.messages(tmp_path)
+
+
+def test_config_waits_for_a_history_that_can_be_read(tmp_path: Path) -> None:
+    projects.write(tmp_path, LINT)
+    with service(tmp_path, "--every", "200ms") as command, closing(connect(tmp_path)) as history:
+        url = projects.url(tmp_path)
+        eventually("a run has ended", lambda: runs_of(url, "lint"))
+        insert = "INSERT INTO totals VALUES ('demo', 'x', '', 'x', '', 1)"
+        history.execute(insert)
+        replace_config(tmp_path, UNIT)
+        eventually("it is refused", lambda: seen(url, RELOADS, "failure"))
+        before = runs_of(url, "lint") or 0
+        eventually("the lane goes on", lambda: (runs_of(url, "lint") or 0) >= before + 2)
+        assert runs_of(url, "unit") is None
+        history.execute("DELETE FROM totals WHERE labels = 'x'")
+        eventually("the new stage runs", lambda: runs_of(url, "unit"))
+        assert (seen(url, RELOADS, "success"), command.process.poll()) == (1, None)
+
+
+def test_run_of_which_no_stage_fits_a_deadline_is_skipped(tmp_path: Path) -> None:
+    projects.write(tmp_path, LINT)
+    assert run(tmp_path, projects.ANY_PORT, "--once").returncode == 0
+    with service(tmp_path, "--every", "200ms", "--deadline", "1h") as command:
+        url = projects.url(tmp_path)
+        replace_config(tmp_path, LINT.replace("lint", "renamed"))
+        skipped = "this run is skipped: --deadline: no duration is known yet"
+        eventually("the new stage has no duration", lambda: skipped in projects.messages(tmp_path))
+        replace_config(tmp_path, LINT)
+        before = runs_of(url, "lint") or 0
+        eventually("the lane goes on", lambda: (runs_of(url, "lint") or 0) > before)
+        assert command.stop() == 0
 
 
 def test_sections_that_a_process_keeps_are_named(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_file_that_appears_while_the_first_run_is_planned_becomes_an_item(folder
 
 def test_own_output_and_reports_in_the_project_start_nothing(folder: Path) -> None:
     projects.write(folder, 'name: all, run: "echo run >> ../all.runs", shell: true')
-    command = [installed_command(), projects.ANY_PORT, "--watch", "--report", "junit=report.xml"]
+    command = [installed_command(), projects.ANY_PORT, "--watch", "--report", "junit=report.xml", "--textfile", "."]
     with (folder / "out.txt").open("w") as out:
         process = subprocess.Popen(
             command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE,

@@ -23,7 +23,7 @@ from paropt_exporter.events import (
     Strategy,
     TaskRecord,
 )
-from paropt_exporter.executors.base import RemoteTaskOptions
+from paropt_exporter.executors.base import RemoteTaskOptions, find_stage
 from paropt_exporter.plan import PlannedStage
 from paropt_exporter.plan.structure import Deadline
 from paropt_exporter.testing import Script
@@ -122,6 +122,14 @@ def test_tasks_of_one_stage_fill_the_slots_and_are_labelled() -> None:
     assert [label for _, label in bench.workers.started] == ["a[0]", "a[1]", "a[2]", "a[3]", "a[4]"]
     assert record.duration_seconds == 3
     assert len(bench.recorder.of(TaskRecord)) == 5
+
+
+def test_labels_differ_though_a_stage_has_the_name_of_a_task() -> None:
+    bench = Bench(plan(stage("a", tasks=2), stage("a[0]", number=2), stage("b[x]", number=3), workers=4))
+    assert bench.run().result is Result.SUCCESS
+    labels = [label for _, label in bench.workers.started]
+    assert labels == ["a[0]", "a[1]", "a[0][0]", "b[x]"]
+    assert [find_stage(label) for label in labels] == ["a", "a", "a[0]", "b[x]"]
 
 
 def test_sequential_runs_one_task_at_a_time_in_the_order_of_the_numbers() -> None:

@@ -38,6 +38,14 @@ def test_demand_is_known_after_a_window_and_stays_with_the_stage() -> None:
     assert meter.get_group_demand("b") is None
 
 
+@pytest.mark.parametrize(("label", "stage"), [("b[x]", "b[x]"), ("b[x][1]", "b[x]"), ("a[0][0]", "a[0]"), ("[b", "[b")])
+def test_demand_of_a_stage_with_brackets_in_its_name_is_known(label: str, stage: str) -> None:
+    meter = DemandMeter()
+    sampled(meter, 10.0, running(label, 1.0))
+    sampled(meter, 10.2, running(label, 1.1))
+    assert meter.get_group_demand(stage) == pytest.approx(0.5)
+
+
 def test_starved_burner_wants_a_whole_core() -> None:
     meter = DemandMeter()
     sampled(meter, 10.0, running("a", 0.0))

@@ -53,7 +53,7 @@ def test_names_that_are_too_long_for_a_file_are_cut_and_stay_different(tmp_path:
 def test_a_folder_that_can_not_be_written_to_is_a_usage_error(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write a file there"):
-        sinks.build_textfile_path(tmp_path / folder, project="a", lane="b")
+        sinks.check_textfile_folder(tmp_path / folder)
 
 
 def test_a_page_without_a_last_success_keeps_that_of_the_file(tmp_path: Path) -> None:

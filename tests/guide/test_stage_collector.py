@@ -174,13 +174,28 @@ def test_cancelled_task_ends_its_run_as_cancelled(tmp_path: Path) -> None:
 
 def test_one_number_is_one_stage_and_a_name_that_two_have_stays_unambiguous(pool: AdaptiveWorkerPool) -> None:
     registry, _ = export(pool)
-    for number, name in ((2, "load"), (2, "load b"), (3, "load")):
+    for number, name in ((2, "load"), (2, "load b"), (4, "load_3"), (3, "load")):
         pool.submit_stage(number, name, int)
     assert pool.wait_all(HANG_SECONDS)[0]
     found = {
         sample.labels["stage"] for family in registry.collect() for sample in family.samples if "stage" in sample.labels
     }
-    assert found == {"load", "load_3"}
+    assert found == {"load", "load_3", "load_3_3"}
+
+
+def test_stage_that_a_later_run_lacks_has_ended(pool: AdaptiveWorkerPool) -> None:
+    registry, _ = export(pool)
+    release = threading.Event()
+    pool.submit_stage(2, "load", release.wait, HANG_SECONDS)
+    pool.submit_stage(2, "load", int).result(HANG_SECONDS)
+    read = registry.get_sample_value
+    assert read("paropt_stage_progress_ratio", place("load")) == 0.5
+    release.set()
+    pool.wait_all(HANG_SECONDS)
+    pool.submit_stage(3, "parse", int)
+    pool.wait_all(HANG_SECONDS)
+    assert read("paropt_stage_progress_ratio", place("load")) == 1
+    assert read("paropt_stage_running", place("load")) == 0
 
 
 def test_tasks_from_before_the_collector_count_in_no_run(pool: AdaptiveWorkerPool) -> None:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from paropt_exporter import families
 from paropt_exporter.clock import Clock
 from paropt_exporter.config import Config, reread_config
-from paropt_exporter.errors import ConfigError, UsageError
+from paropt_exporter.errors import ConfigError, HistoryError, UsageError
 from paropt_exporter.events import LastReload
 from paropt_exporter.files import is_file
 
@@ -40,16 +40,19 @@ class ConfigFile:
     ) -> None:
         """Read the file if it has changed or is `asked` for, and pass the config to `take`.
 
-        `take` raises UsageError to reject it. `say` prints one line, or one for each fault.
+        `take` raises UsageError to reject it, and HistoryError if it can't be applied now: the next call tries again.
+        `say` prints one line, or one for each fault.
         """
         stamp = self._look()
         if self._path is None or (stamp == self._stamp and not asked):
             return
         what = f"{self._path.name} {'was read again' if stamp == self._stamp else 'has changed'}"
-        self._stamp = stamp  # before reading: a file replaced in between is read next time
+        before, self._stamp = self._stamp, stamp  # before reading: a file replaced in between is read next time
         try:
             take(reread_config(self._path))
-        except (ConfigError, UsageError) as error:
+        except (ConfigError, UsageError, HistoryError) as error:
+            if isinstance(error, HistoryError):
+                self._stamp = before
             self.last_reload = replace(self.last_reload, successful=False)
             self._reloads[_FAILURE] += 1
             faults = error.faults if isinstance(error, ConfigError) else (str(error),)

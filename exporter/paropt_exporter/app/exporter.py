@@ -21,7 +21,7 @@ from paropt_exporter.app.serve_link import ServeLink
 from paropt_exporter.engine.observers import Observer, Observers
 from paropt_exporter.engine.pool_sizes import get_pool_names
 from paropt_exporter.engine.workers import PoolWorkers
-from paropt_exporter.errors import EXIT_FAILED, HistoryError, join_names
+from paropt_exporter.errors import EXIT_FAILED, HistoryError, UsageError, join_names
 from paropt_exporter.events import RunRecord
 from paropt_exporter.executors.commands import supervisor_client
 from paropt_exporter.history import History
@@ -185,19 +185,31 @@ class Exporter:
     def _repeat(self) -> int:
         """Run the lane once, or at its interval until a signal. Return the last run's exit code."""
         output = None if self._request.once else parts.open_redirected_output()
+        began, code = self._clock.monotonic(), 0
+        plan: Plan | None = self._planner.take()
         while True:
-            began = self._clock.monotonic()
-            _, code = self._run_once(self._planner.take())
-            if self._signals.interrupted_run:
-                return code
-            if self._request.once:
-                self._wait_for_scrape()
-                return code
+            if plan is not None:
+                _, code = self._run_once(plan)
+                if self._signals.interrupted_run:
+                    return code
+                if self._request.once:
+                    self._wait_for_scrape()
+                    return code
             if self._wait_for_start(began):
                 return code
             if output is not None:
                 output.follow()
             self._file.reload_if_changed(self._apply_config, self._screen.say)
+            began = self._clock.monotonic()
+            plan = self._plan_again()
+
+    def _plan_again(self) -> Plan | None:
+        """Return the plan of a later run, or None if it has to be skipped. Raises NothingFailed."""
+        try:
+            return self._planner.take()
+        except (HistoryError, UsageError) as error:
+            self._screen.say(f"this run is skipped: {error}")
+            return None
 
     def _wait_for_scrape(self) -> None:
         """Serve until a scrape has the final values, a signal arrives, or the time is over."""
@@ -234,7 +246,7 @@ class Exporter:
             interrupt=self._wind_down,
             wake=self._signals.wake,
             say=self._screen.say,
-            own_files=parts.find_own_files(request),
+            own_files=parts.find_own_files(request, self._planner.config, self._lane),
         )
 
     def _serve_watch(self, watch: LaneWatch) -> int:
@@ -273,15 +285,19 @@ class Exporter:
     def _plan_next(self, watch: LaneWatch) -> Plan | None:
         """Return the plan of the stages to run now, of a changed config if there is one; None if nothing is to run."""
         chosen = () if watch.quits else watch.choose_next()
-        if chosen and watch.reloads:
-            watch.reloads, before = False, self._planner.config
-            self._file.reload_if_changed(self._apply_config, self._screen.say)
-            if self._planner.config is before:  # refused
-                watch.ignore_config_change()
-            else:
+        if chosen:
+            reloads, watch.reloads, before = watch.reloads, False, self._planner.config
+            self._file.reload_if_changed(self._apply_config, self._screen.say)  # or one that waits for the history
+            if self._planner.config is not before:
                 watch.reconfigure(self._planner.config)
+            elif reloads:  # refused
+                watch.ignore_config_change()
             chosen = watch.choose_next()
-        return self._planner.plan(chosen) if chosen else None
+        try:
+            return self._planner.plan(chosen) if chosen else None
+        except HistoryError as error:
+            self._screen.say(f"{error}: the next change starts another try")
+            return None
 
     def _wind_down(self, stale: frozenset[str], reason: str) -> None:
         run = self._live.run
@@ -349,7 +365,11 @@ class Exporter:
     # The parts and the config
 
     def _apply_config(self, read: configs.Config) -> None:
-        """Continue with the lanes and stages of a changed config. Raises UsageError if the lane can't run with it."""
+        """Continue with the lanes and stages of a changed config.
+
+        Raises UsageError if the lane can't run with it, or HistoryError, and then changes nothing.
+        """
+        totals, last = self._history.load_totals(), self._history.load_last_values()
         shape, config = self._planner.change(read), self._planner.config
         before, self._config_as_read = self._config_as_read, read
         if changed := [
@@ -364,8 +384,8 @@ class Exporter:
         self._metrics.reconfigure(
             lanes=(parts.build_lane_labels(self._request, config, shape),),
             bounds=parts.get_bounds(shape),
-            totals=self._history.load_totals(),
-            last=self._history.load_last_values(),
+            totals=totals,
+            last=last,
         )
         self._serve_link.reconfigure(config, shape)
 

@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
 from paropt_exporter.changes import Changes
+from paropt_exporter.executors.base import PROFILES_NAME
 from paropt_exporter.input_files import (
     FoundFile,
     InputPatterns,
     NoGit,
     escape_pattern,
+    join_pattern,
     list_git_files,
     walk_folder,
 )
 from paropt_exporter.plan.affected import find_dependents
 from paropt_exporter.plan.implied_inputs import list_settings_and_recipes
 from paropt_exporter.plan.stage_patterns import list_input_patterns, list_output_patterns
+from paropt_exporter.task_logs import find_log_folder
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
@@ -47,10 +50,8 @@ class InputChanges:
         self._patterns = {
             stage.name: None if stage.declared_inputs is None else _build_patterns(config, stage) for stage in stages
         }
-        top = os.path.realpath(config.root)
-        ours = [escape_pattern(os.path.relpath(os.path.realpath(path), top)) for path in own_files]
         of_stages = [each for stage in config.stages for each in list_output_patterns(stage)]
-        self._outputs = InputPatterns([*ours, *of_stages])
+        self._outputs = InputPatterns([*_list_own_patterns(config, own_files), *of_stages])
         self._files = FileStates(self._folder)
         self._known: dict[str, str] = {}
         self.scan()
@@ -118,6 +119,26 @@ class InputChanges:
             return get_state(self._files.take_snapshot([(path, state)])[path])
         except UnusableFile:
             return f"unreadable {state.st_mtime_ns}"
+
+
+def _list_own_patterns(config: Config, own_files: Iterable[Path]) -> list[str]:
+    """Return patterns of the files that this process writes, under each name that they have until they are complete.
+
+    Those of the history are in a quiet folder, unless the config names another place.
+    """
+    top = os.path.realpath(config.root)
+
+    def build(path: Path, *forms: str) -> list[str]:
+        folder, name = os.path.split(os.path.relpath(os.path.realpath(path), top))
+        return [join_pattern(folder, form.format(escape_pattern(name))) for form in forms]
+
+    history = config.history_path
+    return [
+        *(pattern for path in own_files for pattern in build(path, "{}", ".{}.*")),
+        *build(history, "{}", "{}-*", "{}.*", ".{}.*", "runs/*.lock"),
+        *build(history.with_name(PROFILES_NAME), "{}", ".{}.*"),
+        *build(find_log_folder(history), "{}/**"),
+    ]
 
 
 def _build_patterns(config: Config, stage: Stage) -> InputPatterns:

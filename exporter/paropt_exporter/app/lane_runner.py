@@ -136,7 +136,9 @@ class LaneRunner:
             return None
         if self._cache is None:
             setup = self._setup
-            self._cache = parts.build_cache(setup.request, self._config, setup.host, setup.clock, setup.screen.say)
+            self._cache = parts.build_cache(
+                setup.request, self._config, setup.lane, setup.host, setup.clock, setup.screen.say
+            )
         self._cache.begin_run()
         return self._cache
 

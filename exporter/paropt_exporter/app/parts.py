@@ -101,11 +101,19 @@ def open_redirected_output() -> RedirectedOutput:
     return RedirectedOutput()
 
 
-def find_own_files(request: Request) -> list[Path]:
-    """Return the files in which this process writes its output and its reports. They are no inputs of stages."""
+def find_own_files(request: Request, config: Config, lane: str) -> list[Path]:
+    """Return the files in which this process writes its output, its reports and its textfile.
+
+    They are no inputs of stages.
+    """
     from paropt_exporter.app.redirected_output import find_redirected_files
 
-    return [*find_redirected_files(), *(option.path for option in request.reports if option.path is not None)]
+    found = [*find_redirected_files(), *(option.path for option in request.reports if option.path is not None)]
+    if request.textfile is not None:
+        from paropt_exporter.exposition import sinks  # here: as in `build_sinks`
+
+        found.append(sinks.build_textfile_path(request.textfile, project=config.project, lane=lane))
+    return found
 
 
 def open_task_logs(config: Config, past: History, clock: Clock) -> TaskLogs | None:
@@ -184,7 +192,7 @@ def build_jobserver(config: Config) -> Jobserver | None:
 
 
 def build_cache(
-    request: Request, config: Config, host: HostConfig, clock: Clock, say: Callable[[str], None]
+    request: Request, config: Config, lane: str, host: HostConfig, clock: Clock, say: Callable[[str], None]
 ) -> StageCache:
     """Return the cache of stages. Raises UsageError for an invalid size, or URL of a remote cache."""
     from paropt_exporter.cache.open_cache import CacheSetup  # here: a lane without cached stages never loads it
@@ -201,7 +209,7 @@ def build_cache(
             say=say,
             reads=not request.no_cache,
             remote=_open_remote_cache(host),
-            own_files=find_own_files(request),
+            own_files=find_own_files(request, config, lane),
         )
     )
 
@@ -376,6 +384,7 @@ def build_sinks(request: Request, config: Config, plan: Plan) -> Sinks:
     if request.textfile is not None or url is not None:
         from paropt_exporter.exposition import sinks  # here: most runs are scraped, or seen by a person only
     if request.textfile is not None:
+        sinks.check_textfile_folder(request.textfile)
         path = sinks.build_textfile_path(request.textfile, project=plan.project, lane=plan.lane)
         targets[deliveries.TEXTFILE] = partial(sinks.write_textfile, path)
     if url is not None:

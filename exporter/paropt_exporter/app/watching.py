@@ -59,7 +59,7 @@ class LaneWatch:
     ) -> None:
         """`interrupt` ends stale stages of the run in progress, `wake` the wait between two runs.
 
-        `own_files`: those in which this process writes its output and reports. They are no inputs.
+        `own_files`: those in which this process writes its output, reports and textfile. They are no inputs.
         """
         self._own_files = own_files
         self._lane = lane
@@ -95,6 +95,7 @@ class LaneWatch:
             self._inputs, self._planned_paths = inputs, inputs.list_paths()
             self._git_lock.find(config.root)
             self._states = {name: state for name, state in self._states.items() if name in self._names}
+            self._changed = {name: path for name, path in self._changed.items() if name in self._names}
             self._asked = set(self._names)
 
     def ignore_config_change(self) -> None:

@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from threading import Event, Thread
 from typing import IO, TYPE_CHECKING
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from paropt_exporter.cache.entry import BadEntry, Entry, format_entry, is_digest, parse_entry
 from paropt_exporter.cache.result_store import LARGEST_ENTRY_BYTES, SIZE_VARIABLE, Store
@@ -72,9 +73,11 @@ class ResultTooLarge(Exception):
 
 
 class Access(Struct, frozen=True, kw_only=True):
-    """The headers with this host's credentials, and the paths of its certificates."""
+    """`read_headers` returns the headers with this host's credentials, and may raise SecretError; each request calls
+    it, since secrets rotate. The others are paths of certificates.
+    """
 
-    headers: Mapping[str, str] = field(default_factory=dict)
+    read_headers: Callable[[], Mapping[str, str]] = dict
     ca_file: str | None = None
     certificate: tuple[str, str] | None = None
 
@@ -317,7 +320,6 @@ class _Connection:
             self._sockets = Sockets()
             mount_sockets(self._session, self._sockets)
             self._session.trust_env = False  # no credentials from a netrc, and no proxy for a server nearby
-            self._session.headers.update(self._access.headers)
             self._session.headers["Accept-Encoding"] = "identity"  # the size of a compressed answer has no bound
         self._count(0)  # after it has the sockets that `abandon` closes
         try:
@@ -325,13 +327,15 @@ class _Connection:
                 method,
                 f"{self._url}/{name}",
                 data=data,
-                headers=headers,
+                headers={**self._access.read_headers(), **(headers or {})},
                 timeout=_TIMEOUT_SECONDS,
                 verify=self._access.ca_file or True,
                 cert=self._access.certificate,
                 stream=True,
                 allow_redirects=False,
             )
+        except SecretError as error:
+            raise RemoteFailed(str(error)) from None
         except (requests.RequestException, OSError, ValueError) as error:  # ValueError: a redirect to no URL
             raise RemoteFailed(f"{method} failed: {describe_cause(error)}") from None
 
@@ -387,20 +391,27 @@ def open_remote(environ: Mapping[str, str], host: HostConfig) -> RemoteCache | N
 
 def _choose_access(url: str, environ: Mapping[str, str], host: HostConfig) -> Access:
     path = environ.get(TOKEN_FILE_VARIABLE, "")
-    try:
-        if path:
-            return Access(headers={"Authorization": f"Bearer {read_secret(Path(path), None)}"})
-        server = host.find_server(url)
-        if server is None:
-            return Access()
+    server = None if path else host.find_server(url)
+    if path:
+        access = Access(read_headers=partial(_read_token, Path(path).absolute()))  # a call may change the folder
+    elif server is None:
+        access = Access()
+    else:
         tls = server.tls or Tls()
-        return Access(
-            headers=build_headers(server),
+        access = Access(
+            read_headers=partial(build_headers, server),
             ca_file=tls.ca_file,
             certificate=(tls.cert_file, tls.key_file or tls.cert_file) if tls.cert_file else None,
         )
+    try:
+        access.read_headers()
     except SecretError as error:
         raise UsageError(f"{TOKEN_FILE_VARIABLE if path else 'remote cache'}: {error}") from None
+    return access
+
+
+def _read_token(path: Path) -> Mapping[str, str]:
+    return {"Authorization": f"Bearer {read_secret(path, None)}"}
 
 
 def format_action_result(entry: Digest, contents: list[tuple[str, Digest, bool]]) -> bytes:

@@ -50,6 +50,7 @@ from paropt_exporter.events import (
     TaskRecord,
     TaskTiming,
 )
+from paropt_exporter.executors.base import build_task_label
 from paropt_exporter.plan import THREADS, Plan
 from paropt_exporter.plan.flakiness import MOST_FAILED_STAGES
 from paropt_exporter.sla import Watch
@@ -319,7 +320,7 @@ class Run:
 
     def _start_task(self, state: StageState) -> None:
         ready, now = state.ready[0], self._clock.monotonic()
-        label = state.name if len(state.plan.tasks) == 1 else f"{state.name}[{ready.task.index}]"
+        label = build_task_label(state.name, ready.task.index, alone=len(state.plan.tasks) == 1)
         running = self._submit_attempt(state, ready, label)
         since = max(state.startable_seconds, ready.ready_seconds)
         attempt = Attempt(state, ready.task, ready.attempt, since, now, running)

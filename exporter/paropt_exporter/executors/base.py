@@ -59,6 +59,17 @@ def check_label(name: str, value: object) -> None:
         raise TypeError(f"{name} is {value!r}: expected a string")
 
 
+def build_task_label(stage: str, index: int, *, alone: bool) -> str:
+    """Return a label of a stage's task that no other task of a run has. `alone`: the stage has no other task."""
+    return stage if alone and find_stage(stage) == stage else f"{stage}[{index}]"
+
+
+def find_stage(label: str) -> str:
+    """Return the stage of the task that has this label."""
+    stage, bracket, index = label.removesuffix("]").rpartition("[")
+    return stage if bracket and index.isdecimal() and label.endswith("]") else label
+
+
 def refuse_pickling(pool: object) -> NoReturn:
     """Raise TypeError: a copy would share the pool's workers, and lose them once the pool itself is dropped."""
     raise TypeError(f"cannot pickle or copy this {type(pool).__name__}: make another where it is needed")

@@ -23,6 +23,7 @@ from paropt_exporter.cpu_demand import (
     cpu_demand,
 )
 from paropt_exporter.events import Measurement, RunningTask
+from paropt_exporter.executors.base import find_stage
 
 WINDOW_SECONDS = 0.05  # the shortest time over which a demand is measured: three samples of a young command
 _TASK_SECONDS = 0.15  # time constant of a running task's demand, which must soon show that start-up is over
@@ -284,9 +285,7 @@ class ChildDemand:
 
 def build_samples(tasks: Iterable[RunningTask], now: float) -> dict[Hashable, tuple[str, Sample]]:
     """Return samples of a lane's running tasks by label, each with its stage."""
-    return {
-        task.label: (task.label.partition("[")[0], _sample(task, now)) for task in tasks if task.sampled_seconds != 0
-    }
+    return {task.label: (find_stage(task.label), _sample(task, now)) for task in tasks if task.sampled_seconds != 0}
 
 
 def _sample(task: RunningTask, now: float) -> Sample:

@@ -62,13 +62,8 @@ _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _ERROR_CHARACTERS = 200  # of an error response's body: the gateway gives the reason in one line
 
 
-def build_textfile_path(folder: Path, *, project: str, lane: str) -> Path:
-    """Return the path of a lane's page; each lane has its own file.
-
-    The path is absolute, since a Python call of a stage may change the current folder.
-
-    Raises UsageError, before the run, if the folder is missing or not writable.
-    """
+def check_textfile_folder(folder: Path) -> None:
+    """Raise UsageError, before the run, if the folder of a lane's page is missing or not writable."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -77,6 +72,13 @@ def build_textfile_path(folder: Path, *, project: str, lane: str) -> Path:
             f"--textfile {folder}: cannot write a file there: {error.strerror}: "
             "give the folder of node_exporter's --collector.textfile.directory, and let this user write to it"
         ) from None
+
+
+def build_textfile_path(folder: Path, *, project: str, lane: str) -> Path:
+    """Return the path of a lane's page; each lane has its own file.
+
+    The path is absolute, since a Python call of a stage may change the current folder.
+    """
     # The project's own underscores are escaped: lane `c` of project `a_b` is not lane `b_c` of project `a`.
     escaped = quote(project, safe="").replace("_", "%5F")
     name = f"paropt_{escaped}_{quote(lane, safe='')}"

@@ -126,6 +126,8 @@ class StageCollector(Collector):
                     self._history.observe(event)
                 if isinstance(event, StageStarted):
                     self._add_stage(event)
+                elif isinstance(event, StageRecord):  # a later run may lack the stage
+                    self._page.put(families.STAGE_PROGRESS, (event.lane, event.stage), 1.0)
                 self._state.observe(event)
 
     def close(self) -> None:
@@ -292,8 +294,9 @@ class _RunRecorder:
 
     def _start_stage(self, number: int, name: str, now_seconds: float) -> _StageOfRun:
         if number not in self._names:
-            known = name in self._names.values()  # a label value must mean one stage
-            self._names[number] = f"{name}_{number}" if known else name
+            while name in self._names.values():  # a label value must mean one stage
+                name = f"{name}_{number}"
+            self._names[number] = name
         self._events.append(
             StageStarted(
                 run_id=self._run_id,

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from paropt_exporter.events import PoolStatistics, RunningTask
-from paropt_exporter.executors.base import DASK, RemoteTaskOptions, check_size
+from paropt_exporter.executors.base import DASK, RemoteTaskOptions, check_size, find_stage
 from paropt_exporter.executors.cluster.coordinator import Coordinator
 from paropt_exporter.executors.cluster.dask_client import require_distributed
 from paropt_exporter.executors.cluster.messages import (
@@ -194,7 +194,7 @@ class ClusterPool:
             item = WorkItem(
                 future,
                 RemoteTask(next(self._attempts), label, work),
-                group=label.partition("[")[0],
+                group=find_stage(label),
                 options=options,
             )
             self._items[future] = item
