@@ -655,6 +655,32 @@ FAILED tests/test_b.py::test_b - assert 1 == 2
     ]
 
 
+def test_pytest_instafail_has_whole_messages_and_places() -> None:
+    """It shows each failure where it happens, without a heading of all of them."""
+    output = f"""\
+{" test session starts ":=^80}
+collected 2 items
+
+test_b.py F
+
+{" test_plain ":_^80}
+
+    def test_plain():
+>       assert {{"a": 1, "b": [1, 2]}} == {{"a": 1, "b": [1, 3]}}
+E       AssertionError: assert {{'a': 1, 'b': [1, 2]}} == {{'a': 1, 'b': [1, 3]}}
+
+test_b.py:4: AssertionError
+
+test_b.py .
+
+{" short test summary info ":=^80}
+FAILED test_b.py::test_plain - AssertionError: assert {{'a': 1, 'b': [1, 2]}} =...
+{" 1 failed, 1 passed in 0.05s ":=^80}
+"""
+    message = "AssertionError: assert {'a': 1, 'b': [1, 2]} == {'a': 1, 'b': [1, 3]}"
+    assert find_findings(output) == (Finding(message=message, path="test_b.py", line=4, test="test_b.py::test_plain"),)
+
+
 def test_trial_names_the_failure_of_a_deferred() -> None:
     ruler = "=" * 79
     output = f"""\
