@@ -401,12 +401,15 @@ def test_mypy_names_message_and_rule(tmp_path: Path, mypy_cache: Path, flags: tu
     assert (found.path, found.line, found.rule) == ("faulty.py", 6, "return-value")
 
 
-def test_bandit_tells_severe_findings_from_warnings(tmp_path: Path) -> None:
-    found = find_findings(run(faulty(tmp_path), "bandit", "-q", "-r", "."))
+@pytest.mark.parametrize("form", ["txt", "custom"])  # `init` writes stages with the latter
+def test_bandit_tells_severe_findings_from_warnings(tmp_path: Path, form: str) -> None:
+    found = find_findings(run(faulty(tmp_path), "bandit", "-q", "-f", form, "-r", "."))
+    path = "./faulty.py" if form == "txt" else str(tmp_path / "faulty.py")
     assert [(finding.rule, finding.path, finding.line, finding.level) for finding in found] == [
-        ("B404", "./faulty.py", 2, Level.WARNING),
-        ("B602", "./faulty.py", 9, Level.ERROR),
+        ("B404", path, 2, Level.WARNING),
+        ("B602", path, 9, Level.ERROR),
     ]
+    assert all("LOW" not in finding.message and "HIGH" not in finding.message for finding in found)
 
 
 def test_traceback_names_the_projects_own_frame(tmp_path: Path) -> None:
