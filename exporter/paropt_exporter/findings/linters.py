@@ -26,6 +26,8 @@ _IN_ONE_LINE = (
     re.compile(rf"^{_PATH}\((?P<line>\d+),(?P<column>\d+)\): {_LEVEL} (?P<rule>TS\d+): (?P<message>.+)$"),
     # bandit's custom form: /src/app.py:9: B107[bandit]: LOW: Possible hardcoded password: 'secret'
     re.compile(rf"^{_PLACE}: (?P<rule>\w+)\[bandit\]: (?:(?P<low>LOW)|[A-Z]+): (?P<message>.+)$"),
+    # pyflakes: app.py:1:1: 'os' imported but unused
+    re.compile(r"^(?P<path>\S.*?\.pyi?):(?P<line>\d+):(?P<column>\d+): (?!(?:note|info|help)\b)(?P<message>.+)$"),
     # ld, with and without debugging symbols: main.c:7: undefined reference to `f'
     re.compile(
         r"^(?:\S*ld(?:\.\w+)?: )?(?P<path>[^\s:]+):(?:(?P<line>\d+)|\(\.[^()]*\)): (?P<message>undefined reference .+)$"
