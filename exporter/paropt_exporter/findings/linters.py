@@ -63,10 +63,10 @@ _ABOVE_ARROW = (
     re.compile(r"^(?:ERROR| ?WARN) (?P<message>.+) \[(?P<rule>[\w-]+)\]$"),
 )
 
-# eslint, ruff's grouped form: lines under the file's name
+# eslint, yamllint, ruff's grouped form: lines under the file's name
 _FILE = re.compile(r"^(?P<path>\S.*?\.\w+):?$")
 _UNDER_FILE = re.compile(
-    rf"^\s+(?P<line>\d+):(?P<column>\d+)\s+(?:{_LEVEL}\s+(?P<message>.+?)(?:\s{{2,}}(?P<rule>[@\w/-]+))?"
+    rf"^\s+(?P<line>\d+):(?P<column>\d+)\s+(?:{_LEVEL}\s+(?P<message>.+?)(?:\s{{2,}}\(?(?P<rule>[@\w/-]+)\)?)?"
     r"|(?P<code>[A-Z]+\d+) (?:\[\*\] )?(?P<text>.+))$"
 )
 
