@@ -322,3 +322,13 @@ def test_follow_with_failed_prints_the_same_item_as_without_follow(tmp_path: Pat
     for number, name in enumerate(("1", "p12", "p13")):
         made.attempt(f"unit[{number}]", b"fails\n", item=name, number=number, result=Result.FAILURE)
     assert printed(made.folder, f"unit[{item}]", failed=True, follow=True)[0] == f"{label} | fails\n"
+
+
+def test_follow_prints_only_the_item_with_a_number(tmp_path: Path) -> None:
+    """It printed all items whose names contain the digit as well."""
+    made = Kept(tmp_path / "logs")
+    made.begin()
+    for number, name in enumerate(("test_2.py", "test_a.py", "test_b.py")):
+        made.attempt(f"unit[{number}]", f"{name}\n".encode(), item=name, number=number)
+    assert printed(made.folder, "unit[2]", follow=True)[0] == "unit[2] | test_b.py\n"
+    assert printed(made.folder, "unit[test_2]", follow=True)[0] == "unit[0] | test_2.py\n"

@@ -519,6 +519,23 @@ def test_errors_are_shown_before_warnings() -> None:
     assert choose_excerpt(output, brief=True) == [wrong]
 
 
+def test_rules_of_yamllint_are_in_parentheses() -> None:
+    output = """./bad.yml
+  1:1       warning  missing document start "---"  (document-start)
+  1:4       error    too many spaces after colon (colons)  (colons)
+"""
+    assert choose_excerpt(output) == [
+        "./bad.yml:1:4: too many spaces after colon (colons) [colons]",
+        './bad.yml:1:1: missing document start "---" [document-start]',
+    ]
+
+
+def test_pyflakes_is_read_but_no_note_of_mypy_or_ty() -> None:
+    notes = 'app.py:2:5: note: Revealed type is "int"\napp.py:2:5: info[revealed-type] Revealed type\n'
+    output = f"app.py:1:1: 'os' imported but unused\n{notes}"
+    assert choose_excerpt(output) == ["app.py:1:1: 'os' imported but unused"]
+
+
 def test_notes_of_a_compiler_are_no_findings() -> None:
     output = "main.c:3:5: error: 'x' undeclared (first use in this function)\nmain.c:3:5: note: each is reported once\n"
     assert choose_excerpt(output) == ["main.c:3:5: 'x' undeclared (first use in this function)"]

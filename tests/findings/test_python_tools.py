@@ -401,12 +401,15 @@ def test_mypy_names_message_and_rule(tmp_path: Path, mypy_cache: Path, flags: tu
     assert (found.path, found.line, found.rule) == ("faulty.py", 6, "return-value")
 
 
-def test_bandit_tells_severe_findings_from_warnings(tmp_path: Path) -> None:
-    found = find_findings(run(faulty(tmp_path), "bandit", "-q", "-r", "."))
+@pytest.mark.parametrize("form", ["txt", "custom"])  # `init` writes stages with the latter
+def test_bandit_tells_severe_findings_from_warnings(tmp_path: Path, form: str) -> None:
+    found = find_findings(run(faulty(tmp_path), "bandit", "-q", "-f", form, "-r", "."))
+    path = "./faulty.py" if form == "txt" else str(tmp_path / "faulty.py")
     assert [(finding.rule, finding.path, finding.line, finding.level) for finding in found] == [
-        ("B404", "./faulty.py", 2, Level.WARNING),
-        ("B602", "./faulty.py", 9, Level.ERROR),
+        ("B404", path, 2, Level.WARNING),
+        ("B602", path, 9, Level.ERROR),
     ]
+    assert all("LOW" not in finding.message and "HIGH" not in finding.message for finding in found)
 
 
 def test_traceback_names_the_projects_own_frame(tmp_path: Path) -> None:
@@ -653,6 +656,32 @@ FAILED tests/test_b.py::test_b - assert 1 == 2
         "tests/test_b.py::test_b: assert 1 == 2",
         "tests/test_a.py::test_a_whose_part_of_the_output_is_missing: failed",
     ]
+
+
+def test_pytest_instafail_has_whole_messages_and_places() -> None:
+    """It shows each failure where it happens, without a heading of all of them."""
+    output = f"""\
+{" test session starts ":=^80}
+collected 2 items
+
+test_b.py F
+
+{" test_plain ":_^80}
+
+    def test_plain():
+>       assert {{"a": 1, "b": [1, 2]}} == {{"a": 1, "b": [1, 3]}}
+E       AssertionError: assert {{'a': 1, 'b': [1, 2]}} == {{'a': 1, 'b': [1, 3]}}
+
+test_b.py:4: AssertionError
+
+test_b.py .
+
+{" short test summary info ":=^80}
+FAILED test_b.py::test_plain - AssertionError: assert {{'a': 1, 'b': [1, 2]}} =...
+{" 1 failed, 1 passed in 0.05s ":=^80}
+"""
+    message = "AssertionError: assert {'a': 1, 'b': [1, 2]} == {'a': 1, 'b': [1, 3]}"
+    assert find_findings(output) == (Finding(message=message, path="test_b.py", line=4, test="test_b.py::test_plain"),)
 
 
 def test_trial_names_the_failure_of_a_deferred() -> None:

@@ -57,6 +57,11 @@ class _Filter(Struct, frozen=True):
             return True
         return attempt.stage == self.stage and self._matches_item(attempt)
 
+    def matches_while_running(self, attempt: LoggedAttempt) -> bool:
+        """Return whether it is selected, as far as this is known before all items have begun: a number is no part."""
+        is_meant = not self.item.isdecimal() or self.item in (str(attempt.task), attempt.item)
+        return self.matches(attempt) and is_meant
+
     def _matches_item(self, attempt: LoggedAttempt) -> bool:
         return self.item in ("", str(attempt.task)) or (attempt.item is not None and self.item in attempt.item)
 
@@ -246,7 +251,7 @@ class _LinePrinter:
 
     def print_new(self) -> None:
         for attempt, position, size in self._reader.read():
-            if not self._choice.failed and self._choice.matches(attempt):
+            if not self._choice.failed and self._choice.matches_while_running(attempt):
                 self._print(attempt.label, self._reader.read_piece(position, size))
         self._stdout.flush()
 

@@ -24,6 +24,10 @@ _IN_ONE_LINE = (
     re.compile(rf"^\s*{_PLACE} - {_LEVEL}(?: (?P<rule>TS\d+))?: (?P<message>.+?)(?: \((?P<rule_name>report\w+)\))?$"),
     # tsc elsewhere: src/a.ts(3,5): error TS2322: Type 'string' is not assignable to type 'number'.
     re.compile(rf"^{_PATH}\((?P<line>\d+),(?P<column>\d+)\): {_LEVEL} (?P<rule>TS\d+): (?P<message>.+)$"),
+    # bandit's custom form: /src/app.py:9: B107[bandit]: LOW: Possible hardcoded password: 'secret'
+    re.compile(rf"^{_PLACE}: (?P<rule>\w+)\[bandit\]: (?:(?P<low>LOW)|[A-Z]+): (?P<message>.+)$"),
+    # pyflakes: app.py:1:1: 'os' imported but unused
+    re.compile(r"^(?P<path>\S.*?\.pyi?):(?P<line>\d+):(?P<column>\d+): (?!(?:note|info|help)\b)(?P<message>.+)$"),
     # ld, with and without debugging symbols: main.c:7: undefined reference to `f'
     re.compile(
         r"^(?:\S*ld(?:\.\w+)?: )?(?P<path>[^\s:]+):(?:(?P<line>\d+)|\(\.[^()]*\)): (?P<message>undefined reference .+)$"
@@ -59,10 +63,10 @@ _ABOVE_ARROW = (
     re.compile(r"^(?:ERROR| ?WARN) (?P<message>.+) \[(?P<rule>[\w-]+)\]$"),
 )
 
-# eslint, ruff's grouped form: lines under the file's name
+# eslint, yamllint, ruff's grouped form: lines under the file's name
 _FILE = re.compile(r"^(?P<path>\S.*?\.\w+):?$")
 _UNDER_FILE = re.compile(
-    rf"^\s+(?P<line>\d+):(?P<column>\d+)\s+(?:{_LEVEL}\s+(?P<message>.+?)(?:\s{{2,}}(?P<rule>[@\w/-]+))?"
+    rf"^\s+(?P<line>\d+):(?P<column>\d+)\s+(?:{_LEVEL}\s+(?P<message>.+?)(?:\s{{2,}}\(?(?P<rule>[@\w/-]+)\)?)?"
     r"|(?P<code>[A-Z]+\d+) (?:\[\*\] )?(?P<text>.+))$"
 )
 
@@ -159,5 +163,5 @@ def _make_finding(parts: dict[str, str | None]) -> Finding:
         line=int(parts.get("line") or 0) or None,  # 0 in eslint's and flake8's messages about a whole file
         column=int(parts.get("column") or 0) or None,  # bandit counts from 0
         rule=rule,
-        level=Level.WARNING if parts.get("level") == "warning" else Level.ERROR,
+        level=Level.WARNING if parts.get("level") == "warning" or parts.get("low") else Level.ERROR,
     )

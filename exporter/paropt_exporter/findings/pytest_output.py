@@ -13,6 +13,7 @@ from paropt_exporter.findings.finding import CUT_NOTE, Finding
 from paropt_exporter.findings.tracebacks import INSTALLED, SECOND_IN_GROUP, Traceback
 
 _SUMMARY = re.compile(r"^=+ short test summary info =+$")
+_SESSION = re.compile(r"^=+ test session starts =+$")
 _PART = re.compile(r"^=+ (?:ERRORS|FAILURES) =+$")
 _ANY_PART = re.compile(r"^=+ .+ =+$")
 
@@ -155,9 +156,9 @@ def _is_file(path: str, file: str) -> bool:
 
 def _read_sections(lines: Sequence[str]) -> list[_Section]:
     sections: list[_Section] = []
-    width = _find_width_of_cut_part(lines)  # of the part's heading; a test may print headings, too
+    start, width = _find_first_section(lines)  # the width of the part's heading; a test may print headings, too
     untitled = False
-    for line in lines:
+    for line in lines[start:]:
         if _ANY_PART.match(line) and (not width or abs(len(line) - width) <= _WIDTH_TOLERANCE):
             width = len(line) if _PART.match(line) else 0
             untitled = True
@@ -176,14 +177,18 @@ def _read_sections(lines: Sequence[str]) -> list[_Section]:
     return sections
 
 
-def _find_width_of_cut_part(lines: Sequence[str]) -> int:
-    """Return the width of the headings if that of the first part may be missing, since only the output's end was kept.
+def _find_first_section(lines: Sequence[str]) -> tuple[int, int]:
+    """Return from which line on sections may begin, and the width of the headings if that of the first part is missing.
 
-    Otherwise 0.
+    It is missing if only the output's end was kept, and with pytest-instafail, which shows each failure at once.
+    Otherwise the width is 0.
     """
-    if not lines or not lines[0].startswith(CUT_NOTE):
-        return 0
-    return next((len(line) for line in reversed(lines) if _SUMMARY.match(line)), 0)
+    width = next((len(line) for line in reversed(lines) if _SUMMARY.match(line)), 0)
+    if width and lines[0].startswith(CUT_NOTE):
+        return 0, width
+    if not width or any(map(_PART.match, lines)) or not any(map(_SUMMED_UP.match, lines)):
+        return 0, 0
+    return next((number for number, line in enumerate(lines, 1) if _SESSION.match(line)), 0), width
 
 
 def _read_section_line(line: str, section: _Section) -> None:
