@@ -931,6 +931,18 @@ def test_file_that_takes_the_output_is_no_input(project: CachedProject) -> None:
     assert project.run(stage).is_cached("lint")
 
 
+def test_own_report_in_the_project_is_no_input_of_a_stage_without_inputs(project: CachedProject) -> None:
+    """With `--report junit=report.xml`, or output redirected to a file, no run was a hit."""
+    subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)
+    project.own_files = [project.root / "report.xml"]
+    lint = project.build_stage("lint", inputs=None)
+    project.run(lint)
+    project.write_file("report.xml", "new")
+    assert project.run(lint).is_cached("lint")
+    project.own_files = []
+    assert project.run(lint).stages["lint"].cache_note == "report.xml is new"
+
+
 def test_hit_touches_no_other_file_than_the_one_that_takes_the_output(project: CachedProject) -> None:
     """`[1]` in the name of `file` is no pattern."""
 

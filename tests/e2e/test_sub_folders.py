@@ -50,6 +50,16 @@ def test_paths_of_flags_are_those_of_the_sub_folder(repository: Path) -> None:
     assert [path.suffix for path in (repository / "src" / "deep").iterdir()] == [".prom"]
 
 
+def test_paths_of_variables_are_those_of_the_sub_folder(repository: Path) -> None:
+    """The lane kept its results in the folder of its config, where `plan --why` and `cache` did not look."""
+    projects.write(repository, 'name: cached, run: "true", inputs: ["src/*"]')
+    ended = run(repository / "src", projects.ANY_PORT, "--once", PAROPT_CACHE_DIR="../.results")
+    assert ended.returncode == 0, ended.stderr
+    assert (repository / ".results").is_dir() and not (repository.parent / ".results").exists()
+    planned = call_command(repository / "src", "plan", "--why", PAROPT_CACHE_DIR="../.results")
+    assert "cached" in planned.stdout and "no result" not in planned.stdout
+
+
 def test_every_command_says_which_config_it_found_above(repository: Path) -> None:
     assert run(repository, projects.ANY_PORT, "--once").returncode == 0
     for command in ("check", "plan", "--list", "history", "--dry-run"):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
     from paropt_exporter.events import Strategy
 
+_PATH_VARIABLES = ("PAROPT_CACHE_DIR", "PAROPT_CACHE_TOKEN_FILE")  # the host config is read earlier
+
 
 def run_lane(request: Request, screen: Screen) -> int:
     """Run the lane, serve its metrics, and return the exit code. Blocks until the end or a signal.
@@ -40,6 +42,7 @@ def run_lane(request: Request, screen: Screen) -> int:
     host = load_host_config(os.environ)
     config = apply_host_config(as_read, host, push_url=request.push_url)
     if request.enter_root:
+        _resolve_path_variables()
         os.chdir(config.root)
     lane = _choose_lane(request, config, screen)
     # Here already, so that a misspelled stage leaves no history.
@@ -67,6 +70,13 @@ def run_lane(request: Request, screen: Screen) -> int:
             clock=clock,
         )
         return run_exporter(setup)
+
+
+def _resolve_path_variables() -> None:
+    """Let relative paths in our variables mean the same as before the change of the current folder."""
+    for name in _PATH_VARIABLES:
+        if value := os.environ.get(name):
+            os.environ[name] = os.path.abspath(value)  # noqa: PTH100 -- keeps links
 
 
 def is_sure_to_run_commands(request: Request, strategy: Strategy, stages: Iterable[Stage]) -> bool:

@@ -30,8 +30,8 @@ class CacheSetup(Struct, frozen=True, kw_only=True):
 
     `reads` False: every task runs, and its result replaces the one in the store. `say` shows a line. `remote`: another
     cache, which is asked for results that the store lacks. `own_files`: those that this process writes, which are
-    traced inputs only if a task reads them. `read_clock_ns`: the clock of files. `find_refusal` returns why commands
-    can't be traced, or ""; None: the system is asked.
+    inputs only if a task is seen to read them, or if a stage names them. `read_clock_ns`: the clock of files.
+    `find_refusal` returns why commands can't be traced, or ""; None: the system is asked.
     """
 
     root: Path
@@ -66,7 +66,7 @@ class OpenCache:
         """Read the states of files as the last run left them. `secret`: the store's, for digests of variables."""
         index = setup.store.index_folder / hash_bytes(os.fsencode(setup.root))[:32]
         self.states = FileStates(os.fspath(setup.root), index, read_clock_ns=setup.read_clock_ns)
-        self.reader = StageReader(setup.root, self.states, setup.environ, secret)
+        self.reader = StageReader(setup.root, self.states, setup.environ, secret, setup.own_files)
         self.notes = Notes(setup.store.last_folder, setup.project)
         self.explainer = MissExplainer(setup.store)
         self._setup = setup

@@ -33,7 +33,7 @@ from paropt_exporter.cache.tools import Tools, find_environment
 from paropt_exporter.cache.walk_records import build_record
 from paropt_exporter.engine.interfaces import CachedTask, StageLookup, UncachedTask
 from paropt_exporter.events import CacheReason, Scope
-from paropt_exporter.input_files import ITEM, InputPatterns, fill_item
+from paropt_exporter.input_files import ITEM, InputPatterns, escape_pattern, fill_item
 from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
 from paropt_exporter.plan.structure import Commands, PlannedStage, PlannedTask
 
@@ -77,11 +77,21 @@ class StageReading(Struct, frozen=True, kw_only=True):
 class StageReader:
     """Reads the keys of stages, and compares inputs with an earlier reading. Only one thread may use it at a time."""
 
-    def __init__(self, root: Path, states: FileStates, environ: Mapping[str, str], secret: bytes) -> None:
+    def __init__(
+        self,
+        root: Path,
+        states: FileStates,
+        environ: Mapping[str, str],
+        secret: bytes,
+        own_files: Iterable[Path] = (),
+    ) -> None:
+        """`own_files`: the files that the exporter itself writes. Stages without named inputs don't depend on them."""
         self._root = root
         self._states = states
         self._environ = environ
         self._secret = secret
+        top = os.path.realpath(root)
+        self._own_files = tuple(escape_pattern(os.path.relpath(os.path.realpath(path), top)) for path in own_files)
 
     def read(self, stage: PlannedStage, expected: Mapping[str, str] = _NO_STATES) -> StageReading:
         """Return the keys of a stage's parts. Raises UnusableFile if one of its inputs has no comparable state.
@@ -213,6 +223,8 @@ class StageReader:
     def _read_inputs(self, stage: PlannedStage, parts: Sequence[StagePart]) -> StageInputs:
         if stage.traces_inputs:  # its inputs are known only after it has run
             return StageInputs({})
+        if stage.inputs is None and self._own_files:
+            stage = replace(stage, other_outputs=(*stage.other_outputs, *self._own_files))
         return read_inputs(self._states, stage, [part.task for part in parts])
 
     def _identify_tools(self, stage: PlannedStage) -> dict[str, str]:
