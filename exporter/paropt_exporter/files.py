@@ -154,6 +154,13 @@ def find_private_parts(path: Path) -> tuple[Path, ...]:
     return ()
 
 
+def find_beside(history: Path, name: str) -> Path:
+    """Return the place of a file or folder that belongs to a history: `.paropt/NAME`, or `HISTORY.NAME` beside a
+    history elsewhere, where a `NAME` may be the user's.
+    """
+    return history.with_name(name if history.parent.name == OWN_FOLDER else f"{history.name}.{name}")
+
+
 def check_no_links(path: Path) -> None:
     """Raise UnexpectedFileType if the path leads through a link in `.paropt`, or if `.paropt` is one."""
     for part in find_private_parts(path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paropt_exporter.history import History
 from paropt_exporter.history.run_lock import RunLocks
-from support.event_samples import StillClock
+from support.event_samples import StillClock, run_started
 
 
 def test_a_run_is_locked_when_no_descriptor_is_left(tmp_path: Path) -> None:
@@ -28,6 +28,18 @@ def test_a_run_is_locked_when_no_descriptor_is_left(tmp_path: Path) -> None:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         locks.release_all()
+
+
+def test_lock_files_of_the_user_beside_a_history_stay(tmp_path: Path) -> None:
+    own = tmp_path / "runs/uv.lock"
+    own.parent.mkdir()
+    own.touch()
+    os.utime(own, (0, 0))
+    with closing(History(tmp_path / "shop.db", project="shop", clock=StillClock())) as history:
+        history.mark_interrupted_runs()
+        history.observe(run_started("r1"))
+        assert (tmp_path / "shop.db.runs/r1.lock").exists()
+    assert own.exists()
 
 
 def test_lock_of_a_run_that_was_killed_before_its_record_is_removed(path: Path) -> None:

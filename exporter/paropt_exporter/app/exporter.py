@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from paropt_exporter import config as configs
+from paropt_exporter import files
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.app import parts
 from paropt_exporter.app.exit_codes import ExitCodes, wait_for_readers
@@ -88,7 +89,7 @@ class Exporter:
         self._clock = clock
         self._logs = parts.open_task_logs(config, history, clock)
         self._workers = PoolWorkers(
-            config.history_path.with_name(PROFILES_NAME),
+            files.find_beside(config.history_path, PROFILES_NAME),
             logs=setup.screen.add_live_output(self._logs),
             open_cluster=parts.build_cluster_opener(config, lambda: setup.signals.number),
         )

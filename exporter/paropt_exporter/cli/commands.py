@@ -316,14 +316,14 @@ def _merge_histories(flags: Flags) -> int:
 
 def _run_log(flags: Flags) -> int:
     from paropt_exporter.cli import log
-    from paropt_exporter.history.run_lock import RunLocks
+    from paropt_exporter.history.run_lock import RunLocks, find_lock_folder
     from paropt_exporter.task_logs import find_log_folder
 
     loaded = load_config(flags)
     return log.run(
         find_log_folder(loaded.history_path),
         log.LogRequest(words=tuple(flags.which), lane=flags.lane, failed=flags.failed, follow=flags.follow),
-        lives=RunLocks(loaded.history_path.parent / "runs").is_alive,
+        lives=RunLocks(find_lock_folder(loaded.history_path)).is_alive,
         stdout=sys.stdout,
         stderr=sys.stderr,
         load_sequences=lambda runs: _load_sequences(loaded, runs),

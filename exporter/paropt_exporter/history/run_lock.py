@@ -14,6 +14,11 @@ _SUFFIX = ".lock"
 _OLD_SECONDS = 3600.0  # a run locks its file within milliseconds
 
 
+def find_lock_folder(history: Path) -> Path:
+    """Return where the locks of the runs in a history are."""
+    return files.find_beside(history, "runs")
+
+
 class RunLocks:
     """The locks of this process's runs, one file for each under `folder`.
 

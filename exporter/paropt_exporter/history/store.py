@@ -16,7 +16,7 @@ from paropt_exporter.errors import INVALID_VALUE_ERRORS, HistoryError
 from paropt_exporter.events import Event, RunRecord, RunStarted
 from paropt_exporter.history import queries, repair, retention, rows
 from paropt_exporter.history.database import build_unreadable_error, open_for_reading, open_history
-from paropt_exporter.history.run_lock import RunLocks
+from paropt_exporter.history.run_lock import RunLocks, find_lock_folder
 
 if TYPE_CHECKING:
     from paropt_exporter.aggregation import Totals
@@ -104,7 +104,7 @@ class History:
         self._instance = instance
         self._clock = clock
         self._limits = retention.Limits(runs=keep_runs, age_seconds=keep_seconds, size_bytes=keep_bytes)
-        self._run_locks = RunLocks(path.parent / "runs")
+        self._run_locks = RunLocks(find_lock_folder(path))
         self._lock = RLock()  # guards: the connection (one transaction at a time), _run_locks and all attributes below
         self._has_failed = False
         self._logged_fault: str | None = None  # the fault that was logged, until writes succeed again

@@ -37,10 +37,8 @@ class LogLimits(Struct, frozen=True, kw_only=True):
 
 
 def find_log_folder(history: Path) -> Path:
-    """Return where the logs of a project with this history are: `.paropt/logs`, or beside another file."""
-    if history.parent.name == files.OWN_FOLDER:
-        return history.with_name("logs")
-    return history.with_name(f"{history.name}.logs")
+    """Return where the logs of a project with this history are."""
+    return files.find_beside(history, "logs")
 
 
 class LogFolder:
