@@ -96,6 +96,13 @@ def test_file_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EFBIG
 
 
+@pytest.mark.parametrize(
+    ("history", "place"), [(".paropt/history.db", ".paropt/functions.json"), ("a/h.db", "a/h.db.functions.json")]
+)
+def test_files_of_a_history_have_its_name_where_others_may_be_the_users(history: str, place: str) -> None:
+    assert files.find_beside(Path(history), "functions.json") == Path(place)
+
+
 def test_private_folder_is_closed_to_other_users(tmp_path: Path) -> None:
     folder = tmp_path / files.OWN_FOLDER / "runs"
     folder.parent.mkdir(0o755)

@@ -567,6 +567,7 @@ def test_keys_of_a_section_are_listed_before_those_it_shares(tmp_path: Path) -> 
         (".paropt/out.txt", "in the exporter's own folder"),
         ("runs.db-wal", "a file of the history"),
         ("runs.db.logs/lint", "a file of the history"),
+        ("runs.db.functions.json", "a file of the history"),
     ],
 )
 def test_stage_can_not_empty_the_config_or_the_history(tmp_path: Path, file: str, owner: str) -> None:

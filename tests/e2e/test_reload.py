@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pytest
+
 from support import projects
 from support.real_servers import HANG_SECONDS, Serving, environment, eventually, installed_command, run
 
@@ -129,6 +131,20 @@ def test_run_of_which_no_stage_fits_a_deadline_is_skipped(tmp_path: Path) -> Non
         replace_config(tmp_path, LINT.replace("lint", "renamed"))
         skipped = "this run is skipped: --deadline: no duration is known yet"
         eventually("the new stage has no duration", lambda: skipped in projects.messages(tmp_path))
+        replace_config(tmp_path, LINT)
+        before = runs_of(url, "lint") or 0
+        eventually("the lane goes on", lambda: (runs_of(url, "lint") or 0) > before)
+        assert command.stop() == 0
+
+
+def test_run_whose_cache_has_a_wrong_setting_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAROPT_CACHE_URL", "cache:80")
+    projects.write(tmp_path, LINT)
+    with service(tmp_path, "--every", "200ms") as command:
+        url = projects.url(tmp_path)
+        replace_config(tmp_path, f"{LINT}, inputs: [src]")
+        skipped = "this run is skipped: PAROPT_CACHE_URL: expected a URL"
+        eventually("the new stage needs the cache", lambda: skipped in projects.messages(tmp_path))
         replace_config(tmp_path, LINT)
         before = runs_of(url, "lint") or 0
         eventually("the lane goes on", lambda: (runs_of(url, "lint") or 0) > before)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +29,18 @@ from paropt_exporter.executors.commands.command_pool import CommandOutcome
 from paropt_exporter.executors.processes import process_handler, scheduler
 from paropt_exporter.executors.processes.transport import WorkerConnection
 from paropt_exporter.executors.worker import orphans
-from paropt_exporter.plan import COMMANDS, DASK, PROCESSES, THREADS, Bounds, Call, Commands, PlannedStage, PlannedTask
+from paropt_exporter.plan import (
+    COMMANDS,
+    DASK,
+    PROCESSES,
+    THREADS,
+    Bounds,
+    Call,
+    Commands,
+    PlannedStage,
+    PlannedTask,
+    pytest_support,
+)
 from support.environment import removed_while_copied
 from support.lanes import plan
 from support.pool_tasks import eventually
@@ -86,6 +100,43 @@ def test_next_call_runs_changed_code(tmp_path: Path, strategy: Strategy, monkeyp
             outputs.append(workers.start(stage, stage.tasks[0], "call").future.result(HANG_SECONDS).output)
     sys.modules.pop(module, None)
     assert outputs == ["old\n", "newer\n"]
+
+
+class KeptOutput:
+    """Logs that keep the output of each attempt."""
+
+    def __init__(self) -> None:
+        self.outputs: list[bytes] = []
+
+    def open_sink(self, stage: str, task: int, label: str, item: str | None, attempt: int) -> KeptOutput:
+        self.outputs.append(b"")
+        return self
+
+    def write(self, chunk: bytes) -> None:
+        self.outputs[-1] += chunk
+
+    def close(self, tail_of: Callable[[], bytes]) -> None:
+        pass
+
+    def has_kept(self, size_bytes: int) -> bool:
+        return sum(map(len, self.outputs)) == size_bytes
+
+
+def test_whole_output_of_a_call_is_kept_after_temporary_files_were_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service may run for months, and cleaners of /tmp remove what is old."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "prints.py").write_text("def much():\n    print('x' * 300_000)\n")
+    stage, logs = stage_of("prints", THREADS, Call(target="prints:much")), KeptOutput()
+    with closing(PoolWorkers(logs=logs)) as workers:
+        workers.prepare(plan(stage, workers=1, strategy=Strategy.THREAD), 1)
+        for count in (1, 2):
+            run(workers, stage)
+            assert eventually(partial(logs.has_kept, 300_001 * count))
+            for folder in tmp_path.glob(f"{pytest_support.FOLDER_PREFIX}*"):
+                shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -30,6 +30,18 @@ def test_a_run_is_locked_when_no_descriptor_is_left(tmp_path: Path) -> None:
         locks.release_all()
 
 
+def test_lock_files_of_the_user_beside_a_history_stay(tmp_path: Path) -> None:
+    own = tmp_path / "runs/uv.lock"
+    own.parent.mkdir()
+    own.touch()
+    os.utime(own, (0, 0))
+    with closing(History(tmp_path / "shop.db", project="shop", clock=StillClock())) as history:
+        history.mark_interrupted_runs()
+        history.observe(run_started("r1"))
+        assert (tmp_path / "shop.db.runs/r1.lock").exists()
+    assert own.exists()
+
+
 def test_lock_of_a_run_that_was_killed_before_its_record_is_removed(path: Path) -> None:
     clock = StillClock()
     folder = path.parent / "runs"

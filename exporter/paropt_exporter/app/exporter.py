@@ -21,7 +21,7 @@ from paropt_exporter.app.serve_link import ServeLink
 from paropt_exporter.engine.observers import Observer, Observers
 from paropt_exporter.engine.pool_sizes import get_pool_names
 from paropt_exporter.engine.workers import PoolWorkers
-from paropt_exporter.errors import EXIT_FAILED, HistoryError, UsageError, join_names
+from paropt_exporter.errors import EXIT_FAILED, HistoryError, Interrupted, NothingFailed, ParoptError, join_names
 from paropt_exporter.events import RunRecord
 from paropt_exporter.executors.commands import supervisor_client
 from paropt_exporter.history import History
@@ -185,31 +185,31 @@ class Exporter:
     def _repeat(self) -> int:
         """Run the lane once, or at its interval until a signal. Return the last run's exit code."""
         output = None if self._request.once else parts.open_redirected_output()
-        began, code = self._clock.monotonic(), 0
-        plan: Plan | None = self._planner.take()
+        began = self._clock.monotonic()
+        _, code = self._run_once(self._planner.take())
         while True:
-            if plan is not None:
-                _, code = self._run_once(plan)
-                if self._signals.interrupted_run:
-                    return code
-                if self._request.once:
-                    self._wait_for_scrape()
-                    return code
+            if self._signals.interrupted_run:
+                return code
+            if self._request.once:
+                self._wait_for_scrape()
+                return code
             if self._wait_for_start(began):
                 return code
             if output is not None:
                 output.follow()
             self._file.reload_if_changed(self._apply_config, self._screen.say)
             began = self._clock.monotonic()
-            plan = self._plan_again()
+            code = self._run_again(code)
 
-    def _plan_again(self) -> Plan | None:
-        """Return the plan of a later run, or None if it has to be skipped. Raises NothingFailed."""
+    def _run_again(self, code: int) -> int:
+        """Run the lane once more. Return the exit code: that of the last run, `code`, if this one can't begin."""
         try:
-            return self._planner.take()
-        except (HistoryError, UsageError) as error:
+            return self._run_once(self._planner.take())[1]
+        except ParoptError as error:
+            if isinstance(error, NothingFailed | Interrupted):
+                raise
             self._screen.say(f"this run is skipped: {error}")
-            return None
+            return code
 
     def _wait_for_scrape(self) -> None:
         """Serve until a scrape has the final values, a signal arrives, or the time is over."""

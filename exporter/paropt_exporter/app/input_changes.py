@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from paropt_exporter.cache.file_states import FileStates, UnusableFile, get_state
 from paropt_exporter.changes import Changes
-from paropt_exporter.executors.base import PROFILES_NAME
 from paropt_exporter.input_files import (
     FoundFile,
     InputPatterns,
@@ -22,7 +21,6 @@ from paropt_exporter.input_files import (
 from paropt_exporter.plan.affected import find_dependents
 from paropt_exporter.plan.implied_inputs import list_settings_and_recipes
 from paropt_exporter.plan.stage_patterns import list_input_patterns, list_output_patterns
-from paropt_exporter.task_logs import find_log_folder
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
@@ -33,6 +31,12 @@ QUIET_FOLDERS = frozenset(
         ".git", ".hg", ".jj", ".svn", ".paropt", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache",
         ".hypothesis", ".tox", ".nox", ".venv", "venv", "node_modules",
     }
+)  # fmt: skip
+
+
+_FORMS_OF_HISTORY = (
+    "{}", "{}-wal", "{}-shm", "{}-journal", "{}.lock", "{}.corrupt-*", "{}.functions.json", "{}.logs/**", "{}.runs/**",
+    ".{}.*",
 )  # fmt: skip
 
 
@@ -132,13 +136,8 @@ def _list_own_patterns(config: Config, own_files: Iterable[Path]) -> list[str]:
         folder, name = os.path.split(os.path.relpath(os.path.realpath(path), top))
         return [join_pattern(folder, form.format(escape_pattern(name))) for form in forms]
 
-    history = config.history_path
-    return [
-        *(pattern for path in own_files for pattern in build(path, "{}", ".{}.*")),
-        *build(history, "{}", "{}-*", "{}.*", ".{}.*", "runs/*.lock"),
-        *build(history.with_name(PROFILES_NAME), "{}", ".{}.*"),
-        *build(find_log_folder(history), "{}/**"),
-    ]
+    of_files = (pattern for path in own_files for pattern in build(path, "{}", ".{}.*"))
+    return [*of_files, *build(config.history_path, *_FORMS_OF_HISTORY)]
 
 
 def _build_patterns(config: Config, stage: Stage) -> InputPatterns:

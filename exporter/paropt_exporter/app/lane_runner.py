@@ -84,10 +84,13 @@ class LaneRunner:
         self._readings = self._build_readings(first)
 
     def run(self, plan: Plan) -> RunRecord:
-        """Run a plan to its end, or until a signal ends it."""
-        cache = self._begin_cache(plan)
+        """Run a plan to its end, or until a signal ends it. A ParoptError means that the run has not begun."""
+        cache = self._open_cache(plan)
         run = self._make_run(plan, cache)
+        control = None if plan.strategy is Strategy.SEQUENTIAL else self._make_control_thread(run, plan)
         self._workers.prepare(plan, run.size, allocates_cores=self._control_state.allocates_cores)
+        if cache is not None:
+            cache.begin_run()
         self._setup.screen.begin_run(plan, run.snapshot_stages)
         self._live.run = run
         self._setup.signals.send_to(run)
@@ -99,8 +102,8 @@ class LaneRunner:
                 stack.callback(self._jobserver.reset)
             if cache is not None:
                 stack.callback(cache.end_run)
-            if plan.strategy is not Strategy.SEQUENTIAL:
-                stack.enter_context(self._make_control_thread(run, plan))
+            if control is not None:
+                stack.enter_context(control)
             record = run.execute()
         self._setup.signals.send_to(None)
         self._live.run = None
@@ -130,8 +133,8 @@ class LaneRunner:
         if self._cache is not None:
             self._cache.close()
 
-    def _begin_cache(self, plan: Plan) -> StageCache | None:
-        """Return the cache of a run, or None if no stage asks for one."""
+    def _open_cache(self, plan: Plan) -> StageCache | None:
+        """Return the cache, or None if no stage asks for one. Raises UsageError for a wrong setting of it."""
         if not any(stage.cached for stage in plan.stages):
             return None
         if self._cache is None:
@@ -139,7 +142,6 @@ class LaneRunner:
             self._cache = parts.build_cache(
                 setup.request, self._config, setup.lane, setup.host, setup.clock, setup.screen.say
             )
-        self._cache.begin_run()
         return self._cache
 
     def _make_run(self, plan: Plan, cache: StageCache | None) -> Run:

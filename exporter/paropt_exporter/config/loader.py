@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _PLUGIN_SWITCH = "PYDANTIC_DISABLE_PLUGINS"
 _OWN_FOLDER = ".paropt"
-_PARTS_OF_HISTORY = ("", "-wal", "-shm", "-journal", ".lock")
+_PARTS_OF_HISTORY = ("", "-wal", "-shm", "-journal", ".lock", ".functions.json")
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -207,6 +207,7 @@ def _list_own_files(config: Config) -> tuple[dict[str, str], dict[str, str]]:
     folders = {
         os.path.realpath(config.root / _OWN_FOLDER) + "/": "in the exporter's own folder",
         f"{history}.logs/": "a file of the history",
+        f"{history}.runs/": "a file of the history",
     }
     return files, folders
 

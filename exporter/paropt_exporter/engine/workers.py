@@ -387,6 +387,9 @@ class PoolWorkers:
 
     def _make_temporary_path(self, suffix: str) -> Path | None:
         """Return a path for a temporary file; None if no folder can be made, since a run can do without."""
+        if self._temporary is not None and not self._temporary.path.exists():  # a cleaner of /tmp has removed it
+            self._temporary.close()
+            self._temporary = None
         if self._temporary is None:
             try:
                 from paropt_exporter.engine.temporary_folder import TemporaryFolder  # here, as calls: few lanes need it
