@@ -12,7 +12,7 @@ from paropt_exporter import descriptors
 from paropt_exporter.errors import TaskStopped, join_names
 from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.thread_group import list_pool_threads
+from paropt_exporter.executors.thread_group import list_own_threads
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.calls import CallOutcome
@@ -169,12 +169,11 @@ class ThreadCalls:
         return self._list_exempt_pids() | child_processes.list_helpers()
 
     def list_strays(self) -> set[int]:
-        """Return the children of threads that belong to no pool; none between runs, when they don't come from calls."""
+        """Return the children of threads that are not this package's; none between runs, when no call started them."""
         if not self._prepared:
             return set()
-        ours = list_pool_threads()
         found = procfs.list_children("self")
-        for thread in ours:
+        for thread in list_own_threads():  # of which the cache's runs git
             found.difference_update(procfs.list_thread_children(thread))
         return found - self._before - self.list_exempt()
 
