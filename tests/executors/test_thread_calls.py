@@ -161,6 +161,18 @@ def test_left_process_gets_sigterm_before_sigkill_after_a_stall() -> None:
         assert process.wait(HANG_SECONDS) == -signal.SIGTERM
 
 
+def test_helper_whose_pid_becomes_known_after_a_scan_is_spared() -> None:
+    """A call that ended while the fork server started would have ended that, and all workers with it."""
+    helpers = set[int]()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        termination = Termination(lambda: {process.pid} - helpers, lambda: helpers)
+        assert termination.advance(0.0) == [process.pid]
+        termination.start_linger(0.0)
+        helpers.add(process.pid)
+        assert termination.advance(60.0) == []
+        assert process.poll() is None
+
+
 def test_children_from_before_a_run_survive_it() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
         calls = ThreadCalls(set)

@@ -40,7 +40,7 @@ class ThreadCall:
         self._label = label
         self._abandon = abandon
         self._lock = threading.Lock()  # guards: the ending, and everything below
-        self._termination = child_processes.Termination(self._find_roots)
+        self._termination = child_processes.Termination(self._find_roots, calls.list_exempt)
         self._stopped = self._abandoned = self._ended = False
         self._idle_since: float | None = None  # since when a stopped call has had no process
 
@@ -118,7 +118,7 @@ class ThreadCall:
     def _find_roots(self) -> set[int]:
         if not self.thread:
             return set()
-        mine = set(procfs.list_thread_children(self.thread)) - self._calls.list_exempt()
+        mine = set(procfs.list_thread_children(self.thread))
         return mine | self._calls.list_strays() if self._calls.is_only_call(self) else mine
 
 
@@ -179,7 +179,7 @@ class ThreadCalls:
 
     def end_strays(self) -> None:
         """At the end of a run, end the processes that calls have left. Blocks until they have exited."""
-        left = child_processes.end_leftovers(child_processes.Termination(self.list_strays))
+        left = child_processes.end_leftovers(child_processes.Termination(self.list_strays, self.list_exempt))
         if left:
             log.warning("calls left processes behind: ended", extra={"processes": join_names(left)})
         self._prepared = False
