@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from time import monotonic
 
 import pytest
@@ -160,6 +161,18 @@ def test_left_process_gets_sigterm_before_sigkill_after_a_stall() -> None:
         assert process.wait(HANG_SECONDS) == -signal.SIGTERM
 
 
+def test_helper_whose_pid_becomes_known_after_a_scan_is_spared() -> None:
+    """A call that ended while the fork server started would have ended that, and all workers with it."""
+    helpers = set[int]()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        termination = Termination(lambda: {process.pid} - helpers, lambda: helpers)
+        assert termination.advance(0.0) == [process.pid]
+        termination.start_linger(0.0)
+        helpers.add(process.pid)
+        assert termination.advance(60.0) == []
+        assert process.poll() is None
+
+
 def test_children_from_before_a_run_survive_it() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
         calls = ThreadCalls(set)
@@ -174,6 +187,25 @@ def test_children_between_runs_are_no_strays() -> None:
     calls.end_strays()
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE):
         assert calls.list_strays() == set()
+
+
+def test_processes_of_this_packages_threads_are_no_strays() -> None:
+    """A call in a thread ended the git of the cache, which listed a stage's inputs meanwhile."""
+    calls = ThreadCalls(set)
+    calls.prepare()
+    started, ends = SimpleQueue[subprocess.Popen[bytes]](), threading.Event()
+
+    def start() -> None:
+        started.put(subprocess.Popen(["cat"], stdin=subprocess.PIPE))
+        ends.wait(HANG_SECONDS)  # the kernel gives the children of a thread that has ended to another one
+
+    thread = threading.Thread(target=start, name="paropt-cache")
+    thread.start()
+    with started.get(timeout=HANG_SECONDS) as child:
+        assert calls.list_strays() == set()
+        child.terminate()
+    ends.set()
+    thread.join()
 
 
 def test_end_of_a_run_ends_strays(caplog: pytest.LogCaptureFixture) -> None:

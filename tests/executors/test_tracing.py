@@ -539,10 +539,25 @@ def test_path_that_is_used_while_a_link_on_its_way_is_replaced_is_noted_again_af
     assert {os.fsencode(tmp_path / name / "a") for name in ("first", "second")} <= paths.keys()
 
 
+def test_program_that_is_named_by_a_descriptor_costs_the_supervisor_nothing() -> None:
+    """The descriptor of this number may be the output of another command here, which lost a part."""
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    try:
+        os.write(writing, b"#! output")
+        handle(build_tracer(), "execve", f"/proc/self/fd/{reading}")
+        assert os.read(reading, 100) == b"#! output"
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def build_tracer() -> tracing.Tracer:
     """Build a tracer of calls of this process, whose paths are passed instead of their addresses."""
     kernel = SimpleNamespace(
-        build_places=lambda _: {}, prefer_same_core=lambda _: None, read_text=lambda _, path: os.fsencode(path)
+        build_places=lambda _: {},
+        prefer_same_core=lambda _: None,
+        read_text=lambda _, path: os.fsencode(path),
+        note_program=lambda _: None,
     )
     return tracing.Tracer(cast("Kernel", kernel), -1)
 

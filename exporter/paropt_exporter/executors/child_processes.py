@@ -8,7 +8,7 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from time import monotonic
 
 from paropt_exporter.executors import procfs
@@ -27,14 +27,15 @@ class Termination:
 
     Each scan starts from the processes that `roots` returns, and from known descendants, even if their parent has
     ended. It identifies a process by pid and start time, and so never signals another process that gets the same pid.
-    Any thread may call its methods.
+    Processes that `list_exempt` returns are spared with their descendants, even if an earlier scan has found them: the
+    pid of a helper is known only after its start. Any thread may call its methods.
     """
 
-    def __init__(self, roots: Callable[[], Iterable[int]]) -> None:
+    def __init__(self, roots: Callable[[], Iterable[int]], list_exempt: Callable[[], Container[int]] = tuple) -> None:
         self.term_at = self.kill_at = math.inf
         self._lock = threading.Lock()  # guards: the times above, and everything below
         self._lingers = False
-        self._roots = roots
+        self._roots, self._list_exempt = roots, list_exempt
         self._known: dict[int, str] = {}  # pid: start time
         self._terminated: set[int] = set()
 
@@ -79,10 +80,10 @@ class Termination:
 
     def _discover(self) -> None:
         waiting = [*self._known, *self._roots()]
-        seen: dict[int, str] = {}
+        exempt, seen = self._list_exempt(), dict[int, str]()
         while waiting:
             pid = waiting.pop()
-            start = "" if pid in seen else procfs.read_start_time(pid)
+            start = "" if pid in seen or pid in exempt else procfs.read_start_time(pid)
             if start and self._known.get(pid, start) == start:
                 seen[pid] = start
                 waiting += procfs.list_children(pid)

@@ -13,7 +13,7 @@ from paropt_exporter.errors import TaskStopped, join_names
 from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.future import TaskFuture
 from paropt_exporter.executors.project_modules import ProjectModules
-from paropt_exporter.executors.thread_group import list_pool_threads
+from paropt_exporter.executors.thread_group import list_own_threads
 
 if TYPE_CHECKING:
     from paropt_exporter.executors.calls import CallOutcome
@@ -41,7 +41,7 @@ class ThreadCall:
         self._label = label
         self._abandon = abandon
         self._lock = threading.Lock()  # guards: the ending, and everything below
-        self._termination = child_processes.Termination(self._find_roots)
+        self._termination = child_processes.Termination(self._find_roots, calls.list_exempt)
         self._stopped = self._abandoned = self._ended = False
         self._idle_since: float | None = None  # since when a stopped call has had no process
 
@@ -119,7 +119,7 @@ class ThreadCall:
     def _find_roots(self) -> set[int]:
         if not self.thread:
             return set()
-        mine = set(procfs.list_thread_children(self.thread)) - self._calls.list_exempt()
+        mine = set(procfs.list_thread_children(self.thread))
         return mine | self._calls.list_strays() if self._calls.is_only_call(self) else mine
 
 
@@ -174,18 +174,17 @@ class ThreadCalls:
         return self._list_exempt_pids() | child_processes.list_helpers()
 
     def list_strays(self) -> set[int]:
-        """Return the children of threads that belong to no pool; none between runs, when they don't come from calls."""
+        """Return the children of threads that are not this package's; none between runs, when no call started them."""
         if not self._prepared:
             return set()
-        ours = list_pool_threads()
         found = procfs.list_children("self")
-        for thread in ours:
+        for thread in list_own_threads():  # of which the cache's runs git
             found.difference_update(procfs.list_thread_children(thread))
         return found - self._before - self.list_exempt()
 
     def end_strays(self) -> None:
         """At the end of a run, end the processes that calls have left. Blocks until they have exited."""
-        left = child_processes.end_leftovers(child_processes.Termination(self.list_strays))
+        left = child_processes.end_leftovers(child_processes.Termination(self.list_strays, self.list_exempt))
         if left:
             log.warning("calls left processes behind: ended", extra={"processes": join_names(left)})
         self._prepared = False

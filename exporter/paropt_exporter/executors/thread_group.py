@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from paropt_exporter.errors import explain_shortage
 
 _RETRY_SECONDS = 1.0  # after the system refused a thread or descriptors
+_OWN_PREFIX = "paropt-"  # of the names of this package's threads; programs may give those of pools other names
 _NEWS_SECONDS = 5 * _RETRY_SECONDS  # after so long without a refusal, the next one is logged
 
 
@@ -60,12 +61,12 @@ def start_thread(thread: threading.Thread) -> None:
         raise
 
 
-def list_pool_threads() -> tuple[int, ...]:
-    """Return the native ids of the threads of all pools."""
+def list_own_threads() -> tuple[int, ...]:
+    """Return the native ids of this package's threads, but for the main thread: of all pools, and others by name."""
     return tuple(
         thread.native_id
         for thread in threading.enumerate()
-        if isinstance(thread, PoolThread) and thread.native_id is not None
+        if thread.native_id is not None and (isinstance(thread, PoolThread) or thread.name.startswith(_OWN_PREFIX))
     )
 
 

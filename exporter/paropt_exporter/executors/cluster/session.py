@@ -9,7 +9,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from paropt_exporter.errors import describe, to_one_line
@@ -63,6 +63,7 @@ class ClusterSession:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
+        self.loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="paropt-cluster"))  # see list_own_threads
         self.loop.set_exception_handler(_log_unexpected)
         try:
             self.loop.run_forever()

@@ -518,8 +518,10 @@ def _compute_digest(path: bytes, state: Any) -> str | None:
 def _read_interpreter(path: bytes) -> bytes | None:
     """Return the interpreter that a script names, possibly relative to the folder of the process that starts it."""
     try:
+        if os.stat(path).st_mode & _KIND != _FILE:
+            return None  # by /proc/self/fd, it may be a pipe of this process, which would lose what is read here
         with open(os.open(path, _OWN_OPEN_FLAGS), "rb", buffering=0) as file:
-            line = (file.read(_FIRST_LINE_BYTES) or b"").partition(b"\n")[0]  # None: a pipe that is empty
+            line = file.read(_FIRST_LINE_BYTES).partition(b"\n")[0]
     except OSError:
         return None  # the call fails, or this is a program that only the kernel may read
     words = line[2:].split()
