@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -78,3 +79,17 @@ def test_deleted_module_can_no_longer_be_imported(root: Path) -> None:
     modules.forget_changed(str(root))
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module(PACKAGE)
+
+
+class ClaimsToBeModule:
+    """As a library of cffi does, which has no attributes of a module."""
+
+    __slots__ = ()
+    __class__ = ModuleType  # type: ignore[assignment]
+
+
+def test_objects_that_only_claim_to_be_modules_are_left_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run with calls failed once a library had put one into `sys.modules`."""
+    monkeypatch.setitem(sys.modules, "paropt_sample_claims", ClaimsToBeModule())
+    ProjectModules().forget_changed(str(root))
+    assert "paropt_sample_claims" in sys.modules

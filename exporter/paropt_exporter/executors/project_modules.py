@@ -55,7 +55,9 @@ def _iter_files(root: str) -> Iterator[tuple[str, str]]:
     tops = tuple(f"{top}{os.sep}" for top in dict.fromkeys((root, os.path.realpath(root))))
     for name, module in tuple(sys.modules.items()):
         top = name.partition(".")[0]
-        if top in (_OURS, "__main__") or top in sys.stdlib_module_names or not isinstance(module, ModuleType):
+        if top in (_OURS, "__main__") or top in sys.stdlib_module_names:
+            continue
+        if not issubclass(type(module), ModuleType):  # such as a library of cffi, which claims to be a module
             continue
         names = object.__getattribute__(module, "__dict__")  # any other access would load a lazy module
         file = names.get("__file__") or ""
