@@ -111,7 +111,7 @@ def test_config_waits_for_a_history_that_can_be_read(tmp_path: Path) -> None:
     with service(tmp_path, "--every", "200ms") as command, closing(connect(tmp_path)) as history:
         url = projects.url(tmp_path)
         eventually("a run has ended", lambda: runs_of(url, "lint"))
-        insert = "INSERT INTO totals VALUES ('demo', 'x', '', 'x', '', 1)"
+        insert = "INSERT INTO totals VALUES ('demo', 'paropt_runs_total', '', 'x', '', 1)"
         history.execute(insert)
         replace_config(tmp_path, UNIT)
         eventually("it is refused", lambda: seen(url, RELOADS, "failure"))
