@@ -49,10 +49,11 @@ class Lane:
     def __init__(self, source: str = "both") -> None:
         self.clock, self.source, self.recorder = FakeClock(), FakeSource(), Recorder()
         self.control_state = ControlState(Bounds(minimum=1, maximum=16, start=2), ("commands",), source=source)
+        self.pools = [POOL]
         self.controller = BoundsController(
             self.control_state,
             self.source,
-            lane=LaneReadings(pools=lambda: (POOL,), size=lambda: 2, cores=lambda: 2.0),
+            lane=LaneReadings(pools=lambda: self.pools, size=lambda: 2, cores=lambda: 2.0),
             timing=Timing(interval_seconds=15.0, window_seconds=60.0, stable_seconds=60.0),
             emit=self.recorder.observe,
             clock=self.clock,
@@ -89,6 +90,13 @@ def test_source_prometheus_sizes_by_query_results_alone() -> None:
     decision = lane.interval()
     assert lane.control_state.size_bounds.query_size == 8
     assert (decision.action, decision.reason, decision.new_size) == ("up", "demand", 8)
+
+
+def test_pool_that_the_lane_no_longer_has_is_not_read() -> None:
+    lane = Lane("prometheus")
+    lane.pools.append(replace(POOL, name="threads"))  # of the strategy before a reload
+    lane.source.measurement = replace(QUIET, depth=6.0)
+    assert lane.interval().new_size == 8
 
 
 def test_source_prometheus_gives_each_task_its_slots() -> None:

@@ -151,6 +151,17 @@ def test_run_whose_cache_has_a_wrong_setting_is_skipped(tmp_path: Path, monkeypa
         assert command.stop() == 0
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_bounds_of_a_service_follow_its_cores(tmp_path: Path) -> None:
+    projects.write(tmp_path, "name: lint, call: 'os:getpid'", lanes="lanes: {standard: {strategy: process}}")
+    with service(tmp_path, "--every", "200ms") as command:
+        url, labels = projects.url(tmp_path), ("paropt_pool_size_max", "processes")
+        before = seen(url, *labels) or 0
+        os.sched_setaffinity(command.process.pid, {min(os.sched_getaffinity(0))})
+        eventually("the lane has the bounds of one core", lambda: (seen(url, *labels) or before) < before)
+        assert seen(url, RELOADS, "success") == 0
+
+
 def test_sections_that_a_process_keeps_are_named(tmp_path: Path) -> None:
     projects.write(tmp_path, LINT)
     with service(tmp_path, "--every", "200ms") as command:

@@ -204,7 +204,10 @@ class Exporter:
     def _run_again(self, code: int) -> int:
         """Run the lane once more. Return the exit code: that of the last run, `code`, if this one can't begin."""
         try:
-            return self._run_once(self._planner.take())[1]
+            plan = self._planner.take()
+            if plan.workers != self._control_state.config_bounds:  # this process may use other cores than before
+                self._apply_config(self._config_as_read)
+            return self._run_once(plan)[1]
         except ParoptError as error:
             if isinstance(error, NothingFailed | Interrupted):
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from paropt_exporter.aggregation import HistogramTotal
 from paropt_exporter.app.config_file import ConfigFile
@@ -10,6 +11,7 @@ from paropt_exporter.autoscaling.state import ControlState
 from paropt_exporter.engine.observers import Observers
 from paropt_exporter.engine.run import Run
 from paropt_exporter.engine.workers import PoolWorkers
+from paropt_exporter.errors import HistoryError
 from paropt_exporter.exposition.deliveries import Sinks
 from paropt_exporter.exposition.protection import ProtectionSource
 from paropt_exporter.history import History
@@ -78,13 +80,20 @@ class LiveData:
     def collect_series(self, metrics: Metrics) -> Mapping[tuple[str, tuple[str, ...]], float | HistogramTotal]:
         """Return the series of this process for `serve`, which reads totals in the history.
 
-        The CPU time of running tasks is stored there. The totals are read first: a task that ends in between is missing
-        from this report instead of counted twice.
+        The CPU time of running tasks is stored there, if the history can be read.
         """
         run = self.run
         if run is not None:
-            totals = self._history.load_stage_cpu_totals()
-            live = run.snapshot_stages()
-            shown = {stage.stage: totals.get((stage.lane, stage.stage), 0.0) + stage.cpu_seconds for stage in live}
-            self._history.store_shown_cpu(run.run_id, shown)
+            with suppress(HistoryError):
+                self._store_running_cpu(run)
         return metrics.collect_live()
+
+    def _store_running_cpu(self, run: Run) -> None:
+        """Store the CPU totals with running tasks.
+
+        The totals are read first: a task that ends in between is missing from them instead of counted twice.
+        """
+        totals = self._history.load_stage_cpu_totals()
+        live = run.snapshot_stages()
+        shown = {stage.stage: totals.get((stage.lane, stage.stage), 0.0) + stage.cpu_seconds for stage in live}
+        self._history.store_shown_cpu(run.run_id, shown)

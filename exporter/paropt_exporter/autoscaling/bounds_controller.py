@@ -157,9 +157,11 @@ class BoundsController:
         return SizeBounds(floor=decision.floor, ceiling=decision.ceiling, query_size=current.query_size, reason=reason)
 
     def _decide_query_size(self, bounds: SizeBounds) -> SizeBounds:
+        names = self._control_state.pools  # this process may also have pools of an earlier config of the lane
         pools = tuple(
             self._signals.read_pool(pool, partial(self._get_local_rates, pool.name), self._timing.window_seconds)
             for pool in self._lane.pools()
+            if pool.name in names
         )
         observation = QuerySizeObservation(
             now=self._clock.monotonic(),
