@@ -133,12 +133,15 @@ def is_ignored(root: Path, top: Path) -> bool:
 
     Raises OSError or SubprocessError if git fails.
     """
+    return root.absolute() != top and ignores(root, ".")
+
+
+def ignores(root: Path, path: str) -> bool:
+    """Return whether git ignores a path, which need not exist. Raises OSError or SubprocessError if git fails."""
     import subprocess
 
-    if root.absolute() == top:
-        return False
     try:
-        run_git(root, "check-ignore", "--quiet", ".")
+        run_git(root, "check-ignore", "--quiet", "--", path)
     except subprocess.CalledProcessError as error:
         if error.returncode != _NOT_IGNORED:
             raise

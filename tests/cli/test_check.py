@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sqlite3
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -658,6 +659,18 @@ stages:
 """
     code, _, err = _check(tmp_path, config)
     assert (code, err) == (0, "")
+
+
+def test_history_that_git_sees_is_named(tmp_path: Path) -> None:
+    """Each run changes it, so that `cache: true` skips no stage, and `--affected` always runs those."""
+    config = "history: {path: ci/history.db}\nstages: [{name: a, run: 'true'}]\n"
+    assert _check(tmp_path, config)[2] == ""  # no repository
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    warning = "warning: history.path: git does not ignore ci/history.db, which each run changes: add ci/history.db* to "
+    assert _check(tmp_path, config)[2].replace("\n  ", " ").startswith(warning)
+    (tmp_path / ".gitignore").write_text("ci/history.db*\n")
+    assert _check(tmp_path, config)[2] == ""
+    assert _check(tmp_path, config.replace("ci/", "../"))[2] == ""
 
 
 def test_items_that_another_stage_writes_are_named(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def iter_warnings(config: Config, lanes: Mapping[str, Lane], stages: list[Stage]
     yield from _warn_items_written_meanwhile(config, stages)
     yield from _warn_ended_quarantines(stages)
     yield from _warn_missed_reads(config, stages)
+    yield from _warn_seen_history(config)
     if config.feedback.jobserver:
         yield from _warn_own_jobs(stages)
 
@@ -406,6 +407,22 @@ def _warn_items_written_meanwhile(config: Config, stages: list[Stage]) -> Iterat
         if written.may_write(join_pattern(stage.cwd or ".", glob), reader=stage.name):
             what = f"another stage may write {glob}, but items are found before the run: list them by name"
             yield f"stage {stage.name!r}: items: {what}, or run one command for all"
+
+
+def _warn_seen_history(config: Config) -> Iterator[str]:
+    """Yield a warning if git sees the history, which each run changes. `.paropt` is ignored."""
+    import subprocess
+
+    from paropt_exporter.config.values import History
+    from paropt_exporter.git import ignores
+
+    path = os.path.relpath(config.history_path, config.root)
+    if path == History().path or path.startswith("../"):
+        return
+    with suppress(OSError, subprocess.SubprocessError):  # there is no git, or no repository
+        if not ignores(config.root, path):
+            what = f"git does not ignore {path}, which each run changes: add {path}* to .gitignore"
+            yield f"history.path: {what}"
 
 
 def _warn_missed_reads(config: Config, stages: list[Stage]) -> Iterator[str]:
