@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from paropt_exporter.plan.stage_environment import build_command_environment, select_keyed_variables
 from support.cached_project import CachedProject
@@ -18,6 +19,22 @@ def project(tmp_path: Path) -> CachedProject:
 def test_variable_that_no_stage_asks_for_is_hidden(project: CachedProject) -> None:
     seen = build_command_environment(project.build_stage("lint"), {"PATH": "/bin", "LANG": "C", "SESSION": "7"})
     assert seen == {"PATH": "/bin", "LANG": "C", "TERM": "dumb"}
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_virtual_environment_that_a_needed_stage_has_made_is_used(project: CachedProject, *, cached: bool) -> None:
+    """In a fresh checkout, programs of `.venv` were not found, although a needed stage had just installed them."""
+    environ = {"PATH": "/bin", "HOME": "/home/user"}
+    tests = project.build_stage("tests", needs=("install",), cached=cached)
+    alone, own_path = project.build_stage("alone", cached=cached), replace(tests, env={"PATH": "/opt"})
+    keyed = select_keyed_variables(tests, environ)
+    assert build_command_environment(tests, environ)["PATH"] == "/bin"
+    (project.root / ".venv/bin").mkdir(parents=True)
+    made = build_command_environment(tests, environ)
+    assert (made["PATH"], made["VIRTUAL_ENV"]) == (f"{project.root}/.venv/bin:/bin", f"{project.root}/.venv")
+    assert build_command_environment(alone, environ)["PATH"] == "/bin"
+    assert build_command_environment(own_path, environ)["PATH"] == "/opt"
+    assert select_keyed_variables(tests, environ) == keyed
 
 
 def test_pattern_of_variables_takes_no_name_that_is_too_short(project: CachedProject) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from paropt_exporter.config.locate import walk_up
@@ -21,13 +22,22 @@ def find_virtual_environment(folder: Path, environ: Mapping[str, str]) -> Path |
     active = environ.get(VARIABLE)
     if active and os.path.isdir(f"{active}/bin"):  # noqa: PTH112
         return Path(active)
-    places = walk_up(folder, os.fspath(find_home(environ)))
-    return next(filter(None, map(find_virtual_environment_in, places)), None)
+    places = _list_places(os.path.abspath(folder), os.fspath(find_home(environ)))  # noqa: PTH100 -- as below
+    return next(filter(None, map(_find_in, places)), None)
+
+
+@lru_cache(maxsize=1 << 8)
+def _list_places(folder: str, home: str) -> tuple[str, ...]:
+    """Return the folders to look in. Stages look again when they start, and walking up takes ten times as long."""
+    return tuple(os.path.abspath(place) for place in walk_up(Path(folder), home))  # noqa: PTH100 -- as below
 
 
 def find_virtual_environment_in(folder: Path) -> Path | None:
     """Return the virtual environment directly in a folder."""
-    place = os.path.abspath(folder)  # noqa: PTH100 -- ".." after a link means the folder above the link
+    return _find_in(os.path.abspath(folder))  # noqa: PTH100 -- ".." after a link means the folder above the link
+
+
+def _find_in(place: str) -> Path | None:
     name = next((name for name in _FOLDERS if os.path.isdir(f"{place}/{name}/bin")), None)  # noqa: PTH112
     return None if name is None else Path(place, name)
 

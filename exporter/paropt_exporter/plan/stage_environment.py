@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
+from paropt_exporter.config.virtual_environment import build_environment
 from paropt_exporter.lazy_patterns import compile_later
 from paropt_exporter.plan.structure import PlannedStage
 
@@ -40,11 +41,19 @@ _ADDED = frozenset({"PATH", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "CARGO_MAKEFLA
 
 
 def build_command_environment(stage: PlannedStage, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the whole environment of a stage's commands."""
+    """Return the whole environment of a stage's commands, at the moment when they may start."""
+    own = {**_find_new_environment(stage, environ), **stage.env}
     if not stage.cached:
-        return {**environ, **stage.env}
+        return {**environ, **own}
     kept = {name: value for name, value in environ.items() if _is_passed(name, stage.pass_env)}
-    return {**_FIXED, **kept, **stage.env}
+    return {**_FIXED, **kept, **own}
+
+
+def _find_new_environment(stage: PlannedStage, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the variables of a virtual environment that was not there before the run: a needed stage has made it."""
+    if not stage.needs or "PATH" in stage.env:
+        return {}
+    return build_environment(stage.cwd, environ)
 
 
 @lru_cache(maxsize=1 << 12)  # a lane of 1,000 stages asks 70,000 times about a few dozen variables
