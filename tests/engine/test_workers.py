@@ -73,7 +73,7 @@ def test_start_of_a_call_reads_no_file_about_the_threads(workers: PoolWorkers, m
 
 
 @pytest.mark.parametrize("strategy", [Strategy.THREAD, Strategy.PROCESS])
-def test_next_run_calls_changed_code(tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_call_runs_changed_code(tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `--watch` and `--every`, calls went on with the code of the first run: they passed, whatever had changed."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     module = "paropt_sample_changed"

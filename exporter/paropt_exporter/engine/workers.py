@@ -29,7 +29,6 @@ from paropt_exporter.executors.commands.command_pool import CommandPool
 from paropt_exporter.executors.commands.output import RAW_BYTES, Capture, OutputFile, OutputSink
 from paropt_exporter.executors.commands.supervisor_client import SUPERVISOR
 from paropt_exporter.executors.future import TaskFuture
-from paropt_exporter.executors.project_modules import ProjectModules
 from paropt_exporter.executors.worker.orphans import Orphans
 from paropt_exporter.plan import (
     CALL_POOLS,
@@ -159,7 +158,6 @@ class PoolWorkers:
         self._orphans = Orphans()
         self._memory = memory
         self._routing: CallRouting | None = None  # None before the first plan with calls
-        self._modules = ProjectModules()
         self._temporary: TemporaryFolder | None = None
         self._temporary_numbers = itertools.count(1)
 
@@ -170,7 +168,6 @@ class PoolWorkers:
         if not CALL_POOLS.isdisjoint(run.sizes.pools):
             self._start_supervisor()
             self._load_routing()
-            self._modules.forget_changed(str(plan.root))
         if self._routing is not None:
             self._routing.prepare(plan)
         needed = [name for name in run.sizes.pools if name in self._pools or not run.sizes.is_optional(name)]

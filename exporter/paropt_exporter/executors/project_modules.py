@@ -18,7 +18,7 @@ _OURS = __name__.partition(".")[0]
 class ProjectModules:
     """The modules of one project that this process has imported, with the states of their files at the last look.
 
-    Not thread-safe. No call may be about to import a module meanwhile.
+    Not thread-safe. No call may run meanwhile: it may import a module.
     """
 
     def __init__(self) -> None:

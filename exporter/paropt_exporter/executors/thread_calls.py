@@ -12,6 +12,7 @@ from paropt_exporter import descriptors
 from paropt_exporter.errors import TaskStopped, join_names
 from paropt_exporter.executors import child_processes, procfs
 from paropt_exporter.executors.future import TaskFuture
+from paropt_exporter.executors.project_modules import ProjectModules
 from paropt_exporter.executors.thread_group import list_pool_threads
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class ThreadCall:
 
     def run(self, root: str, target: str, arguments: tuple[str, ...], output_path: str | None = None) -> CallOutcome:
         """Run the call in the calling thread."""
-        self._calls.add(self)
+        self._calls.add(self, root)
         try:
             self._claim_thread()
             from paropt_exporter.executors.calls import run_call  # here: if it is loaded, user code may have run
@@ -131,13 +132,14 @@ class ThreadCalls:
     """
 
     def __init__(self, list_exempt: Callable[[], set[int]]) -> None:
-        self._lock = threading.Condition()  # guards: _running, _stopping, _watcher
+        self._lock = threading.Condition()  # guards: _running, _stopping, _watcher, _modules
         self._running: set[ThreadCall] = set()
         self._stopping: set[ThreadCall] = set()
         self._watcher: threading.Thread | None = None
         self._list_exempt_pids = list_exempt
         self._before: set[int] = set()
         self._prepared = False
+        self._modules = ProjectModules()
 
     def prepare(self) -> None:
         """Become the parent of orphaned processes of calls, and note the children that belong to no call."""
@@ -148,8 +150,11 @@ class ThreadCalls:
             self._before = procfs.list_children("self")
         self._prepared = True
 
-    def add(self, call: ThreadCall) -> None:
+    def add(self, call: ThreadCall, root: str) -> None:
+        """Add a call that begins. If it is the only one, it imports changed modules below `root` again."""
         with self._lock:
+            if not self._running:
+                self._modules.forget_changed(root)
             self._running.add(call)
 
     def remove(self, call: ThreadCall) -> None:
