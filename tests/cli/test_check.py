@@ -661,6 +661,21 @@ stages:
     assert (code, err) == (0, "")
 
 
+def test_folder_and_program_that_another_stage_makes_are_no_faults(tmp_path: Path) -> None:
+    """In a fresh checkout, `check` refused lanes that ran."""
+    (tmp_path / "a.c").touch()
+    config = """
+stages:
+  - {name: build, run: "true", inputs: [a.c], outputs: [build]}
+  - {name: use, run: bin/app --test, cwd: build, needs: [build]}
+  - {name: run, run: build/bin/app, needs: [build]}
+"""
+    assert _check(tmp_path, config)[0] == 0
+    code, _, err = _check(tmp_path, config.replace("[build]}", "[dist]}", 1))
+    assert code == 2
+    assert "cwd: there is no folder build" in err and "there is no program 'build/bin/app'" in err
+
+
 def test_history_that_git_sees_is_named(tmp_path: Path) -> None:
     """Each run changes it, so that `cache: true` skips no stage, and `--affected` always runs those."""
     config = "history: {path: ci/history.db}\nstages: [{name: a, run: 'true'}]\n"

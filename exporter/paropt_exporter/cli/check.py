@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -23,6 +24,7 @@ from paropt_exporter.plan import describe_missing_stages, require_lane
 
 if TYPE_CHECKING:
     from paropt_exporter.config import Config, Stage
+    from paropt_exporter.plan.shared_outputs import OutputIndex
 
 _INDENT = 2  # of a wrapped line's rest
 
@@ -63,8 +65,9 @@ def _read_config(path: Path | None, root: Path) -> tuple[Config | None, list[str
 
 def _find_missing(config: Config, stages: list[Stage]) -> Iterator[str]:
     """Yield a fault, with its place, for everything that the config needs but this machine lacks."""
+    made = _MadeFiles(config)
     for stage in stages:
-        yield from (f"{_get_place(config, stage)}: {fault}" for fault in _check_stage(config, stage))
+        yield from (f"{_get_place(config, stage)}: {fault}" for fault in _check_stage(config, stage, made))
     yield from (f"{config.path}: {fault}" for fault in _check_jobserver(config))
     yield from (f"{config.path or config.root}: {fault}" for fault in _check_history(config))
     yield from _check_web_config(config)
@@ -129,13 +132,14 @@ def _print_wrapped(lines: Iterable[str], stream: TextIO) -> None:
     stream.writelines(f"{part}\n" for line in lines for part in wrap_for_terminal(line, columns, _INDENT))
 
 
-def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
+def _check_stage(config: Config, stage: Stage, made: _MadeFiles) -> Iterator[str]:
     """Yield the reasons why a stage could not start here."""
     if stage.call is not None:
         yield from check_call(stage.call, config.root)
     folder = config.get_folder(stage)
     if not files.is_folder(folder):
-        yield f"cwd: there is no folder {stage.cwd}: create it, or correct the path"
+        if not made.may_have(stage, "**"):
+            yield f"cwd: there is no folder {stage.cwd}: create it, or correct the path"
         return
     if stage.file is not None and files.is_folder(config.root / stage.file):
         yield f"file: {stage.file} is a folder: name a file in it"
@@ -145,7 +149,28 @@ def _check_stage(config: Config, stage: Stage) -> Iterator[str]:
     env = {**os.environ, **build_environment(folder, os.environ), **stage.env}
     path = env.get("PATH", os.defpath)
     for program in dict.fromkeys(_iter_programs(stage)):
-        yield from _check_program(program, folder, path)
+        if "/" not in program or files.exists(folder / program) or not made.may_have(stage, program):
+            yield from _check_program(program, folder, path)
+
+
+class _MadeFiles:
+    """The files that stages write, which a fresh checkout lacks."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def may_have(self, stage: Stage, name: str) -> bool:
+        """Return whether another stage may write a file in a stage's folder."""
+        from paropt_exporter.input_files import join_pattern
+
+        return self._written.may_write(join_pattern(stage.cwd or ".", name), reader=stage.name)
+
+    @cached_property
+    def _written(self) -> OutputIndex:
+        from paropt_exporter.plan.shared_outputs import OutputIndex
+        from paropt_exporter.plan.stage_patterns import list_output_patterns
+
+        return OutputIndex({stage.name: list_output_patterns(stage) for stage in self._config.stages})
 
 
 def _check_glob(stage: Stage, folder: Path) -> Iterator[str]:
