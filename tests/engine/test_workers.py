@@ -89,6 +89,7 @@ def test_start_of_a_call_reads_no_file_about_the_threads(workers: PoolWorkers, m
 @pytest.mark.parametrize("strategy", [Strategy.THREAD, Strategy.PROCESS])
 def test_next_call_runs_changed_code(tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `--watch` and `--every`, calls went on with the code of the first run: they passed, whatever had changed."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     module = "paropt_sample_changed"
     stage = stage_of("call", THREADS if strategy is Strategy.THREAD else PROCESSES, Call(target=f"{module}:show"))
@@ -137,6 +138,24 @@ def test_whole_output_of_a_call_is_kept_after_temporary_files_were_removed(
             assert eventually(partial(logs.has_kept, 300_001 * count))
             for folder in tmp_path.glob(f"{pytest_support.FOLDER_PREFIX}*"):
                 shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.THREAD, Strategy.PROCESS])
+def test_each_call_starts_in_the_folder_of_the_config(
+    tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --config.file it started in the user's folder, on a Dask worker in that of the worker."""
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    module = "paropt_sample_moving"
+    (tmp_path / f"{module}.py").write_text("import os\ndef show(): print(os.getcwd()); os.chdir('/')")
+    stage = stage_of("call", THREADS if strategy is Strategy.THREAD else PROCESSES, Call(target=f"{module}:show"))
+    with closing(PoolWorkers()) as workers:
+        workers.prepare(plan(stage, workers=1, strategy=strategy, root=tmp_path), 1)
+        for _ in range(2):
+            outcome = workers.start(stage, stage.tasks[0], "call").future.result(HANG_SECONDS)
+            assert outcome.output == f"{tmp_path}\n"
+    sys.modules.pop(module, None)
 
 
 @pytest.fixture

@@ -11,8 +11,12 @@ from types import ModuleType
 
 import pytest
 
+from paropt_exporter.errors import CallNotFound
+from paropt_exporter.executors import ProcessPool
+from paropt_exporter.executors.calls import CallOutcome, run_call_in_process
 from paropt_exporter.executors.project_modules import ProjectModules
 
+HANG_SECONDS = 30.0
 PACKAGE, FOLDER = "paropt_sample_shop", "paropt_sample_folder"  # the second one without __init__.py
 
 
@@ -93,3 +97,21 @@ def test_objects_that_only_claim_to_be_modules_are_left_alone(root: Path, monkey
     monkeypatch.setitem(sys.modules, "paropt_sample_claims", ClaimsToBeModule())
     ProjectModules().forget_changed(str(root))
     assert "paropt_sample_claims" in sys.modules
+
+
+def test_projects_with_equal_names_of_modules_run_their_own_code(tmp_path: Path) -> None:
+    """A worker of a cluster keeps its processes: the second project ran the code of the first one."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "paropt_sample_checks.py").write_text(f"def show(): print({name!r})")
+    (tmp_path / "a/paropt_sample_helper.py").write_text("def show(): pass")
+    with ProcessPool(1) as pool:
+
+        def call(name: str, target: str) -> CallOutcome:
+            return pool.submit(run_call_in_process, str(tmp_path / name), target, ()).result(HANG_SECONDS)
+
+        outputs = [call(name, "paropt_sample_checks:show").output for name in "aba"]
+        call("a", "paropt_sample_helper:show")
+        with pytest.raises(CallNotFound):
+            call("b", "paropt_sample_helper:show")
+    assert outputs == ["a\n", "b\n", "a\n"]

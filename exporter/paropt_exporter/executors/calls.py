@@ -49,13 +49,28 @@ def run_call_in_process(
     """Run a call as the only task of a worker process: all children of the process are the call's, and end with it."""
     _modules.forget_changed(root)
     termination = child_processes.Termination(child_processes.list_own_children)
-    return run_call(
-        root,
-        target,
-        arguments,
-        end_leftovers=lambda: child_processes.end_leftovers(termination),
-        output_path=output_path,
-    )
+    with _in_folder(root):
+        return run_call(
+            root,
+            target,
+            arguments,
+            end_leftovers=lambda: child_processes.end_leftovers(termination),
+            output_path=output_path,
+        )
+
+
+@contextlib.contextmanager
+def _in_folder(folder: str) -> Iterator[None]:
+    """Make a folder the current one. A worker of a cluster, and the task before, may have another one."""
+    before = ""
+    with contextlib.suppress(OSError):  # one of them has been deleted
+        before = os.getcwd()  # noqa: PTH109 -- a text
+        os.chdir(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.chdir(before)
 
 
 def run_call(

@@ -16,12 +16,13 @@ _OURS = __name__.partition(".")[0]
 
 
 class ProjectModules:
-    """The modules of one project that this process has imported, with the states of their files at the last look.
+    """The modules of a project that this process has imported, with the states of their files at the last look.
 
     Not thread-safe. No call may run meanwhile: it may import a module.
     """
 
     def __init__(self) -> None:
+        self._root = ""
         self._files: dict[str, str] = {}  # by the names of modules; "": a namespace package
         self._states: dict[str, _State] = {}
         self._count = 0  # of all modules of the process
@@ -30,18 +31,32 @@ class ProjectModules:
     def forget_changed(self, root: str) -> None:
         """Remove all modules of the project in `root` from `sys.modules` if the file of one has changed.
 
-        All of them, since modules keep the names that they have imported from others. Extension modules stay.
+        All of them, since modules keep the names that they have imported from others. Extension modules stay. Those of
+        the project before it are removed too: a worker of a cluster serves several, which may have equal names.
         """
+        if root != self._root:
+            self._leave_project()
+            self._root = root
         before_ns, self._looked_ns = self._looked_ns, time.time_ns() - _TICK_NS
         if self._count != len(sys.modules):
-            self._files = dict(_iter_files(os.path.abspath(root)))  # noqa: PTH100 -- keeps links
+            self._files = dict(_iter_files(root))
         states = {name: _read_state(path) for name, path in self._files.items() if path}
         if any(self._has_changed(name, state, before_ns) for name, state in states.items()):
-            for name in self._files:
-                sys.modules.pop(name, None)
-            importlib.invalidate_caches()
-            self._files, states = {}, {}
+            self._forget()
+            states = {}
         self._states, self._count = states, len(sys.modules)
+
+    def _leave_project(self) -> None:
+        if self._root:
+            self._files = dict(_iter_files(self._root))
+            self._forget()
+            sys.path[:] = [entry for entry in sys.path if entry != self._root]
+
+    def _forget(self) -> None:
+        for name in self._files:
+            sys.modules.pop(name, None)
+        self._files = {}
+        importlib.invalidate_caches()
 
     def _has_changed(self, name: str, state: _State, before_ns: int) -> bool:
         """Return whether a file differs from the last look or, if its module is new, has changed since then."""
@@ -52,7 +67,8 @@ class ProjectModules:
 
 def _iter_files(root: str) -> Iterator[tuple[str, str]]:
     """Yield the modules below a folder with their files, "" for a namespace package."""
-    tops = tuple(f"{top}{os.sep}" for top in dict.fromkeys((root, os.path.realpath(root))))
+    folders = os.path.abspath(root), os.path.realpath(root)  # noqa: PTH100 -- keeps links
+    tops = tuple(f"{folder}{os.sep}" for folder in folders)
     for name, module in tuple(sys.modules.items()):
         top = name.partition(".")[0]
         if top in (_OURS, "__main__") or top in sys.stdlib_module_names:

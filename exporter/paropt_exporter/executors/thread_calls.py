@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -132,7 +134,7 @@ class ThreadCalls:
     """
 
     def __init__(self, list_exempt: Callable[[], set[int]]) -> None:
-        self._lock = threading.Condition()  # guards: _running, _stopping, _watcher, _modules
+        self._lock = threading.Condition()  # guards: _running, _stopping, _watcher, _modules, _folder_before
         self._running: set[ThreadCall] = set()
         self._stopping: set[ThreadCall] = set()
         self._watcher: threading.Thread | None = None
@@ -140,6 +142,7 @@ class ThreadCalls:
         self._before: set[int] = set()
         self._prepared = False
         self._modules = ProjectModules()
+        self._folder_before = ""
 
     def prepare(self) -> None:
         """Become the parent of orphaned processes of calls, and note the children that belong to no call."""
@@ -151,15 +154,27 @@ class ThreadCalls:
         self._prepared = True
 
     def add(self, call: ThreadCall, root: str) -> None:
-        """Add a call that begins. If it is the only one, it imports changed modules below `root` again."""
+        """Add a call that begins. The only one starts in `root`, and imports changed modules there again."""
         with self._lock:
             if not self._running:
                 self._modules.forget_changed(root)
+                self._enter(root)
             self._running.add(call)
 
     def remove(self, call: ThreadCall) -> None:
         with self._lock:
             self._running.discard(call)
+            if not self._running:
+                self._leave()
+
+    def _enter(self, folder: str) -> None:
+        with suppress(OSError):  # one of them has been deleted
+            self._folder_before = os.getcwd()  # noqa: PTH109 -- a text
+            os.chdir(folder)
+
+    def _leave(self) -> None:
+        with suppress(OSError):
+            os.chdir(self._folder_before)
 
     @property
     def has_running(self) -> bool:
