@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -70,41 +69,6 @@ def test_start_of_a_call_reads_no_file_about_the_threads(workers: PoolWorkers, m
     monkeypatch.setattr(procfs, "_read", note_reader)
     run(workers, WAITS)
     assert threading.get_ident() not in readers
-
-
-@pytest.mark.parametrize("strategy", [Strategy.THREAD, Strategy.PROCESS])
-def test_next_call_runs_changed_code(tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `--watch` and `--every`, calls went on with the code of the first run: they passed, whatever had changed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    module = "paropt_sample_changed"
-    stage = stage_of("call", THREADS if strategy is Strategy.THREAD else PROCESSES, Call(target=f"{module}:show"))
-    outputs: list[str] = []
-    with closing(PoolWorkers()) as workers:
-        for text in ("old", "newer"):
-            (tmp_path / f"{module}.py").write_text(f"def show(): print({text!r})")
-            workers.prepare(plan(stage, workers=1, strategy=strategy, root=tmp_path), 1)
-            outputs.append(workers.start(stage, stage.tasks[0], "call").future.result(HANG_SECONDS).output)
-    sys.modules.pop(module, None)
-    assert outputs == ["old\n", "newer\n"]
-
-
-@pytest.mark.parametrize("strategy", [Strategy.THREAD, Strategy.PROCESS])
-def test_each_call_starts_in_the_folder_of_the_config(
-    tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With --config.file it started in the user's folder, on a Dask worker in that of the worker."""
-    monkeypatch.chdir("/")
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    module = "paropt_sample_moving"
-    (tmp_path / f"{module}.py").write_text("import os\ndef show(): print(os.getcwd()); os.chdir('/')")
-    stage = stage_of("call", THREADS if strategy is Strategy.THREAD else PROCESSES, Call(target=f"{module}:show"))
-    with closing(PoolWorkers()) as workers:
-        workers.prepare(plan(stage, workers=1, strategy=strategy, root=tmp_path), 1)
-        for _ in range(2):
-            outcome = workers.start(stage, stage.tasks[0], "call").future.result(HANG_SECONDS)
-            assert outcome.output == f"{tmp_path}\n"
-    sys.modules.pop(module, None)
 
 
 @pytest.fixture
@@ -278,21 +242,12 @@ def open_workers(cluster: ClusterWithoutTests) -> PoolWorkers:
     return PoolWorkers(open_cluster=lambda _: cast("RemotePool", cluster))
 
 
-@pytest.mark.parametrize(
-    ("scope", "is_split", "result"),
-    [
-        (Scope.ALL, False, Result.FAILURE),
-        (Scope.ITEMS, False, Result.SUCCESS),
-        (Scope.ARGUMENTS, False, Result.FAILURE),
-        (Scope.ARGUMENTS, True, Result.SUCCESS),  # other shards have the tests of `-- -k login`
-    ],
-)
-def test_remote_batch_without_tests_fails_only_a_whole_stage(scope: Scope, is_split: bool, result: Result) -> None:
+@pytest.mark.parametrize(("scope", "result"), [(Scope.ALL, Result.FAILURE), (Scope.ITEMS, Result.SUCCESS)])
+def test_remote_batch_without_tests_fails_only_a_whole_stage(scope: Scope, result: Result) -> None:
     task = PlannedTask(index=0, item=None, work=Commands(steps=(("pytest", "a.py"),)), items=("a.py",))
     stage = PlannedStage(
-        number=2, name="tests", tasks=(task,), pool=DASK, remote=RemoteTaskOptions(), junit=True, scope=scope,
-        is_split=is_split,
-    )  # fmt: skip
+        number=2, name="tests", tasks=(task,), pool=DASK, remote=RemoteTaskOptions(), junit=True, scope=scope
+    )
     with (
         ClusterWithoutTests(1, name=DASK) as cluster,
         closing(open_workers(cluster)) as workers,
@@ -312,3 +267,17 @@ def test_zombies_that_came_to_this_process_are_reaped_between_runs(monkeypatch: 
         workers.release_workers(1)
         workers.release_workers(1)
     assert not Path(f"/proc/{child}").exists()
+
+
+@pytest.mark.parametrize(("is_split", "result"), [(False, Result.FAILURE), (True, Result.SUCCESS)])
+def test_remote_batch_of_a_shard_may_have_no_tests_for_the_arguments(*, is_split: bool, result: Result) -> None:
+    task = PlannedTask(index=0, item=None, work=Commands(steps=(("pytest", "a.py"),)), items=("a.py",))
+    stage = stage_of("tests", DASK, task.work)
+    stage = replace(
+        stage, tasks=(task,), remote=RemoteTaskOptions(), junit=True, scope=Scope.ARGUMENTS, is_split=is_split
+    )
+    with ClusterWithoutTests(1, name=DASK) as cluster, closing(open_workers(cluster)) as workers:
+        workers.prepare(plan(stage, workers=1, strategy=Strategy.DASK), 1)
+        attempt = workers.start(stage, task, "tests")
+        attempt.future.result(HANG_SECONDS)
+        assert attempt.outcome().result is result
