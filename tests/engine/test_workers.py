@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -86,23 +85,6 @@ def test_start_of_a_call_reads_no_file_about_the_threads(workers: PoolWorkers, m
     assert threading.get_ident() not in readers
 
 
-@pytest.mark.parametrize("strategy", [Strategy.THREAD, Strategy.PROCESS])
-def test_next_call_runs_changed_code(tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `--watch` and `--every`, calls went on with the code of the first run: they passed, whatever had changed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    module = "paropt_sample_changed"
-    stage = stage_of("call", THREADS if strategy is Strategy.THREAD else PROCESSES, Call(target=f"{module}:show"))
-    outputs: list[str] = []
-    with closing(PoolWorkers()) as workers:
-        for text in ("old", "newer"):
-            (tmp_path / f"{module}.py").write_text(f"def show(): print({text!r})")
-            workers.prepare(plan(stage, workers=1, strategy=strategy, root=tmp_path), 1)
-            outputs.append(workers.start(stage, stage.tasks[0], "call").future.result(HANG_SECONDS).output)
-    sys.modules.pop(module, None)
-    assert outputs == ["old\n", "newer\n"]
-
-
 class KeptOutput:
     """Logs that keep the output of each attempt."""
 
@@ -138,24 +120,6 @@ def test_whole_output_of_a_call_is_kept_after_temporary_files_were_removed(
             assert eventually(partial(logs.has_kept, 300_001 * count))
             for folder in tmp_path.glob(f"{pytest_support.FOLDER_PREFIX}*"):
                 shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize("strategy", [Strategy.THREAD, Strategy.PROCESS])
-def test_each_call_starts_in_the_folder_of_the_config(
-    tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With --config.file it started in the user's folder, on a Dask worker in that of the worker."""
-    monkeypatch.chdir("/")
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    module = "paropt_sample_moving"
-    (tmp_path / f"{module}.py").write_text("import os\ndef show(): print(os.getcwd()); os.chdir('/')")
-    stage = stage_of("call", THREADS if strategy is Strategy.THREAD else PROCESSES, Call(target=f"{module}:show"))
-    with closing(PoolWorkers()) as workers:
-        workers.prepare(plan(stage, workers=1, strategy=strategy, root=tmp_path), 1)
-        for _ in range(2):
-            outcome = workers.start(stage, stage.tasks[0], "call").future.result(HANG_SECONDS)
-            assert outcome.output == f"{tmp_path}\n"
-    sys.modules.pop(module, None)
 
 
 @pytest.fixture
@@ -394,3 +358,17 @@ def test_zombies_that_came_to_this_process_are_reaped_between_runs(monkeypatch: 
         workers.release_workers(1)
         workers.release_workers(1)
     assert not Path(f"/proc/{child}").exists()
+
+
+@pytest.mark.parametrize(("is_split", "result"), [(False, Result.FAILURE), (True, Result.SUCCESS)])
+def test_remote_batch_of_a_shard_may_have_no_tests_for_the_arguments(*, is_split: bool, result: Result) -> None:
+    task = PlannedTask(index=0, item=None, work=Commands(steps=(("pytest", "a.py"),)), items=("a.py",))
+    stage = stage_of("tests", DASK, task.work)
+    stage = replace(
+        stage, tasks=(task,), remote=RemoteTaskOptions(), junit=True, scope=Scope.ARGUMENTS, is_split=is_split
+    )
+    with ClusterWithoutTests(1, name=DASK) as cluster, closing(open_workers(cluster)) as workers:
+        workers.prepare(plan(stage, workers=1, strategy=Strategy.DASK), 1)
+        attempt = workers.start(stage, task, "tests")
+        attempt.future.result(HANG_SECONDS)
+        assert attempt.outcome().result is result
