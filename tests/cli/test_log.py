@@ -130,6 +130,14 @@ def test_name_of_a_stage_may_have_brackets(tmp_path: Path, *, follow: bool) -> N
     assert printed(made.folder, "unit[py311]", failed=True)[1].endswith(": nothing failed\n")
 
 
+def test_follow_prints_a_stage_with_a_number_in_brackets(tmp_path: Path) -> None:
+    made = Kept(tmp_path / "logs")
+    made.begin()
+    made.attempt("unit[3]", b"stage\n", stage="unit[3]")
+    made.end()
+    assert printed(made.folder, "unit[3]", follow=True)[0] == "unit[3] | stage\n"
+
+
 @pytest.mark.parametrize("item", ["0", "tests/test_a.py", "test_a"])
 def test_item_is_named_by_its_number_its_name_or_a_part_of_it(kept: Kept, item: str) -> None:
     assert printed(kept.folder, f"unit[{item}]")[0] == "passes\n"

@@ -432,21 +432,6 @@ def test_repeated_numbers_and_names_refer_to_the_first_stage(tmp_path: Path) -> 
     ]
 
 
-def test_name_of_another_stages_task_is_a_fault(tmp_path: Path) -> None:
-    """Two running tasks of one name ended the exporter with an internal error."""
-    stages = (
-        "stages:\n"
-        "- {number: 1, name: 'a[1]', run: x}\n"
-        "- {number: 2, name: 'b[1]', run: x}\n"
-        "- {number: 3, name: 'a[x]', run: x}\n"
-        "- {number: 4, name: a, run: 'x {item}', items: {list: [p, q]}}\n"
-        "- {number: 5, name: b, run: x}\n"
-    )
-    assert configs.faults(tmp_path, stages) == [
-        "paropt.yml:2:21: stages[0].name: 'a[1]' is a task of stage 'a', which has items: choose another name"
-    ]
-
-
 def test_every_cycle_of_needs_is_reported_once(tmp_path: Path) -> None:
     needs = {"a": "b", "b": "a", "c": "d", "d": "e", "e": "c", "f": "e"}
     lines = [

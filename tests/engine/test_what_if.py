@@ -264,6 +264,13 @@ def test_need_without_tasks_passes_its_own_needs_on() -> None:
     assert run_to_end(scheduler, 2) == [["a[0]"], ["c[0]"]]
 
 
+def test_stages_without_tasks_end_at_once() -> None:
+    stages = [stage("a"), stage("b", needs=("a",)), stage("c", needs=("b",)), stage("d", needs=("c",))]
+    assert run_to_end(ListScheduler(stages, {"b": (1,)}, Resources(GIB)), 2) == [["b[0]"]]
+    assert run_to_end(ListScheduler(stages, {"a": (1,), "d": (1,)}, Resources(GIB)), 2) == [["a[0]"], ["d[0]"]]
+    assert ListScheduler(stages, {}, Resources(GIB)).has_ended
+
+
 def test_limit_leaves_slots_to_the_other_stages() -> None:
     scheduler = build_scheduler(stage("a"), stage("b"), tasks=2)
     assert labels(scheduler.start_tasks(3, {"a": 1})) == ["a[0]", "b[0]", "b[1]"]

@@ -18,7 +18,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from paropt_exporter.app.input_changes import InputChanges
-from paropt_exporter.config.needs import find_needs_among, find_reachable
+from paropt_exporter.config.needs import find_reachable, map_needs_among
 from paropt_exporter.errors import format_count, join_names
 from paropt_exporter.events import Result, RunRecord, StageRecord
 from paropt_exporter.git import find_git_folder, find_top_folder
@@ -88,10 +88,10 @@ class LaneWatch:
         """Continue with the stages of a changed config, and run all of them."""
         stages, _ = choose_stages(config, self._lane, self._selection)
         inputs = InputChanges(config, stages, self._own_files)
-        every, names = {stage.name: stage.needs for stage in config.stages}, frozenset(stage.name for stage in stages)
+        names, every = [stage.name for stage in stages], {stage.name: stage.needs for stage in config.stages}
         with self._lock:
             self._config = config
-            self._needs = {stage.name: find_needs_among(names, stage.name, every) for stage in stages}
+            self._needs = map_needs_among(dict.fromkeys(names), every)
             self._inputs, self._planned_paths = inputs, inputs.list_paths()
             self._git_lock.find(config.root)
             self._states = {name: state for name, state in self._states.items() if name in self._names}

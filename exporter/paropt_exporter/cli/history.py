@@ -24,7 +24,7 @@ from paropt_exporter.cli.formatting import (
     wrap_for_terminal,
 )
 from paropt_exporter.cli.streams import find_columns_of_terminal
-from paropt_exporter.config.needs import find_needs_among
+from paropt_exporter.config.needs import map_needs_among
 from paropt_exporter.errors import (
     EXIT_FAILED,
     EXIT_INTERNAL,
@@ -410,7 +410,7 @@ def _plan_stages(summary: RunSummary, config: Config) -> Sequence[PlannedStage]:
     """Return the run's stages in the engine's order, with the current config's needs and limits."""
     ran = {stage.stage: stage for stage in summary.stages}
     configured = {stage.name: stage for stage in config.stages}
-    needs = {stage.name: stage.needs for stage in config.stages}
+    needs = map_needs_among(ran, {stage.name: stage.needs for stage in config.stages})
     planned = []
     for name, stage in ran.items():
         known = configured.get(name)
@@ -421,7 +421,7 @@ def _plan_stages(summary: RunSummary, config: Config) -> Sequence[PlannedStage]:
                 tasks=(),
                 pool=stage.pool,
                 expected_seconds=stage.duration_seconds,
-                needs=find_needs_among(ran, name, needs),
+                needs=needs[name],
                 locks=frozenset(known.locks) if known else frozenset(),
                 exclusive=known.exclusive if known else False,
                 memory_bytes=(known.memory or 0) if known else 0,

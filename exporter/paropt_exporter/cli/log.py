@@ -60,7 +60,7 @@ class _Filter(Struct, frozen=True):
     def matches_while_running(self, attempt: LoggedAttempt) -> bool:
         """Return whether it is selected, as far as this is known before all items have begun: a number is no part."""
         is_meant = not self.item.isdecimal() or self.item in (str(attempt.task), attempt.item)
-        return self.matches(attempt) and is_meant
+        return self.matches(attempt) and (is_meant or attempt.stage == self.word)
 
     def _matches_item(self, attempt: LoggedAttempt) -> bool:
         return self.item in ("", str(attempt.task)) or (attempt.item is not None and self.item in attempt.item)

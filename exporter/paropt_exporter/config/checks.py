@@ -43,7 +43,6 @@ def cross_check(value: object, machine: Machine) -> Iterator[Fault]:
     has_cluster = any(lane.get("strategy") == Strategy.DASK for lane in lanes.values())
     yield from _check_list_lengths(stages, lanes, file.get("stages"))
     yield from _find_duplicates(stages)
-    yield from _find_names_of_tasks(stages)
     yield from _find_shared_files(stages)
     for place, stage in stages:
         yield from check_stage(place, stage)
@@ -84,17 +83,6 @@ def _find_duplicates(stages: list[RawStage]) -> Iterator[Fault]:
                 message = f"{format_value(value)} is also the {key} of stages[{first[value]}]"
                 yield Fault(location=(*place, key), message=message)
             first.setdefault(value, index)
-
-
-def _find_names_of_tasks(stages: list[RawStage]) -> Iterator[Fault]:
-    """Yield a fault for each stage with the name of a task of another one: they would be taken for each other."""
-    with_items = {raw_yaml.get_name(stage) for _, stage in stages if stage.get("items") is not None}
-    for place, stage in stages:
-        name = raw_yaml.get_name(stage)
-        other, bracket, index = name.removesuffix("]").rpartition("[")
-        if bracket and name.endswith("]") and index.isdecimal() and other in with_items:
-            message = f"{format_value(name)} is a task of stage {format_value(other)}, which has items: choose another"
-            yield Fault(location=(*place, "name"), message=f"{message} name")
 
 
 def _find_shared_files(stages: list[RawStage]) -> Iterator[Fault]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, starmap
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from paropt_exporter.config.needs import find_needs_among
 from paropt_exporter.cpu_demand import CoreTime, compute_undelayed_seconds
 from paropt_exporter.engine.interfaces import Admission
 from paropt_exporter.engine.resources import Resources, needs_much_room
@@ -140,19 +139,17 @@ class ListScheduler(Generic[_Task]):
     ) -> None:
         """Take stages in the engine's order, and the tasks of each by its name."""
         self.resources = resources
-        self._stages = {
-            stage.name: _Stage(stage, deque(tasks[stage.name]), set[str]()) for stage in stages if tasks.get(stage.name)
-        }
+        self._stages = {stage.name: _Stage(stage, deque(tasks.get(stage.name, ())), set[str]()) for stage in stages}
         self._positions = {name: position for position, name in enumerate(self._stages)}
         self._dependents: dict[str, list[_Stage[_Task]]] = {}
-        needs = {stage.name: stage.needs for stage in stages}
-        for name, stage in self._stages.items():
-            stage.unmet.update(find_needs_among(self._stages, name, needs))
+        for stage in self._stages.values():
+            stage.unmet.update(need for need in stage.plan.needs if need in self._stages)
             for need in stage.unmet:
                 self._dependents.setdefault(need, []).append(stage)
-        self._startable = [place for name, place in self._positions.items() if not self._stages[name].unmet]
+        self._startable: list[int] = []
         self._by_position = [*self._stages.values()]
-        self._left = len(self._stages)
+        self._left = sum(bool(stage.queue) for stage in self._by_position)
+        self._release(stage for stage in self._by_position if not stage.unmet)
 
     @property
     def has_ended(self) -> bool:
@@ -199,10 +196,23 @@ class ListScheduler(Generic[_Task]):
             return
         self._left -= 1
         self.resources.end_stage(stage.plan)
-        for dependent in self._dependents.get(stage.plan.name, ()):
-            dependent.unmet.discard(stage.plan.name)
+        self._release(self._iter_released(stage))
+
+    def _release(self, stages: Iterable[_Stage[_Task]]) -> None:
+        """Make stages startable whose needs have ended. Those without tasks end at once."""
+        waiting = [*stages]
+        for stage in waiting:  # the list grows during the loop
+            if stage.queue:
+                insort(self._startable, self._positions[stage.plan.name])
+            else:
+                waiting += self._iter_released(stage)
+
+    def _iter_released(self, ended: _Stage[_Task]) -> Iterator[_Stage[_Task]]:
+        """Yield the stages of which this was the last need that had not ended."""
+        for dependent in self._dependents.get(ended.plan.name, ()):
+            dependent.unmet.discard(ended.plan.name)
             if not dependent.unmet:
-                insort(self._startable, self._positions[dependent.plan.name])
+                yield dependent
 
     def _can_start(self, stage: _Stage[_Task], size: int) -> bool:
         if not stage.started and not self.resources.can_begin_stage(stage.plan):

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, assert_never
 
-from paropt_exporter.config.needs import find_needs_among, find_reachable
+from paropt_exporter.config.needs import find_reachable, map_needs_among
 from paropt_exporter.config.placeholders import ARGS, ITEM, ITEMS, SHELL, split_line
 from paropt_exporter.config.virtual_environment import build_environment
 from paropt_exporter.events import Scope, Strategy
@@ -93,7 +93,7 @@ class StageBuilder:
             number=stage.number,
             name=stage.name,
             tasks=tasks,
-            needs=find_needs_among(self._names, stage.name, self._needs),
+            needs=self._needs_in_plan[stage.name],
             pool=pool,
             retries=stage.retries.count,
             flaky_retries=stage.retries.flaky,
@@ -211,6 +211,10 @@ class StageBuilder:
     @cached_property
     def _needs(self) -> Mapping[str, Sequence[str]]:
         return {stage.name: stage.needs for stage in self._config.stages}
+
+    @cached_property
+    def _needs_in_plan(self) -> Mapping[str, tuple[str, ...]]:
+        return map_needs_among(self._names, self._needs)
 
     @cached_property
     def _written(self) -> Mapping[str, Sequence[str]]:
