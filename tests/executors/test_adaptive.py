@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -471,6 +473,31 @@ def test_thread_that_waits_for_a_core_or_for_the_gil_is_not_taken_for_a_sleeping
         samples.sample(at=0.015)
         gate.set()
     assert samples.states == [True, True, True, True, False]
+
+
+class Outcome:
+    pass
+
+
+def test_last_sample_of_a_function_does_not_keep_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the task ended while it was sampled, no other sample followed."""
+    monkeypatch.setattr(Monitor, "wake", lambda _: None)  # only the test takes samples
+    monkeypatch.setattr(scheduler, "_TRIAL_SAMPLE_SECONDS", 0.0)
+    started, gate = threading.Event(), threading.Event()
+
+    def make() -> Outcome:
+        started.set()
+        gate.wait(HANG_SECONDS)
+        return Outcome()
+
+    with AdaptivePool() as pool:
+        future = pool.submit(make)
+        assert started.wait(HANG_SECONDS)
+        pool._scheduler.sample_running()
+        gate.set()
+        result = weakref.ref(future.result(HANG_SECONDS))
+        del future
+        assert eventually(lambda: gc.collect() >= 0 and result() is None)  # the thread may hold it for a moment
 
 
 def test_unknown_function_that_runs_now_and_then_shows_its_demand_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,42 @@ def test_shared_memory_survives_a_worker_without_a_tracker_of_its_program() -> N
         resource_tracker.unregister(f"/{removed.name}", "shared_memory")
 
 
+FORKING = """
+from multiprocessing import get_context
+from paropt_exporter import ProcessPool
+
+def fill(name):
+    from multiprocessing.shared_memory import SharedMemory
+    block = SharedMemory(name)
+    block.buf[0] = 7
+
+def share_with_a_child():
+    from multiprocessing.shared_memory import SharedMemory
+    first = SharedMemory(create=True, size=16)  # from now on the worker has a tracker
+    context = get_context("fork")
+    names = context.SimpleQueue()
+    child = context.Process(target=lambda: fill(names.get()))
+    child.start()
+    block = SharedMemory(create=True, size=16)
+    names.put(block.name)
+    child.join()
+    value = block.buf[0]
+    for each in (first, block):
+        each.close()
+        each.unlink()
+    return value
+
+with ProcessPool(1) as pool:
+    print(pool.submit(share_with_a_child).result())
+"""
+
+
+def test_shared_memory_of_a_worker_stays_tracked_when_its_child_attaches_it() -> None:
+    done = run_python(FORKING, check=True)
+    assert done.stdout == "7\n"
+    assert "KeyError" not in done.stderr  # of the tracker, which no longer knew the block
+
+
 def test_lock_of_the_fork_context_is_refused_with_advice(pool: ProcessPool) -> None:
     lock = multiprocessing.get_context("fork").Lock()
     error = pool.submit(nothing, lock).exception(HANG_SECONDS)

@@ -297,21 +297,27 @@ class PluginMissing(ImportError):
         super().__init__(f"no plugin {plugin}", name=plugin)
 
 
+class LoaderMissing(PluginMissing):
+    name = property(lambda _: "loader")
+
+
 def look_for_config() -> None:
     raise ConfigMissing("shop.ini")
 
 
-def look_for_plugin() -> None:
-    raise PluginMissing(plugin="tea")
+def look_for_plugin(error: type[PluginMissing]) -> None:
+    raise error(plugin="tea")
 
 
 def test_exception_with_a_constructor_of_its_own_keeps_the_attributes_of_its_built_in_class(pool: ProcessPool) -> None:
     missing = pool.submit(look_for_config).exception(HANG_SECONDS)
     assert isinstance(missing, ConfigMissing)
     assert str(missing) == "[Errno 2] no config: 'shop.ini'"
-    plugin = pool.submit(look_for_plugin).exception(HANG_SECONDS)
+    plugin = pool.submit(look_for_plugin, PluginMissing).exception(HANG_SECONDS)
     assert isinstance(plugin, PluginMissing)
     assert (str(plugin), plugin.name) == ("no plugin tea", "tea")
+    loader = pool.submit(look_for_plugin, LoaderMissing).exception(HANG_SECONDS)
+    assert isinstance(loader, LoaderMissing)  # though its property of the same name can't be set
 
 
 def raise_odd_group() -> None:

@@ -115,3 +115,12 @@ def test_projects_with_equal_names_of_modules_run_their_own_code(tmp_path: Path)
         with pytest.raises(CallNotFound):
             call("b", "paropt_sample_helper:show")
     assert outputs == ["a\n", "b\n", "a\n"]
+
+
+def test_namespace_package_without_its_parent_is_left_alone(root: Path) -> None:
+    """Some code removes modules from `sys.modules`. The path of such a package is then an error, in any call."""
+    (root / FOLDER / "inner").mkdir()
+    importlib.import_module(f"{FOLDER}.inner")
+    del sys.modules[FOLDER]
+    ProjectModules().forget_changed(str(root))
+    assert f"{FOLDER}.inner" in sys.modules

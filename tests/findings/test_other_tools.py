@@ -586,6 +586,7 @@ def test_an_excerpt_of_closing_lines_only_is_the_last() -> None:
 
 def test_a_log_line_that_looks_like_a_place_is_no_finding() -> None:
     assert find_findings("12:30:01: started\nhttp://127.0.0.1:8080: ready\nERROR: 3 things\n") == ()
+    assert find_findings("12:30:01: web-server: started\nchecking app.py:3:4: ok\n") == ()  # as ty and pyflakes write
 
 
 def test_description_of_a_tap_failure_ends_with_its_indentation() -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 _State = tuple[int, int, int] | None  # of a file: time, size and inode; None: there is no file
 _TICK_NS = 20_000_000  # the kernel's clock of files may be that late
@@ -77,11 +78,19 @@ def _iter_files(root: str) -> Iterator[tuple[str, str]]:
             continue
         names = object.__getattribute__(module, "__dict__")  # any other access would load a lazy module
         file = names.get("__file__") or ""
-        place = file or next(iter(names.get("__path__") or ()), "")
+        place = file or _read_first(names.get("__path__"))
         if not isinstance(place, str) or not place.startswith(tops) or any(each in place for each in _PACKAGE_FOLDERS):
             continue
         if not file or file.endswith(".py"):
             yield name, file
+
+
+def _read_first(path: Any) -> object:
+    """Return the first folder of a package's `__path__`; None if it has none."""
+    try:
+        return next(iter(path or ()), None)
+    except (AttributeError, KeyError, TypeError):  # a namespace package below one that is no longer in `sys.modules`
+        return None
 
 
 def _read_state(path: str) -> _State:

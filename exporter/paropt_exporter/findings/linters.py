@@ -11,6 +11,8 @@ from paropt_exporter.findings.finding import Finding, Level
 # Lines with a path and a position
 _PATH = r"(?P<path>\S.*?)"
 _PLACE = rf"{_PATH}:(?P<line>\d+)(?::(?P<column>\d+))?"
+# Without a level: the lines of other programs may begin with a time, such as `10:11:12: web-server: started`.
+_PYTHON_PLACE = r"(?P<path>[^\s:]+\.(?:pyi?|ipynb)):(?P<line>\d+):(?P<column>\d+)"
 _LEVEL = r"(?P<level>fatal error|error|warning)"
 _IN_ONE_LINE = (
     # mypy, gcc, clang: app.py:31:5: error: Incompatible return value type  [return-value]
@@ -19,7 +21,7 @@ _IN_ONE_LINE = (
     re.compile(rf"^{_PLACE}: (?P<rule>[A-Z]+\d+|invalid-syntax|unformatted):? (?:\[\*\] )?(?P<message>.+)$"),
     # ty's concise form, and its text of an annotation: app.py:6:12: error[bad-return] Return type does not match
     re.compile(rf"^{_PLACE}: {_LEVEL}\[(?P<rule>[\w-]+)\] (?P<message>.+)$"),
-    re.compile(rf"^{_PATH}:(?P<line>\d+):(?P<column>\d+): (?P<rule>[a-z]+(?:-[a-z]+)+): (?P<message>.+)$"),
+    re.compile(rf"^{_PYTHON_PLACE}: (?P<rule>[a-z]+(?:-[a-z]+)+): (?P<message>.+)$"),
     # tsc on a terminal, pyright: src/a.ts:3:5 - error TS2322: Type 'string' is not assignable to type 'number'.
     re.compile(rf"^\s*{_PLACE} - {_LEVEL}(?: (?P<rule>TS\d+))?: (?P<message>.+?)(?: \((?P<rule_name>report\w+)\))?$"),
     # tsc elsewhere: src/a.ts(3,5): error TS2322: Type 'string' is not assignable to type 'number'.
@@ -27,7 +29,7 @@ _IN_ONE_LINE = (
     # bandit's custom form: /src/app.py:9: B107[bandit]: LOW: Possible hardcoded password: 'secret'
     re.compile(rf"^{_PLACE}: (?P<rule>\w+)\[bandit\]: (?:(?P<low>LOW)|[A-Z]+): (?P<message>.+)$"),
     # pyflakes: app.py:1:1: 'os' imported but unused
-    re.compile(r"^(?P<path>\S.*?\.pyi?):(?P<line>\d+):(?P<column>\d+): (?!(?:note|info|help)\b)(?P<message>.+)$"),
+    re.compile(rf"^{_PYTHON_PLACE}: (?!(?:note|info|help)\b)(?P<message>.+)$"),
     # ld, with and without debugging symbols: main.c:7: undefined reference to `f'
     re.compile(
         r"^(?:\S*ld(?:\.\w+)?: )?(?P<path>[^\s:]+):(?:(?P<line>\d+)|\(\.[^()]*\)): (?P<message>undefined reference .+)$"

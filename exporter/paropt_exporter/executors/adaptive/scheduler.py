@@ -112,7 +112,8 @@ class AdaptiveScheduler:
         self._is_choosing = False  # whether a thread is in `_choose_startable`
         self._must_choose_again = False  # whether a signal handler or finalizer has interrupted it there, and tried to
         self._competing = 1  # how many threads competed for the GIL at the last sample
-        self._trial_samples: dict[TaskFuture[Any], RunningTask] = {}  # the last ones of unknown functions
+        # The last samples of unknown functions; weak, since no sample may follow, and a future has its result
+        self._trial_samples = weakref.WeakKeyDictionary[TaskFuture[Any], RunningTask]()
         self._fallbacks: dict[str, ThreadFallback] = {}  # by function
         self._monitor = Monitor(self)
         self.finalizer: weakref.finalize[..., object] | None = None
@@ -506,7 +507,8 @@ class AdaptiveScheduler:
         seen = threads.sample_running(
             children=has_children, state=trials.__contains__, youngest_seconds=youngest_seconds
         )
-        before, self._trial_samples = self._trial_samples, {future: task for future, task in seen if future in trials}
+        before = self._trial_samples
+        self._trial_samples = weakref.WeakKeyDictionary(each for each in seen if each[0] in trials)
         running = [each for each in seen if shows_demand(each[1])]
         demands = [compute_thread_demand(task) for _, task in running]
         self._competing = count_competing(demands)

@@ -77,9 +77,10 @@ def _become_child(name: str, parent_name: str, parent_pid: int, process: Any) ->
 def _track_created_only(module: Any) -> None:
     """Let this process's own resource tracker remove the blocks of shared memory that the process creates, no others.
 
-    It would remove those that the process attaches, too, when the process exits: others may still use them.
+    It would remove those that the process attaches, too, when the process exits: others may still use them. Processes
+    that this one forks are left alone: they share its tracker, which counts a block once for all of them.
     """
-    block, tracker, created = module.SharedMemory, module.resource_tracker, set[str]()
+    block, tracker, created, pid = module.SharedMemory, module.resource_tracker, set[str](), os.getpid()
     make, unlink = block.__init__, block.unlink
 
     def make_tracked(self: Any, name: str | None = None, create: bool = False, size: int = 0, **options: Any) -> None:
@@ -96,7 +97,8 @@ def _track_created_only(module: Any) -> None:
         unlink(self)
 
     def is_tracked_elsewhere(self: Any) -> bool:
-        return self._name not in created and getattr(self, "_track", True)  # which is new in Python 3.13
+        is_ours = self._name in created or os.getpid() != pid
+        return not is_ours and getattr(self, "_track", True)  # which is new in Python 3.13
 
     block.__init__, block.unlink = make_tracked, unlink_tracked
 

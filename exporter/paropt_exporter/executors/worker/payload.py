@@ -411,7 +411,8 @@ def _join_error_parts(
     built_in = next(base for base in kind.__mro__ if type(vars(base).get("__init__")) is WrapperDescriptorType)
     vars(built_in)["__init__"](error, *args)  # sets attributes such as `code` of SystemExit
     vars(error).update(attributes)
-    BaseException.__setstate__(error, fields)
+    for name, value in fields.items():
+        getattr(built_in, name).__set__(error, value)  # the class of the exception may have a property of this name
     return error
 
 
