@@ -47,6 +47,10 @@ class ThreadCall:
         self._stopped = self._abandoned = self._ended = False
         self._idle_since: float | None = None  # since when a stopped call has had no process
 
+    @property
+    def is_abandoned(self) -> bool:
+        return self._abandoned
+
     def run(self, root: str, target: str, arguments: tuple[str, ...], output_path: str | None = None) -> CallOutcome:
         """Run the call in the calling thread."""
         self._calls.add(self, root)
@@ -154,10 +158,14 @@ class ThreadCalls:
         self._prepared = True
 
     def add(self, call: ThreadCall, root: str) -> None:
-        """Add a call that begins. The only one starts in `root`, and imports changed modules there again."""
+        """Add a call that begins. The only one starts in `root`, and imports changed modules there again.
+
+        Abandoned calls, which may never end, don't keep the others from that: the change may be what repairs them.
+        """
         with self._lock:
-            if not self._running:
+            if all(each.is_abandoned for each in self._running):
                 self._modules.forget_changed(root)
+            if not self._running:
                 self._enter(root)
             self._running.add(call)
 
