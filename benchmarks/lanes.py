@@ -218,9 +218,10 @@ def _run(folder: Path, *command: str, given: str = "") -> None:
     # Installed packages come with bytecode, which this variable would keep a checkout from writing.
     left_out = ("MAKE", "PYTHONDONTWRITEBYTECODE")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    # Without a timeout: with one, the library polls, and notices the end of a command up to 50 ms late.
     subprocess.run(
         command, cwd=folder, env=environment, input=given, text=True, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, check=True, timeout=300,
+        stderr=subprocess.DEVNULL, check=True,
     )  # fmt: skip
 
 
