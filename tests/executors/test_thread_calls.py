@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
@@ -105,34 +106,35 @@ def test_second_stop_shortens_the_grace(tmp_path: Path) -> None:
     bench.pool.shutdown()
 
 
-def test_new_processes_of_an_abandoned_call_are_killed(tmp_path: Path) -> None:
+@contextmanager
+def abandoned_call(folder: Path) -> Iterator[Bench]:
+    """A call that goes on after it was stopped, and ends with this block, even if the test fails."""
     script = "test -e $1.end && exit; echo $$ > $1; exec sleep 600"
-    bench = Bench(tmp_path, script, target="scripts:run_until_told")
-    told_pids(bench.fifo)
-    bench.call.stop(0.0)
-    with pytest.raises(TaskStopped):
-        bench.future.result(HANG_SECONDS)
-    assert wait_until_gone(told_pids(bench.fifo)) == []
-    assert bench.pool.abandoned == ("task",)
-    (tmp_path / "fifo.end").touch()
+    bench = Bench(folder, script, target="scripts:run_until_told")
+    try:
+        told_pids(bench.fifo)
+        bench.call.stop(0.0)
+        with pytest.raises(TaskStopped):
+            bench.future.result(HANG_SECONDS)
+        yield bench
+    finally:
+        (folder / "fifo.end").touch()
     assert eventually(lambda: not bench.calls.has_running)
     bench.pool.shutdown()
+
+
+def test_new_processes_of_an_abandoned_call_are_killed(tmp_path: Path) -> None:
+    with abandoned_call(tmp_path) as bench:
+        assert wait_until_gone(told_pids(bench.fifo)) == []
+        assert bench.pool.abandoned == ("task",)
 
 
 def test_abandoned_call_does_not_keep_the_next_one_from_changed_code(tmp_path: Path) -> None:
     """With `--watch`, a call that had hung went on hanging after its repair."""
-    script = "test -e $1.end && exit; echo $$ > $1; exec sleep 600"
-    bench = Bench(tmp_path, script, target="scripts:run_until_told")
-    told_pids(bench.fifo)
-    bench.call.stop(0.0)
-    with pytest.raises(TaskStopped):
-        bench.future.result(HANG_SECONDS)
-    (tmp_path / "scripts.py").write_text("def run_repaired():\n    print('repaired')\n")
-    again = ThreadCall(bench.calls, "again", lambda _: None)
-    assert again.run(str(tmp_path), "scripts:run_repaired", ()).output == "repaired\n"
-    (tmp_path / "fifo.end").touch()
-    assert eventually(lambda: not bench.calls.has_running)
-    bench.pool.shutdown()
+    with abandoned_call(tmp_path) as bench:
+        (tmp_path / "scripts.py").write_text("def run_repaired():\n    print('repaired')\n")
+        again = ThreadCall(bench.calls, "again", lambda _: None)
+        assert again.run(str(tmp_path), "scripts:run_repaired", ()).output == "repaired\n"
 
 
 def test_stopped_call_is_killed_at_once_while_the_system_refuses_threads(
